@@ -1,0 +1,50 @@
+# `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup rust redis fmt lint generate lock clean
+
+PY := .venv/bin/python
+# The stamp lies inside the environment, so that both go together.
+STAMP := .venv/.made-from-lock
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: setup redis  ## run the demo tasks on the embedded stack and check every outcome
+	@$(PY) -m octollm demo
+
+test: setup redis  ## formatting, lints, types, import rules, all tests; last line: N passed, M failed
+	@$(PY) tests/run_all.py
+
+setup: rust $(STAMP)  ## virtual environment and release build
+
+rust:
+	@.ci/setup-rust
+
+# After the Rust build, whose result the editable install copies.
+$(STAMP): requirements.lock pyproject.toml .ci/setup-python .ci/lib.sh | rust
+	@.ci/setup-python
+	@touch $@
+
+redis:
+	@.ci/setup-redis
+
+fmt: $(STAMP)  ## format Rust and Python
+	@cargo fmt --all
+	@.venv/bin/ruff check --fix-only --quiet .
+	@.venv/bin/ruff format .
+
+lint: $(STAMP)  ## the checks of `make test` without the tests
+	@$(PY) tests/run_all.py --only-checks
+
+generate: $(STAMP)  ## write the pydantic models and the vectors anew from schemas/
+	@$(PY) tests/run_all.py --generate
+
+lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
+	@uv=build/uv/bin/uv; [ -x $$uv ] || uv=uv; $$uv pip compile pyproject.toml --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+clean:  ## remove everything that was built; the package caches stay
+	rm -rf target build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find workers tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf workers/*.egg-info

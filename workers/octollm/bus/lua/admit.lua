@@ -1,0 +1,38 @@
+#!lua
+-- admit: claim the idempotency key, put the task on its stream and open its status, all or nothing.
+-- Without allow-oom on purpose: when Redis is full, nothing new is taken in and running work still ends.
+--
+-- KEYS[1] idempotency key   KEYS[2] stream of tasks   KEYS[3] status hash of the new task
+-- ARGV    fingerprint, task id, time to live of the key in s, high-water mark (0: none),
+--         status fields, (name, value)*, message fields, (name, value)*
+-- Answers {accepted, task} | {duplicate, first task} | {conflict, first task} | {busy, entries waiting}.
+-- A repeat (same key, same fingerprint) gives the first task again and changes nothing, also above the mark.
+local fingerprint, task = ARGV[1], ARGV[2]
+local ttl, mark = tonumber(ARGV[3]), tonumber(ARGV[4])
+if not (ttl and ttl > 0 and mark) then error({err = 'ERR admit: time to live or high-water mark is not a number'}) end
+local function fields(at)
+  local count = tonumber(ARGV[at])
+  if not count or count < 1 or at + 2 * count > #ARGV then error({err = 'ERR admit: fields do not fit their count'}) end
+  local list = {}
+  for i = 1, 2 * count do list[i] = ARGV[at + i] end
+  return list, at + 2 * count + 1
+end
+local status, at = fields(5)
+local message = fields(at)
+for i, kind in ipairs({'string', 'stream', 'hash'}) do
+  local is = redis.call('TYPE', KEYS[i]).ok
+  if is ~= 'none' and is ~= kind then error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. is .. ', not a ' .. kind}) end
+end
+
+local known = redis.call('GET', KEYS[1])
+if known then
+  local first_print, first_task = string.match(known, '^(%S+) (%S+)$')
+  if first_print == fingerprint then return {'duplicate', first_task} end
+  return {'conflict', first_task}
+end
+local waiting = redis.call('XLEN', KEYS[2])
+if mark > 0 and waiting >= mark then return {'busy', tostring(waiting)} end
+redis.call('XADD', KEYS[2], '*', unpack(message))
+redis.call('HSET', KEYS[3], unpack(status))
+redis.call('SET', KEYS[1], fingerprint .. ' ' .. task, 'EX', ttl)
+return {'accepted', task}

@@ -1,0 +1,125 @@
+#!lua flags=allow-oom
+-- complete: finish entries and put what comes next on its streams, each entry all or nothing.
+--
+-- KEYS[1]  hash of live steps: <task>.<run>.<step>.<round> -> "<key> <entry id or message id>"
+-- KEYS[n]  every other key that ARGV names by its index n
+-- ARGV     consumer, count, then per entry:
+--            source key index, group, entry id, delivery, live field ('' for none), operations,
+--            then per operation one of
+--              'add'    key index, live field ('' for none), fields, (name, value)*
+--              'delay'  schedule key index, messages key index, stream key index, delay in ms,
+--                       live field, message id, fields, (name, value)*
+--              'status' key index, version, time to live in s (0: keep for ever), fields, (name, value)*
+--              'event'  key index, maximum length, fields, (name, value)*
+-- Answers one of done, stale, gone per entry, in order.
+--
+-- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
+-- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost.
+-- An entry's own live field is removed only while it still names this entry; 'add' and 'delay' set theirs.
+-- A status is written only over a lower version, so that a late writer changes nothing.
+--@include ownership.lua
+local at = 0
+local function take(what)
+  at = at + 1
+  local value = ARGV[at]
+  if value == nil then error({err = 'ERR missing argument: ' .. what}) end
+  return value
+end
+local function take_number(what) return number(take(what), what) end
+local kind_of = {}
+local function take_key(what, kind)
+  local key = KEYS[take_number(what)]
+  if not key then error({err = 'ERR no such key index: ' .. what}) end
+  local known = kind_of[key]
+  if not known then
+    known = redis.call('TYPE', key).ok
+    kind_of[key] = known
+  end
+  if known ~= 'none' and known ~= kind then
+    error({err = 'WRONGTYPE ' .. key .. ' is a ' .. known .. ', not a ' .. kind})
+  end
+  return key
+end
+local function take_fields()
+  local count = take_number('fields')
+  local fields = {}
+  for i = 1, 2 * count do fields[i] = take('field') end
+  return fields
+end
+
+local live = KEYS[1]
+local parse = {
+  add = function()
+    return {key = take_key('add key', 'stream'), live = take('live field'), fields = take_fields()}
+  end,
+  delay = function()
+    return {
+      key = take_key('schedule key', 'zset'), messages = take_key('messages key', 'hash'),
+      stream = take_key('stream key', 'stream'), ms = take_number('delay'), live = take('live field'),
+      id = take('message id'), fields = take_fields(),
+    }
+  end,
+  status = function()
+    return {key = take_key('status key', 'hash'), version = take_number('version'), ttl = take_number('ttl'), fields = take_fields()}
+  end,
+  event = function()
+    return {key = take_key('event key', 'stream'), maxlen = take('maximum length'), fields = take_fields()}
+  end,
+}
+
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local apply = {
+  add = function(op)
+    local id = redis.call('XADD', op.key, '*', unpack(op.fields))
+    if op.live ~= '' then redis.call('HSET', live, op.live, op.key .. ' ' .. id) end
+  end,
+  delay = function(op)
+    redis.call('HSET', op.messages, op.id, cjson.encode({stream = op.stream, live = op.live, fields = op.fields}))
+    redis.call('ZADD', op.key, now_ms + op.ms, op.id)
+    if op.live ~= '' then redis.call('HSET', live, op.live, op.key .. ' ' .. op.id) end
+  end,
+  status = function(op)
+    local known = tonumber(redis.call('HGET', op.key, 'version') or '-1')
+    if known >= op.version then return end
+    redis.call('HSET', op.key, 'version', string.format('%d', op.version), unpack(op.fields))
+    if op.ttl > 0 then redis.call('EXPIRE', op.key, op.ttl) else redis.call('PERSIST', op.key) end
+  end,
+  event = function(op)
+    redis.call('XADD', op.key, 'MAXLEN', '~', op.maxlen, '*', unpack(op.fields))
+  end,
+}
+
+local consumer = take('consumer')
+local entries = {}
+for i = 1, take_number('count') do
+  local entry = {
+    key = take_key('source key', 'stream'), group = take('group'), id = take('entry id'),
+    delivery = take_number('delivery'), live = take('live field'), ops = {},
+  }
+  for j = 1, take_number('operations') do
+    local name = take('operation')
+    if not parse[name] then error({err = 'ERR unknown operation: ' .. name}) end
+    local op = parse[name]()
+    op.name = name
+    entry.ops[j] = op
+  end
+  entries[i] = entry
+end
+if at ~= #ARGV then error({err = 'ERR ' .. (#ARGV - at) .. ' arguments too many'}) end
+
+local answers = {}
+for i, entry in ipairs(entries) do
+  local answer = standing(entry.key, entry.group, consumer, entry.id, entry.delivery)
+  if answer == 'held' then
+    for _, op in ipairs(entry.ops) do apply[op.name](op) end
+    if entry.live ~= '' and redis.call('HGET', live, entry.live) == entry.key .. ' ' .. entry.id then
+      redis.call('HDEL', live, entry.live)
+    end
+    redis.call('XACK', entry.key, entry.group, entry.id)
+    redis.call('XDEL', entry.key, entry.id)
+    answer = 'done'
+  end
+  answers[i] = answer
+end
+return answers

@@ -1,0 +1,73 @@
+"""Entry point of `octollm`: registers the commands and turns every error into one readable sentence."""
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from typing import Annotated
+
+import typer
+
+from octollm.cli.doctor import doctor
+from octollm.cli.output import error_line
+from octollm.cli.show import show
+from octollm.cli.submit import submit
+from octollm.cli.topology import topology
+from octollm.cli.up import up
+from octollm.cli.worker import worker
+from octollm.demo.command import demo
+from octollm.errors import OctoError
+from octollm.runtime.settings import DEBUG
+
+app = typer.Typer(
+    name="octollm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (up, worker, submit, show, doctor, topology, demo):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the flag's value)
+    if wanted:
+        print(f"octollm {_installed_version()}")  # noqa: T201 (the answer of the program)
+        raise typer.Exit
+
+
+def _installed_version() -> str:
+    try:
+        return package_version("octollm")
+    except PackageNotFoundError:
+        return "(from a checkout that is not installed)"
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """An event-driven pipeline for AI work: vetted in Rust, planned in Python, delivered on Redis Streams."""
+
+
+def main() -> None:
+    """Run the command line; exit code 0 done, 1 it did not work, 2 wrong use."""
+    try:
+        app()
+    except OctoError as error:
+        _give_up(str(error), error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 (the last door: users get a sentence, never a stack trace)
+        name = type(error).__name__
+        _give_up(f"unexpected {name}: {error} (set {DEBUG}=1 to see more, and please report it)", error)
+
+
+def _give_up(message: str, error: Exception) -> None:
+    if os.environ.get(DEBUG):
+        raise error
+    error_line(message)
+    sys.exit(1)

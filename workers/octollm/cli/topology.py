@@ -1,0 +1,106 @@
+"""`octollm topology`: checks `streams.yaml` and draws it."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from octollm.cli.output import JsonOption, emit_json, error_line, out
+from octollm.runtime.drawing import edges, mermaid
+from octollm.runtime.handlers import missing_handlers
+from octollm.runtime.settings import load_settings
+from octollm.runtime.share import schemas_path, topology_path
+from octollm.topology import Ingest, Topic, Topology, load_topology
+
+
+class Format(StrEnum):
+    """How to draw."""
+
+    TEXT = "text"
+    MERMAID = "mermaid"
+
+
+def topology(
+    *,
+    form: Annotated[Format, typer.Option("--format", help="How to draw it.")] = Format.TEXT,
+    handlers: Annotated[
+        bool,
+        typer.Option(
+            "--handlers", help="Also check that every handler can be loaded and every program found."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
+) -> None:
+    """Check the topology and draw it; exit code 1 when something is wrong."""
+    path = topology_path(load_settings())
+    found = load_topology(path, schemas_path())
+    missing = missing_handlers(found) if handlers else []
+    if as_json:
+        emit_json({"file": str(path), "problems": missing, **_as_object(found)})
+    elif form is Format.MERMAID:
+        out().print(mermaid(found), soft_wrap=True)
+    else:
+        _print_text(found, str(path))
+    for problem in missing:
+        error_line(problem)
+    if missing:
+        raise typer.Exit(1)
+
+
+def _as_object(found: Topology) -> dict[str, object]:
+    return {
+        "version": found.version,
+        "lanes": list(found.lanes),
+        "priorities": list(found.priorities),
+        "ingest": {
+            "streams": [f"ingest:{tenant}" for tenant in found.ingest.tenants],
+            "group": found.ingest.group,
+            "handler": found.ingest.handler,
+        },
+        "topics": [
+            {
+                "name": topic.name,
+                "description": topic.description,
+                "accepts": list(topic.accepts),
+                "group": topic.group,
+                "handler": topic.handler,
+                "priorities": topic.priorities,
+                "concurrency": topic.concurrency,
+                "lease_s": topic.lease_s,
+                "max_deliveries": topic.max_deliveries,
+            }
+            for topic in found.topics.values()
+        ],
+        "live": [{"name": live.name, "accepts": list(live.accepts)} for live in found.live.values()],
+        "edges": [{"from": start, "event": event, "to": end} for start, event, end in edges(found)],
+    }
+
+
+def _print_text(found: Topology, path: str) -> None:
+    print_line = partial(out().print, soft_wrap=True)
+    print_line(f"{path} is correct.")
+    print_line(f"lanes {', '.join(found.lanes)}; priorities {', '.join(found.priorities)}")
+    ingest = found.ingest
+    for tenant in ingest.tenants:
+        print_line(f"\ningest:{tenant}: {ingest.description}")
+        _print_work(print_line, ingest)
+    for topic in found.topics.values():
+        streams = f" (one stream each: {', '.join(found.priorities)})" if topic.priorities else ""
+        print_line(f"\n{topic.name}: {topic.description}{streams}")
+        _print_work(print_line, topic)
+    for live in found.live.values():
+        print_line(f"\n{live.name}: {live.description}")
+        print_line(f"  {', '.join(live.accepts)} -> watchers, the newest {live.max_length} are kept")
+    print_line("\nroads")
+    for start, event, end in edges(found):
+        print_line(f"  {start} --{event}--> {end}")
+
+
+def _print_work(print_line: Callable[[str], None], work: Topic | Ingest) -> None:
+    print_line(f"  {', '.join(work.accepts)} -> {work.group} [{work.handler}]")
+    print_line(
+        f"  {work.concurrency} at once, lease {work.lease_s} s renewed every {work.heartbeat_s} s, "
+        f"at most {work.max_deliveries} deliveries"
+    )

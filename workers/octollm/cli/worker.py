@@ -1,0 +1,41 @@
+"""`octollm worker`: one role in this process."""
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+import uvloop
+
+from octollm.runtime.logging import configure_logging
+from octollm.runtime.roles import require_python_role
+from octollm.runtime.settings import Settings, load_settings
+from octollm.runtime.share import schemas_path, topology_path
+from octollm.runtime.worker import run_roles
+from octollm.topology import Topology, load_topology
+
+
+def worker(
+    role: Annotated[
+        str, typer.Argument(help="A consumer group of the topology: orchestrator, archive, or an arm.")
+    ],
+    *,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=10000, help="Messages at once; the topology's own number if left out."),
+    ] = None,
+) -> None:
+    """Run one role until SIGTERM or Ctrl-C. Start as many as you like, anywhere."""
+    settings = load_settings()
+    topology = load_topology(topology_path(settings), schemas_path())
+    require_python_role(role, topology)
+    configure_logging(settings.log)
+    uvloop.run(_run(role, settings, topology, concurrency))
+
+
+async def _run(role: str, settings: Settings, topology: Topology, concurrency: int | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await run_roles([role], settings, topology, concurrency=concurrency, stop=stop)
