@@ -1,0 +1,45 @@
+"""The events by their schemas: models (generated from `schemas/events`), `read` and `write`. Imports nothing but errors."""
+
+from octollm.contracts.codec import read, write
+from octollm.contracts.generated.dead_letter_v1_schema import DeadLetter
+from octollm.contracts.generated.step_done_v1_schema import (
+    InlineOutput,
+    StepCancelled,
+    StepDead,
+    StepDone,
+    StepError,
+    StepFailed,
+    StepRetrying,
+    StepSucceeded,
+    StoredOutput,
+)
+from octollm.contracts.generated.step_requested_v1_schema import StepRequested
+from octollm.contracts.generated.task_event_v1_schema import TaskEvent
+from octollm.contracts.generated.task_rejected_v1_schema import TaskRejected
+from octollm.contracts.generated.task_result_v1_schema import StepSummary, TaskResult
+from octollm.contracts.generated.task_status_v1_schema import TaskStatus
+from octollm.contracts.generated.task_submission_v1_schema import TaskSubmission
+from octollm.contracts.generated.task_submitted_v1_schema import TaskSubmitted
+
+__all__ = [
+    "DeadLetter",
+    "InlineOutput",
+    "StepCancelled",
+    "StepDead",
+    "StepDone",
+    "StepError",
+    "StepFailed",
+    "StepRequested",
+    "StepRetrying",
+    "StepSucceeded",
+    "StepSummary",
+    "StoredOutput",
+    "TaskEvent",
+    "TaskRejected",
+    "TaskResult",
+    "TaskStatus",
+    "TaskSubmission",
+    "TaskSubmitted",
+    "read",
+    "write",
+]

@@ -1,0 +1,127 @@
+//! Applies the rules to every text of a submission: goal, input and metadata, keys as well as values.
+
+use std::collections::BTreeMap;
+
+use contracts::events::{Count, DigestMap, Object, TaskSubmission, Text};
+use contracts::ContractError;
+use serde_json::Value;
+
+use super::rules::Rules;
+
+/// How many pieces of each type were replaced.
+#[derive(Debug, Default)]
+pub struct Redactions(BTreeMap<String, u64>);
+
+impl Redactions {
+    pub fn add(&mut self, kind: &str) {
+        *self.0.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    #[must_use]
+    pub fn counts(self) -> BTreeMap<String, Count> {
+        self.0
+            .into_iter()
+            .map(|(kind, count)| (kind, Count::nearest(count)))
+            .collect()
+    }
+}
+
+pub(super) fn submission(
+    submission: &mut TaskSubmission,
+    rules: &Rules,
+) -> Result<Redactions, ContractError> {
+    let mut counts = Redactions::default();
+    submission.goal = Text::cut(&rules.redact(submission.goal.as_str(), &mut counts))?;
+    if let Some(input) = submission.input.take() {
+        submission.input = Some(object(input, rules, &mut counts));
+    }
+    if let Some(metadata) = submission.metadata.take() {
+        let mut clean = BTreeMap::new();
+        for (key, text) in metadata.iter() {
+            let text = Text::cut(&rules.redact(text.as_str(), &mut counts))?;
+            clean.insert(
+                free(rules.redact(key, &mut counts), |key| {
+                    clean.contains_key(key)
+                }),
+                text,
+            );
+        }
+        submission.metadata = Some(DigestMap::try_from(clean)?);
+    }
+    Ok(counts)
+}
+
+/// Depth is bounded by strict JSON, so recursion is safe.
+fn value(value: Value, rules: &Rules, counts: &mut Redactions) -> Value {
+    match value {
+        Value::String(text) => Value::String(rules.redact(&text, counts)),
+        Value::Array(items) => Value::Array(
+            items
+                .into_iter()
+                .map(|item| self::value(item, rules, counts))
+                .collect(),
+        ),
+        Value::Object(inner) => Value::Object(object(inner, rules, counts)),
+        other => other,
+    }
+}
+
+fn object(object: Object, rules: &Rules, counts: &mut Redactions) -> Object {
+    let mut clean = Object::new();
+    for (key, inner) in object {
+        let inner = value(inner, rules, counts);
+        let key = free(rules.redact(&key, counts), |key| clean.contains_key(key));
+        clean.insert(key, inner);
+    }
+    clean
+}
+
+/// Two keys may become the same by redaction; the later one gets a number, so that nothing is lost.
+fn free(key: String, taken: impl Fn(&str) -> bool) -> String {
+    if !taken(&key) {
+        return key;
+    }
+    (2_u64..)
+        .map(|number| format!("{key} {number}"))
+        .find(|name| !taken(name))
+        .unwrap_or(key)
+}
+
+/// The first text that trips a rule: where it is, and which rule.
+pub(super) fn find_injection<'a>(
+    submission: &TaskSubmission,
+    rules: &'a Rules,
+) -> Option<(&'static str, &'a str)> {
+    if let Some(rule) = rules.injection(submission.goal.as_str()) {
+        return Some(("goal", rule));
+    }
+    if let Some(rule) = submission
+        .input
+        .as_ref()
+        .and_then(|input| in_object(input, rules))
+    {
+        return Some(("input", rule));
+    }
+    let metadata = submission.metadata.as_ref()?;
+    let rule = metadata.iter().find_map(|(key, text)| {
+        rules
+            .injection(key)
+            .or_else(|| rules.injection(text.as_str()))
+    })?;
+    Some(("metadata", rule))
+}
+
+fn in_object<'a>(object: &Object, rules: &'a Rules) -> Option<&'a str> {
+    object
+        .iter()
+        .find_map(|(key, inner)| rules.injection(key).or_else(|| in_value(inner, rules)))
+}
+
+fn in_value<'a>(value: &Value, rules: &'a Rules) -> Option<&'a str> {
+    match value {
+        Value::String(text) => rules.injection(text),
+        Value::Array(items) => items.iter().find_map(|item| in_value(item, rules)),
+        Value::Object(object) => in_object(object, rules),
+        _ => None,
+    }
+}

@@ -1,0 +1,227 @@
+//! The rule files of `schemas/rules`, compiled; the Python guardian reads the very same files.
+
+use std::borrow::Cow;
+
+use regex::Regex;
+use serde::Deserialize;
+
+use super::redact::Redactions;
+
+const PII: &str = include_str!("../../../schemas/rules/pii.json");
+const INJECTION: &str = include_str!("../../../schemas/rules/injection.json");
+
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    #[error("a rule file is not what it should be: {0}")]
+    File(#[from] serde_json::Error),
+    #[error("a rule's pattern does not compile: {0}")]
+    Pattern(#[from] regex::Error),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Check {
+    None,
+    Luhn,
+    Iban,
+    Ssn,
+    Phone,
+    Ipv4,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File<T> {
+    #[serde(rename = "version")]
+    _version: u32,
+    rules: Vec<T>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PiiRule {
+    #[serde(rename = "type")]
+    kind: String,
+    pattern: String,
+    check: Check,
+    replacement: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InjectionRule {
+    name: String,
+    pattern: String,
+}
+
+/// All rules, ready to run.
+pub struct Rules {
+    pii: Vec<(PiiRule, Regex)>,
+    injection: Vec<(String, Regex)>,
+}
+
+impl Rules {
+    /// The rules that this program was built with.
+    pub fn built_in() -> Result<Self, RulesError> {
+        let pii: File<PiiRule> = serde_json::from_str(PII)?;
+        let injection: File<InjectionRule> = serde_json::from_str(INJECTION)?;
+        let compile = |pattern: &str| Regex::new(pattern);
+        Ok(Self {
+            pii: pii
+                .rules
+                .into_iter()
+                .map(|rule| compile(&rule.pattern).map(|regex| (rule, regex)))
+                .collect::<Result<_, _>>()?,
+            injection: injection
+                .rules
+                .into_iter()
+                .map(|rule| compile(&rule.pattern).map(|regex| (rule.name, regex)))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Name of the first rule that the text trips.
+    #[must_use]
+    pub fn injection(&self, text: &str) -> Option<&str> {
+        self.injection
+            .iter()
+            .find(|(_, regex)| regex.is_match(text))
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// The text with personal data replaced, rule by rule.
+    #[must_use]
+    pub fn redact(&self, text: &str, counts: &mut Redactions) -> String {
+        let mut text = Cow::Borrowed(text);
+        for (rule, regex) in &self.pii {
+            if let Some(replaced) = replace(&text, rule, regex, counts) {
+                text = Cow::Owned(replaced);
+            }
+        }
+        text.into_owned()
+    }
+}
+
+fn replace(text: &str, rule: &PiiRule, regex: &Regex, counts: &mut Redactions) -> Option<String> {
+    let mut out = String::new();
+    let mut copied = 0;
+    for found in regex.find_iter(text) {
+        if !stands_alone(text, found.start(), found.end()) || !passes(rule.check, found.as_str()) {
+            continue;
+        }
+        out.push_str(&text[copied..found.start()]);
+        out.push_str(&rule.replacement);
+        copied = found.end();
+        counts.add(&rule.kind);
+    }
+    if copied == 0 {
+        return None;
+    }
+    out.push_str(&text[copied..]);
+    Some(out)
+}
+
+/// Whether a match is a word of its own: not a part of a longer name or number, nor of a decimal.
+fn stands_alone(text: &str, start: usize, end: usize) -> bool {
+    let joins = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let mut before = text[..start].chars().rev();
+    let mut after = text[end..].chars();
+    match before.next() {
+        Some(letter) if joins(letter) => return false,
+        Some('.') if before.next().is_some_and(|letter| letter.is_ascii_digit()) => return false,
+        _ => {}
+    }
+    match after.next() {
+        Some(letter) if joins(letter) => false,
+        Some('.') => !after.next().is_some_and(|letter| letter.is_ascii_digit()),
+        _ => true,
+    }
+}
+
+fn passes(check: Check, text: &str) -> bool {
+    let digits: Vec<u32> = text
+        .chars()
+        .filter_map(|letter| letter.to_digit(10))
+        .collect();
+    match check {
+        Check::None => true,
+        Check::Luhn => luhn(&digits),
+        Check::Iban => iban(text),
+        Check::Ssn => ssn(text),
+        Check::Phone => (8..=15).contains(&digits.len()),
+        Check::Ipv4 => text.parse::<std::net::Ipv4Addr>().is_ok(),
+    }
+}
+
+fn luhn(digits: &[u32]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(place, digit)| match (place % 2, digit * 2) {
+            (0, _) => *digit,
+            (_, double) if double > 9 => double - 9,
+            (_, double) => double,
+        })
+        .sum();
+    digits.iter().any(|digit| *digit != 0) && sum.is_multiple_of(10)
+}
+
+fn iban(text: &str) -> bool {
+    let plain: Vec<char> = text.chars().filter(|letter| *letter != ' ').collect();
+    if !(15..=34).contains(&plain.len()) {
+        return false;
+    }
+    let turned = plain[4..].iter().chain(&plain[..4]);
+    let rest = turned.fold(0, |rest, letter| {
+        let value = letter.to_digit(36).unwrap_or(0);
+        (rest * if value > 9 { 100 } else { 10 } + value) % 97
+    });
+    rest == 1
+}
+
+fn ssn(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let [area, group, serial] = parts[..] else {
+        return false;
+    };
+    area != "000" && area != "666" && !area.starts_with('9') && group != "00" && serial != "0000"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Redactions, Rules};
+    use std::collections::BTreeMap;
+
+    const CASES: &str = include_str!("../../../schemas/rules/cases.json");
+
+    #[test]
+    fn the_shared_cases_are_judged_as_they_say() {
+        let rules = Rules::built_in().unwrap();
+        let cases: serde_json::Value = serde_json::from_str(CASES).unwrap();
+        for case in cases["pii"].as_array().unwrap() {
+            let mut counts = Redactions::default();
+            assert_eq!(
+                rules.redact(case["text"].as_str().unwrap(), &mut counts),
+                case["redacted"].as_str().unwrap()
+            );
+            let counts: BTreeMap<String, i64> = counts
+                .counts()
+                .into_iter()
+                .map(|(k, v)| (k, v.get()))
+                .collect();
+            assert_eq!(
+                serde_json::to_value(counts).unwrap(),
+                case["counts"],
+                "{case}"
+            );
+        }
+        for case in cases["injection"].as_array().unwrap() {
+            assert_eq!(
+                rules.injection(case["text"].as_str().unwrap()),
+                case["rule"].as_str(),
+                "{case}"
+            );
+        }
+    }
+}

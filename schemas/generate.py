@@ -1,0 +1,50 @@
+"""Writes the pydantic models from schemas/events; `--check` only compares. Called by `make generate` and `make test`.
+
+The generator's file names and its shared module are its own business: `octollm.contracts` re-exports what counts.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "workers/octollm/contracts/generated"
+GENERATOR = Path(sys.executable).with_name("datamodel-codegen")
+OPTIONS = [
+    *("--input", "schemas/events", "--input-file-type", "jsonschema"),
+    *("--output-model-type", "pydantic_v2.BaseModel", "--target-python-version", "3.11"),
+    *("--base-class", "octollm.contracts.base.Strict", "--extra-fields", "forbid"),
+    *("--enum-field-as-literal", "all", "--reuse-model", "--reuse-scope", "tree", "--formatters", "builtin"),
+    *("--strict-nullable", "--use-annotated", "--field-constraints", "--use-union-operator"),
+    *("--use-standard-collections", "--use-title-as-name", "--disable-timestamp"),
+]
+
+
+def generate(target: Path) -> None:
+    """Write all models below `target`."""
+    subprocess.run([GENERATOR, *OPTIONS, "--output", target], cwd=ROOT, check=True)  # noqa: S603  our own tool
+
+
+def main() -> int:
+    """0: written, or the same; 1: `--check` found a difference, named on standard error."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "generated"
+        generate(fresh)
+        new = {path.name: path.read_text() for path in sorted(fresh.glob("*.py"))}
+    old = {path.name: path.read_text() for path in sorted(TARGET.glob("*.py"))}
+    if "--check" in sys.argv[1:]:
+        wrong = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
+        if wrong:
+            sys.stderr.write(f"{', '.join(wrong)} in {TARGET.relative_to(ROOT)} differ; run `make generate`\n")
+        return 1 if wrong else 0
+    TARGET.mkdir(exist_ok=True)
+    for name in old.keys() - new.keys():
+        (TARGET / name).unlink()
+    for name, text in new.items():
+        (TARGET / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,307 @@
+//! Events about whole tasks: submission, admission, what happened, result and status.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::fields::{
+    from_object, object, present, present_object, words, Attempt, Bytes, Count, Detail, DigestMap,
+    Int, Kind, Name, Object, Priority, Round, Run, Sha256, TaskId, Tenant, Text, Timestamp,
+    MAX_SAFE,
+};
+use crate::error::ContractError;
+
+words!(
+    /// The door a task came through.
+    Source { Http = "http", Stream = "stream" }
+);
+words!(
+    /// Why admission refused a readable submission.
+    RefusalReason { Injection = "injection", TenantMismatch = "tenant_mismatch", Duplicate = "duplicate" }
+);
+words!(
+    /// Terminal state of a run.
+    State {
+        Succeeded = "succeeded", Failed = "failed", Rejected = "rejected", Cancelled = "cancelled",
+        Expired = "expired",
+    }
+);
+words!(
+    /// State of a task as a producer sees it.
+    TaskState {
+        Accepted = "accepted", Running = "running", Succeeded = "succeeded", Failed = "failed",
+        Rejected = "rejected", Cancelled = "cancelled", Expired = "expired",
+    }
+);
+words!(
+    /// Why a task did not succeed.
+    TaskReason {
+        Judged = "judged", StepFailed = "step_failed", StepDead = "step_dead", Poison = "poison",
+        PlanInvalid = "plan_invalid", Injection = "injection", TenantMismatch = "tenant_mismatch",
+        Duplicate = "duplicate", NeedsModel = "needs_model", UnknownKind = "unknown_kind",
+        InvalidInput = "invalid_input", Deadline = "deadline", Requested = "requested",
+    }
+);
+words!(
+    /// What happened to a task.
+    EventName {
+        Accepted = "accepted", Rejected = "rejected", Planned = "planned", StepSent = "step_sent",
+        StepSucceeded = "step_succeeded", StepFailed = "step_failed", StepRetrying = "step_retrying",
+        StepDead = "step_dead", StepCancelled = "step_cancelled", RepairOpened = "repair_opened",
+        Finished = "finished",
+    }
+);
+words!(
+    /// How an answer was made.
+    Mode { Deterministic = "deterministic" }
+);
+words!(
+    /// State of a step in a result.
+    StepState {
+        Blocked = "blocked", Sent = "sent", Succeeded = "succeeded", Failed = "failed", Dead = "dead",
+        Cancelled = "cancelled", Skipped = "skipped",
+    }
+);
+
+/// What a producer asks for (`task.submission.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSubmission {
+    pub goal: Text<1, 10_000>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub kind: Option<Kind>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub input: Option<Object>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub priority: Option<Priority>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub deadline_s: Option<Int<1, 604_800>>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub metadata: Option<DigestMap<Text<0, 500>>>,
+}
+
+/// A submission that passed admission, already redacted (`task.submitted.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSubmitted {
+    pub task: TaskId,
+    pub tenant: Tenant,
+    pub source: Source,
+    pub received_at: Timestamp,
+    pub idempotency_key: Text<1, 255>,
+    pub fingerprint: Sha256,
+    pub redactions: DigestMap<Count>,
+    #[serde(deserialize_with = "object")]
+    pub submission: TaskSubmission,
+}
+
+/// A readable submission that admission refused (`task.rejected.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRejected {
+    pub task: TaskId,
+    pub tenant: Tenant,
+    pub source: Source,
+    pub received_at: Timestamp,
+    pub idempotency_key: Text<1, 255>,
+    pub fingerprint: Sha256,
+    pub redactions: DigestMap<Count>,
+    #[serde(deserialize_with = "object")]
+    pub submission: TaskSubmission,
+    pub reason: RefusalReason,
+    pub detail: Text<0, 2000>,
+}
+
+/// One thing that happened to a task (`task.event.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskEvent {
+    pub task: TaskId,
+    pub run: Run,
+    pub seq: Attempt,
+    pub tenant: Tenant,
+    pub at: Timestamp,
+    pub event: EventName,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub step: Option<Name>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub round: Option<Round>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub attempt: Option<Attempt>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub arm: Option<Name>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub state: Option<State>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub reason: Option<TaskReason>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub detail: Option<Detail>,
+}
+
+/// One step in a result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepSummary {
+    pub step: Name,
+    pub arm: Name,
+    pub round: Round,
+    pub attempt: Count,
+    pub state: StepState,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub duration_ms: Option<Bytes>,
+}
+
+/// At most 2,000 summaries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Object>")]
+pub struct Summaries(Vec<StepSummary>);
+
+impl Summaries {
+    #[must_use]
+    pub fn as_slice(&self) -> &[StepSummary] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<Object>> for Summaries {
+    type Error = ContractError;
+
+    fn try_from(items: Vec<Object>) -> Result<Self, ContractError> {
+        if items.len() > 2000 {
+            return Err(ContractError::schema("", "must have at most 2000 items"));
+        }
+        items
+            .into_iter()
+            .map(from_object)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// What came of one run of a task (`task.result.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskResult {
+    pub task: TaskId,
+    pub run: Run,
+    pub tenant: Tenant,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub kind: Option<Kind>,
+    pub state: State,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub reason: Option<TaskReason>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub detail: Option<Detail>,
+    /// Any JSON value, also null; never absent.
+    pub answer: Value,
+    pub steps: Summaries,
+    pub mode: Mode,
+    pub redactions: DigestMap<Count>,
+    pub finished_at: Timestamp,
+}
+
+/// What `GET /v1/tasks/{id}` answers (`task.status.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskStatus {
+    pub task: TaskId,
+    pub tenant: Tenant,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub kind: Option<Kind>,
+    pub state: TaskState,
+    pub run: Run,
+    pub version: Int<0, MAX_SAFE>,
+    pub stored: bool,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub reason: Option<TaskReason>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub detail: Option<Detail>,
+    pub created_at: Timestamp,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub updated_at: Option<Timestamp>,
+    #[serde(
+        default,
+        deserialize_with = "present_object",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub result: Option<TaskResult>,
+}

@@ -1,0 +1,99 @@
+//! Names of every Redis key. Nothing else in Rust puts a key together.
+
+use crate::ids::sha256_hex;
+use crate::topology::Topic;
+
+/// The keys of one lane; all share its hash tag, so that one script may touch any of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneKeys {
+    lane: String,
+}
+
+impl LaneKeys {
+    pub fn new(lane: impl Into<String>) -> Self {
+        Self { lane: lane.into() }
+    }
+
+    #[must_use]
+    pub fn lane(&self) -> &str {
+        &self.lane
+    }
+
+    fn key(&self, rest: &str) -> String {
+        format!("{{{}}}:{rest}", self.lane)
+    }
+
+    /// Stream of a topic; the priority counts only where the topic has priorities.
+    #[must_use]
+    pub fn stream(&self, topic: &Topic, priority: Option<&str>) -> String {
+        match priority {
+            Some(priority) if topic.priorities => self.key(&format!("{}:{priority}", topic.name)),
+            _ if topic.priorities => self.key(&format!("{}:normal", topic.name)),
+            _ => self.key(&topic.name),
+        }
+    }
+
+    /// All streams of a topic, in the order of reading.
+    #[must_use]
+    pub fn streams(&self, topic: &Topic, priorities: &[String]) -> Vec<String> {
+        if topic.priorities {
+            priorities
+                .iter()
+                .map(|priority| self.stream(topic, Some(priority)))
+                .collect()
+        } else {
+            vec![self.stream(topic, None)]
+        }
+    }
+
+    /// Hash of live steps.
+    #[must_use]
+    pub fn live(&self) -> String {
+        self.key("live-steps")
+    }
+
+    #[must_use]
+    pub fn schedule(&self) -> String {
+        self.key("schedule")
+    }
+
+    #[must_use]
+    pub fn messages(&self) -> String {
+        self.key("schedule:messages")
+    }
+
+    #[must_use]
+    pub fn dead(&self) -> String {
+        self.key("dead")
+    }
+
+    #[must_use]
+    pub fn done(&self) -> String {
+        self.key("steps.done")
+    }
+
+    #[must_use]
+    pub fn events(&self) -> String {
+        self.key("events")
+    }
+
+    #[must_use]
+    pub fn status(&self, task: &str) -> String {
+        self.key(&format!("status:{task}"))
+    }
+
+    /// The key is hashed: it is a producer's text and may be long or private.
+    #[must_use]
+    pub fn idempotency(&self, tenant: &str, key: &str) -> String {
+        self.key(&format!(
+            "idempotency:{tenant}:{}",
+            sha256_hex(key.as_bytes())
+        ))
+    }
+}
+
+/// Ingest stream of a tenant; it lies outside the lanes.
+#[must_use]
+pub fn ingest(tenant: &str) -> String {
+    format!("ingest:{tenant}")
+}

@@ -1,0 +1,66 @@
+//! The hand-off scripts, the very files that Python runs, put together for `SCRIPT LOAD`.
+//!
+//! A script's header in `workers/octollm/bus/lua` documents its KEYS and ARGV.
+
+const OWNERSHIP: &str = include_str!("../../../workers/octollm/bus/lua/ownership.lua");
+const INCLUDE: &str = "--@include ownership.lua";
+
+/// One of the scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    Admit,
+    Claim,
+    Complete,
+    Leave,
+    Promote,
+    Release,
+    Renew,
+    Resend,
+}
+
+impl Script {
+    pub const ALL: [Self; 8] = [
+        Self::Admit,
+        Self::Claim,
+        Self::Complete,
+        Self::Leave,
+        Self::Promote,
+        Self::Release,
+        Self::Renew,
+        Self::Resend,
+    ];
+
+    /// The text to load; the `#!lua` line stays first, as Redis demands.
+    #[must_use]
+    pub fn source(self) -> String {
+        let text = match self {
+            Self::Admit => include_str!("../../../workers/octollm/bus/lua/admit.lua"),
+            Self::Claim => include_str!("../../../workers/octollm/bus/lua/claim.lua"),
+            Self::Complete => include_str!("../../../workers/octollm/bus/lua/complete.lua"),
+            Self::Leave => include_str!("../../../workers/octollm/bus/lua/leave.lua"),
+            Self::Promote => include_str!("../../../workers/octollm/bus/lua/promote.lua"),
+            Self::Release => include_str!("../../../workers/octollm/bus/lua/release.lua"),
+            Self::Renew => include_str!("../../../workers/octollm/bus/lua/renew.lua"),
+            Self::Resend => include_str!("../../../workers/octollm/bus/lua/resend.lua"),
+        };
+        text.replace(INCLUDE, OWNERSHIP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Script;
+
+    #[test]
+    fn every_script_starts_with_its_shebang_and_includes_nothing_unexpanded() {
+        for script in Script::ALL {
+            let source = script.source();
+            assert!(source.starts_with("#!lua"), "{script:?}");
+            assert!(
+                !source.lines().any(|line| line.starts_with("--@include")),
+                "{script:?}"
+            );
+        }
+        assert!(Script::Renew.source().contains("local function standing("));
+    }
+}

@@ -1,0 +1,340 @@
+//! `streams.yaml` as frozen types. Loads strictly: wiring with a gap is refused with what to change.
+//!
+//! Owns the file's rules, the same as in Python's `octollm.topology`. Knows nothing of Redis.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use crate::events::fields::is_lane;
+use crate::ids::lane_index;
+
+/// Why the topology was refused; the text names the gap and the fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct TopologyError {
+    pub path: PathBuf,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topology {
+    pub lanes: Vec<String>,
+    /// In the order of reading.
+    pub priorities: Vec<String>,
+    pub ingest: Ingest,
+    pub topics: IndexMap<String, Topic>,
+    pub live: IndexMap<String, Live>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u64,
+    lanes: Vec<String>,
+    priorities: Vec<String>,
+    ingest: Ingest,
+    topics: IndexMap<String, Topic>,
+    live: IndexMap<String, Live>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    pub description: String,
+    pub accepts: Vec<String>,
+    pub group: String,
+    pub handler: String,
+    pub tenants: Vec<String>,
+    pub concurrency: u32,
+    pub lease_s: u64,
+    pub heartbeat_s: u64,
+    pub max_deliveries: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// The key in the file; filled in by the loader.
+    #[serde(skip)]
+    pub name: String,
+    pub description: String,
+    pub accepts: Vec<String>,
+    pub group: String,
+    pub handler: String,
+    #[serde(default)]
+    pub priorities: bool,
+    pub concurrency: u32,
+    pub lease_s: u64,
+    pub heartbeat_s: u64,
+    pub max_deliveries: u64,
+    /// Entries per stream above which admission answers 503; 0 means no mark.
+    #[serde(default)]
+    pub high_water: u64,
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
+    #[serde(default)]
+    pub retry: Option<Retry>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    pub max_failures: u64,
+    pub base_ms: u64,
+    pub cap_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Live {
+    pub description: String,
+    pub accepts: Vec<String>,
+    pub max_length: u64,
+}
+
+impl Topology {
+    /// The topic of an arm, by the arm's name.
+    #[must_use]
+    pub fn arm(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(&format!("arm.{name}"))
+    }
+
+    /// The lane of a tenant's idempotency key (the task's ULID where there is none).
+    #[must_use]
+    pub fn lane_for(&self, tenant: &str, key: &str) -> &str {
+        &self.lanes[lane_index(tenant, key, self.lanes.len())]
+    }
+}
+
+/// Reads and checks the file; `schemas` is the folder of `<event>.v<N>.schema.json`.
+pub fn load(path: &Path, schemas: &Path) -> Result<Topology, TopologyError> {
+    let text = std::fs::read_to_string(path).map_err(|error| TopologyError {
+        path: path.to_owned(),
+        message: format!("cannot be read ({error}); set OCTOLLM_TOPOLOGY_FILE to a topology file"),
+    })?;
+    parse(&text, schemas).map_err(|message| TopologyError {
+        path: path.to_owned(),
+        message,
+    })
+}
+
+/// `load` without reading the file itself.
+pub fn parse(text: &str, schemas: &Path) -> Result<Topology, String> {
+    // By way of a value, because only there a key that stands twice is refused.
+    let value: serde_yaml_ng::Value =
+        serde_yaml_ng::from_str(text).map_err(|error| format!("not valid YAML: {error}"))?;
+    let file: File = serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        format!("{path}: {}", error.into_inner())
+    })?;
+    if file.version != 1 {
+        return Err(format!(
+            "version: is {}, this program reads version 1",
+            file.version
+        ));
+    }
+    let mut topics = file.topics;
+    for (name, topic) in &mut topics {
+        topic.name.clone_from(name);
+    }
+    let topology = Topology {
+        lanes: file.lanes,
+        priorities: file.priorities,
+        ingest: file.ingest,
+        topics,
+        live: file.live,
+    };
+    check(&topology, schemas)?;
+    Ok(topology)
+}
+
+fn check(topology: &Topology, schemas: &Path) -> Result<(), String> {
+    distinct("lanes", &topology.lanes)?;
+    for lane in &topology.lanes {
+        ensure(is_lane(lane.as_bytes()), || {
+            format!("lanes: {lane} is no lane name; write l0 to l9999")
+        })?;
+    }
+    if topology.priorities != ["high", "normal", "low"] {
+        return Err(
+            "priorities: must be [high, normal, low]; messages carry exactly these".to_owned(),
+        );
+    }
+    let ingest = &topology.ingest;
+    distinct("ingest.tenants", &ingest.tenants)?;
+    for tenant in &ingest.tenants {
+        let valid = tenant.parse::<crate::events::Tenant>().is_ok();
+        ensure(valid, || {
+            format!("ingest.tenants: {tenant} is no tenant name; use lower-case letters, digits, _ and -")
+        })?;
+    }
+    ensure(ingest.accepts == ["task.submission.v1"], || {
+        "ingest.accepts: must be [task.submission.v1]".to_owned()
+    })?;
+    accepts("ingest", &ingest.accepts, schemas)?;
+    work(
+        "ingest",
+        &ingest.group,
+        &ingest.handler,
+        [
+            u64::from(ingest.concurrency),
+            ingest.lease_s,
+            ingest.heartbeat_s,
+            ingest.max_deliveries,
+        ],
+    )?;
+    for name in ["tasks", "steps.done", "dead"] {
+        ensure(topology.topics.contains_key(name), || {
+            format!("topics: {name} is missing; add it")
+        })?;
+    }
+    for topic in topology.topics.values() {
+        check_topic(topic, schemas)?;
+    }
+    ensure(topology.live.contains_key("events"), || {
+        "live: events is missing; add it".to_owned()
+    })?;
+    for (name, live) in &topology.live {
+        let at = format!("live.{name}");
+        ensure(!topology.topics.contains_key(name), || {
+            format!("{at}: is also a topic; rename one of them")
+        })?;
+        ensure(live.max_length >= 1, || {
+            format!("{at}.max_length: must be at least 1")
+        })?;
+        accepts(&at, &live.accepts, schemas)?;
+    }
+    Ok(())
+}
+
+fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
+    let at = format!("topics.{}", topic.name);
+    let arm = topic.name.strip_prefix("arm.");
+    let plain = arm.map_or_else(
+        || matches!(topic.name.as_str(), "tasks" | "steps.done" | "dead"),
+        |arm| arm.parse::<crate::events::Name>().is_ok(),
+    );
+    ensure(plain, || {
+        format!("{at}: unknown topic; known are tasks, steps.done, dead and arm.<name>")
+    })?;
+    accepts(&at, &topic.accepts, schemas)?;
+    work(
+        &at,
+        &topic.group,
+        &topic.handler,
+        [
+            u64::from(topic.concurrency),
+            topic.lease_s,
+            topic.heartbeat_s,
+            topic.max_deliveries,
+        ],
+    )?;
+    let prioritised = topic.name == "tasks" || arm.is_some();
+    ensure(topic.priorities == prioritised, || {
+        format!("{at}.priorities: must be {prioritised}; tasks and arms have priorities, others have none")
+    })?;
+    if let Some(arm) = arm {
+        ensure(topic.accepts == ["step.requested.v1"], || {
+            format!("{at}.accepts: an arm takes [step.requested.v1]")
+        })?;
+        ensure(topic.group == arm, || {
+            format!(
+                "{at}.group: is {}, must be the arm's name {arm}",
+                topic.group
+            )
+        })?;
+        ensure(topic.timeout_s.is_some_and(|timeout| timeout >= 1), || {
+            format!("{at}.timeout_s: an arm needs one, at least 1")
+        })?;
+        let Some(retry) = topic.retry else {
+            return Err(format!("{at}.retry: an arm needs one"));
+        };
+        ensure(
+            retry.max_failures >= 1 && retry.base_ms >= 1 && retry.cap_ms >= retry.base_ms,
+            || {
+                format!("{at}.retry: needs max_failures and base_ms of at least 1 and cap_ms of at least base_ms")
+            },
+        )?;
+    } else {
+        ensure(topic.timeout_s.is_none() && topic.retry.is_none(), || {
+            format!("{at}: timeout_s and retry belong to arms only; remove them")
+        })?;
+    }
+    Ok(())
+}
+
+/// What every work queue must have.
+fn work(at: &str, group: &str, handler: &str, numbers: [u64; 4]) -> Result<(), String> {
+    let [concurrency, lease, heartbeat, deliveries] = numbers;
+    ensure(group.parse::<crate::events::Name>().is_ok(), || {
+        format!("{at}.group: {group:?} is not one group name; a work stream has exactly one group")
+    })?;
+    ensure(is_handler(handler), || {
+        format!(
+            "{at}.handler: {handler:?} is no handler; write package.module:Class or program:<name>"
+        )
+    })?;
+    for (name, value) in [
+        ("concurrency", concurrency),
+        ("heartbeat_s", heartbeat),
+        ("max_deliveries", deliveries),
+    ] {
+        ensure(value >= 1, || format!("{at}.{name}: must be at least 1"))?;
+    }
+    ensure(lease >= heartbeat.saturating_mul(3), || {
+        format!(
+            "{at}.lease_s: is {lease}, must be at least three heartbeats ({})",
+            heartbeat.saturating_mul(3)
+        )
+    })
+}
+
+fn is_handler(handler: &str) -> bool {
+    let name = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    handler
+        .split_once(':')
+        .is_some_and(|(left, right)| name(left) && name(right))
+}
+
+fn accepts(at: &str, events: &[String], schemas: &Path) -> Result<(), String> {
+    distinct(&format!("{at}.accepts"), events)?;
+    for event in events {
+        let file = format!("{event}.schema.json");
+        let plain = event
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
+        ensure(plain && schemas.join(&file).is_file(), || {
+            format!("{at}.accepts: no schema for {event}; add schemas/events/{file} or correct the name")
+        })?;
+    }
+    Ok(())
+}
+
+fn distinct(at: &str, names: &[String]) -> Result<(), String> {
+    ensure(!names.is_empty(), || {
+        format!("{at}: must name at least one")
+    })?;
+    let mut seen = HashSet::new();
+    for name in names {
+        ensure(seen.insert(name), || {
+            format!("{at}: {name} stands twice; remove one")
+        })?;
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds {
+        Ok(())
+    } else {
+        Err(message())
+    }
+}

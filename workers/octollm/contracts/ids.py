@@ -1,0 +1,67 @@
+"""Names of tasks, steps and messages, and the one form of time. Rust's twin is `schemas/rust/src/ids.rs`."""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
+_TASK = r"l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}"
+_MESSAGE = re.compile(rf"({_TASK})\.([0-9]{{1,10}})\.([a-z][a-z0-9_-]{{0,62}})\.([0-9]{{1,4}})\.([0-9]{{1,10}})")
+
+
+@dataclass(frozen=True, slots=True)
+class StepIdent:
+    """One attempt at one step, as a message id names it."""
+
+    task: str
+    run: int
+    step: str
+    round: int
+    attempt: int
+
+    @property
+    def live_field(self) -> str:
+        """The step's field in the hash of live steps: the ident without its attempt."""
+        return live_field(self.task, self.run, self.step, self.round)
+
+
+def new_ulid() -> str:
+    """26 characters, sortable by the millisecond: 48 bits of time, 80 of chance (github.com/ulid/spec)."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def new_task_id(lane: str) -> str:
+    """`<lane>-<ulid>`."""
+    return f"{lane}-{new_ulid()}"
+
+
+def lane_of(task: str) -> str:
+    """The lane a task id carries."""
+    return task.partition("-")[0]
+
+
+def live_field(task: str, run: int, step: str, round: int) -> str:  # noqa: A002  the field's own word
+    """A step's identity: `<task>.<run>.<step>.<round>`."""
+    return f"{task}.{run}.{step}.{round}"
+
+
+def message_id(task: str, run: int, step: str, round: int, attempt: int) -> str:  # noqa: A002  as above
+    """Id of a message about one attempt: `<task>.<run>.<step>.<round>.<attempt>`."""
+    return f"{task}.{run}.{step}.{round}.{attempt}"
+
+
+def parse_message_id(text: str) -> StepIdent | None:
+    """The ident in a message id, or None where it is not one of a step."""
+    found = _MESSAGE.fullmatch(text)
+    if found is None:
+        return None
+    task, run, step, round_, attempt = found.groups()
+    return StepIdent(task, int(run), step, int(round_), int(attempt))
+
+
+def utc_now() -> str:
+    """Now, in UTC, RFC 3339 with milliseconds and `Z`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,100 @@
+"""Refuses JSON on which two parsers may disagree, before any schema looks at it.
+
+The same rules hold in `schemas/rust/src/strict_json.rs`: valid UTF-8, one value and nothing after it, no
+duplicate keys, no NaN, no Infinity and no number that overflows a double, integers within 64 bits, bounded
+nesting, no NUL and no lone surrogate.
+"""
+
+import json
+import math
+import re
+from typing import NoReturn
+
+from octollm.errors import ContractError
+
+MAX_DEPTH = 64
+"""Levels of arrays and objects; the top level is 1."""
+
+_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_LOWEST, _HIGHEST = -(2**63), 2**64 - 1
+_LONGEST_INTEGER = 20  # characters of both ends; int() on far longer ones would be slow
+
+
+def check(data: bytes, max_depth: int = MAX_DEPTH) -> None:
+    """Raises ContractError (`unreadable`) that says what is wrong, and where."""
+    _check_depth(data, max_depth)  # first: the parser recurses
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ContractError("unreadable", f"not valid UTF-8 at byte {error.start}") from error
+    if text.startswith("\ufeff"):
+        raise ContractError("unreadable", "starts with a byte order mark; send plain UTF-8")
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ContractError("unreadable", f"not JSON at character {error.pos}: {error.msg}") from error
+    if "\\u" in text:  # the only way past UTF-8 to a surrogate or a NUL
+        _check_strings(value)
+
+
+def _check_depth(data: bytes, most: int) -> None:
+    if data.count(b"[") + data.count(b"{") <= most:
+        return
+    depth = 0
+    for found in _BRACKETS_AND_STRINGS.finditer(data):
+        first = found[0][0]
+        if first in b"[{":
+            depth += 1
+            if depth > most:
+                raise ContractError("unreadable", f"more than {most} levels of nesting at byte {found.start()}")
+        elif first in b"]}":
+            depth -= 1
+
+
+def _check_strings(value: object) -> None:
+    """Bounded recursion: the depth was checked before."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ContractError("unreadable", "contains a NUL character (\\u0000)")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ContractError("unreadable", "contains half of a surrogate pair")
+    elif isinstance(value, list):
+        for item in value:
+            _check_strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_strings(key)
+            _check_strings(item)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    known = dict(pairs)
+    if len(known) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ContractError("unreadable", f"the key {key[:80]!r} occurs twice in one object")
+            seen.add(key)
+    return known
+
+
+def _integer(text: str) -> int:
+    if len(text) > _LONGEST_INTEGER or not _LOWEST <= int(text) <= _HIGHEST:
+        raise ContractError("unreadable", f"the integer {text[:30]} does not fit 64 bits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ContractError("unreadable", f"the number {text[:30]} is too large")
+    return number
+
+
+def _constant(text: str) -> NoReturn:
+    raise ContractError("unreadable", f"{text} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)

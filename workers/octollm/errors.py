@@ -1,0 +1,80 @@
+"""Every error of OctoLLM, under one root. A class's docstring is its default message.
+
+What the user sees is the message; the cause stays chained (`raise ... from error`) and goes to the log, once,
+where the error is handled.
+"""
+
+from typing import ClassVar, Literal
+
+
+class OctoError(Exception):
+    """Something in OctoLLM went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        """`message`: one sentence for people that says what to do; without it the docstring."""
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+    @property
+    def message(self) -> str:
+        """The sentence for people."""
+        return str(self)
+
+
+class SettingsError(OctoError):
+    """The settings are wrong."""
+
+
+class TopologyError(OctoError):
+    """The topology file is wrong."""
+
+
+class StartError(OctoError):
+    """A part of the stack did not start."""
+
+
+class ApiError(OctoError):
+    """The reflex refused or could not be reached."""
+
+
+class NotReadyError(OctoError):
+    """A store cannot be reached right now."""
+
+
+class RecipeError(OctoError):
+    """A recipe is wrong, or one of its references leads nowhere."""
+
+
+class InvalidInputError(OctoError):
+    """The input does not fit the recipe."""
+
+
+class ContractError(OctoError):
+    """A message does not keep its contract."""
+
+    def __init__(self, reason: Literal["unreadable", "schema"], message: str) -> None:
+        """`unreadable`: no strict JSON at all; `schema`: JSON, but not by the event's schema."""
+        super().__init__(message)
+        self.reason: Literal["unreadable", "schema"] = reason
+
+
+class StepError(OctoError):
+    """A step did not work."""
+
+    transient: ClassVar[bool]
+
+    def __init__(self, code: str, message: str) -> None:
+        """`code`: stable name for programs, `[a-z][a-z0-9_]*`; `message`: for people, never a secret."""
+        super().__init__(message)
+        self.code = code
+
+
+class TransientError(StepError):
+    """A step may work if it is tried again."""
+
+    transient = True
+
+
+class PermanentError(StepError):
+    """Trying the step again cannot help."""
+
+    transient = False
