@@ -37,7 +37,7 @@ lint: $(STAMP)  ## the checks of `make test` without the tests
 	@$(PY) tests/run_all.py --only-checks
 
 generate: $(STAMP)  ## write the pydantic models and the vectors anew from schemas/
-	@$(PY) tests/run_all.py --generate
+	@$(PY) schemas/generate.py
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	@uv=build/uv/bin/uv; [ -x $$uv ] || uv=uv; $$uv pip compile pyproject.toml --group dev --universal \

@@ -1,12 +1,15 @@
-"""Writes the pydantic models from schemas/events; `--check` only compares. Called by `make generate` and `make test`.
+"""Writes the pydantic models and the vectors from schemas/events; `--check` only compares.
 
-The generator's file names and its shared module are its own business: `octollm.contracts` re-exports what counts.
+Called by `make generate` and `make test`; the vectors are the business of `mutate`. The model generator's file
+names and its shared module are its own business: `octollm.contracts` re-exports what counts.
 """
 
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import mutate
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "workers/octollm/contracts/generated"
@@ -26,14 +29,20 @@ def generate(target: Path) -> None:
     subprocess.run([GENERATOR, *OPTIONS, "--output", target], cwd=ROOT, check=True)  # noqa: S603  our own tool
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """0: written, or the same; 1: `--check` found a difference, named on standard error."""
+    # Both always, so that one run names every difference.
+    return max([models(arguments), mutate.main(arguments)])
+
+
+def models(arguments: list[str]) -> int:
+    """The same for the pydantic models alone."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "generated"
         generate(fresh)
         new = {path.name: path.read_text() for path in sorted(fresh.glob("*.py"))}
     old = {path.name: path.read_text() for path in sorted(TARGET.glob("*.py"))}
-    if "--check" in sys.argv[1:]:
+    if "--check" in arguments:
         wrong = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
         if wrong:
             sys.stderr.write(f"{', '.join(wrong)} in {TARGET.relative_to(ROOT)} differ; run `make generate`\n")
@@ -47,4 +56,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

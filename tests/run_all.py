@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "logs"
+SCRATCH = ROOT / "build" / "scratch"
 JUNIT = LOGS / "pytest.xml"
 BIN = Path(sys.executable).parent
 
@@ -47,9 +48,7 @@ class Stage:
 def cargo_count(output: str) -> Count:
     """Adds up the lines `test result: ok. 3 passed; 0 failed; 0 ignored; ...` of all test programs."""
     total = Count(0, 0)
-    for match in re.finditer(
-        r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", output, re.MULTILINE
-    ):
+    for match in re.finditer(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", output, re.MULTILINE):
         total += Count(int(match[1]), int(match[2]) + int(match[3]))
     return total
 
@@ -98,7 +97,12 @@ def run(stage: Stage) -> Count:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, "CARGO_TERM_COLOR": "never", "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                "CARGO_TERM_COLOR": "never",
+                "PYTHONUNBUFFERED": "1",
+                "PYTEST_DEBUG_TEMPROOT": str(SCRATCH),  # nothing is left outside the clone
+            },
         ) as process:
             for line in process.stdout or ():
                 lines.append(line)
@@ -128,7 +132,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only-checks", action="store_true", help="leave the tests out")
     options = parser.parse_args()
-    LOGS.mkdir(parents=True, exist_ok=True)
+    for folder in (LOGS, SCRATCH):
+        folder.mkdir(parents=True, exist_ok=True)
     JUNIT.unlink(missing_ok=True)
     total = Count(0, 0)
     failing = []

@@ -1,78 +1,141 @@
-//! Starts the reflex: settings, topology, rules, Redis, listener. Wires only; decides nothing.
+//! Starts the reflex: settings, topology, rules, the way to Redis, both doors. Wires only; decides nothing.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contracts::{settings, topology};
+use contracts::settings::{self, Settings};
+use contracts::topology::{self, Topology};
 use octollm_reflex::admission::Rules;
-use octollm_reflex::http::{router, App};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use octollm_reflex::cli::{self, Command};
+use octollm_reflex::http::{self, App};
+use octollm_reflex::ingest::{self, Common};
+use octollm_reflex::logs;
+use octollm_reflex::metrics::Metrics;
+use octollm_reflex::sink::Sink;
+use octollm_reflex::store::Link;
+use tokio::signal::unix::{signal, SignalKind};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 type Failure = Box<dyn std::error::Error>;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    if std::env::args().any(|argument| argument == "--version") {
-        println!("octollm-reflex {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+/// Wrong arguments or settings: starting again changes nothing.
+const MISUSE: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args().skip(1)) {
+        Command::Run => {}
+        Command::Help => {
+            print!("{}", cli::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Command::Version => {
+            println!("octollm-reflex {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Command::Unknown(argument) => {
+            eprintln!("octollm-reflex: unknown argument {argument}; try octollm-reflex --help");
+            return ExitCode::from(MISUSE);
+        }
     }
-    tracing_subscriber::fmt()
-        .json()
-        .with_writer(std::io::stderr)
-        .init();
-    match run().await {
+    let (settings, topology, address) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("octollm-reflex cannot start: {error}");
+            return ExitCode::from(MISUSE);
+        }
+    };
+    logs::start(&settings.log);
+    let ran = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(run(settings, topology, address)));
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("octollm-reflex cannot start: {error}");
+            tracing::error!("octollm-reflex cannot go on: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run() -> Result<(), Failure> {
+/// Everything that a person has to correct when it is wrong.
+fn prepare() -> Result<(Settings, Topology, SocketAddr), Failure> {
     let settings = settings::load()?;
-    let schemas = settings::share_dir()?.join("schemas/events");
+    let schemas = settings.share_dir()?.join("schemas/events");
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
-    let address: SocketAddr = settings
-        .reflex
-        .listen
-        .replace("localhost", "127.0.0.1")
-        .parse()?;
+    let listen = settings.reflex.listen.replace("localhost:", "127.0.0.1:");
+    let address: SocketAddr = listen.parse().map_err(|_| {
+        "setting reflex.listen is refused: must be an IP address and a port, like 127.0.0.1:8080"
+    })?;
     if !address.ip().is_loopback() {
-        return Err("reflex.listen must be a loopback address: until there are credentials every caller is tenant default".into());
+        return Err(
+            "setting reflex.listen is refused: until there are credentials every caller is tenant \
+            \"default\", so it must be a loopback address like 127.0.0.1:8080"
+                .into(),
+        );
     }
-    let wait = Duration::from_secs_f64(settings.redis.connect_timeout_s);
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(wait)
-        .set_response_timeout(Duration::from_secs(5));
-    let client = redis::Client::open(settings.redis.url.as_str())?;
-    let shown = settings::without_credentials(&settings.redis.url);
-    let redis = loop {
-        match ConnectionManager::new_with_config(client.clone(), config.clone()).await {
-            Ok(redis) => break redis,
-            Err(error) => {
-                tracing::warn!("no Redis at {shown} ({error}); start it or set OCTOLLM_REDIS_URL; trying again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+    redis::Client::open(settings.redis.url.as_str())
+        .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0")?;
+    Ok((settings, topology, address))
+}
+
+async fn run(settings: Settings, topology: Topology, address: SocketAddr) -> Result<(), Failure> {
+    let reflex = &settings.reflex;
+    // Before anyone can know that this runs, so that a signal never finds the system's own answer to it.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| {
+            format!("cannot listen on {address} ({error}); free it or set OCTOLLM_REFLEX_LISTEN")
+        })?;
+    let link = Link::open(&settings.redis)?;
+    let sink = Arc::new(Sink::new(link, reflex.idempotency_ttl_s));
+    let (rules, topology) = (Arc::new(Rules::built_in()?), Arc::new(topology));
+    let metrics = Arc::new(Metrics::default());
+    let common = Arc::new(Common {
+        sink: Arc::clone(&sink),
+        rules: Arc::clone(&rules),
+        topology: Arc::clone(&topology),
+        metrics: Arc::clone(&metrics),
+        name: ingest::own_name(&reflex.consumer)?,
+        body_limit: reflex.body_limit_bytes,
+        drain: Duration::from_secs(reflex.drain_s),
+    });
+    let (ask_to_stop, stop) = watch::channel(false);
+    let mut consumers = JoinSet::new();
+    for tenant in ingest::tenants(&topology)? {
+        consumers.spawn(ingest::consume(Arc::clone(&common), tenant, stop.clone()));
+    }
+    let app = App::new(sink, rules, topology, metrics, "default".parse()?, reflex);
+    tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
+    let ask_to_stop = Arc::new(ask_to_stop);
+    let by_signal = Arc::clone(&ask_to_stop);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        tracing::info!("asked to stop; finishing what is running");
+        by_signal.send_replace(true);
+    });
+    let ingest = async {
+        let mut all = Ok(());
+        while let Some(ended) = consumers.join_next().await {
+            // Half a reflex is worse than none: whoever watches the process starts it again.
+            if let Err(error) = ended {
+                ask_to_stop.send_replace(true);
+                all = Err(error);
             }
         }
+        all
     };
-    let app = App {
-        redis,
-        rules: Arc::new(Rules::built_in()?),
-        topology: Arc::new(topology),
-        tenant: "default".parse()?,
-        ttl_s: settings.reflex.idempotency_ttl_s,
-        body_limit: settings.reflex.body_limit_bytes,
-    };
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    tracing::info!(address = %listener.local_addr()?, "listening");
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    axum::serve(listener, router(app))
-        .with_graceful_shutdown(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
-        })
-        .await?;
+    let ((), ingest) = tokio::join!(
+        http::serve(listener, http::router(app), reflex, stop),
+        ingest
+    );
+    ingest.map_err(|error| format!("an ingest consumer broke down: {error}"))?;
+    tracing::info!("ended in order");
     Ok(())
 }

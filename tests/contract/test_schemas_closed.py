@@ -1,19 +1,23 @@
 """Every event schema is readable JSON, closed, and requires only what it describes."""
 
 import json
-import unittest
 from pathlib import Path
 
-EVENTS = Path(__file__).resolve().parents[2] / "schemas" / "events"
+import pytest
+
+EVENTS = sorted((Path(__file__).resolve().parents[2] / "schemas/events").glob("*.schema.json"))
 
 
-class SchemasAreClosed(unittest.TestCase):
-    def test_each_object_is_closed(self) -> None:
-        files = sorted(EVENTS.glob("*.schema.json"))
-        self.assertEqual(len(files), 9)
-        for file in files:
-            schema = json.loads(file.read_bytes())
-            for part in [schema, *schema.get("$defs", {}).values()]:
-                if "properties" in part:
-                    self.assertIs(part["additionalProperties"], False, file.name)
-                    self.assertLessEqual(set(part["required"]), set(part["properties"]), file.name)
+def test_all_nine_events_have_a_schema():
+    assert len(EVENTS) == 9
+
+
+@pytest.mark.parametrize("file", EVENTS, ids=lambda file: file.name.removesuffix(".schema.json"))
+def test_each_object_is_closed_and_requires_only_what_it_describes(file: Path):
+    schema = json.loads(file.read_bytes())
+    assert schema["$id"] == f"urn:octollm:{file.name.removesuffix('.schema.json')}"
+    objects = [part for part in (schema, *schema.get("$defs", {}).values()) if "properties" in part]
+    assert objects, "no object to judge"
+    for part in objects:
+        assert part["additionalProperties"] is False, part["title"]
+        assert set(part["required"]) <= set(part["properties"]), part["title"]

@@ -7,6 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -41,8 +43,7 @@ asyncio.run(main())
 def permissions(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Mode and owner of a folder and of all its parents."""
     return {
-        str(path): (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid)
-        for path in (folder, *folder.parents)
+        str(path): (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in (folder, *folder.parents)
     }
 
 
@@ -59,14 +60,21 @@ async def query(dsn: str, sql: str) -> object:
         await connection.close()
 
 
-async def test_data_stays_and_nothing_outside_changes(tmp_path: Path):
-    before = permissions(tmp_path), permissions(binaries_dir()), pwd.getpwall()
-    first = await EmbeddedPostgres.start(tmp_path / "pg", ephemeral=False)
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name, however deep the checkout lies."""
+    with tempfile.TemporaryDirectory(prefix="octollm-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+async def test_data_stays_and_nothing_outside_changes(short_path: Path):
+    before = permissions(short_path), permissions(binaries_dir()), pwd.getpwall()
+    first = await EmbeddedPostgres.start(short_path / "pg", ephemeral=False)
     try:
         assert await query(first.dsn, "CREATE TABLE kept AS SELECT 7 AS n") is None
         assert await query(first.dsn, "SHOW listen_addresses") == ""
         assert await query(first.dsn, "SHOW fsync") == "on"
-        assert mode(tmp_path / "pg" / "socket") == mode(tmp_path / "pg") == 0o700
+        assert mode(short_path / "pg" / "socket") == mode(short_path / "pg") == 0o700
         engine = create_async_engine(first.dsn.replace("postgresql://", "postgresql+asyncpg://"))
         async with engine.connect() as connection:
             assert (await connection.execute(text("SELECT n FROM kept"))).scalar() == 7
@@ -74,13 +82,13 @@ async def test_data_stays_and_nothing_outside_changes(tmp_path: Path):
     finally:
         await first.stop()
     assert first.child.exit_code == 0
-    second = await EmbeddedPostgres.start(tmp_path / "pg", ephemeral=False)
+    second = await EmbeddedPostgres.start(short_path / "pg", ephemeral=False)
     try:
         assert await query(second.dsn, "SELECT n FROM kept") == 7
     finally:
         await second.stop()
-    assert not list((tmp_path / "pg" / "socket").iterdir())
-    assert before == (permissions(tmp_path), permissions(binaries_dir()), pwd.getpwall())
+    assert not list((short_path / "pg" / "socket").iterdir())
+    assert before == (permissions(short_path), permissions(binaries_dir()), pwd.getpwall())
 
 
 @pytest.mark.parametrize("user", [ANOTHER_USER, NOBODY_KNOWS])

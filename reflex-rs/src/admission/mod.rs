@@ -1,8 +1,12 @@
 //! Admission: what becomes of one submission. Pure: no I/O; the clock and the random bits are passed in.
 
+mod entry;
+mod letter;
 mod redact;
 mod rules;
 
+pub use entry::{fields, idempotency_key, Fields};
+pub use letter::{Grave, Letter};
 pub use redact::Redactions;
 pub use rules::{Rules, RulesError};
 
@@ -17,12 +21,12 @@ use contracts::{ids, ContractError};
 pub struct Arrival<'a> {
     pub body: &'a [u8],
     pub tenant: &'a Tenant,
-    /// Set where the producer named another tenant than the door's.
-    pub tenant_mismatch: bool,
     pub source: Source,
     /// The producer's key; for an ingest entry without one, entry id and body hash.
     pub key: Option<&'a str>,
     pub traceparent: &'a str,
+    /// An ingest entry that names another tenant than its stream.
+    pub foreign: bool,
     pub now_ms: u64,
     pub random: [u8; 10],
 }
@@ -59,7 +63,7 @@ pub fn admit(
     topology: &Topology,
 ) -> Result<Admitted, ContractError> {
     let mut submission: TaskSubmission = read(arrival.body)?;
-    let refusal = refusal(arrival, &submission, rules);
+    let refusal = refusal(&submission, arrival.foreign, rules);
     let redactions = redact::submission(&mut submission, rules)?;
     let ulid = ids::ulid(arrival.now_ms, arrival.random);
     let lane = topology
@@ -68,9 +72,7 @@ pub fn admit(
     let task = ids::task_id(&lane, &ulid)?;
     let created_at = ids::timestamp(arrival.now_ms);
     let fingerprint = ids::sha256_hex(arrival.body);
-    // A producer's key may be personal data itself; what travels is its redacted text.
     let key = arrival.key.unwrap_or(task.as_str()).to_owned();
-    let shown_key = rules.redact(&key, &mut Redactions::default());
     let kind = submission.kind.as_ref().map(ToString::to_string);
     let priority = submission.priority.unwrap_or(Priority::Normal);
     let head = TaskSubmitted {
@@ -78,7 +80,7 @@ pub fn admit(
         tenant: arrival.tenant.clone(),
         source: arrival.source,
         received_at: Timestamp::try_from(created_at.clone())?,
-        idempotency_key: Text::cut(&shown_key)?,
+        idempotency_key: Text::cut(&shown_key(&key, rules))?,
         fingerprint: Sha256::try_from(fingerprint.clone())?,
         redactions: DigestMap::try_from(redactions.counts())?,
         submission,
@@ -103,14 +105,12 @@ pub fn admit(
     })
 }
 
-fn refusal(arrival: &Arrival<'_>, submission: &TaskSubmission, rules: &Rules) -> Option<Refusal> {
-    if arrival.tenant_mismatch {
+fn refusal(submission: &TaskSubmission, foreign: bool, rules: &Rules) -> Option<Refusal> {
+    if foreign {
         return Some(Refusal {
             reason: RefusalReason::TenantMismatch,
-            detail: format!(
-                "the entry names another tenant than its stream, which belongs to {}",
-                arrival.tenant
-            ),
+            detail: "names another tenant than its stream; write to that tenant's stream"
+                .to_owned(),
         });
     }
     let (place, rule) = redact::find_injection(submission, rules)?;
@@ -118,6 +118,15 @@ fn refusal(arrival: &Arrival<'_>, submission: &TaskSubmission, rules: &Rules) ->
         reason: RefusalReason::Injection,
         detail: format!("{place} looks like a prompt injection (rule {rule})"),
     })
+}
+
+/// A producer's key may be personal data itself. Then a digest travels, since two keys may be the same when redacted.
+fn shown_key(key: &str, rules: &Rules) -> String {
+    if rules.redact(key, &mut Redactions::default()) == key {
+        key.to_owned()
+    } else {
+        format!("sha256:{}", ids::sha256_hex(key.as_bytes()))
+    }
 }
 
 fn rejected(head: TaskSubmitted, refusal: &Refusal) -> Result<TaskRejected, ContractError> {

@@ -164,7 +164,7 @@ fn luhn(digits: &[u32]) -> bool {
             (_, double) => double,
         })
         .sum();
-    digits.iter().any(|digit| *digit != 0) && sum.is_multiple_of(10)
+    digits.iter().any(|digit| *digit != 0) && sum % 10 == 0
 }
 
 fn iban(text: &str) -> bool {

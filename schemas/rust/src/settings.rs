@@ -111,18 +111,18 @@ pub fn load() -> Result<Settings, SettingsError> {
             value.to_string_lossy().into_owned(),
         ))
     });
-    load_from(variables.collect())
+    load_from(&variables.collect())
 }
 
 /// `load` with the environment passed in.
-pub fn load_from(variables: BTreeMap<String, String>) -> Result<Settings, SettingsError> {
+pub fn load_from(variables: &BTreeMap<String, String>) -> Result<Settings, SettingsError> {
     let mut table: Table = DEFAULTS
         .parse()
         .map_err(|error| SettingsError(format!("octollm.default.toml: {error}")))?;
     if let Some(path) = variables.get(CONFIG).filter(|path| !path.is_empty()) {
         merge_file(&mut table, Path::new(path))?;
     }
-    merge_environment(&mut table, &variables)?;
+    merge_environment(&mut table, variables)?;
     let settings: Settings =
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let path = error.path().to_string();
@@ -322,27 +322,42 @@ fn hide_query(rest: &str) -> &str {
     rest.split('?').next().unwrap_or(rest)
 }
 
-/// The folder with `streams.yaml` and `schemas/`: `<prefix>/share/octollm` beside the program's `bin`, or the checkout
-/// that the program was built in.
+/// The folder with `streams.yaml` and `schemas/`: where this program was installed, the checkout that it was built in, or
+/// the checkout that it was started in.
 pub fn share_dir() -> Result<PathBuf, SettingsError> {
-    let program = std::env::current_exe()
-        .map_err(|error| SettingsError(format!("cannot find this program's own path: {error}")))?;
-    for folder in program.ancestors().skip(1) {
-        for candidate in [folder.join("share/octollm"), folder.to_owned()] {
-            if candidate.join("streams.yaml").is_file() && candidate.join("schemas/events").is_dir()
-            {
-                return Ok(candidate);
-            }
+    let mut looked_at = Vec::new();
+    if let Ok(program) = std::env::current_exe() {
+        for folder in program.ancestors().skip(1) {
+            looked_at.push(folder.join("share/octollm"));
+            looked_at.push(folder.to_owned());
         }
     }
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    if checkout.join("streams.yaml").is_file() {
-        return Ok(checkout);
+    if let Ok(current) = std::env::current_dir() {
+        looked_at.extend(current.ancestors().map(Path::to_owned));
     }
-    Err(SettingsError(format!(
-        "streams.yaml was not found above {}; install OctoLLM again or set OCTOLLM_TOPOLOGY_FILE",
-        program.display()
-    )))
+    find_share(&looked_at)
+}
+
+/// The first of the candidates that holds what is needed.
+fn find_share(candidates: &[PathBuf]) -> Result<PathBuf, SettingsError> {
+    let complete = |folder: &&PathBuf| {
+        folder.join("streams.yaml").is_file() && folder.join("schemas/events").is_dir()
+    };
+    candidates
+        .iter()
+        .find(complete)
+        .cloned()
+        .ok_or_else(|| {
+            let shown: Vec<String> = candidates
+                .iter()
+                .map(|folder| folder.display().to_string())
+                .collect();
+            SettingsError(format!(
+                "no folder with streams.yaml and schemas/events was found; looked at {}; \
+                 install OctoLLM again, or set OCTOLLM_TOPOLOGY_FILE to a streams.yaml beside its schemas",
+                shown.join(", ")
+            ))
+        })
 }
 
 impl Settings {
@@ -353,5 +368,17 @@ impl Settings {
         } else {
             Ok(PathBuf::from(&self.topology.file))
         }
+    }
+
+    /// The folder that holds `schemas/`: the configured topology's own, where it has one, else `share_dir`.
+    pub fn share_dir(&self) -> Result<PathBuf, SettingsError> {
+        if !self.topology.file.is_empty() {
+            let file = Path::new(&self.topology.file);
+            let folder = file.parent().unwrap_or(Path::new(""));
+            if folder.join("schemas/events").is_dir() {
+                return Ok(folder.to_owned());
+            }
+        }
+        share_dir()
     }
 }

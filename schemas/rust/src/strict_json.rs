@@ -1,8 +1,8 @@
 //! The rules a text must keep before any schema looks at it, the same as in Python's `octollm.contracts.strict_json`.
 //!
-//! Valid UTF-8, no duplicate keys, no NaN or Infinity, no number beyond a double, integers within 64 bits, a bounded
-//! nesting, no NUL and no lone surrogate, nothing after the value. Works with an explicit stack, so that hostile nesting
-//! cannot exhaust the thread's. Builds no value; that is serde's work.
+//! Valid UTF-8, no duplicate keys, no NaN or Infinity, no number beyond a double, integers within 64 bits and none that
+//! is `-0` (a float to some), a bounded nesting, no NUL and no lone surrogate, nothing after the value. Works with an
+//! explicit stack, so that hostile nesting cannot exhaust the thread's. Builds no value; that is serde's work.
 
 use std::collections::HashSet;
 
@@ -195,6 +195,9 @@ impl Scanner<'_> {
         }
         let text = String::from_utf8_lossy(&self.bytes[start..self.at]);
         if integer {
+            if text == "-0" {
+                return Err(self.fault("the integer -0; write 0"));
+            }
             if text.parse::<i64>().is_err() && text.parse::<u64>().is_err() {
                 return Err(self.fault("an integer beyond 64 bits"));
             }

@@ -8,8 +8,16 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::events::fields::is_lane;
+use crate::events::fields::{fault, is_lane, MAX_I32};
 use crate::ids::lane_index;
+
+const ONE_GROUP: &str = "not one group name; a work stream has exactly one group";
+
+/// Largest number the file may hold, the same in every language.
+const MOST: u64 = MAX_I32.unsigned_abs();
+
+/// Longest a handler may run: a day, as `timeout_s` of a step.
+const LONGEST_S: u64 = 86_400;
 
 /// Why the topology was refused; the text names the gap and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -126,9 +134,12 @@ pub fn parse(text: &str, schemas: &Path) -> Result<Topology, String> {
     // By way of a value, because only there a key that stands twice is refused.
     let value: serde_yaml_ng::Value =
         serde_yaml_ng::from_str(text).map_err(|error| format!("not valid YAML: {error}"))?;
+    if !value.is_mapping() {
+        return Err("the file: must be a mapping; begin with version: 1".to_owned());
+    }
     let file: File = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        format!("{path}: {}", error.into_inner())
+        explain(&path, &error.into_inner().to_string())
     })?;
     if file.version != 1 {
         return Err(format!(
@@ -149,6 +160,25 @@ pub fn parse(text: &str, schemas: &Path) -> Result<Topology, String> {
     };
     check(&topology, schemas)?;
     Ok(topology)
+}
+
+/// serde's sentence as place and fix.
+fn explain(path: &str, sentence: &str) -> String {
+    let fault = fault(path, sentence);
+    let place = if fault.field.is_empty() {
+        "the file"
+    } else {
+        &fault.field
+    };
+    if sentence.starts_with("missing field") {
+        format!("{place}: missing; add it")
+    } else if sentence.starts_with("unknown field") {
+        format!("{place}: unknown key; remove it or correct its name")
+    } else if place.rsplit('.').next() == Some("group") {
+        format!("{place}: {ONE_GROUP}")
+    } else {
+        format!("{place}: {}", fault.message)
+    }
 }
 
 fn check(topology: &Topology, schemas: &Path) -> Result<(), String> {
@@ -202,9 +232,7 @@ fn check(topology: &Topology, schemas: &Path) -> Result<(), String> {
         ensure(!topology.topics.contains_key(name), || {
             format!("{at}: is also a topic; rename one of them")
         })?;
-        ensure(live.max_length >= 1, || {
-            format!("{at}.max_length: must be at least 1")
-        })?;
+        within(&format!("{at}.max_length"), live.max_length, 1, MOST)?;
         accepts(&at, &live.accepts, schemas)?;
     }
     Ok(())
@@ -236,6 +264,7 @@ fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
     ensure(topic.priorities == prioritised, || {
         format!("{at}.priorities: must be {prioritised}; tasks and arms have priorities, others have none")
     })?;
+    within(&format!("{at}.high_water"), topic.high_water, 0, MOST)?;
     if let Some(arm) = arm {
         ensure(topic.accepts == ["step.requested.v1"], || {
             format!("{at}.accepts: an arm takes [step.requested.v1]")
@@ -246,18 +275,23 @@ fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
                 topic.group
             )
         })?;
-        ensure(topic.timeout_s.is_some_and(|timeout| timeout >= 1), || {
-            format!("{at}.timeout_s: an arm needs one, at least 1")
-        })?;
+        let Some(timeout) = topic.timeout_s else {
+            return Err(format!("{at}.timeout_s: an arm needs one, at least 1"));
+        };
+        within(&format!("{at}.timeout_s"), timeout, 1, LONGEST_S)?;
         let Some(retry) = topic.retry else {
             return Err(format!("{at}.retry: an arm needs one"));
         };
-        ensure(
-            retry.max_failures >= 1 && retry.base_ms >= 1 && retry.cap_ms >= retry.base_ms,
-            || {
-                format!("{at}.retry: needs max_failures and base_ms of at least 1 and cap_ms of at least base_ms")
-            },
-        )?;
+        for (name, value) in [
+            ("max_failures", retry.max_failures),
+            ("base_ms", retry.base_ms),
+            ("cap_ms", retry.cap_ms),
+        ] {
+            within(&format!("{at}.retry.{name}"), value, 1, MOST)?;
+        }
+        ensure(retry.cap_ms >= retry.base_ms, || {
+            format!("{at}.retry: cap_ms must be at least base_ms")
+        })?;
     } else {
         ensure(topic.timeout_s.is_none() && topic.retry.is_none(), || {
             format!("{at}: timeout_s and retry belong to arms only; remove them")
@@ -270,7 +304,7 @@ fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
 fn work(at: &str, group: &str, handler: &str, numbers: [u64; 4]) -> Result<(), String> {
     let [concurrency, lease, heartbeat, deliveries] = numbers;
     ensure(group.parse::<crate::events::Name>().is_ok(), || {
-        format!("{at}.group: {group:?} is not one group name; a work stream has exactly one group")
+        format!("{at}.group: {ONE_GROUP}")
     })?;
     ensure(is_handler(handler), || {
         format!(
@@ -279,29 +313,40 @@ fn work(at: &str, group: &str, handler: &str, numbers: [u64; 4]) -> Result<(), S
     })?;
     for (name, value) in [
         ("concurrency", concurrency),
+        ("lease_s", lease),
         ("heartbeat_s", heartbeat),
         ("max_deliveries", deliveries),
     ] {
-        ensure(value >= 1, || format!("{at}.{name}: must be at least 1"))?;
+        within(&format!("{at}.{name}"), value, 1, MOST)?;
     }
-    ensure(lease >= heartbeat.saturating_mul(3), || {
+    ensure(lease >= heartbeat * 3, || {
         format!(
             "{at}.lease_s: is {lease}, must be at least three heartbeats ({})",
-            heartbeat.saturating_mul(3)
+            heartbeat * 3
         )
     })
 }
 
+fn within(at: &str, value: u64, least: u64, most: u64) -> Result<(), String> {
+    ensure((least..=most).contains(&value), || {
+        format!("{at}: is {value}, must be from {least} to {most}")
+    })
+}
+
+/// `program:<name>` or `package.module:Class`.
 fn is_handler(handler: &str) -> bool {
-    let name = |text: &str| {
+    let name = |text: &str, dashes: bool| {
         !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+            && text.bytes().all(|byte| {
+                byte.is_ascii_alphanumeric() || byte == b'_' || (dashes && byte == b'-')
+            })
     };
     handler
         .split_once(':')
-        .is_some_and(|(left, right)| name(left) && name(right))
+        .is_some_and(|(left, right)| match left {
+            "program" => name(right, true),
+            module => module.split('.').all(|part| name(part, false)) && name(right, false),
+        })
 }
 
 fn accepts(at: &str, events: &[String], schemas: &Path) -> Result<(), String> {

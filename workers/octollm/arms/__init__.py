@@ -1,0 +1,1 @@
+"""One file per arm. Adding an arm is one file here and one entry in `streams.yaml`."""

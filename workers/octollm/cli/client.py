@@ -16,6 +16,10 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
 
+class UnknownError(ApiError):
+    """The reflex knows nothing of it."""
+
+
 class Client:
     """One reflex; a context manager."""
 
@@ -44,7 +48,10 @@ class Client:
 
     def status(self, task: str) -> dict[str, Any]:
         """The task's status; ApiError when it is unknown."""
-        return self._call("GET", f"/v1/tasks/{quote(task, safe='')}")
+        try:
+            return self._call("GET", f"/v1/tasks/{quote(task, safe='')}")
+        except UnknownError as error:
+            raise UnknownError(f"{self._url} knows no task {task}; is the id right, and the address?") from error
 
     def wait(self, task: str, patience_s: float) -> dict[str, Any]:
         """The status at the task's end; ApiError when it has not ended in time."""
@@ -79,12 +86,12 @@ class Client:
             raise ApiError(
                 f"{self._url} answered {response.status_code} without JSON; is it really an OctoLLM reflex?"
             ) from error
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise UnknownError(_sentence(answer, response.status_code))
         if not response.is_success:
             raise ApiError(_sentence(answer, response.status_code))
         if not isinstance(answer, dict):
-            raise ApiError(
-                f"{self._url} answered with JSON that is no object; is it really an OctoLLM reflex?"
-            )
+            raise ApiError(f"{self._url} answered with JSON that is no object; is it really an OctoLLM reflex?")
         return answer
 
 

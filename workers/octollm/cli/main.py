@@ -1,23 +1,29 @@
 """Entry point of `octollm`: registers the commands and turns every error into one readable sentence."""
 
+import importlib
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Annotated
 
 import typer
 
-from octollm.cli.doctor import doctor
 from octollm.cli.output import error_line
-from octollm.cli.show import show
-from octollm.cli.submit import submit
-from octollm.cli.topology import topology
-from octollm.cli.up import up
-from octollm.cli.worker import worker
-from octollm.demo.command import demo
 from octollm.errors import OctoError
 from octollm.runtime.settings import DEBUG
+
+COMMANDS = {
+    "up": "octollm.cli.up",
+    "worker": "octollm.cli.worker",
+    "submit": "octollm.cli.submit",
+    "show": "octollm.cli.show",
+    "doctor": "octollm.cli.doctor",
+    "topology": "octollm.cli.topology",
+    "demo": "octollm.demo.command",
+}
+"""Command to the module with the function of its name."""
 
 app = typer.Typer(
     name="octollm",
@@ -26,8 +32,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, worker, submit, show, doctor, topology, demo):
-    app.command()(command)
+
+
+def register(arguments: Sequence[str]) -> None:
+    """Only the command that is called: `submit` must not wait for the servers' modules to load. For help, all."""
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    names: Iterable[str] = (called,) if called in COMMANDS else COMMANDS
+    for name in names:
+        app.command(name)(getattr(importlib.import_module(COMMANDS[name]), name))
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the flag's value)
@@ -56,6 +68,7 @@ def options(
 def main() -> None:
     """Run the command line; exit code 0 done, 1 it did not work, 2 wrong use."""
     try:
+        register(sys.argv[1:])
         app()
     except OctoError as error:
         _give_up(str(error), error)

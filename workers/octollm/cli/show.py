@@ -17,9 +17,7 @@ _STEP_FACTS = ("step", "arm", "round", "attempt", "state", "duration_ms")
 def show(
     task: Annotated[str, typer.Argument(help="The id that `submit` printed.")],
     *,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless it succeeded.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless it succeeded.")] = False,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long --wait waits.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """`octollm submit`: sends one task to the reflex."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,21 +15,19 @@ from octollm.contracts import strict_json
 from octollm.errors import ContractError
 from octollm.runtime.settings import load_settings
 
-Source = Annotated[
-    str | None, typer.Argument(metavar="[FILE]", help="The whole task as JSON; - is standard input.")
-]
+Source = Annotated[str | None, typer.Argument(metavar="[FILE]", help="The whole task as JSON; - is standard input.")]
 Goal = Annotated[str | None, typer.Option(help="What is wanted, in words.")]
 Kind = Annotated[str | None, typer.Option(help="Which recipe plans it.")]
-Input = Annotated[
-    str | None, typer.Option("--input", metavar="JSON", help="Input of the recipe, a JSON object.")
-]
-File = Annotated[str | None, typer.Option(metavar="FILE", help="The same as the argument FILE.")]
+Input = Annotated[str | None, typer.Option("--input", metavar="JSON", help="Input of the recipe, a JSON object.")]
+File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The same as the argument FILE.")]
 Key = Annotated[str | None, typer.Option(help="Sent twice with the same key, it is one task.")]
 Priority = Annotated[str | None, typer.Option(metavar="high|normal|low", help="Which stream it travels on.")]
-Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, help="After that it expires.")]
+Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=604800, help="After that it expires.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless it succeeded.")]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long --wait waits.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
+
+_KEY = re.compile(r"[!-~]{1,255}")
 
 
 def submit(
@@ -53,14 +52,16 @@ def submit(
     given = {name: value for name, value in parts.items() if value is not None}
     if path is not None:
         if given or input_json is not None:
-            raise typer.BadParameter(
-                "a file holds the whole task: leave out --goal, --kind, --input and the like"
-            )
+            raise typer.BadParameter("a file holds the whole task: leave out --goal, --kind, --input and the like")
         body = _read(path)
     else:
         if goal is None:
             raise typer.BadParameter("say what is wanted with --goal, or name a file (- for standard input)")
+        _refuse_bytes_that_are_no_text(given)
         body = orjson.dumps(given if input_json is None else {**given, "input": _parsed(input_json)})
+    # A header takes no more than this; the reflex says the same to those who get as far as to ask it.
+    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+        raise typer.BadParameter("must be 1 to 255 visible ASCII characters", param_hint="--idempotency-key")
     with Client(load_settings().reflex.url) as client:
         accepted = client.submit(body, idempotency_key)
         task = str(accepted.get("task", ""))
@@ -76,6 +77,16 @@ def submit(
     print_status(status, as_json=as_json)
     if status.get("state") != "succeeded":
         raise typer.Exit(1)
+
+
+def _refuse_bytes_that_are_no_text(given: dict[str, Any]) -> None:
+    """Arguments are bytes; what is not UTF-8 among them arrives as lone surrogates, which no JSON can carry."""
+    for name, value in given.items():
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise typer.BadParameter("is not UTF-8 text", param_hint=f"--{name}") from error
 
 
 def _read(path: str) -> bytes:

@@ -27,9 +27,7 @@ def topology(
     form: Annotated[Format, typer.Option("--format", help="How to draw it.")] = Format.TEXT,
     handlers: Annotated[
         bool,
-        typer.Option(
-            "--handlers", help="Also check that every handler can be loaded and every program found."
-        ),
+        typer.Option("--handlers", help="Also check that every handler can be loaded and every program found."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:

@@ -1,6 +1,6 @@
-"""The events by their schemas: models (generated from `schemas/events`), `read` and `write`. Imports nothing but errors."""
+"""The events by their schemas: models (generated from `schemas/events`), `read` and `write`."""
 
-from octollm.contracts.codec import read, write
+from octollm.contracts.codec import plain, read, write
 from octollm.contracts.generated.dead_letter_v1_schema import DeadLetter
 from octollm.contracts.generated.step_done_v1_schema import (
     InlineOutput,
@@ -40,6 +40,7 @@ __all__ = [
     "TaskStatus",
     "TaskSubmission",
     "TaskSubmitted",
+    "plain",
     "read",
     "write",
 ]

@@ -9,7 +9,8 @@ from pydantic_core import PydanticCustomError
 class Strict(BaseModel):
     """Base of every generated model: `"5"` is no integer, unknown fields are refused, nothing is changed later."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Errors are logged and stored: they name the field and never its value.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _optional_is_absent(self, info: ValidationInfo) -> Self:

@@ -1,7 +1,7 @@
 """Bytes to models and back: strict JSON first, then pydantic on the bytes; orjson writes."""
 
-from collections.abc import Mapping
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -21,30 +21,40 @@ def read(model: type[Model], data: bytes) -> Model:
         raise ContractError("schema", _explain(error)) from error
 
 
-def write(model: BaseModel) -> bytes:
-    """The model as JSON. A field that may be absent and is None is left out."""
-    return orjson.dumps(_plain(model))
+def write(value: object) -> bytes:
+    """A model, or JSON values with models inside, as JSON. A field that may be absent and is None is left out."""
+    return orjson.dumps(value, default=_level)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        if "root" in type(value).model_fields:
-            return _plain(getattr(value, "root"))  # noqa: B009  mypy: only root models have it
-        return {
-            name: _plain(item)
-            for name, field in type(value).model_fields.items()
-            if (item := getattr(value, name)) is not None or field.is_required()
-        }
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+def plain(value: object) -> Any:  # noqa: ANN401  any JSON value
+    """The same as what JSON has."""
+    return orjson.loads(write(value))
+
+
+def _level(value: object) -> object:
+    """One model as a dict; orjson comes back for what is inside."""
+    if not isinstance(value, BaseModel):
+        raise TypeError(f"{type(value).__name__} is no JSON value")
+    required = _required(type(value))
+    if required is None:
+        return getattr(value, "root")  # noqa: B009  mypy: only root models have it
+    return {name: item for name, item in value.__dict__.items() if item is not None or name in required}
+
+
+@cache
+def _required(model: type[BaseModel]) -> frozenset[str] | None:
+    """Fields that are always written; None for a root model."""
+    if "root" in model.model_fields:
+        return None
+    return frozenset(name for name, field in model.model_fields.items() if field.is_required())
 
 
 def _explain(error: ValidationError) -> str:
     """The first fault, by its place in the document."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part)[:80] for part in first["loc"]) or "the document"
+    said = first["msg"]
+    if first["type"] == "union_tag_invalid":  # pydantic's own sentence quotes the value
+        said = "{discriminator} must be one of: {expected_tags}".format_map(first["ctx"])
     more = error.error_count() - 1
-    return f"{place}: {first['msg']}" + (f" (and {more} more)" if more else "")
+    return f"{place}: {said}" + (f" (and {more} more)" if more else "")

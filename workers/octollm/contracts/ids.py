@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
 _TASK = r"l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}"
-_MESSAGE = re.compile(rf"({_TASK})\.([0-9]{{1,10}})\.([a-z][a-z0-9_-]{{0,62}})\.([0-9]{{1,4}})\.([0-9]{{1,10}})")
+_NUMBER = r"(0|[1-9][0-9]{0,9})"
+_MESSAGE = re.compile(rf"({_TASK})\.{_NUMBER}\.([a-z][a-z0-9_-]{{0,62}})\.{_NUMBER}\.{_NUMBER}")
+_MOST, _MOST_ROUNDS = 2**31 - 1, 1000  # as in the schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ def parse_message_id(text: str) -> StepIdent | None:
     found = _MESSAGE.fullmatch(text)
     if found is None:
         return None
-    task, run, step, round_, attempt = found.groups()
-    return StepIdent(task, int(run), step, int(round_), int(attempt))
+    ident = StepIdent(found[1], int(found[2]), found[3], int(found[4]), int(found[5]))
+    fits = 1 <= ident.run <= _MOST and ident.round <= _MOST_ROUNDS and 1 <= ident.attempt <= _MOST
+    return ident if fits else None
 
 
 def utc_now() -> str:

@@ -75,9 +75,7 @@ def _locked(path: Path, patience_s: float) -> int | None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(
-            f"cannot write to {path.parent} ({error.strerror}); choose another with --data"
-        ) from error
+        raise StartError(f"cannot write to {path.parent} ({error.strerror}); choose another with --data") from error
     deadline = time.monotonic() + patience_s
     while True:
         try:

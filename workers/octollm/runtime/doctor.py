@@ -13,7 +13,7 @@ import orjson
 
 from octollm.bus.connection import probe
 from octollm.errors import OctoError, StartError
-from octollm.orchestrator import migrate
+from octollm.orchestrator.migrate import newest as newest_migration
 from octollm.runtime.embedded.postgres import binaries_dir
 from octollm.runtime.embedded.redis import find_server
 from octollm.runtime.handlers import missing_handlers
@@ -127,9 +127,7 @@ async def _sandbox() -> Check:
         return Check("sandbox", Verdict.FAIL, f"the executor's own check does not run: {cause(error)}")
     except orjson.JSONDecodeError:
         said = (errors or output).decode(errors="replace").strip()[:500]
-        return Check(
-            "sandbox", Verdict.FAIL, f"the executor's own check failed: {said or process.returncode}"
-        )
+        return Check("sandbox", Verdict.FAIL, f"the executor's own check failed: {said or process.returncode}")
     return _judge_sandbox(answer, process.returncode == 0)
 
 
@@ -139,8 +137,7 @@ def _judge_sandbox(answer: object, passed: bool) -> Check:  # noqa: FBT001 (two 
     if passed:
         return Check("sandbox", Verdict.OK, found)
     todo = (
-        facts.get("todo")
-        or "allow user namespaces or a kernel with Landlock; without both the executor refuses steps"
+        facts.get("todo") or "allow user namespaces or a kernel with Landlock; without both the executor refuses steps"
     )
     return Check("sandbox", Verdict.FAIL, found, str(todo))
 
@@ -151,9 +148,7 @@ async def _redis(settings: Settings) -> Check:
         facts = await asyncio.wait_for(probe(settings.redis.url), settings.redis.connect_timeout_s + 5)
     except (OSError, TimeoutError, OctoError) as error:
         return _unreachable("redis", "Redis", address, error, chosen=is_set("redis", "url"))
-    version, appendonly, policy = (
-        str(facts.get(name, "")) for name in ("version", "appendonly", "maxmemory_policy")
-    )
+    version, appendonly, policy = (str(facts.get(name, "")) for name in ("version", "appendonly", "maxmemory_policy"))
     found = f"version {version} at {address}, appendonly {appendonly}, maxmemory-policy {policy}"
     if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 7:
         return Check("redis", Verdict.FAIL, found, "use Redis 7.0 or newer, or Valkey 8")
@@ -165,9 +160,7 @@ async def _redis(settings: Settings) -> Check:
             "`CONFIG SET maxmemory-policy noeviction`: an evicted key is a lost task",
         )
     if appendonly == "no":
-        return Check(
-            "redis", Verdict.WARN, found, "`CONFIG SET appendonly yes`: without it a restart loses tasks"
-        )
+        return Check("redis", Verdict.WARN, found, "`CONFIG SET appendonly yes`: without it a restart loses tasks")
     return Check("redis", Verdict.OK, found)
 
 
@@ -183,14 +176,12 @@ async def _postgres(settings: Settings) -> Check:
         current = await connection.fetchval("SELECT version_num FROM alembic_version") if known else None
     finally:
         await connection.close()
-    newest = migrate.newest()
+    newest = newest_migration()
     found = f"version {version.major}.{version.minor} at {address}, migration {current or 'none'} of {newest}"
     if version.major < 15:
         return Check("postgres", Verdict.FAIL, found, "use PostgreSQL 15 or newer")
     if current != newest:
-        return Check(
-            "postgres", Verdict.FAIL, found, "start an orchestrator or `octollm up`: both migrate first"
-        )
+        return Check("postgres", Verdict.FAIL, found, "start an orchestrator or `octollm up`: both migrate first")
     return Check("postgres", Verdict.OK, found)
 
 
@@ -206,9 +197,7 @@ async def _reflex(settings: Settings) -> Check:
     if answer.is_success:
         return Check("reflex", Verdict.OK, f"ready at {settings.reflex.url}")
     said = answer.text.strip()[:300]
-    return Check(
-        "reflex", Verdict.FAIL, f"{url} answers {answer.status_code}: {said}", "see the reason it gives"
-    )
+    return Check("reflex", Verdict.FAIL, f"{url} answers {answer.status_code}: {said}", "see the reason it gives")
 
 
 def _unreachable(name: str, product: str, address: str, error: BaseException, *, chosen: bool) -> Check:

@@ -21,16 +21,14 @@ def edges(topology: Topology) -> list[Edge]:
     writers = {
         "task.submitted.v1": [reflex],
         "task.rejected.v1": [reflex],
-        _STEP: planners,  # arms also to each other; drawn as one box, not as n * n arrows
+        _STEP: planners,
         "step.done.v1": arms,
         "task.event.v1": planners,
         "dead.letter.v1": [reflex, *planners, *arms],
     }
     for topic in topology.topics.values():
         for event in topic.accepts:
-            found += [
-                (writer, event, topic.group) for writer in writers.get(event, []) if writer != topic.group
-            ]
+            found += [(writer, event, topic.group) for writer in writers.get(event, []) if writer != topic.group]
     for live in topology.live.values():
         found += [(writer, event, "watchers") for event in live.accepts for writer in writers.get(event, [])]
     return list(dict.fromkeys(found))
@@ -45,12 +43,11 @@ def mermaid(topology: Topology) -> str:
     arms = _groups(topology, _STEP)
     lines = ["flowchart LR"]
     lines += [f'    {_node(name)}["{name}"]' for name in names if name not in arms]
-    lines.append('    subgraph arms["arms, which also hand on to each other"]')
+    lines.append('    subgraph arms["arms"]')
     lines += [f'        {_node(name)}["{name}"]' for name in arms]
     lines.append("    end")
     lines += [
-        f'    {_node(start)} -->|"{"<br>".join(labels)}"| {_node(end)}'
-        for (start, end), labels in events.items()
+        f'    {_node(start)} -->|"{"<br>".join(labels)}"| {_node(end)}' for (start, end), labels in events.items()
     ]
     return "\n".join(lines)
 

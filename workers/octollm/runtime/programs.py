@@ -25,11 +25,7 @@ def find_program(name: str) -> Path:
     found = shutil.which(name)
     if found is not None:
         return Path(found)
-    todo = (
-        "run `cargo build --release`"
-        if root
-        else "install OctoLLM from a wheel, or with a Rust toolchain present"
-    )
+    todo = "run `cargo build --release`" if root else "install OctoLLM from a wheel, or with a Rust toolchain present"
     raise StartError(f"the program {name} was not found; {todo}")
 
 

@@ -23,9 +23,7 @@ async def start_program(
     name: str, settings: Settings, folder: Path, url: str, tell: Callable[[str], None]
 ) -> AsyncIterator[Child]:
     """A running program that reports itself ready at `url`; drained and stopped at the end."""
-    child = await Child.start(
-        name, [find_program(name)], log=folder / f"{name}.log", env=_environment(settings)
-    )
+    child = await Child.start(name, [find_program(name)], log=folder / f"{name}.log", env=_environment(settings))
     drain_s = settings.executor.drain_s if name == EXECUTOR else settings.reflex.drain_s
     try:
         await _ready(child, f"{url}/readyz")
@@ -66,6 +64,5 @@ async def _ready(child: Child, url: str) -> None:
                 answer = f"it answers {response.status_code}: {response.text.strip()[:300]}"
             await asyncio.sleep(0.02)
     raise StartError(
-        f"{child.name} was not ready within {_READY_S} s: {answer}; "
-        f"the end of its log {child.log}:\n{child.tail()}"
+        f"{child.name} was not ready within {_READY_S} s: {answer}; the end of its log {child.log}:\n{child.tail()}"
     )

@@ -144,9 +144,7 @@ def _check_file(values: dict[str, Any]) -> None:
         for key in content:
             if key not in known[section]:
                 names = {f"{section}.{name}" for name in known[section]}
-                raise SettingsError(
-                    f"unknown key {section}.{key} {where}{_nearest(f'{section}.{key}', names)}"
-                )
+                raise SettingsError(f"unknown key {section}.{key} {where}{_nearest(f'{section}.{key}', names)}")
         defaults = _read(DEFAULT_FILE)[section]
         try:
             SECTIONS[section].model_validate(defaults | content, strict=True)

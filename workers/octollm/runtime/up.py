@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import asyncpg
 
+from octollm.bus.connection import probe
 from octollm.errors import OctoError, StartError
 from octollm.orchestrator.migrate import migrate
 from octollm.runtime import share
@@ -121,9 +122,7 @@ class Stack:
             self._program(EXECUTOR, settings, data, f"http://{settings.executor.metrics_listen}")
         )
         await self._exit.enter_async_context(self._workers(settings, topology))
-        reflex = await self._exit.enter_async_context(
-            self._program(REFLEX, settings, data, settings.reflex.url)
-        )
+        reflex = await self._exit.enter_async_context(self._program(REFLEX, settings, data, settings.reflex.url))
         return Running(
             settings=settings,
             topology=topology,
@@ -141,14 +140,16 @@ class Stack:
             _failed=self._failed,
         )
 
-    async def _stores(
-        self, data: DataDir, ports: Ports
-    ) -> tuple[EmbeddedRedis | None, EmbeddedPostgres | None]:
+    async def _stores(self, data: DataDir, ports: Ports) -> tuple[EmbeddedRedis | None, EmbeddedPostgres | None]:
         """Redis first, so that it stops last: what the workers hand back on the way out needs it."""
         redis = postgres = None
         self._began = True
         if is_set("redis", "url"):
             self._tell("using the given Redis")
+            given = self._settings.redis
+            await until_reachable(
+                "Redis", given.url, lambda: probe(given.url, given.connect_timeout_s), asyncio.Event(), self._tell
+            )
         else:
             self._tell("starting Redis")
             redis = await EmbeddedRedis.start(data.path / "redis", ports, keep_open=(data.lock,))
@@ -209,9 +210,7 @@ class Stack:
         roles = list(python_roles(topology))
         self._tell(f"starting the Python workers: {', '.join(roles)}")
         stop = asyncio.Event()
-        work = asyncio.create_task(
-            run_roles(roles, settings, topology, concurrency=self._concurrency, stop=stop)
-        )
+        work = asyncio.create_task(run_roles(roles, settings, topology, concurrency=self._concurrency, stop=stop))
         work.add_done_callback(self._workers_ended)
         try:
             yield
@@ -256,9 +255,7 @@ def _taken(listen: str, ports: Ports) -> str:
     return join_listen(host, ports.take(port, host))
 
 
-def _with_stores(
-    settings: Settings, redis: EmbeddedRedis | None, postgres: EmbeddedPostgres | None
-) -> Settings:
+def _with_stores(settings: Settings, redis: EmbeddedRedis | None, postgres: EmbeddedPostgres | None) -> Settings:
     changes: dict[str, Section] = {}
     if redis is not None:
         changes["redis"] = _with(settings.redis, url=redis.url)

@@ -331,7 +331,7 @@ pub(crate) fn present_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
 }
 
 /// Reads a struct from an object that was read before; the error keeps the inner path.
-pub(crate) fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, ContractError> {
+pub fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, ContractError> {
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
         let path = error.path().to_string();
         fault(&path, &error.into_inner().to_string())

@@ -43,6 +43,10 @@ local function give_up(id, last_consumer, deliveries)
           delivery = deliveries, finished_at = now, duration_ms = 0, reason = 'deliveries_exhausted',
           error = {code = 'deliveries_exhausted', message = why}}))
       redis.call('HSET', live, field, done_key .. ' ' .. done)
+    elseif names.type == 'step.done.v1' and step[1] and live then
+      -- As `complete` would: from now on its live field names nothing.
+      local field = step[1] .. '.' .. step[2] .. '.' .. step[3] .. '.' .. step[4]
+      if redis.call('HGET', live, field) == key .. ' ' .. id then redis.call('HDEL', live, field) end
     end
   end
   redis.call('XACK', key, group, id)

@@ -11,6 +11,7 @@
 --                       live field, message id, fields, (name, value)*
 --              'status' key index, version, time to live in s (0: keep for ever), fields, (name, value)*
 --              'event'  key index, maximum length, fields, (name, value)*
+-- An entry with source key index 0 is nobody's: its operations are applied without finishing anything.
 -- Answers one of done, stale, gone per entry, in order.
 --
 -- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
@@ -93,8 +94,10 @@ local apply = {
 local consumer = take('consumer')
 local entries = {}
 for i = 1, take_number('count') do
+  local nobodys = ARGV[at + 1] == '0'
   local entry = {
-    key = take_key('source key', 'stream'), group = take('group'), id = take('entry id'),
+    nobodys = nobodys, key = nobodys and take('source key') or take_key('source key', 'stream'),
+    group = take('group'), id = take('entry id'),
     delivery = take_number('delivery'), live = take('live field'), ops = {},
   }
   for j = 1, take_number('operations') do
@@ -110,9 +113,13 @@ if at ~= #ARGV then error({err = 'ERR ' .. (#ARGV - at) .. ' arguments too many'
 
 local answers = {}
 for i, entry in ipairs(entries) do
-  local answer = standing(entry.key, entry.group, consumer, entry.id, entry.delivery)
-  if answer == 'held' then
+  local answer = entry.nobodys and 'nobodys' or standing(entry.key, entry.group, consumer, entry.id, entry.delivery)
+  if answer == 'held' or answer == 'nobodys' then
     for _, op in ipairs(entry.ops) do apply[op.name](op) end
+  end
+  if answer == 'nobodys' then
+    answer = 'done'
+  elseif answer == 'held' then
     if entry.live ~= '' and redis.call('HGET', live, entry.live) == entry.key .. ' ' .. entry.id then
       redis.call('HDEL', live, entry.live)
     end

@@ -76,7 +76,7 @@ class TaskResult(Strict):
         Field(description='One readable sentence on the reason.', max_length=4000),
     ] = None
     answer: Annotated[
-        dict[str, Any] | list[Any] | str | float | bool | None,
+        dict[str, Any] | list[Any] | str | int | float | bool | None,
         Field(description="What the recipe's result expression gave; any JSON value."),
     ]
     steps: Annotated[list[StepSummary], Field(max_length=2000)]

@@ -115,9 +115,7 @@ class EmbeddedPostgres:
             if self.child.exit_code is not None:
                 raise self.child.ended()
             try:
-                connection = await asyncpg.connect(
-                    user=_USER, database="postgres", host=str(self._socket_dir)
-                )
+                connection = await asyncpg.connect(user=_USER, database="postgres", host=str(self._socket_dir))
             except (OSError, asyncpg.CannotConnectNowError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise StartError(
@@ -127,10 +125,7 @@ class EmbeddedPostgres:
                 await asyncio.sleep(0.02)
                 continue
             try:
-                if (
-                    await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", _DATABASE)
-                    is None
-                ):
+                if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", _DATABASE) is None:
                     await connection.execute(f"CREATE DATABASE {_DATABASE}")
             finally:
                 await connection.close()
@@ -187,9 +182,7 @@ def _check_version(binaries: Path, data: Path) -> None:
     try:
         found = (data / "PG_VERSION").read_text().strip()
     except OSError as error:
-        raise StartError(
-            f"{data} is not a Postgres data directory; choose another folder with --data"
-        ) from error
+        raise StartError(f"{data} is not a Postgres data directory; choose another folder with --data") from error
     ours = _SERVER.removeprefix("pginstall")
     if found != ours:
         raise StartError(

@@ -22,9 +22,7 @@ def private_folder(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StartError(
-            f"the folder {path} cannot be made ({error.strerror}); choose another with --data"
-        ) from error
+        raise StartError(f"the folder {path} cannot be made ({error.strerror}); choose another with --data") from error
     return path
 
 
@@ -88,9 +86,7 @@ class Child:
 
     def ended(self) -> StartError:
         """What to tell the user when the child ended and should not have."""
-        return StartError(
-            f"{self.name} {_how(self.exit_code)}; the end of its log {self.log}:\n{self.tail()}"
-        )
+        return StartError(f"{self.name} {_how(self.exit_code)}; the end of its log {self.log}:\n{self.tail()}")
 
     def tail(self) -> str:
         """The last lines of the child's log, indented."""
@@ -118,9 +114,7 @@ class Child:
                     continue
                 return
         finally:
-            self.send(
-                signal.SIGKILL
-            )  # also when whoever waits lost patience; nothing happens to an ended child
+            self.send(signal.SIGKILL)  # also when whoever waits lost patience; nothing happens to an ended child
         await self.wait()
 
 

@@ -82,6 +82,15 @@ def find_server() -> tuple[str, str]:
     return found, match[0].removeprefix("v=")
 
 
+def find_cli() -> Path:
+    """The client that comes with the server; raises StartError saying what to install."""
+    for name in ("redis-cli", "valkey-cli"):
+        found = shutil.which(name)
+        if found is not None:
+            return Path(found)
+    raise StartError("redis-cli was not found on the PATH; install it (Debian, Ubuntu: apt-get install redis-tools)")
+
+
 def _command(program: str, port: int) -> list[str]:
     return [
         *(program, "--bind", LOOPBACK, "--port", str(port), "--daemonize", "no", "--dir", "./"),

@@ -1,0 +1,1 @@
+"""Measurements. Each prints one JSON object on its last line."""

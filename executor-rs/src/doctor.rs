@@ -1,0 +1,67 @@
+//! `doctor`: which isolation this machine gives, as a flat object that `octollm doctor` reads too.
+
+use std::process::ExitCode;
+
+use contracts::settings::{self, MinIsolation};
+use serde_json::{Map, Value};
+
+use crate::sandbox::{landlock, probe};
+
+/// Looks, prints, and answers by exit code: 0 when the least isolation that the settings ask for is reached.
+pub async fn run(json: bool) -> ExitCode {
+    let (reached, facts) = examine().await;
+    if json {
+        println!("{}", Value::Object(facts));
+    } else {
+        for (name, value) in &facts {
+            println!(
+                "{name:<14} {}",
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            );
+        }
+    }
+    if reached {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn examine() -> (bool, Map<String, Value>) {
+    let mut facts = Map::new();
+    let mut put = |name: &str, value: String| {
+        facts.insert(name.to_owned(), Value::String(value));
+    };
+    let settings = match settings::load() {
+        Ok(settings) => settings.executor,
+        Err(error) => {
+            put("isolation", "none".to_owned());
+            put("todo", error.to_string());
+            return (false, facts);
+        }
+    };
+    let least = match settings.min_isolation {
+        MinIsolation::Namespaces => "namespaces",
+        MinIsolation::Landlock => "landlock",
+    };
+    let found = probe::find(&settings).await;
+    let tier = found
+        .as_ref()
+        .map_or("none", |found| found.sandbox.tier.as_str());
+    put("isolation", tier.to_owned());
+    put("min_isolation", least.to_owned());
+    put("landlock_abi", landlock::abi().to_string());
+    match &found {
+        Ok(found) => {
+            put("features", found.features.join(" "));
+            put("python", found.sandbox.python.program.display().to_string());
+            if let Some(why) = &found.weaker_because {
+                put("weaker_because", why.clone());
+            }
+        }
+        Err(error) => put("todo", error.to_string()),
+    }
+    (found.is_ok(), facts)
+}

@@ -1,0 +1,43 @@
+//! Finishes an entry, through whatever trouble Redis is in: tries again until there is an answer.
+//!
+//! Trying on is always safe: the script writes only while this consumer holds the entry at this delivery.
+
+use contracts::keys::LaneKeys;
+use contracts::scripts::Script;
+
+use super::operations::{Call, Ending, Outcome};
+use crate::source::link::{is_passing, Link};
+use crate::source::pause::Pause;
+use crate::source::{standings, Entry, Standing};
+
+/// Answers how the entry ended in truth.
+pub async fn complete(
+    link: &Link,
+    lane: &LaneKeys,
+    group: &str,
+    consumer: &str,
+    entry: &Entry,
+    ending: &Ending,
+) -> Outcome {
+    let call = Call::complete(lane, group, consumer, entry, ending);
+    let mut pause = Pause::default();
+    loop {
+        match link.script(Script::Complete, &call.keys, &call.args).await {
+            Ok(answer) => {
+                return match standings(&answer).first() {
+                    Some(Standing::Done) => ending.outcome,
+                    Some(other) => Outcome::of(*other),
+                    None => Outcome::Abandoned,
+                }
+            }
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(%error, "a finished step waits for Redis; trying again");
+                pause.wait().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, entry = %entry.id, "Redis refuses a completion; its entry stays pending");
+                return Outcome::Abandoned;
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Reads a topic's streams in one lane by the hand-off protocol: read, claim, renew, release, leave.
+//!
+//! Each call is one step in Redis; who calls knows how to wait out trouble.
+
+pub mod leases;
+pub mod link;
+pub mod pause;
+
+use std::sync::Arc;
+
+use contracts::ids::utc_now;
+use contracts::keys::LaneKeys;
+use contracts::scripts::Script;
+use contracts::topology::Topic;
+use redis::{RedisResult, Value};
+
+use crate::sink::operations::Call;
+use link::Link;
+
+/// How long an idle read waits in Redis; also how long a shutdown waits for one.
+const BLOCK_MS: u64 = 1000;
+
+/// An entry as it was read: its fields untouched, so that one bad entry is judged alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub stream: String,
+    pub id: String,
+    /// With the consumer's name the fence of every later write.
+    pub delivery: u64,
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Entry {
+    #[must_use]
+    pub fn field(&self, name: &str) -> &[u8] {
+        self.fields
+            .iter()
+            .find(|(known, _)| known == name.as_bytes())
+            .map_or(&[], |(_, value)| value)
+    }
+}
+
+/// What a script says about a held entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Done,
+    Held,
+    Released,
+    /// Another consumer has it, or this one got it again: the lease was lost.
+    Stale,
+    /// Not pending any more.
+    Gone,
+}
+
+/// The answers of `complete`, `renew` and `release`, in order.
+#[must_use]
+pub fn standings(answer: &Value) -> Vec<Standing> {
+    items(answer)
+        .iter()
+        .map(|one| match bytes(one) {
+            b"done" => Standing::Done,
+            b"held" => Standing::Held,
+            b"released" => Standing::Released,
+            b"stale" => Standing::Stale,
+            _ => Standing::Gone,
+        })
+        .collect()
+}
+
+/// One consumer of one topic in one lane.
+#[derive(Debug)]
+pub struct Source {
+    pub keys: LaneKeys,
+    pub topic: Arc<Topic>,
+    pub consumer: String,
+    /// In the order of reading: high, normal, low.
+    pub streams: Vec<String>,
+    /// Blocked by reads, so nothing else uses it.
+    reading: Link,
+    pub calls: Arc<Link>,
+}
+
+impl Source {
+    #[must_use]
+    pub fn new(
+        lane: &str,
+        topic: Arc<Topic>,
+        priorities: &[String],
+        consumer: String,
+        reading: Link,
+        calls: Arc<Link>,
+    ) -> Self {
+        let keys = LaneKeys::new(lane);
+        Self {
+            streams: keys.streams(&topic, priorities),
+            keys,
+            topic,
+            consumer,
+            reading,
+            calls,
+        }
+    }
+
+    /// Groups that start at the first entry, on streams that may not exist yet.
+    pub async fn create_groups(&self) -> RedisResult<()> {
+        for stream in &self.streams {
+            let mut command = redis::cmd("XGROUP");
+            command
+                .arg("CREATE")
+                .arg(stream)
+                .arg(&self.topic.group)
+                .arg("0")
+                .arg("MKSTREAM");
+            match self.calls.command(&command).await {
+                Err(error) if error.code() == Some("BUSYGROUP") => {}
+                answer => drop(answer?),
+            }
+        }
+        Ok(())
+    }
+
+    /// New entries, about as many as there is `room` for. COUNT counts per stream, so little room is shared out by
+    /// asking one stream after the other; when all are empty, one entry per stream may come at once.
+    pub async fn read(&self, room: usize) -> RedisResult<Vec<Entry>> {
+        let each = room / self.streams.len();
+        if each > 0 {
+            return self.read_from(&self.streams, each, true).await;
+        }
+        for stream in &self.streams {
+            let found = self
+                .read_from(std::slice::from_ref(stream), room, false)
+                .await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        self.read_from(&self.streams, 1, true).await
+    }
+
+    async fn read_from(
+        &self,
+        streams: &[String],
+        count: usize,
+        block: bool,
+    ) -> RedisResult<Vec<Entry>> {
+        let mut command = redis::cmd("XREADGROUP");
+        command
+            .arg("GROUP")
+            .arg(&self.topic.group)
+            .arg(&self.consumer)
+            .arg("COUNT")
+            .arg(count);
+        if block {
+            command.arg("BLOCK").arg(BLOCK_MS);
+        }
+        command
+            .arg("STREAMS")
+            .arg(streams)
+            .arg(vec![">"; streams.len()]);
+        let answer = self.reading.command(&command).await?;
+        let found = items(&answer).iter().flat_map(|stream| {
+            let [name, entries] = items(stream) else {
+                return Vec::new();
+            };
+            items(entries)
+                .iter()
+                .filter_map(|one| entry(&text(name), one, 1))
+                .collect()
+        });
+        Ok(found.collect())
+    }
+
+    /// Takes over at most `most` entries that nobody works on; also the ids of those given up on at the cap.
+    pub async fn claim(&self, stream: &str, most: usize) -> RedisResult<(Vec<Entry>, Vec<String>)> {
+        let keys = [
+            stream.to_owned(),
+            self.keys.dead(),
+            self.keys.done(),
+            self.keys.live(),
+        ];
+        let mut call = Call::default();
+        call.arg(&self.topic.group);
+        call.arg(&self.consumer);
+        call.arg(self.topic.lease_s * 1000);
+        call.arg(self.topic.max_deliveries);
+        call.arg(most);
+        call.arg(utc_now());
+        let answer = self.calls.script(Script::Claim, &keys, &call.args).await?;
+        let [claimed, dead] = items(&answer) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let entries = items(claimed).iter().filter_map(|one| {
+            let [id, Value::Int(delivery), fields] = items(one) else {
+                return None;
+            };
+            Some(Entry {
+                stream: stream.to_owned(),
+                id: text(id),
+                delivery: u64::try_from(*delivery).ok()?,
+                fields: pairs(fields),
+            })
+        });
+        Ok((entries.collect(), items(dead).iter().map(text).collect()))
+    }
+
+    /// Gives back entries that were not started; how many were.
+    pub async fn release(&self, entries: &[Entry]) -> RedisResult<usize> {
+        let call = held_call(
+            &self.topic.group,
+            &self.consumer,
+            entries
+                .iter()
+                .map(|one| (&one.stream, &one.id, one.delivery)),
+        );
+        let answer = self
+            .calls
+            .script(Script::Release, &call.keys, &call.args)
+            .await?;
+        Ok(standings(&answer)
+            .iter()
+            .filter(|one| **one == Standing::Released)
+            .count())
+    }
+
+    /// What Redis says this consumer holds.
+    pub async fn pending(&self) -> RedisResult<Vec<Entry>> {
+        let mut found = Vec::new();
+        for stream in &self.streams {
+            let mut command = redis::cmd("XPENDING");
+            command
+                .arg(stream)
+                .arg(&self.topic.group)
+                .arg("-")
+                .arg("+")
+                .arg(1000)
+                .arg(&self.consumer);
+            let answer = self.calls.command(&command).await?;
+            found.extend(items(&answer).iter().filter_map(|one| {
+                let [id, _, _, Value::Int(delivery)] = items(one) else {
+                    return None;
+                };
+                Some(Entry {
+                    stream: stream.clone(),
+                    id: text(id),
+                    delivery: u64::try_from(*delivery).ok()?,
+                    fields: Vec::new(),
+                })
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Deletes this consumer where it owns nothing.
+    pub async fn leave(&self) -> RedisResult<()> {
+        let mut call = Call::default();
+        call.arg(&self.topic.group);
+        call.arg(&self.consumer);
+        self.calls
+            .script(Script::Leave, &self.streams, &call.args)
+            .await
+            .map(drop)
+    }
+}
+
+/// KEYS and ARGV of `renew` and `release`.
+pub(crate) fn held_call<'a>(
+    group: &str,
+    consumer: &str,
+    entries: impl ExactSizeIterator<Item = (&'a String, &'a String, u64)>,
+) -> Call {
+    let mut call = Call::default();
+    call.arg(group);
+    call.arg(consumer);
+    call.arg(entries.len());
+    for (stream, id, delivery) in entries {
+        let index = call.key(stream);
+        call.arg(index);
+        call.arg(id);
+        call.arg(delivery);
+    }
+    call
+}
+
+fn entry(stream: &str, value: &Value, delivery: u64) -> Option<Entry> {
+    let [id, fields] = items(value) else {
+        return None;
+    };
+    Some(Entry {
+        stream: stream.to_owned(),
+        id: text(id),
+        delivery,
+        fields: pairs(fields),
+    })
+}
+
+fn items(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(items) => items,
+        _ => &[],
+    }
+}
+
+fn bytes(value: &Value) -> &[u8] {
+    match value {
+        Value::BulkString(bytes) => bytes,
+        Value::SimpleString(text) => text.as_bytes(),
+        _ => &[],
+    }
+}
+
+fn text(value: &Value) -> String {
+    String::from_utf8_lossy(bytes(value)).into_owned()
+}
+
+fn pairs(value: &Value) -> Vec<(Vec<u8>, Vec<u8>)> {
+    items(value)
+        .chunks_exact(2)
+        .map(|pair| (bytes(&pair[0]).to_vec(), bytes(&pair[1]).to_vec()))
+        .collect()
+}

@@ -1,0 +1,319 @@
+//! A Redis of its own and the real program as a worker.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{json, Value};
+
+pub const STREAM: &str = "{l0}:arm.executor:normal";
+pub const LIVE: &str = "l0-01j00000000000000000000000.1.run.0";
+pub const ID: &str = "l0-01j00000000000000000000000.1.run.0.1";
+const PATIENCE: Duration = Duration::from_secs(40);
+
+type Message = Vec<(String, String)>;
+
+pub struct Stage {
+    folder: tempfile::TempDir,
+    port: u16,
+    redis: Option<Child>,
+    client: RefCell<Option<redis::Connection>>,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("octollm-test-")
+            .tempdir()
+            .unwrap();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut stage = Self {
+            folder,
+            port,
+            redis: None,
+            client: RefCell::new(None),
+        };
+        // Short leases, else the same topology as the one that ships.
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../streams.yaml"))
+            .unwrap();
+        let text = text
+            .replace("lease_s: 30", "lease_s: 3")
+            .replace("heartbeat_s: 5", "heartbeat_s: 1");
+        std::fs::write(stage.topology(), text).unwrap();
+        stage.start_redis();
+        stage
+    }
+
+    fn topology(&self) -> PathBuf {
+        self.folder.path().join("streams.yaml")
+    }
+
+    pub fn workspaces(&self) -> PathBuf {
+        self.folder.path().join("workspaces")
+    }
+
+    pub fn start_redis(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--save", "", "--dir"])
+            .arg(self.folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server 7 is installed");
+        self.redis = Some(child);
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
+        until("Redis answers", || {
+            client
+                .get_connection()
+                .map(|connection| *self.client.borrow_mut() = Some(connection))
+                .is_ok()
+        });
+    }
+
+    pub fn stop_redis(&mut self) {
+        let mut child = self.redis.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command
+            .query(self.client.borrow_mut().as_mut().unwrap())
+            .unwrap()
+    }
+
+    /// A valid message for the executor.
+    pub fn message(input: &Value, failures: u64) -> Message {
+        let body = json!({
+            "task": "l0-01j00000000000000000000000", "run": 1, "step": "run", "round": 0, "attempt": 1,
+            "tenant": "default", "arm": "executor", "priority": "normal", "failures": failures, "input": input,
+            "timeout_s": 100,
+        });
+        [
+            ("type", "step.requested.v1"),
+            ("id", ID),
+            ("tenant", "default"),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
+            ("body", &body.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+
+    pub fn add(&self, message: &Message) -> String {
+        let mut words = vec!["XADD", STREAM, "*"];
+        words.extend(
+            message
+                .iter()
+                .flat_map(|(name, value)| [name.as_str(), value.as_str()]),
+        );
+        self.ask(&words)
+    }
+
+    pub fn length(&self, stream: &str) -> usize {
+        self.ask(&["XLEN", stream])
+    }
+
+    /// The entry of that number, from 0, when it is there.
+    pub fn entry(&self, stream: &str, number: usize) -> HashMap<String, String> {
+        self.numbered(stream, number).1
+    }
+
+    fn numbered(&self, stream: &str, number: usize) -> (String, HashMap<String, String>) {
+        until(&format!("entry {number} of {stream}"), || {
+            self.length(stream) > number
+        });
+        let all: Vec<(String, HashMap<String, String>)> = self.ask(&["XRANGE", stream, "-", "+"]);
+        all[number].clone()
+    }
+
+    /// Entry id and body of that report, which must be as its schema says.
+    pub fn done(&self, number: usize) -> (String, Value) {
+        let (id, fields) = self.numbered("{l0}:steps.done", number);
+        assert_eq!(
+            (
+                fields["type"].as_str(),
+                fields["id"].as_str(),
+                fields["tenant"].as_str()
+            ),
+            ("step.done.v1", ID, "default")
+        );
+        contracts::read::<contracts::events::StepDone>(fields["body"].as_bytes()).unwrap();
+        (id, serde_json::from_str(&fields["body"]).unwrap())
+    }
+
+    pub fn live(&self) -> Option<String> {
+        self.ask(&["HGET", "{l0}:live-steps", LIVE])
+    }
+
+    pub fn scheduled(&self, id: &str) -> Value {
+        let text: String = self.ask(&["HGET", "{l0}:schedule:messages", id]);
+        let score: Option<f64> = self.ask(&["ZSCORE", "{l0}:schedule", id]);
+        assert!(score.is_some());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Entries that somebody holds.
+    pub fn pending(&self) -> usize {
+        let groups: Vec<HashMap<String, redis::Value>> = match redis::cmd("XINFO")
+            .arg("GROUPS")
+            .arg(STREAM)
+            .query(self.client.borrow_mut().as_mut().unwrap())
+        {
+            Ok(groups) => groups,
+            Err(_) => return 0, // no stream yet
+        };
+        groups.first().map_or(0, |group| {
+            redis::from_redis_value(&group["pending"]).unwrap()
+        })
+    }
+
+    /// How often the only entry was delivered.
+    pub fn delivery(&self) -> u64 {
+        if self.pending() == 0 {
+            return 0;
+        }
+        let all: Vec<(String, String, u64, u64)> =
+            self.ask(&["XPENDING", STREAM, "executor", "-", "+", "1"]);
+        all.first().map_or(0, |one| one.3)
+    }
+
+    /// Workers in the group; `released` is none, it only holds what was given back.
+    pub fn consumers(&self) -> usize {
+        let all: Vec<HashMap<String, redis::Value>> =
+            self.ask(&["XINFO", "CONSUMERS", STREAM, "executor"]);
+        let names = all
+            .iter()
+            .map(|one| redis::from_redis_value::<String>(&one["name"]).unwrap());
+        names.filter(|name| name != "released").count()
+    }
+
+    pub fn steal(&self, entry: &str) {
+        let _: redis::Value = self.ask(&["XCLAIM", STREAM, "executor", "thief", "0", entry]);
+    }
+
+    pub fn worker(&self, settings: &[(&str, &str)]) -> Worker {
+        let mut command = Command::new(super::common::PROGRAM);
+        command
+            .env(
+                "OCTOLLM_REDIS_URL",
+                format!("redis://127.0.0.1:{}/0", self.port),
+            )
+            .env("OCTOLLM_TOPOLOGY_FILE", self.topology())
+            .env("OCTOLLM_EXECUTOR_WORKSPACE_DIR", self.workspaces())
+            .env("OCTOLLM_LOG_FORMAT", "json")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        let started: Value = serde_json::from_str(&line).expect("the first line of the log");
+        let address = started["address"]
+            .as_str()
+            .expect("the address of the listener")
+            .to_owned();
+        // Read to the end, so that the worker never waits for its log; shown where a test fails.
+        std::thread::spawn(move || {
+            log.lines()
+                .map_while(Result::ok)
+                .for_each(|line| println!("{line}"));
+        });
+        Worker { child, address }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.redis.is_some() {
+            self.stop_redis();
+        }
+    }
+}
+
+pub struct Worker {
+    child: Child,
+    address: String,
+}
+
+impl Worker {
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            body.to_owned(),
+        )
+    }
+
+    pub fn until_http(&self, path: &str, holds: impl Fn(u16, &str) -> bool) -> String {
+        let found = RefCell::new(String::new());
+        until(path, || {
+            let (code, text) = self.get(path);
+            *found.borrow_mut() = text;
+            holds(code, &found.borrow())
+        });
+        found.into_inner()
+    }
+
+    pub fn until_ready(&self) {
+        self.until_http("/readyz", |code, _| code == 200);
+    }
+
+    pub fn until_metrics(&self, part: &str) -> String {
+        self.until_http("/metrics", |_, text| text.contains(part))
+    }
+
+    pub fn terminate(&self) {
+        let done = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(done.success());
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,314 @@
+//! The worker on a real Redis: every way a message can end.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a broken assumption ends the test
+
+mod common;
+#[path = "common/stage.rs"]
+mod stage;
+
+use serde_json::json;
+use stage::{until, Stage, ID, LIVE, STREAM};
+
+#[test]
+fn a_step_from_before_the_start_is_run_and_reported() {
+    let stage = Stage::new();
+    stage.add(&Stage::message(
+        &json!({"language": "python", "code": "print('{\"a\": 1}')", "parse": "json"}),
+        0,
+    ));
+    let worker = stage.worker(&[]);
+    let (entry, done) = stage.done(0);
+    assert_eq!(done["outcome"], "succeeded", "{done}");
+    let output = &done["output"]["value"];
+    assert_eq!(
+        (&output["outcome"], &output["result"]),
+        (&json!("ok"), &json!({"a": 1})),
+        "{done}"
+    );
+    assert_eq!(
+        (&done["delivery"], &done["attempt"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(stage.length(STREAM), 0);
+    assert_eq!(
+        stage.live().as_deref(),
+        Some(format!("{{l0}}:steps.done {entry}").as_str())
+    );
+    let metrics = worker.until_metrics("outcome=\"done\"} 1");
+    assert!(
+        metrics.contains("octollm_step_seconds_count{language=\"python\"} 1"),
+        "{metrics}"
+    );
+    assert_eq!(worker.get("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(worker.get("/healthz").0, 200);
+}
+
+#[test]
+fn a_code_that_fails_is_a_succeeded_step() {
+    let stage = Stage::new();
+    let _worker = stage.worker(&[]);
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo no >&2; exit 4"}),
+        0,
+    ));
+    let (_, done) = stage.done(0);
+    let output = &done["output"]["value"];
+    assert_eq!(
+        (&done["outcome"], &output["exit_code"]),
+        (&json!("succeeded"), &json!(4)),
+        "{done}"
+    );
+    assert_eq!(output["isolation"]["tier"], "namespaces");
+}
+
+#[test]
+fn an_invalid_input_fails_for_good_and_names_the_field() {
+    let stage = Stage::new();
+    let _worker = stage.worker(&[]);
+    stage.add(&Stage::message(
+        &json!({"language": "python", "code": "", "surprise": 1}),
+        0,
+    ));
+    let (_, done) = stage.done(0);
+    assert_eq!(
+        (&done["outcome"], &done["error"]["code"]),
+        (&json!("failed"), &json!("invalid_input"))
+    );
+    assert!(
+        done["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("surprise"),
+        "{done}"
+    );
+    assert_eq!(stage.length(STREAM), 0);
+}
+
+#[test]
+fn what_cannot_be_read_becomes_a_dead_letter_with_its_original() {
+    let stage = Stage::new();
+    let _worker = stage.worker(&[]);
+    let valid = Stage::message(&json!({"language": "python", "code": ""}), 0);
+    let with = |name: &str, value: &str| {
+        let mut changed = valid.clone();
+        for field in &mut changed {
+            if field.0 == name {
+                field.1 = value.to_owned();
+            }
+        }
+        changed
+    };
+    let other_arm = valid[4]
+        .1
+        .replace("\"arm\":\"executor\"", "\"arm\":\"judge\"");
+    for (number, (message, reason)) in [
+        (with("body", "{not json"), "unreadable"),
+        (with("body", "{}"), "schema"),
+        (with("type", "task.submitted.v1"), "misrouted"),
+        (with("body", &other_arm), "misrouted"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        stage.add(&message);
+        let (_, done) = stage.done(number);
+        assert_eq!(
+            (&done["outcome"], &done["reason"]),
+            (&json!("dead"), &json!(reason)),
+            "{done}"
+        );
+        let letter = stage.entry("{l0}:dead", number);
+        let body: serde_json::Value = serde_json::from_str(&letter["body"]).unwrap();
+        assert_eq!(
+            (&body["reason"], &body["group"]),
+            (&json!(reason), &json!("executor"))
+        );
+        assert_eq!(letter["original"], message[4].1);
+        assert_eq!(stage.length(STREAM), 0);
+    }
+    stage.add(&with("id", "nobody's"));
+    let letter = stage.entry("{l0}:dead", 4);
+    assert_eq!(letter["id"], "nobody's");
+    assert_eq!(
+        stage.length("{l0}:steps.done"),
+        4,
+        "a message of no known step tells nobody"
+    );
+}
+
+#[test]
+fn a_passing_fault_is_tried_again_later_and_given_up_on_at_the_limit() {
+    let stage = Stage::new();
+    let worker = stage.worker(&[]);
+    worker.until_ready();
+    std::fs::remove_dir_all(stage.workspaces()).unwrap();
+    stage.add(&Stage::message(
+        &json!({"language": "python", "code": ""}),
+        0,
+    ));
+    let (_, done) = stage.done(0);
+    assert_eq!(
+        (&done["outcome"], &done["failures"], &done["next_attempt"]),
+        (&json!("retrying"), &json!(1), &json!(2))
+    );
+    assert_eq!(done["error"]["code"], "internal");
+    let next = format!("{LIVE}.2");
+    assert_eq!(stage.live(), Some(format!("{{l0}}:schedule {next}")));
+    let waiting = stage.scheduled(&next);
+    assert_eq!(
+        (&waiting["stream"], &waiting["live"]),
+        (&json!(STREAM), &json!(LIVE))
+    );
+    stage.add(&Stage::message(
+        &json!({"language": "python", "code": ""}),
+        4,
+    ));
+    let (_, done) = stage.done(1);
+    assert_eq!(
+        (&done["outcome"], &done["reason"]),
+        (&json!("dead"), &json!("failures_exhausted"))
+    );
+    assert_eq!(stage.length("{l0}:dead"), 1);
+}
+
+#[test]
+fn a_killed_worker_is_taken_over_from() {
+    let stage = Stage::new();
+    let worker = stage.worker(&[]);
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 2; echo done"}),
+        0,
+    ));
+    until("the step is taken", || stage.pending() == 1);
+    worker.kill();
+    assert_eq!(stage.length(STREAM), 1);
+    let _second = stage.worker(&[]);
+    let (_, done) = stage.done(0);
+    assert_eq!(
+        (&done["outcome"], &done["delivery"], &done["attempt"]),
+        (&json!("succeeded"), &json!(2), &json!(1))
+    );
+    assert_eq!(stage.length(STREAM), 0);
+}
+
+#[test]
+fn who_lost_the_lease_stops_and_writes_nothing() {
+    let stage = Stage::new();
+    let worker = stage.worker(&[]);
+    let entry = stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}}),
+        0,
+    ));
+    until("the step is taken", || stage.pending() == 1);
+    stage.steal(&entry);
+    // Long before the step would have ended by itself.
+    worker.until_metrics("outcome=\"stale\"} 1");
+    assert_eq!(
+        (stage.length("{l0}:steps.done"), stage.length(STREAM)),
+        (0, 1)
+    );
+}
+
+#[test]
+fn an_order_to_end_waits_for_what_runs_and_takes_nothing_more() {
+    let stage = Stage::new();
+    let mut worker = stage.worker(&[]);
+    for _ in 0..3 {
+        stage.add(&Stage::message(
+            &json!({"language": "shell", "code": "sleep 2; echo done"}),
+            0,
+        ));
+    }
+    worker.until_metrics("octollm_running{topic=\"arm.executor\"} 2");
+    worker.terminate();
+    assert_eq!(worker.wait(), Some(0));
+    assert_eq!(
+        (stage.length("{l0}:steps.done"), stage.length(STREAM)),
+        (2, 1)
+    );
+    assert_eq!(stage.pending(), 0, "the third was never anybody's");
+    assert_eq!(stage.consumers(), 0, "it has left its group");
+}
+
+#[test]
+fn a_message_that_outlives_its_workers_is_given_up_on_at_the_cap() {
+    let stage = Stage::new();
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 60"}),
+        0,
+    ));
+    for delivery in 1..=3 {
+        let worker = stage.worker(&[]);
+        until("it is taken once more", || stage.delivery() == delivery);
+        worker.kill();
+    }
+    let _fourth = stage.worker(&[]);
+    let (_, done) = stage.done(0);
+    assert_eq!(
+        (&done["outcome"], &done["reason"], &done["delivery"]),
+        (&json!("dead"), &json!("deliveries_exhausted"), &json!(3))
+    );
+    assert_eq!((stage.length("{l0}:dead"), stage.length(STREAM)), (1, 0));
+}
+
+#[test]
+fn what_outlives_the_drain_is_killed_and_stays_for_others() {
+    let stage = Stage::new();
+    let mut worker = stage.worker(&[("OCTOLLM_EXECUTOR_DRAIN_S", "1")]);
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 60"}),
+        0,
+    ));
+    until("the step is taken", || stage.pending() == 1);
+    worker.terminate();
+    assert_eq!(worker.wait(), Some(0));
+    assert_eq!(
+        (
+            stage.length("{l0}:steps.done"),
+            stage.pending(),
+            stage.consumers()
+        ),
+        (0, 1, 1)
+    );
+}
+
+#[test]
+fn without_redis_it_says_so_and_works_as_soon_as_there_is_one() {
+    let mut stage = Stage::new();
+    stage.stop_redis();
+    let worker = stage.worker(&[]);
+    worker.until_http("/readyz", |code, text| {
+        code == 503 && text.contains("no Redis at")
+    });
+    assert_eq!(worker.get("/healthz").0, 200);
+    stage.start_redis();
+    worker.until_ready();
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo late"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["outcome"], "succeeded");
+}
+
+#[test]
+fn a_redis_that_lost_everything_is_worked_with_again() {
+    let mut stage = Stage::new();
+    let worker = stage.worker(&[]);
+    worker.until_ready();
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 1"}),
+        0,
+    ));
+    until("the step is taken", || stage.pending() == 1);
+    stage.stop_redis();
+    stage.start_redis();
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo new"}),
+        0,
+    ));
+    let (_, done) = stage.done(0);
+    assert_eq!(
+        done["output"]["value"]["stdout"], "new\n",
+        "the lost step's result is discarded: {done}"
+    );
+    assert_eq!(stage.entry("{l0}:steps.done", 0)["id"], ID);
+}

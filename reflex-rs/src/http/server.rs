@@ -1,0 +1,78 @@
+//! Accepts connections within the limits, and ends them in order. Knows nothing of what is served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use contracts::settings;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{watch, Semaphore};
+
+/// When a machine has no file or memory left for one more connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` turns true, then lets running requests end within the settings' drain time.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: &settings::Reflex,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(settings.header_timeout_s));
+    let slots = Arc::new(Semaphore::new(
+        settings.max_connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &slots) => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, slot) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; raise the limit of open files (ulimit -n)");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    let longest = Duration::from_secs(settings.drain_s);
+    if tokio::time::timeout(longest, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some requests did not end within reflex.drain_s; they are cut off");
+    }
+}
+
+/// One connection and its slot; beyond the limit, connections wait in the kernel's backlog.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    // Answers are small; waiting for more of them would only delay. A client that is gone already shows later.
+    let _ = stream.set_nodelay(true);
+    Ok((stream, slot))
+}

@@ -1,0 +1,103 @@
+//! Clients that send too much, too slowly or not to the end.
+
+#![allow(clippy::unwrap_used)] // a broken assumption ends the test
+
+mod common;
+
+use std::io::Write;
+
+use common::{Answer, Redis, Reflex};
+
+const HEAD: &str =
+    "POST /v1/tasks HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
+
+#[test]
+fn too_much_too_slow_or_broken_is_cut_off() {
+    let redis = Redis::start();
+    let settings = [
+        ("OCTOLLM_REFLEX_BODY_LIMIT_BYTES", "1024"),
+        ("OCTOLLM_REFLEX_BODY_TIMEOUT_S", "1"),
+        ("OCTOLLM_REFLEX_HEADER_TIMEOUT_S", "1"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    let status_of = |rest: &str| {
+        let answer = reflex.send(format!("{HEAD}{rest}").as_bytes());
+        (answer.status, answer.problem().0)
+    };
+    // Announced, and never sent.
+    assert_eq!(
+        status_of("content-length: 1025\r\n\r\n"),
+        (413, "too_large".into())
+    );
+    // Not announced.
+    let chunk = format!(
+        "transfer-encoding: chunked\r\n\r\n800\r\n{}\r\n",
+        "y".repeat(2048)
+    );
+    assert_eq!(status_of(&chunk), (413, "too_large".into()));
+    assert_eq!(
+        status_of("content-length: 20\r\n\r\n{\"goal\""),
+        (408, "timeout".into())
+    );
+    let garbage = "transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n";
+    assert_eq!(status_of(garbage), (400, "body".into()));
+    // A head without end: the connection ends without an answer of ours.
+    let mut slow = reflex.connect();
+    slow.write_all(b"POST /v1/tasks HTTP/1.1\r\nhost").unwrap();
+    let ended = std::io::Read::read(&mut slow, &mut [0]);
+    assert_eq!(ended.unwrap(), 0, "cut off, not waited for");
+    assert_eq!(reflex.post(br#"{"goal": "x"}"#, "").status, 202);
+    assert_eq!(redis.length("{l0}:tasks:normal"), 1);
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_for_their_turn() {
+    let redis = Redis::start();
+    let settings = [
+        ("OCTOLLM_REFLEX_MAX_CONNECTIONS", "1"),
+        ("OCTOLLM_REFLEX_HEADER_TIMEOUT_S", "60"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    let mut first = reflex.connect();
+    first.write_all(b"GET /healthz HTTP/1.1\r\nhost").unwrap();
+    let mut second = reflex.connect();
+    second
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    second
+        .set_read_timeout(Some(std::time::Duration::from_millis(300)))
+        .unwrap();
+    assert!(
+        std::io::Read::read(&mut second, &mut [0]).is_err(),
+        "not its turn yet"
+    );
+    first
+        .write_all(b": x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    assert_eq!(Answer::read(&mut first).status, 200);
+    second
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
+    assert_eq!(Answer::read(&mut second).status, 200);
+}
+
+#[test]
+fn a_running_request_ends_before_the_program_does() {
+    let redis = Redis::start();
+    let mut reflex = Reflex::ready(&redis, &[]);
+    let mut running = reflex.connect();
+    let head = format!("{HEAD}content-length: 13\r\nexpect: 100-continue\r\n\r\n");
+    running.write_all(head.as_bytes()).unwrap();
+    // The program reads the body now.
+    let mut hundred = [0; 25];
+    std::io::Read::read_exact(&mut running, &mut hundred).unwrap();
+    assert!(hundred.starts_with(b"HTTP/1.1 100"));
+    reflex.ask_to_stop();
+    common::until("it stops listening", || {
+        let text = reflex.log().join("");
+        text.contains("asked to stop").then_some(())
+    });
+    running.write_all(br#"{"goal": "x"}"#).unwrap();
+    assert_eq!(Answer::read(&mut running).status, 202);
+    assert_eq!(reflex.exit_code(), Some(0));
+}

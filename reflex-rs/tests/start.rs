@@ -1,0 +1,109 @@
+//! The command line, and what refuses to start.
+
+#![allow(clippy::unwrap_used)] // a broken assumption ends the test
+
+mod common;
+
+use common::run;
+
+#[test]
+fn help_and_version_are_printed_and_other_arguments_refused() {
+    let help = run(&["--help"], &[]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8(help.stdout)
+        .unwrap()
+        .contains("OCTOLLM_REDIS_URL"));
+    let version = run(&["--version"], &[]);
+    let shown = String::from_utf8(version.stdout).unwrap();
+    assert_eq!(
+        shown,
+        format!("octollm-reflex {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let unknown = run(&["--port"], &[]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr)
+        .unwrap()
+        .contains("unknown argument --port"));
+}
+
+#[test]
+fn wrong_settings_end_it_with_what_to_correct() {
+    let (_folder, gap) = common::topology(&[("group: reflex", "grop: reflex")]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (name, value, code, says) in [
+        ("OCTOLLM_REFLEX_LISTEN", "0.0.0.0:8080", 2, "loopback"),
+        ("OCTOLLM_REFLEX_LISTEN", "somewhere:80", 2, "reflex.listen"),
+        (
+            "OCTOLLM_REFLEX_LISTEN",
+            taken.as_str(),
+            1,
+            "OCTOLLM_REFLEX_LISTEN",
+        ),
+        ("OCTOLLM_REDIS_URL", "redis://:pw@:x/", 2, "redis.url"),
+        ("OCTOLLM_REFLEX_SURPLUS", "1", 2, "OCTOLLM_REFLEX_SURPLUS"),
+        ("OCTOLLM_LOG_LEVEL", "loud", 2, "log.level"),
+        (
+            "OCTOLLM_TOPOLOGY_FILE",
+            "/nowhere/streams.yaml",
+            2,
+            "/nowhere/streams.yaml",
+        ),
+        ("OCTOLLM_TOPOLOGY_FILE", gap.as_str(), 2, "grop"),
+    ] {
+        let ended = run(&[], &[(name, value)]);
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{name}={value}: {error}");
+        assert!(error.contains(says), "{name}={value}: {error}");
+        assert!(
+            !error.contains("panicked") && !error.contains(":pw@"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_shared_files_are_found_where_it_is_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bin, share) = (
+        folder.path().join("bin"),
+        folder.path().join("share/octollm"),
+    );
+    std::fs::create_dir(&bin).unwrap();
+    let program = bin.join("octollm-reflex");
+    std::fs::copy(env!("CARGO_BIN_EXE_octollm-reflex"), &program).unwrap();
+    // An address that is taken ends the program right behind the topology.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = || {
+        std::process::Command::new(&program)
+            .env_clear()
+            .env(
+                "OCTOLLM_REFLEX_LISTEN",
+                taken.local_addr().unwrap().to_string(),
+            )
+            .current_dir(folder.path())
+            .output()
+            .unwrap()
+    };
+    let lost = start();
+    let error = String::from_utf8(lost.stderr).unwrap();
+    assert_eq!(lost.status.code(), Some(2), "{error}");
+    assert!(error.contains(share.to_str().unwrap()), "{error}");
+    std::fs::create_dir_all(share.join("schemas/events")).unwrap();
+    std::fs::copy(
+        common::root().join("streams.yaml"),
+        share.join("streams.yaml"),
+    )
+    .unwrap();
+    for file in std::fs::read_dir(common::root().join("schemas/events")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(
+            file.path(),
+            share.join("schemas/events").join(file.file_name()),
+        )
+        .unwrap();
+    }
+    let found = start();
+    let error = String::from_utf8(found.stderr).unwrap();
+    assert_eq!(found.status.code(), Some(1), "{error}");
+}

@@ -1,0 +1,73 @@
+"""Fixtures on the real parts: a Redis for each test that asks for it, a database in one Postgres."""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import redis.asyncio
+
+from octollm.bus.connection import connect
+from octollm.orchestrator.migrate import migrate
+from octollm.runtime.embedded.ports import Ports
+from octollm.runtime.embedded.postgres import EmbeddedPostgres
+from octollm.runtime.embedded.redis import EmbeddedRedis
+
+
+@pytest.fixture
+async def redis_server(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+    """A server of its own for each test, since tests stop it, fill it and empty it."""
+    with Ports() as ports:
+        server = await EmbeddedRedis.start(tmp_path / "redis", ports)
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@pytest.fixture
+async def client(redis_server: EmbeddedRedis) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client of that server that answers bytes."""
+    made = connect(redis_server.url, 2.0)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server for all tests; each gets a database of its own. It lives on a loop that outlives each test's."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    folder = tmp_path_factory.mktemp("postgres")
+    start = EmbeddedPostgres.start(folder, ephemeral=True)
+    server = asyncio.run_coroutine_threadsafe(start, loop).result(60)
+    try:
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+async def dsn(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+    """An empty, migrated database."""
+    name = f"test_{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(postgres_server.dsn)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        parts = urlsplit(postgres_server.dsn)
+        made = parts._replace(path=f"/{name}").geturl()
+        await migrate(made)
+        yield made
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()

@@ -1,0 +1,264 @@
+"""A whole consumer on a real Redis: what it reads, runs, finishes, takes over, gives up on and gives back."""
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+import pytest
+import redis.asyncio
+from stepping import KEYS, consuming, fields, judge, step, topology, until
+
+from octollm.contracts import StepRequested
+from octollm.errors import PermanentError, TransientError
+from octollm.topology import Retry
+
+
+async def outcomes(client: redis.asyncio.Redis) -> list[dict[str, Any]]:
+    return [orjson.loads(entry[b"body"]) for _, entry in await client.xrange(KEYS.done)]
+
+
+@pytest.fixture
+def url(redis_server) -> str:
+    return str(redis_server.url)
+
+
+async def test_every_step_runs_and_tells_the_orchestrator(url, client):
+    topic = judge()
+    for number in range(200):
+        priority = ("high", "normal", "low")[number % 3]
+        await client.xadd(KEYS.stream(topic, priority), fields(step(number, priority=priority)))
+
+    async def work(one: StepRequested) -> dict[str, Any]:
+        return {"seen": one.input["number"]}
+
+    async with consuming(url, client, topic, work):
+        await until(lambda: has_length(client, KEYS.done, 200))
+    bodies = await outcomes(client)
+    assert sorted(body["output"]["value"]["seen"] for body in bodies) == list(range(200))
+    assert {body["outcome"] for body in bodies} == {"succeeded"}
+    for stream in KEYS.streams(topic):
+        assert await client.xlen(stream) == 0
+        assert await client.xinfo_consumers(stream, "judge") == []
+
+
+async def has_length(client: redis.asyncio.Redis, stream: str, length: int) -> bool:
+    return int(await client.xlen(stream)) >= length
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_less_room_than_streams_still_reads_all_of_them(url, client, concurrency):
+    topic = judge()
+    running = most = 0
+    for number in range(12):
+        priority = ("high", "normal", "low")[number % 3]
+        await client.xadd(KEYS.stream(topic, priority), fields(step(number, priority=priority)))
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return {}
+
+    async with consuming(url, client, topic, work, concurrency=concurrency):
+        await until(lambda: has_length(client, KEYS.done, 12))
+    assert most == concurrency
+    assert len(await outcomes(client)) == 12
+
+
+async def test_one_unreadable_entry_becomes_a_dead_letter_alone(url, client):
+    topic = judge()
+    stream = KEYS.stream(topic)
+    good = step(1)
+    bad = {**fields(step(2)), "body": b'{"task": "\xff"}'}
+    await client.xadd(stream, bad)
+    await client.xadd(stream, {b"\xff\xfe": b"\x00"})
+    await client.xadd(stream, {**fields(step(3, arm="coder"))})
+    await client.xadd(stream, fields(good))
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        return {"fine": True}
+
+    async with consuming(url, client, topic, work):
+        await until(lambda: has_length(client, KEYS.dead, 3))
+        await until(lambda: has_length(client, KEYS.done, 3))
+    letters = [orjson.loads(entry[b"body"]) for _, entry in await client.xrange(KEYS.dead)]
+    assert [letter["reason"] for letter in letters] == ["unreadable", "misrouted", "misrouted"]
+    originals = [entry[b"original"] for _, entry in await client.xrange(KEYS.dead)]
+    assert originals[0] == bad["body"]
+    # The one without any readable id cannot be attributed to a step; the other two are told.
+    assert sorted(body["outcome"] for body in await outcomes(client)) == ["dead", "dead", "succeeded"]
+    assert await client.xlen(stream) == 0
+
+
+async def test_a_passing_failure_is_tried_again_and_given_up_on_at_the_policys_end(url, client):
+    topic = judge(retry=Retry(max_failures=3, base_ms=1, cap_ms=2))
+    await client.xadd(KEYS.stream(topic), fields(step()))
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        raise TransientError("away", "the thing is away")
+
+    async def promoted(consumer) -> bool:
+        await consumer.handoff.promote(topology())
+        return int(await client.xlen(KEYS.done)) == 3
+
+    async with consuming(url, client, topic, work) as member:
+        await until(lambda: promoted(member.consumer))
+    bodies = await outcomes(client)
+    assert [(body["outcome"], body["attempt"]) for body in bodies] == [("retrying", 1), ("retrying", 2), ("dead", 3)]
+    assert bodies[2]["reason"] == "failures_exhausted"
+    assert await client.xlen(KEYS.dead) == 1
+
+
+async def test_a_permanent_failure_a_hang_and_a_bug_have_their_own_endings(url, client):
+    topic = judge()
+    stream = KEYS.stream(topic)
+    for number in range(4):
+        await client.xadd(stream, fields(step(number, timeout_s=1)))
+
+    async def work(one: StepRequested) -> dict[str, Any]:
+        match one.input["number"]:
+            case 0:
+                raise PermanentError("no_use", "it cannot work")
+            case 1:
+                await asyncio.Event().wait()
+            case 2:
+                raise ZeroDivisionError
+        return {"set": {1, 2}}
+
+    async with consuming(url, client, topic, work):
+        await until(lambda: has_length(client, KEYS.done, 4))
+    found = {body["task"][-1]: (body["outcome"], body["error"]["code"]) for body in await outcomes(client)}
+    assert found == {
+        "0": ("failed", "no_use"),
+        "1": ("retrying", "timeout"),
+        "2": ("retrying", "internal"),
+        "3": ("failed", "output_not_json"),
+    }
+    assert await client.zcard(KEYS.schedule) == 2
+
+
+async def test_what_a_dead_worker_held_is_taken_over_and_runs_alone(url, client):
+    topic = judge()
+    stream = KEYS.stream(topic)
+    await client.xgroup_create(stream, "judge", "0", mkstream=True)
+    for number in range(3):
+        await client.xadd(stream, fields(step(number)))
+    await client.xreadgroup("judge", "killed", {stream: ">"}, count=3)
+    for pending in await client.xpending_range(stream, "judge", "-", "+", 10):
+        await client.xclaim(stream, "judge", "killed", 0, [pending["message_id"]], idle=5000, justid=True)
+    running = 0
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        nonlocal running
+        running += 1
+        assert running == 1
+        await asyncio.sleep(0.01)
+        running -= 1
+        return {}
+
+    async with consuming(url, client, topic, work):
+        await until(lambda: has_length(client, KEYS.done, 3))
+    bodies = await outcomes(client)
+    assert [(body["outcome"], body["delivery"]) for body in bodies] == [("succeeded", 2)] * 3
+
+
+async def test_a_long_step_keeps_its_lease_also_when_it_blocks_the_loop(url, client):
+    topic = judge()
+    await client.xadd(KEYS.stream(topic), fields(step()))
+    ended = asyncio.Event()
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        # Longer than the lease, and nothing else runs on this loop meanwhile: not this test either.
+        time.sleep(4)  # noqa: ASYNC251  that is the point
+        ended.set()
+        return {}
+
+    async with consuming(url, client, topic, work):
+        await ended.wait()
+        await until(lambda: has_length(client, KEYS.done, 1))
+    (body,) = await outcomes(client)
+    assert (body["outcome"], body["delivery"]) == ("succeeded", 1)
+
+
+async def test_who_loses_the_lease_stops_and_writes_nothing(url, client):
+    topic = judge()
+    stream = KEYS.stream(topic)
+    entry = await client.xadd(stream, fields(step()))
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return {}
+
+    async with consuming(url, client, topic, work):
+        async with asyncio.timeout(10):
+            await started.wait()
+            await client.xclaim(stream, "judge", "thief", 0, [entry])
+            await cancelled.wait()
+    assert await client.xlen(KEYS.done) == 0
+    (pending,) = await client.xpending_range(stream, "judge", "-", "+", 10)
+    assert pending["consumer"] == b"thief"
+
+
+async def test_a_flushed_redis_is_read_again(url, client):
+    topic = judge()
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        return {}
+
+    async with consuming(url, client, topic, work):
+        await client.xadd(KEYS.stream(topic), fields(step(1)))
+        await until(lambda: has_length(client, KEYS.done, 1))
+        await client.flushall()
+        await client.xadd(KEYS.stream(topic), fields(step(2)))
+        await until(lambda: has_length(client, KEYS.done, 1))
+
+
+async def test_stopping_finishes_what_runs_and_gives_back_the_rest(url, client):
+    topic = judge()
+    stream = KEYS.stream(topic)
+    for number in range(5):
+        await client.xadd(stream, fields(step(number)))
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        started.set()
+        await go_on.wait()
+        return {}
+
+    async with consuming(url, client, topic, work, concurrency=2) as member:
+        async with asyncio.timeout(10):
+            await started.wait()
+        # As a read that was cut off leaves it: delivered to this consumer, and it does not know.
+        await client.xreadgroup("judge", member.consumer.name, {stream: ">"}, count=1)
+        asyncio.get_running_loop().call_later(0.2, go_on.set)
+    done = len(await outcomes(client))
+    assert 1 <= done <= 2
+    pending = await client.xpending_range(stream, "judge", "-", "+", 10)
+    assert [one["consumer"] for one in pending] == [b"released"]
+    assert await client.xlen(stream) == 5 - done
+
+
+async def test_low_is_never_starved_by_high(url, client):
+    topic = judge()
+    await client.xadd(KEYS.stream(topic, "low"), fields(step(99, priority="low")))
+    for number in range(40):
+        await client.xadd(KEYS.stream(topic, "high"), fields(step(number, priority="high")))
+    order = []
+
+    async def work(one: StepRequested) -> dict[str, Any]:
+        order.append(one.priority)
+        return {}
+
+    async with consuming(url, client, topic, work, concurrency=1):
+        await until(lambda: has_length(client, KEYS.done, 41))
+    assert order.index("low") < 20
+    assert order[0] == "high"

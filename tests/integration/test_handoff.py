@@ -1,0 +1,238 @@
+"""The hand-off scripts on a real Redis: each transition happens whole, once, and only for who still holds the entry."""
+
+import orjson
+import pytest
+import redis.asyncio
+from redis.exceptions import ResponseError
+
+from octollm.bus.handoff import Entry, Finish, Handoff, Standing
+from octollm.bus.operations import Add, Delay, Held, Live, Status
+from octollm.bus.scripts import Scripts
+from octollm.runtime.share import checkout, schemas_path
+from octollm.topology import LaneKeys, Topology, load_topology
+
+KEYS = LaneKeys("l0")
+TASK = "l0-01jd0000000000000000000000"
+FIELDS = {
+    "type": "step.requested.v1",
+    "id": f"{TASK}.1.check.0.1",
+    "tenant": "default",
+    "traceparent": "",
+    "body": "{}",
+}
+FIELD = f"{TASK}.1.check.0"
+
+
+@pytest.fixture
+def topology() -> Topology:
+    root = checkout()
+    assert root is not None
+    return load_topology(root / "streams.yaml", schemas_path())
+
+
+@pytest.fixture
+def stream(topology: Topology) -> str:
+    judge = topology.arm("judge")
+    assert judge is not None
+    return KEYS.stream(judge)
+
+
+async def deliver(client: redis.asyncio.Redis, stream: str, consumer: str, fields: dict[str, str] = FIELDS) -> Held:
+    """Puts one entry on the stream, remembered as the step's latest message, and reads it as `consumer`."""
+    try:
+        await client.xgroup_create(stream, "judge", "0", mkstream=True)
+    except ResponseError as error:
+        assert "BUSYGROUP" in str(error)
+    entry = await client.xadd(stream, fields)
+    await client.hset(KEYS.live, FIELD, f"{stream} {entry.decode()}")
+    ((_, ((read, _),)),) = await client.xreadgroup("judge", consumer, {stream: ">"}, count=1)
+    assert read == entry
+    return Held(stream, entry.decode(), 1, FIELD)
+
+
+async def test_complete_sends_what_comes_next_and_removes_the_entry(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = await deliver(client, stream, "a")
+    operations = (
+        Add(KEYS.done, {"type": "step.done.v1", "body": b"{}"}, FIELD),
+        Status(KEYS.status(TASK), 3, 60, {"state": "running"}),
+        Live(KEYS.events, 1000, {"type": "task.event.v1"}),
+    )
+    assert await handoff.complete([Finish(held, operations)]) == [Standing.DONE]
+    assert await client.xlen(stream) == 0
+    assert (await client.xpending(stream, "judge"))["pending"] == 0
+    ((done, fields),) = await client.xrange(KEYS.done)
+    assert fields == {b"type": b"step.done.v1", b"body": b"{}"}
+    assert await client.hget(KEYS.live, FIELD) == f"{KEYS.done} {done.decode()}".encode()
+    assert await client.hgetall(KEYS.status(TASK)) == {b"version": b"3", b"state": b"running"}
+    assert 0 < await client.ttl(KEYS.status(TASK)) <= 60
+    assert await client.xlen(KEYS.events) == 1
+    assert await handoff.complete([Finish(held, operations)]) == [Standing.GONE]
+    assert await client.xlen(KEYS.done) == 1
+
+
+async def test_who_lost_the_entry_cannot_complete_renew_or_release_it(client, stream, topology):
+    held = await deliver(client, stream, "a")
+    old = Handoff(client, "l0", "judge", "a")
+    await client.xclaim(stream, "judge", "b", 0, [held.entry])
+    add = Add(KEYS.done, {"type": "x"})
+    assert await old.complete([Finish(held, (add,))]) == [Standing.STALE]
+    assert await old.renew([held]) == [Standing.STALE]
+    assert await old.release([held]) == [Standing.STALE]
+    # The same consumer got it again: another delivery is another owner.
+    await client.xclaim(stream, "judge", "a", 0, [held.entry])
+    assert await old.complete([Finish(held, (add,))]) == [Standing.STALE]
+    assert await client.xlen(KEYS.done) == 0
+    third = Held(stream, held.entry, 3, FIELD)
+    assert await old.complete([Finish(third, (add,))]) == [Standing.DONE]
+
+
+async def test_an_error_in_one_operation_leaves_everything_as_it_was(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = await deliver(client, stream, "a")
+    await client.set(KEYS.events, "not a stream")
+    finish = Finish(held, (Add(KEYS.done, {"type": "x"}), Live(KEYS.events, 10, {"type": "y"})))
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await handoff.complete([finish])
+    assert await client.xlen(KEYS.done) == 0
+    assert (await client.xpending(stream, "judge"))["pending"] == 1
+
+
+async def test_a_status_is_written_only_over_a_lower_version(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    for version, state in ((2, "running"), (1, "accepted"), (2, "failed")):
+        held = await deliver(client, stream, "a")
+        operation = Status(KEYS.status(TASK), version, 0, {"state": state})
+        assert await handoff.complete([Finish(held, (operation,))]) == [Standing.DONE]
+    assert await client.hget(KEYS.status(TASK), "state") == b"running"
+    assert await client.ttl(KEYS.status(TASK)) == -1
+
+
+async def test_renew_keeps_the_lease_without_a_delivery(client, stream):
+    held = await deliver(client, stream, "a")
+    handoff = Handoff(client, "l0", "judge", "a")
+    assert await handoff.renew([held]) == [Standing.HELD]
+    (pending,) = await client.xpending_range(stream, "judge", "-", "+", 10)
+    assert (pending["consumer"], pending["times_delivered"]) == (b"a", 1)
+
+
+async def test_what_is_released_is_taken_at_once_and_nobody_is_charged(client, stream, topology):
+    held = await deliver(client, stream, "a")
+    assert await Handoff(client, "l0", "judge", "a").release([held]) == [Standing.RELEASED]
+    judge = topology.topics["arm.judge"]
+    entries, dead = await Handoff(client, "l0", "judge", "b").claim(stream, judge, 10)
+    assert dead == []
+    assert entries == [Entry(stream, held.entry, 1, {k.encode(): v.encode() for k, v in FIELDS.items()})]
+
+
+async def test_a_held_entry_is_not_claimed_before_its_lease_ends(client, stream, topology):
+    held = await deliver(client, stream, "a")
+    judge = topology.topics["arm.judge"]
+    thief = Handoff(client, "l0", "judge", "b")
+    assert await thief.claim(stream, judge, 10) == ([], [])
+    await client.xclaim(stream, "judge", "a", 0, [held.entry], idle=judge.lease_s * 1000 + 1, justid=True)
+    entries, dead = await thief.claim(stream, judge, 10)
+    assert [(entry.id, entry.delivery) for entry in entries] == [(held.entry, 2)]
+    assert dead == []
+
+
+async def test_an_entry_that_had_its_cap_of_deliveries_becomes_a_dead_letter_and_tells_the_orchestrator(
+    client, stream, topology
+):
+    held = await deliver(client, stream, "a")
+    judge = topology.topics["arm.judge"]
+    await client.xclaim(
+        stream,
+        "judge",
+        "a",
+        0,
+        [held.entry],
+        idle=judge.lease_s * 1000 + 1,
+        retrycount=judge.max_deliveries,
+        justid=True,
+    )
+    assert await Handoff(client, "l0", "judge", "b").claim(stream, judge, 10) == ([], [held.entry])
+    ((_, letter),) = await client.xrange(KEYS.dead)
+    body = orjson.loads(letter[b"body"])
+    assert (body["reason"], body["delivery"], letter[b"original"]) == ("deliveries_exhausted", 5, b"{}")
+    ((_, done),) = await client.xrange(KEYS.done)
+    assert orjson.loads(done[b"body"])["outcome"] == "dead"
+    assert await client.xlen(stream) == 0
+
+
+async def test_a_delayed_message_moves_once_when_it_is_due(client, stream, topology):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = await deliver(client, stream, "a")
+    later = {**FIELDS, "id": f"{TASK}.1.check.0.2"}
+    delay = Delay(KEYS.schedule, KEYS.messages, stream, 3_600_000, later["id"], later, FIELD)
+    assert await handoff.complete([Finish(held, (delay,))]) == [Standing.DONE]
+    moved, due = await handoff.promote(topology)
+    assert (moved, await client.xlen(stream)) == (0, 0)
+    assert due > 0
+    assert await client.hget(KEYS.live, FIELD) == f"{KEYS.schedule} {later['id']}".encode()
+    await client.zadd(KEYS.schedule, {later["id"]: 1})
+    assert await handoff.promote(topology) == (1, 0)
+    assert await handoff.promote(topology) == (0, 0)
+    ((entry, fields),) = await client.xrange(stream)
+    assert fields[b"id"].decode() == later["id"]
+    assert await client.hget(KEYS.live, FIELD) == f"{stream} {entry.decode()}".encode()
+    assert await client.exists(KEYS.messages) == 0
+
+
+async def test_who_still_owns_entries_does_not_leave(client, stream):
+    held = await deliver(client, stream, "a")
+    handoff = Handoff(client, "l0", "judge", "a")
+    assert await handoff.leave([stream, "{l0}:nowhere"]) == 1
+    assert await handoff.complete([Finish(held, ())]) == [Standing.DONE]
+    assert await handoff.leave([stream]) == 0
+    assert await client.xinfo_consumers(stream, "judge") == []
+
+
+async def test_a_missing_stream_answers_gone(client, stream):
+    held = await deliver(client, stream, "a")
+    await client.flushall()
+    handoff = Handoff(client, "l0", "judge", "a")
+    assert await handoff.complete([Finish(held, (Add(KEYS.done, {"type": "x"}),))]) == [Standing.GONE]
+    assert await handoff.renew([held]) == [Standing.GONE]
+    assert await client.xlen(KEYS.done) == 0
+
+
+async def test_scripts_survive_a_server_that_forgot_them(client, stream):
+    held = await deliver(client, stream, "a")
+    handoff = Handoff(client, "l0", "judge", "a")
+    assert await handoff.renew([held]) == [Standing.HELD]
+    await client.script_flush()
+    assert await handoff.renew([held]) == [Standing.HELD]
+
+
+async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, stream):
+    held = await deliver(client, stream, "a")
+    scripts = Scripts.of(client)
+    keys = (KEYS.live, KEYS.schedule, stream, stream, KEYS.done)
+    again = ("type", "step.requested.v1")
+    assert await scripts.resend(keys=keys, args=(FIELD, "send", 1, *again)) == b"exists"
+    await client.delete(stream)
+    assert await scripts.resend(keys=keys, args=(FIELD, "look")) == b"missing"
+    assert await scripts.resend(keys=keys, args=(FIELD, "send", 1, *again)) == b"sent"
+    assert await scripts.resend(keys=keys, args=(FIELD, "send", 1, *again)) == b"exists"
+    assert await client.xlen(stream) == 1
+    assert held.stream == stream
+
+
+async def test_admit_once_per_key_and_never_above_the_mark(client):
+    scripts = Scripts.of(client)
+
+    async def admit(fingerprint: str, task: str, mark: int = 0) -> list[bytes]:
+        keys = ("{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status(task))
+        answer: list[bytes] = await scripts.admit(
+            keys=keys, args=(fingerprint, task, 60, mark, 1, "state", "accepted", 1, "id", task)
+        )
+        return answer
+
+    assert await admit("aa", "one") == [b"accepted", b"one"]
+    assert await admit("aa", "two") == [b"duplicate", b"one"]
+    assert await admit("bb", "two") == [b"conflict", b"one"]
+    assert await client.xlen("{l0}:tasks:normal") == 1
+    await client.delete("{l0}:idempotency:default:k")
+    assert await admit("cc", "three", 1) == [b"busy", b"1"]
+    assert await client.exists(KEYS.status("three")) == 0

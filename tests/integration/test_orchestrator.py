@@ -1,0 +1,245 @@
+"""The orchestrator on a real Postgres: what it stores, what it sends, and what a repeat, a race or a fault changes."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from making import done, rows, sends, submitted
+
+from octollm.contracts import (
+    DeadLetter,
+    StepError,
+    StepFailed,
+    StepRequested,
+    StepSucceeded,
+    StoredOutput,
+    write,
+)
+from octollm.contracts.ids import message_id, new_task_id, utc_now
+from octollm.errors import NotReadyError
+from octollm.orchestrator import store
+from octollm.orchestrator.archive import Archive
+from octollm.orchestrator.database import transaction
+from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
+from octollm.orchestrator.sweep import InFlight, sweep
+
+
+async def test_a_task_runs_to_its_end_and_its_result_is_stored(orchestrator, pool):
+    task = new_task_id("l0")
+    left, right = sends(*await orchestrator.handle([submitted(task)]))
+    assert (left.step, left.input, right.input) == ("left", {"n": 1}, {"side": "right"})
+    assert sends(*await orchestrator.handle([done(left, {"n": 1})])) == []
+    (both,) = sends(*await orchestrator.handle([done(right, {"n": 2})]))
+    assert both.input == {"sum": [1, 2]}
+    (last,) = await orchestrator.handle([done(both, both.input)])
+    assert isinstance(last, Outgoing)
+    assert last.status is not None
+    assert last.status.fields["state"] == "succeeded"
+    (row,) = await rows(pool, "SELECT * FROM tasks")
+    assert (row["state"], row["result"]["answer"]) == ("succeeded", [1, 2])
+    assert [one["attempt"] for one in await rows(pool, "SELECT * FROM attempts")] == [1, 1, 1]
+    seen = [one["body"]["event"] for one in await rows(pool, "SELECT * FROM events ORDER BY seq")]
+    assert seen[:2] == ["accepted", "planned"]
+    assert seen[-1] == "finished"
+
+
+async def test_both_sides_of_a_join_in_one_transaction_send_what_follows_once(orchestrator):
+    task = new_task_id("l0")
+    left, right = sends(*await orchestrator.handle([submitted(task)]))
+    answers = await orchestrator.handle([done(left, {"n": 1}), done(right, {"n": 2}), done(left, {"n": 9})])
+    assert [one.step for one in sends(*answers)] == ["both"]
+    assert sends(*answers)[0].input == {"sum": [1, 2]}
+
+
+async def test_two_orchestrators_join_the_same_task_once(orchestrator, pool):
+    for _ in range(10):
+        task = new_task_id("l0")
+        left, right = sends(*await orchestrator.handle([submitted(task)]))
+        answers = await asyncio.gather(
+            orchestrator.handle([done(left, {"n": 1})]), orchestrator.handle([done(right, {"n": 2})])
+        )
+        assert [one.step for one in sends(*answers[0], *answers[1])] == ["both"]
+
+
+async def test_an_event_met_again_changes_nothing_and_sends_again_what_it_sent(orchestrator, pool):
+    task = new_task_id("l0")
+    first = sends(*await orchestrator.handle([submitted(task)]))
+    assert sends(*await orchestrator.handle([submitted(task)])) == first
+    await orchestrator.handle([done(first[0], {"n": 1})])
+    last = done(first[1], {"n": 2})
+    (both,) = sends(*await orchestrator.handle([last]))
+    before = await rows(pool, "SELECT * FROM tasks")
+    assert sends(*await orchestrator.handle([last])) == [both]
+    assert await rows(pool, "SELECT * FROM tasks") == before
+    # Not what other events sent, and nothing that has ended.
+    assert sends(*await orchestrator.handle([done(first[0], {"n": 7})])) == []
+    assert sends(*await orchestrator.handle([submitted(task)])) == []
+
+
+async def test_a_result_of_an_older_attempt_is_refused(orchestrator, pool):
+    task = new_task_id("l0")
+    left, _ = sends(*await orchestrator.handle([submitted(task)]))
+    newer = left.model_copy(update={"attempt": 2})
+    assert sends(*await orchestrator.handle([done(newer, {"n": 2})])) == []
+    await orchestrator.handle([done(left, {"n": 1})])
+    (row,) = await rows(pool, "SELECT * FROM steps WHERE step = 'left'")
+    assert (row["attempt"], row["output"]) == (2, {"n": 2})
+
+
+async def test_a_failed_step_ends_the_task_and_later_results_change_nothing(orchestrator, pool):
+    task = new_task_id("l0")
+    left, right = sends(*await orchestrator.handle([submitted(task)]))
+    error = StepError(code="no_use", message="it cannot work")
+    (answer,) = await orchestrator.handle([done(left, model=StepFailed, outcome="failed", error=error)])
+    assert isinstance(answer, Outgoing)
+    assert answer.status is not None
+    assert (answer.status.fields["state"], answer.status.fields["reason"]) == ("failed", "step_failed")
+    assert "it cannot work" in str(answer.status.fields["detail"])
+    assert sends(*await orchestrator.handle([done(right, {"n": 2})])) == []
+    (row,) = await rows(pool, "SELECT * FROM tasks")
+    assert row["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("submission", "reason"),
+    [
+        ({"kind": None}, "needs_model"),
+        ({"kind": "unheard-of"}, "unknown_kind"),
+        ({"input": {"n": "one"}}, "invalid_input"),
+        ({"input": {"m": 1}}, "invalid_input"),
+    ],
+)
+async def test_what_cannot_be_planned_is_rejected_with_its_reason(orchestrator, submission, reason):
+    (answer,) = await orchestrator.handle([submitted(new_task_id("l0"), **submission)])
+    assert isinstance(answer, Outgoing)
+    assert answer.status is not None
+    assert (answer.status.fields["state"], answer.status.fields["reason"]) == ("rejected", reason)
+    assert answer.sends == ()
+
+
+async def test_the_second_task_with_a_key_is_a_duplicate_also_within_one_batch(orchestrator, pool):
+    one, two, three = (new_task_id("l0") for _ in range(3))
+    answers = await orchestrator.handle([submitted(one, key="k"), submitted(two, key="k")])
+    answers += await orchestrator.handle([submitted(three, key="k")])
+    states = [answer.status.fields["state"] for answer in answers if isinstance(answer, Outgoing) and answer.status]
+    assert states == ["running", "rejected", "rejected"]
+    (row,) = await rows(pool, f"SELECT * FROM tasks WHERE id = '{three}'")
+    assert (row["reason"], one in row["detail"]) == ("duplicate", True)
+    # An expired key is free again, and a redelivery of the holder is no duplicate.
+    assert len(sends(*await orchestrator.handle([submitted(one, key="k")]))) == 2
+    await rows(pool, "UPDATE idempotency SET expires_at = now() - interval '1 s' RETURNING 1")
+    assert len(sends(*await orchestrator.handle([submitted(new_task_id("l0"), key="k")]))) == 2
+
+
+async def test_an_unreadable_message_costs_only_itself(orchestrator):
+    task = new_task_id("l0")
+    bad = replace(submitted(new_task_id("l0")), body=b'{"task": 5}')
+    strange = replace(bad, type="task.event.v1")
+    answers = await orchestrator.handle([bad, submitted(task), strange])
+    assert isinstance(answers[0], Unreadable)
+    assert answers[0].reason == "schema"
+    assert len(sends(answers[1])) == 2
+    assert isinstance(answers[2], Unreadable)
+    assert answers[2].reason == "misrouted"
+
+
+async def test_a_message_that_breaks_the_transaction_costs_only_itself(orchestrator):
+    task = new_task_id("l0")
+    left, right = sends(*await orchestrator.handle([submitted(task)]))
+    # The arm says that its output is stored, and it is not.
+    lost = done(left, {})
+    body = orjson.loads(lost.body)
+    body["output"] = {"at": "postgres", "sha256": "0" * 64, "bytes": 70000}
+    answers = await orchestrator.handle([replace(lost, body=orjson.dumps(body)), done(right, {"n": 2})])
+    assert isinstance(answers[0], KeyError)
+    assert isinstance(answers[1], Outgoing)
+
+
+async def test_a_large_output_travels_by_reference_and_is_seen_by_later_steps(orchestrator, pool):
+    task = new_task_id("l0")
+    left, right = sends(*await orchestrator.handle([submitted(task)]))
+    raw = orjson.dumps({"n": "x" * 100_000})
+    async with transaction(pool) as connection:
+        await store.keep_output(connection, "default", "a" * 64, raw)
+        await store.keep_output(connection, "default", "a" * 64, raw)
+    stored = StoredOutput(at="postgres", sha256="a" * 64, bytes=len(raw))
+    await orchestrator.handle([done(left, model=StepSucceeded, outcome="succeeded", output=stored)])
+    (both,) = sends(*await orchestrator.handle([done(right, {"n": 2})]))
+    assert both.input == {"sum": ["x" * 100_000, 2]}
+    (row,) = await rows(pool, "SELECT * FROM steps WHERE step = 'left'")
+    assert (row["output"], row["output_sha256"]) == (None, "a" * 64)
+
+
+async def test_an_overdue_task_expires_once(orchestrator, pool):
+    task = new_task_id("l0")
+    await orchestrator.handle([submitted(task)])
+    assert await orchestrator.expire(10) == []
+    await rows(pool, "UPDATE tasks SET deadline_at = now() - interval '1 s' RETURNING 1")
+    (answer,) = await orchestrator.expire(10)
+    assert answer.status is not None
+    assert (answer.status.fields["state"], answer.status.fields["reason"]) == ("expired", "deadline")
+    assert await orchestrator.expire(10) == []
+
+
+async def test_a_lost_message_is_sent_again_with_a_higher_attempt(orchestrator, pool):
+    task = new_task_id("l0")
+    await orchestrator.handle([submitted(task)])
+    again: list[StepRequested] = []
+
+    async def exists(step: InFlight) -> bool:
+        return step.step == "right"
+
+    async def resend(send: Any, _status: Any) -> None:
+        again.append(send.step)
+
+    assert await sweep(pool, 3600, 10, exists, resend) == 0
+    await rows(pool, "UPDATE steps SET sent_at = now() - interval '1 h' RETURNING 1")
+    assert await sweep(pool, 60, 10, exists, resend) == 1
+    assert [(step.step, step.attempt) for step in again] == [("left", 2)]
+    assert await sweep(pool, 60, 10, exists, resend) == 0
+
+
+async def test_the_archive_stores_letters_once_and_ends_a_poisoned_task(orchestrator, pool):
+    known, unknown = new_task_id("l0"), new_task_id("l0")
+    left, _ = sends(*await orchestrator.handle([submitted(known)]))
+    archive = Archive(pool)
+
+    def letter(number: int, stream: str, ident: str) -> Incoming:
+        body = DeadLetter(
+            reason="deliveries_exhausted",
+            message="delivered 5 times without an end",
+            stage="after_admission",
+            stream=stream,
+            group="g",
+            entry="1-1",
+            consumer="c",
+            delivery=5,
+            type="x",
+            id=ident,
+            tenant="default",
+            bytes=3,
+            at=utc_now(),
+        )
+        return Incoming("dead.letter.v1", ident, "default", "", write(body), f"dead {number}", b"\xff\x00!")
+
+    step = message_id(known, 1, "left", 0, 1)
+    quiet = await archive.handle([letter(1, "{l0}:arm.noop:normal", step)] * 2)
+    assert [answer.status for answer in quiet if isinstance(answer, Outgoing)] == [None, None]
+    (one,) = await archive.handle([letter(2, "{l0}:steps.done", step)])
+    (two,) = await archive.handle([letter(3, "{l0}:tasks:normal", unknown)])
+    for answer, task in ((one, known), (two, unknown)):
+        assert isinstance(answer, Outgoing)
+        assert answer.status is not None
+        assert (answer.status.task, answer.status.fields["reason"]) == (task, "poison")
+    stored = await rows(pool, "SELECT * FROM dead_letters ORDER BY id")
+    assert [(row["letter"], row["original"]) for row in stored] == [(f"dead {n}", b"\xff\x00!") for n in (1, 2, 3)]
+    assert sends(*await orchestrator.handle([done(left, {"n": 1})])) == []
+
+
+async def test_a_lost_connection_means_not_now(orchestrator, pool, dsn):
+    await orchestrator.handle([submitted(new_task_id("l0"))])
+    await pool.close()
+    with pytest.raises(NotReadyError):
+        await orchestrator.handle([submitted(new_task_id("l0"))])

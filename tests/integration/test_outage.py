@@ -1,0 +1,40 @@
+"""Postgres is away for longer than a handler may run: no delivery is charged, and the arm's work is not done again."""
+
+import asyncio
+
+import orjson
+from stepping import KEYS, consuming, fields, judge, step, until
+
+from octollm.bus import consumer as consumer_module
+from octollm.errors import NotReadyError
+
+
+async def test_a_large_output_waits_for_postgres_and_keeps_its_lease(redis_server, client, monkeypatch):
+    monkeypatch.setattr(consumer_module, "_GRACE_S", 0.5)
+    topic = judge(timeout_s=1, max_deliveries=2)
+    await client.xadd(KEYS.stream(topic), fields(step()))
+    away, runs = True, 0
+
+    async def work(_one):
+        nonlocal runs
+        runs += 1
+        return {"large": "x" * 100_000}
+
+    async def keep(_tenant, _sha256, _raw):
+        if away:
+            raise NotReadyError("Postgres: away")
+
+    async def done():
+        return await client.xlen(KEYS.done) == 1
+
+    async with (
+        consuming(redis_server.url, client, topic, work, name="a", keep=keep),
+        consuming(redis_server.url, client, topic, work, name="b", keep=keep),
+    ):
+        await asyncio.sleep(14)
+        away = False
+        await until(done)
+    ((_, entry),) = await client.xrange(KEYS.done)
+    body = orjson.loads(entry[b"body"])
+    assert (body["outcome"], body["delivery"]) == ("succeeded", 1)
+    assert runs == 1

@@ -1,0 +1,133 @@
+"""The Python roles together on a real Redis and a real Postgres: from an admitted message to the stored result."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+import redis.asyncio
+from stepping import KEYS, until
+
+from octollm.runtime.roles import python_roles
+from octollm.runtime.settings import Settings, load_settings
+from octollm.runtime.share import schemas_path, topology_path
+from octollm.runtime.worker import run_roles
+from octollm.topology import load_topology
+from samples import submitted_entry
+
+
+@pytest.fixture
+def settings(redis_server, dsn, monkeypatch) -> Settings:
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("OCTOLLM_ORCHESTRATOR_SWEEP_S", "1")
+    return load_settings()
+
+
+@pytest.fixture
+async def roles(settings) -> AsyncIterator[asyncio.Task[None]]:
+    """All Python roles, running."""
+    topology = load_topology(topology_path(settings), schemas_path())
+    stop = asyncio.Event()
+    work = asyncio.create_task(run_roles(list(python_roles(topology)), settings, topology, concurrency=None, stop=stop))
+    try:
+        yield work
+    finally:
+        stop.set()
+        await asyncio.wait_for(work, 20)
+
+
+async def put(client: redis.asyncio.Redis, **submission: Any) -> str:
+    task, stream, fields = submitted_entry(**submission)
+    await client.xadd(stream, fields)
+    return task
+
+
+async def ended(client: redis.asyncio.Redis, task: str) -> dict[str, str]:
+    """The status once it is terminal."""
+
+    async def terminal() -> bool:
+        return await client.hget(KEYS.status(task), "state") not in {None, b"accepted", b"running"}
+
+    await until(terminal)
+    return {name.decode(): value.decode() for name, value in (await client.hgetall(KEYS.status(task))).items()}
+
+
+async def test_a_note_is_redacted_judged_and_stored(client, dsn, roles):
+    task = await put(client, kind="note", input={"text": "write to ada@example.org"})
+    status = await ended(client, task)
+    assert status["state"] == "succeeded"
+    answer = orjson.loads(status["result"])["answer"]
+    assert answer == {"text": "write to [email]", "redactions": {"email": 1}}
+    connection = await asyncpg.connect(dsn)
+    try:
+        assert await connection.fetchval("SELECT state FROM tasks WHERE id = $1", task) == "succeeded"
+        assert await connection.fetchval("SELECT count(*) FROM attempts WHERE task = $1", task) == 3
+    finally:
+        await connection.close()
+    assert await client.hlen(KEYS.live) == 0
+    events = [orjson.loads(fields[b"body"])["event"] for _, fields in await client.xrange(KEYS.events)]
+    assert events[0] == "accepted"
+    assert events[-1] == "finished"
+
+
+async def test_a_note_with_a_secret_is_failed_by_the_judge(client, roles):
+    secret = "AKIA" + "ABCDEFGH" * 2
+    task = await put(client, kind="note", input={"text": f"key: {secret}"})
+    status = await ended(client, task)
+    assert (status["state"], status["reason"]) == ("failed", "judged")
+    assert "aws_access_key" in status["detail"]
+    assert secret not in status["detail"]
+    assert secret not in status["result"]
+
+
+async def test_an_unreadable_task_is_a_stored_dead_letter_and_the_next_one_goes_on(client, dsn, roles):
+    await client.xadd("{l0}:tasks:normal", {"type": "task.submitted.v1", "id": "nonsense", "body": "{"})
+    task = await put(client, kind="note", input={"text": "fine"})
+    assert (await ended(client, task))["state"] == "succeeded"
+    connection = await asyncpg.connect(dsn)
+    try:
+
+        async def stored() -> bool:
+            return await connection.fetchval("SELECT reason FROM dead_letters WHERE original = '{'") == "unreadable"
+
+        await until(stored)
+    finally:
+        await connection.close()
+    assert await client.xlen(KEYS.dead) == 0
+
+
+async def test_a_hundred_tasks_at_once(client, dsn, roles):
+    tasks = [await put(client, kind="note", input={"text": f"number {number}"}) for number in range(100)]
+    states = [(await ended(client, task))["state"] for task in tasks]
+    assert states == ["succeeded"] * 100
+
+
+async def test_an_expired_task_says_so(client, roles):
+    # Nobody works on executor steps here.
+    task = await put(client, kind="code", input={"code": "x = 1", "tests": "import solution"}, deadline_s=1)
+    status = await ended(client, task)
+    assert (status["state"], status["reason"]) == ("expired", "deadline")
+
+
+async def test_a_flushed_redis_heals(client, dsn, roles):
+    task = await put(client, kind="code", input={"code": "x = 1", "tests": "import solution"})
+
+    async def waits_for_the_executor() -> bool:
+        return bool(await client.exists("{l0}:arm.executor:normal")) and bool(
+            await client.xlen("{l0}:arm.executor:normal")
+        )
+
+    await until(waits_for_the_executor)
+    await client.flushall()
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("UPDATE steps SET sent_at = now() - interval '1 h' WHERE task = $1", task)
+    finally:
+        await connection.close()
+    await until(waits_for_the_executor)
+    ((_, fields),) = await client.xrange("{l0}:arm.executor:normal")
+    assert orjson.loads(fields[b"body"])["attempt"] == 2
+    assert await client.hget(KEYS.status(task), "state") == b"running"

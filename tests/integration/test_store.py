@@ -1,0 +1,116 @@
+"""Crash points between the commit and the publication, and one bad row among good ones."""
+
+import pytest
+from making import rows, submitted
+from stepping import KEYS, topology
+
+from octollm.bus.worker import Worker
+from octollm.contracts import DeadLetter, write
+from octollm.contracts.ids import message_id, new_task_id, utc_now
+from octollm.errors import NotReadyError, TopologyError
+from octollm.orchestrator.archive import Archive
+from octollm.orchestrator.messages import Incoming
+from octollm.orchestrator.sweep import sweep
+from octollm.runtime import orchestrator_role
+from octollm.runtime.orchestrator_role import Translator
+
+
+def letter(stream, ident, number=1, **changes):
+    body = DeadLetter(
+        **{
+            "reason": "deliveries_exhausted",
+            "message": "delivered 5 times",
+            "stage": "after_admission",
+            "stream": stream,
+            "group": "g",
+            "entry": "1-1",
+            "consumer": "c",
+            "delivery": 5,
+            "type": "x",
+            "id": ident,
+            "tenant": "default",
+            "bytes": 3,
+            "at": utc_now(),
+            **changes,
+        }
+    )
+    return Incoming("dead.letter.v1", ident, "default", "", write(body), f"dead {number}", b"!")
+
+
+async def test_an_expired_tasks_status_is_published_although_redis_was_away(orchestrator, pool, client, redis_server):
+    """The commit went through and the publication did not: the next look publishes it."""
+    task = new_task_id("l0")
+    translator = Translator(topology(), 3600)
+    worker = Worker(redis_server.url, 2, topology(), "w")
+    (answer,) = await orchestrator.handle([submitted(task)])
+    await client.hset(KEYS.status(task), mapping={"version": answer.status.version, **answer.status.fields})
+    await rows(pool, "UPDATE tasks SET deadline_at = now() - interval '1 s' RETURNING 1")
+    publish = worker.publish
+
+    async def away(*_):
+        raise NotReadyError("Redis: away")
+
+    worker.publish = away
+    with pytest.raises(NotReadyError):
+        await orchestrator_role.expire(orchestrator, translator, worker)
+    worker.publish = publish
+    await orchestrator_role.expire(orchestrator, translator, worker)
+    status = await client.hgetall(KEYS.status(task))
+    assert (status[b"state"], await client.ttl(KEYS.status(task)) > 0) == (b"expired", True)
+    # And once it is out, nobody publishes it again.
+    worker.publish = away
+    await orchestrator_role.expire(orchestrator, translator, worker)
+    await worker._client.aclose()
+
+
+@pytest.mark.parametrize("topic", ["steps.done", "tasks:normal"])
+async def test_a_dead_letter_met_again_gives_the_status_again(orchestrator, pool, topic):
+    """The first answer was committed and its publication was lost with the process."""
+    archive = Archive(pool)
+    task = new_task_id("l0")
+    if topic == "steps.done":
+        await orchestrator.handle([submitted(task)])
+    one = letter("{l0}:" + topic, message_id(task, 1, "left", 0, 1) if topic == "steps.done" else task)
+    (first,) = await archive.handle([one])
+    (again,) = await archive.handle([one])
+    assert first.status.fields["state"] == "failed"
+    assert again.status == first.status
+
+
+async def test_a_step_that_cannot_be_looked_for_holds_up_no_other(orchestrator, pool):
+    bad, good = new_task_id("l0"), new_task_id("l0")
+    await orchestrator.handle([submitted(bad)])
+    await orchestrator.handle([submitted(good)])
+    await rows(pool, "UPDATE steps SET sent_at = now() - interval '1 h' RETURNING 1")
+    await rows(pool, f"UPDATE steps SET sent_at = now() - interval '2 h' WHERE task = '{bad}' RETURNING 1")
+    again = []
+
+    async def exists(step):
+        if step.task == bad:
+            raise TopologyError("a plan has a step for arm gone, which this topology does not have")
+        return False
+
+    async def resend(send, _status):
+        again.append(send.step.task)
+
+    assert await sweep(pool, 60, 10, exists, resend) == 2
+    assert again == [good, good]
+
+
+async def test_a_poisoned_task_leaves_no_step_in_flight_and_has_its_last_event(orchestrator, pool):
+    task = new_task_id("l0")
+    await orchestrator.handle([submitted(task)])
+    await Archive(pool).handle([letter("{l0}:steps.done", message_id(task, 1, "left", 0, 1))])
+    assert {row["state"] for row in await rows(pool, "SELECT state FROM steps")} == {"cancelled"}
+    (row,) = await rows(pool, "SELECT body, seq FROM events ORDER BY seq DESC LIMIT 1")
+    (owner,) = await rows(pool, "SELECT seq FROM tasks")
+    assert (row["body"]["event"], row["seq"]) == ("finished", owner["seq"])
+
+
+async def test_a_letter_that_cannot_be_stored_costs_only_itself(orchestrator, pool):
+    # A tenant by no rule: its result cannot be read back.
+    bad = letter("{l0}:tasks:normal", new_task_id("l0"), 1, tenant="Not A Tenant!")
+    fine = letter("{l0}:tasks:normal", new_task_id("l0"), 2)
+    answers = await Archive(pool).handle([bad, fine])
+    assert answers[1].status is not None
+    assert len(await rows(pool, "SELECT * FROM dead_letters")) == 2

@@ -1,0 +1,179 @@
+"""Guardian and judge: every mode and every check, on inputs it accepts and on inputs it refuses."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+
+from octollm.arms.base import Arm, ArmContext
+from octollm.arms.guardian import Guardian, Redactor
+from octollm.arms.judge import Judge
+from octollm.contracts import StepRequested
+from octollm.errors import PermanentError
+from octollm.runtime.share import rules_path
+
+CSV = "g,n,note\na,1,x\na,3,x\nb,5,y\nb,NA,y\n"
+CASES = orjson.loads((rules_path() / "cases.json").read_bytes())
+
+
+async def handle(arm: Arm, value: dict[str, Any], rules: Path | None = None) -> dict[str, Any]:
+    step = StepRequested(
+        task="l0-01jd0000000000000000000000",
+        run=1,
+        step="s",
+        round=0,
+        attempt=1,
+        tenant="default",
+        arm="x",
+        priority="normal",
+        failures=0,
+        input=value,
+        timeout_s=5,
+    )
+    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules or rules_path()))
+
+
+@pytest.mark.parametrize("case", CASES["pii"], ids=lambda case: case["text"][:40])
+def test_redaction_does_what_the_shared_cases_say(case):
+    counts: Counter[str] = Counter()
+    assert Redactor(rules_path()).text(case["text"], counts) == case["redacted"]
+    assert dict(counts) == case["counts"]
+
+
+async def test_redaction_reaches_every_text_and_loses_no_key():
+    value = {"a@b.example": ["c@d.example", 5, None], "e@f.example": {"x": True}}
+    answer = await handle(Guardian(), {"mode": "redact", "value": value})
+    assert answer == {
+        "value": {"[email]": ["[email]", 5, None], "[email] 2": {"x": True}},
+        "redactions": {"email": 3},
+    }
+
+
+# Put together here, so that nobody's scanner takes this file for a leak.
+SECRETS = {
+    "private_key": "-----BEGIN RSA " + "PRIVATE KEY-----",
+    "aws_access_key": "AKIA" + "A1B2C3D4" * 2,
+    "github_token": "ghp_" + "a1B2" * 9,
+    "slack_token": "xoxb-" + "123456789012",
+    "model_api_key": "sk-ant-" + "a1B2" * 10,
+    "google_api_key": "AIza" + "a1B2C" * 7,
+    "stripe_key": "sk_live_" + "a1B2" * 6,
+    "json_web_token": "eyJ" + "a" * 12 + ".eyJ" + "b" * 12 + "." + "c" * 12,
+    "password_in_url": "postgres://user:" + "hunter22@db",
+    "assigned_secret": "api_key = '" + "a1B2" * 5 + "'",
+}
+
+
+@pytest.mark.parametrize("rule", SECRETS)
+async def test_a_secret_is_found_and_not_repeated(rule):
+    answer = await handle(Guardian(), {"mode": "scan_secrets", "files": {"a.py": f"# one\nx = 1 {SECRETS[rule]} \n"}})
+    assert {"rule": rule, "place": "a.py", "line": 2} in answer["findings"]
+    assert answer["clean"] is False
+    assert SECRETS[rule] not in str(answer)
+
+
+async def test_every_secret_rule_has_its_case_here():
+    rules = orjson.loads((rules_path() / "secrets.json").read_bytes())["rules"]
+    assert {rule["name"] for rule in rules} == set(SECRETS)
+
+
+async def test_ordinary_text_is_clean():
+    text = "password = read_password()\nurl = 'https://example.org/a:b@c'\nsk-short AKIA1234 api_key: str"
+    assert await handle(Guardian(), {"mode": "scan_secrets", "value": {"k": [text]}}) == {"clean": True, "findings": []}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"mode": "shred"},
+        {"mode": "redact"},
+        {"mode": "redact", "value": 1, "extra": 2},
+        {"mode": "scan_secrets"},
+        {"mode": "scan_secrets", "files": {}, "value": 1},
+        {"mode": "scan_secrets", "files": {"a": 5}},
+    ],
+)
+async def test_the_guardian_refuses_what_it_does_not_know(value):
+    with pytest.raises(PermanentError) as caught:
+        await handle(Guardian(), value)
+    assert caught.value.code == "invalid_input"
+
+
+RAN = {"exit_code": 1, "outcome": "failed", "stderr": "Traceback\nAssertionError: 1 != 2\n", "stdout": ""}
+CHECKS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"check": "exit_code", "of": {"exit_code": 0}}, {"of": RAN}, "exit code 1, expected 0; last line: AssertionError"),
+    ({"check": "outcome", "of": {"outcome": "ok"}}, {"of": RAN}, "outcome failed, expected ok"),
+    ({"check": "contains", "text": "abc", "part": "b"}, {"part": "z"}, "does not contain 'z'"),
+    ({"check": "lacks", "text": "abc", "part": "z"}, {"part": "b"}, "contains 'b'"),
+    ({"check": "matches", "text": "abc", "pattern": "^a.c$"}, {"text": "abd"}, "nothing matches"),
+    ({"check": "equals", "value": [1], "expected": [1]}, {"value": [2]}, "not what was expected"),
+    ({"check": "clean", "of": {"clean": True}}, {"of": {"clean": False, "findings": [{"rule": "r"}]}}, "not clean: r"),
+    ({"check": "schema", "value": 1, "schema": {"type": "integer"}}, {"value": "1"}, "breaks the rule type"),
+    ({"check": "numeric", "value": 0.3, "expected": 0.1 + 0.2}, {"value": 0.31}, "0.31 is not"),
+    ({"check": "numeric", "value": 5, "min": 1, "max": 9}, {"value": 0}, "0 is below 1"),
+    ({"check": "numeric", "value": 5, "min": 1, "max": 9}, {"value": 10}, "10 is above 9"),
+    ({"check": "numeric", "value": 5, "expected": 6, "tolerance": 1}, {"value": "5"}, "is no number"),
+    (
+        {"check": "recompute", "csv": CSV, "column": "n", "by": "g", "statistic": "mean", "expected": {"a": 2, "b": 5}},
+        {"expected": {"a": 2, "b": 5.1}},
+        "mean of n of b is 5, 5.1 was given",
+    ),
+    (
+        {"check": "recompute", "csv": CSV, "column": "n", "statistic": "sum", "where": {"g": "a"}, "expected": 4},
+        {"expected": 9},
+        "sum of n is 4",
+    ),
+    (
+        {"check": "recompute", "csv": CSV, "column": "n", "by": "g", "statistic": "max", "expected": {"a": 3, "b": 5}},
+        {"expected": {"a": 3}},
+        "the data have",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("good", "change", "reason"), CHECKS)
+async def test_each_check_passes_and_fails(good, change, reason):
+    answer = await handle(Judge(), {"checks": [good]})
+    assert answer["verdict"] == "pass", answer
+    assert answer["reasons"] == []
+    answer = await handle(Judge(), {"checks": [good, {**good, **change, "name": "mine"}]})
+    assert answer["verdict"] == "fail"
+    assert [check["passed"] for check in answer["checks"]] == [True, False]
+    (said,) = answer["reasons"]
+    assert said.startswith("mine: ")
+    assert reason in said
+
+
+async def test_every_check_has_its_case_here():
+    with pytest.raises(PermanentError) as caught:
+        await handle(Judge(), {"checks": [{"check": "?"}]})
+    known = set(caught.value.message.partition("one of ")[2].split(", "))
+    assert known == {good["check"] for good, _, _ in CHECKS}
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        None,
+        [],
+        ["exit_code"],
+        [{"check": "contains", "text": "a"}],
+        [{"check": "contains", "text": "a", "part": 5}],
+        [{"check": "contains", "text": "a", "part": "b", "colour": "red"}],
+        [{"check": "contains", "text": "a", "part": "b", "name": 5}],
+        [{"check": "matches", "text": "a", "pattern": "("}],
+        [{"check": "schema", "value": 1, "schema": {"type": "nothing"}}],
+        [{"check": "numeric", "value": 1}],
+        [{"check": "numeric", "value": 1, "min": True}],
+        [{"check": "recompute", "csv": CSV, "column": "zzz", "statistic": "sum", "expected": 1}],
+        [{"check": "recompute", "csv": CSV, "column": "n", "statistic": "mode", "expected": 1}],
+    ],
+)
+async def test_the_judge_refuses_what_it_does_not_know(checks):
+    with pytest.raises(PermanentError) as caught:
+        await handle(Judge(), {"checks": checks})
+    assert caught.value.code == "invalid_input"

@@ -1,0 +1,142 @@
+"""Recipes and references: what is refused at start, with a message that names the gap, and what an expression finds."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from octollm.errors import InvalidInputError, RecipeError
+from octollm.orchestrator import template
+from octollm.orchestrator.plan import Plan
+from octollm.orchestrator.recipes import load_recipes, parse_recipe
+from octollm.runtime.share import checkout
+
+ARMS = frozenset({"guardian", "judge", "executor"})
+GOOD = """
+recipe: good
+version: 1
+description: fine
+deadline_s: 60
+input: {type: object, properties: {text: {type: string}}, required: [text], additionalProperties: false}
+steps:
+  a: {arm: guardian, input: {value: {$: task.input.text}}}
+  b: {arm: judge, needs: [a], input: {of: {$: steps.a.output}}}
+answer: {$: steps.b.output.verdict}
+"""
+
+
+def changed(path: str, value: object) -> bytes:
+    """GOOD with one thing changed; None takes it away."""
+    recipe = yaml.safe_load(GOOD)
+    place = recipe
+    *parents, last = path.split("/")
+    for name in parents:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return yaml.safe_dump(recipe).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("colour", "red", "colour"),
+        ("version", None, "version"),
+        ("version", "1", "version"),
+        ("deadline_s", 0, "deadline_s"),
+        ("recipe", "Not A Name", "recipe"),
+        ("input", {"type": "nothing"}, "input is not a JSON Schema"),
+        ("steps", {}, "steps"),
+        ("steps/a/arm", "tentacle", "arm tentacle"),
+        ("steps/a/needs", ["c"], "needs c"),
+        ("steps/a/needs", ["b"], "circle"),
+        ("steps/a/input", {"v": {"$": "task.input.txet"}}, "no property txet"),
+        ("steps/a/input", {"v": {"$": "steps.b.output"}}, "add it to needs"),
+        ("steps/a/input", {"v": {"$": "steps.z.output"}}, "refers to step z"),
+        ("steps/a/input", {"v": {"$": "tasks.input"}}, "tasks.input leads nowhere"),
+        ("steps/a/input", {"v": [{"$": "length("}]}, "not a JMESPath expression"),
+        ("steps/b/input", {"v": {"$": "steps.a.result"}}, "steps.a.result leads nowhere"),
+        ("answer", {"deep": [{"$": "steps.c.output"}]}, "answer: refers to step c"),
+        ("repair", {"judge": "a", "redo": "a", "max": 1}, "repair.judge"),
+        ("repair", {"judge": "b", "redo": "z", "max": 1}, "repair.redo"),
+        ("repair", {"judge": "b", "redo": "a", "max": 6}, "repair.max"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_name(path, value, message):
+    with pytest.raises(RecipeError, match=message.replace("(", r"\(")):
+        parse_recipe(changed(path, value), ARMS)
+
+
+def test_a_judge_that_does_not_see_what_is_redone_cannot_repair():
+    recipe = changed("steps/b/needs", []).replace(b"steps.a.output", b"task.input")
+    with pytest.raises(RecipeError, match="does not depend on"):
+        parse_recipe(recipe + b"repair: {judge: b, redo: a, max: 1}\n", ARMS)
+
+
+def test_the_recipes_that_ship_are_right():
+    root = checkout()
+    assert root is not None
+    assert load_recipes(root / "recipes", ARMS).kinds == ("code", "note", "report")
+
+
+def test_a_folder_error_names_the_file(tmp_path: Path):
+    (tmp_path / "one.yaml").write_text(GOOD)
+    (tmp_path / "two.yaml").write_text(GOOD)
+    with pytest.raises(RecipeError, match=r"two\.yaml: there is a second recipe good"):
+        load_recipes(tmp_path, ARMS)
+    with pytest.raises(RecipeError, match="does not exist"):
+        load_recipes(tmp_path / "missing", ARMS)
+
+
+def test_input_is_checked_by_the_recipes_schema_and_its_value_is_not_repeated():
+    recipe = parse_recipe(GOOD.encode(), ARMS)
+    recipe.check_input({"text": "x"})
+    for wrong in ({}, {"text": 5}, {"text": "x", "secret-value": "secret-value"}):
+        with pytest.raises(InvalidInputError) as caught:
+            recipe.check_input(wrong)
+        assert "secret-value" not in str(caught.value)
+
+
+def test_a_plan_survives_its_stored_form():
+    plan = parse_recipe(GOOD.encode() + b"repair: {judge: b, redo: a, max: 2}\n", ARMS).plan
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_references_are_found_and_replaced():
+    context = {"task": {"input": {"n": 3, "gone": None}}, "steps": {"a": {"output": {"list": [1, 2]}}}}
+    value = {
+        "n": {"$": "task.input.n"},
+        "sum": {"$": "sum(steps.a.output.list)"},
+        "gone": {"$": "task.input.gone"},
+        "kept": None,
+        "list": [{"$": "task.input.gone"}, {"$": "steps.a.output.list[0]"}],
+        "two keys": {"$": "task.input.n", "b": 1},
+    }
+    assert template.resolve(value, context) == {
+        "n": 3,
+        "sum": 3,
+        "kept": None,
+        "list": [None, 1],
+        "two keys": {"$": "task.input.n", "b": 1},
+    }
+    found = set(template.references(value))
+    assert {("task", "input", "n"), ("steps", "a", "output", "list"), ("task", "input", "gone")} <= found
+    with pytest.raises(RecipeError, match="cannot be evaluated"):
+        template.resolve({"$": "sum(task.input)"}, context)
+
+
+@pytest.mark.parametrize(
+    ("expression", "paths"),
+    [
+        ("steps.a.output.list[0].x", {("steps", "a", "output", "list")}),
+        ("steps.a.output.list[].{n: name}", {("steps", "a", "output", "list")}),
+        ("steps.a.output.list[?x == '1'].name | [0]", {("steps", "a", "output", "list")}),
+        ("join(',', steps.a.output.l[*].name)", {("steps", "a", "output", "l")}),
+        ("task.input.a || steps.b.output", {("task", "input", "a"), ("steps", "b", "output")}),
+        ("{a: steps.a.round, b: [round]}", {("steps", "a", "round"), ("round",)}),
+    ],
+)
+def test_the_paths_of_an_expression_are_its_beginnings(expression, paths):
+    assert set(template.references({"$": expression})) == paths

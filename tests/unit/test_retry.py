@@ -1,0 +1,24 @@
+"""The retry policy as arithmetic."""
+
+import pytest
+
+from octollm.bus.retry import Again, GiveUp, decide
+from octollm.topology import Retry
+
+POLICY = Retry(max_failures=5, base_ms=100, cap_ms=500)
+
+
+@pytest.mark.parametrize(("failures", "ceiling"), [(1, 100), (2, 200), (3, 400), (4, 500)])
+def test_pauses_double_up_to_the_cap_with_full_jitter(failures, ceiling):
+    assert decide(POLICY, failures, 0.0) == Again(0)
+    assert decide(POLICY, failures, 0.5) == Again(ceiling // 2)
+
+
+def test_the_last_failure_is_given_up_on():
+    assert decide(POLICY, 5, 0.5) == GiveUp(5)
+    assert decide(POLICY, 10_000, 0.5) == GiveUp(10_000)
+
+
+def test_a_huge_number_of_failures_is_no_huge_number():
+    patient = Retry(max_failures=10_000, base_ms=1000, cap_ms=60_000)
+    assert decide(patient, 9_999, 0.999) == Again(59_940)

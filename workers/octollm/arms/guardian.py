@@ -1,0 +1,174 @@
+"""The guardian: replaces personal data and finds secrets, by the rules in `schemas/rules`, without a model.
+
+Input `{"mode": "redact", "value": <any JSON>}` gives `{"value", "redactions": {type: count}}`.
+Input `{"mode": "scan_secrets", "files": {name: text}}` or `{"mode": "scan_secrets", "value": <any JSON>}` gives
+`{"clean", "findings": [{"rule", "place", "line"}]}`. A finding never holds the secret.
+"""
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from octollm.arms.base import ArmContext, closed, invalid
+from octollm.contracts import StepRequested
+
+_MAX_FINDINGS = 100
+_IBAN_DIGITS = {letter: str(number) for number, letter in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+
+
+class Guardian:
+    """Arm `guardian`."""
+
+    async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
+        """See the module; raises PermanentError on any other input."""
+        match step.input.get("mode"):
+            case "redact":
+                closed(step.input, {"mode", "value"}, set())
+                counts: Counter[str] = Counter()
+                return {"value": Redactor(ctx.rules_dir).clean(step.input["value"], counts), "redactions": dict(counts)}
+            case "scan_secrets":
+                closed(step.input, {"mode"}, {"files", "value"})
+                if len(step.input) != 2:
+                    raise invalid("give input.files or input.value, one of them")
+                findings = list(_scan(step.input, ctx.rules_dir))
+                ctx.log.info("scanned for secrets", findings=len(findings))
+                return {"clean": not findings, "findings": findings[:_MAX_FINDINGS]}
+            case _:
+                raise invalid("input.mode must be redact or scan_secrets")
+
+
+class Redactor:
+    """Replaces personal data in any JSON value; the reflex does the very same in Rust (`admission/redact.rs`)."""
+
+    def __init__(self, rules_dir: Path) -> None:
+        self._rules = _pii(rules_dir)
+
+    def clean(self, value: Any, counts: Counter[str]) -> Any:  # noqa: ANN401  any JSON value
+        """The value with every text redacted, keys too; `counts` gets how many of each type."""
+        if isinstance(value, str):
+            return self.text(value, counts)
+        if isinstance(value, list):
+            return [self.clean(item, counts) for item in value]
+        if isinstance(value, dict):
+            clean: dict[str, Any] = {}
+            numbers: dict[str, int] = {}
+            for key, inner in value.items():
+                inner_clean = self.clean(inner, counts)
+                clean[_free(self.text(key, counts), clean, numbers)] = inner_clean
+            return clean
+        return value
+
+    def text(self, text: str, counts: Counter[str]) -> str:
+        """One text, rule by rule."""
+        for kind, pattern, check, replacement in self._rules:
+
+            def replace(found: re.Match[str], kind: str = kind, check: str = check, by: str = replacement) -> str:
+                if not _stands_alone(found) or not _passes(check, found[0]):
+                    return found[0]
+                counts[kind] += 1
+                return by
+
+            text = pattern.sub(replace, text)
+        return text
+
+
+@cache
+def _pii(rules_dir: Path) -> tuple[tuple[str, re.Pattern[str], str, str], ...]:
+    rules = orjson.loads((rules_dir / "pii.json").read_bytes())["rules"]
+    return tuple((rule["type"], re.compile(rule["pattern"]), rule["check"], rule["replacement"]) for rule in rules)
+
+
+@cache
+def _secrets(rules_dir: Path) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    rules = orjson.loads((rules_dir / "secrets.json").read_bytes())["rules"]
+    return tuple((rule["name"], re.compile(rule["pattern"])) for rule in rules)
+
+
+def _free(key: str, taken: dict[str, Any], numbers: dict[str, int]) -> str:
+    """Two keys may become the same by redaction; the later one gets a number, so that nothing is lost.
+
+    `numbers` holds the next one to try for each key: forty thousand addresses as keys must not try each other's.
+    """
+    if key not in taken:
+        return key
+    number = numbers.get(key, 2)
+    while f"{key} {number}" in taken:
+        number += 1
+    numbers[key] = number + 1
+    return f"{key} {number}"
+
+
+def _stands_alone(found: re.Match[str]) -> bool:
+    """Whether a match is a word of its own: not a part of a longer name or number, nor of a decimal."""
+    text, start, end = found.string, found.start(), found.end()
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    if (before and _joins(before[-1])) or (after and _joins(after[0])):
+        return False
+    decimal_before = len(before) == 2 and before[1] == "." and before[0] in "0123456789"
+    decimal_after = len(after) == 2 and after[0] == "." and after[1] in "0123456789"
+    return not decimal_before and not decimal_after
+
+
+def _joins(letter: str) -> bool:
+    return letter == "_" or (letter.isascii() and letter.isalnum())
+
+
+def _passes(check: str, text: str) -> bool:
+    digits = [int(letter) for letter in text if letter in "0123456789"]
+    match check:
+        case "luhn":
+            doubled = (
+                digit if place % 2 == 0 else sum(divmod(2 * digit, 10)) for place, digit in enumerate(digits[::-1])
+            )
+            return any(digits) and sum(doubled) % 10 == 0
+        case "iban":
+            plain = text.replace(" ", "")
+            turned = "".join(_IBAN_DIGITS[letter] for letter in plain[4:] + plain[:4])
+            return 15 <= len(plain) <= 34 and int(turned) % 97 == 1
+        case "ssn":
+            area, group, serial = text.split("-")
+            return area not in {"000", "666"} and area[0] != "9" and group != "00" and serial != "0000"
+        case "phone":
+            return 8 <= len(digits) <= 15
+        case "ipv4":
+            return _is_ipv4(text)
+    return True
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _scan(given: dict[str, Any], rules_dir: Path) -> Iterator[dict[str, Any]]:
+    if "value" in given:
+        texts = dict(_texts(given["value"], "value"))
+    elif isinstance(given["files"], dict) and all(isinstance(text, str) for text in given["files"].values()):
+        texts = given["files"]
+    else:
+        raise invalid("input.files must map file names to texts")
+    for place, text in texts.items():
+        for rule, pattern in _secrets(rules_dir):
+            for found in pattern.finditer(text):
+                yield {"rule": rule, "place": place[:200], "line": text.count("\n", 0, found.start()) + 1}
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401  any JSON value
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{place}.{number}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield f"{place} key", key
+            yield from _texts(item, f"{place}.{key}")

@@ -1,0 +1,210 @@
+"""The judge: checks what others made, without a model, and gives a verdict with its reasons.
+
+Input `{"checks": [{"check": <name>, ...}, ...]}` gives `{"verdict": "pass" | "fail", "reasons", "checks"}`: every check
+is made, also after the first that fails. A verdict "fail" is a step that succeeded; only an input that is not what is
+described here is an error.
+
+Checks (`name`: optional label for the reason):
+- `exit_code` {of: executor output, equals: 0}      - `outcome` {of: executor output, equals: "ok"}
+- `contains` / `lacks` {text, part}                 - `matches` {text, pattern}
+- `equals` {value, expected}                        - `clean` {of: guardian output}
+- `schema` {value, schema}                          - `numeric` {value, expected, tolerance?, min?, max?}
+- `recompute` {csv, column, statistic, by?, where?, expected, tolerance?}: works the numbers out again from the data
+"""
+
+import csv
+import io
+import math
+import re
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jsonschema_rs
+
+from octollm.arms.base import ArmContext, closed, invalid
+from octollm.contracts import StepRequested
+
+_TOLERANCE = 1e-9
+"""Relative; what adding up in another order may change."""
+_SHOWN = 200
+Fault = str | None
+
+
+class Judge:
+    """Arm `judge`."""
+
+    async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
+        """See the module; raises PermanentError on any other input."""
+        closed(step.input, {"checks"}, set())
+        checks = step.input["checks"]
+        if not isinstance(checks, list) or not checks:
+            raise invalid("input.checks must be a list of at least one check")
+        results = [_one(check, f"input.checks.{number}") for number, check in enumerate(checks)]
+        reasons = [result["reason"] for result in results if not result["passed"]]
+        ctx.log.info("judged", checks=len(results), failed=len(reasons))
+        return {"verdict": "fail" if reasons else "pass", "reasons": reasons, "checks": results}
+
+
+def _one(check: Any, place: str) -> dict[str, Any]:  # noqa: ANN401  any JSON value
+    name = check.get("check") if isinstance(check, dict) else None
+    if not isinstance(name, str) or name not in _CHECKS:
+        raise invalid(f"{place}.check must be one of {', '.join(_CHECKS)}")
+    run, required, optional = _CHECKS[name]
+    closed(check, {"check", *required}, {"name", *optional}, place)
+    label = check.get("name", name)
+    if not isinstance(label, str):
+        raise invalid(f"{place}.name must be text")
+    fault = run(check, place)
+    result = {"check": name, "name": label, "passed": fault is None}
+    return result if fault is None else {**result, "reason": f"{label}: {fault}"}
+
+
+def _field(check: Mapping[str, Any], field: str, kind: type | tuple[type, ...], place: str) -> Any:  # noqa: ANN401
+    value = check[field]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        names = kind.__name__ if isinstance(kind, type) else " or ".join(one.__name__ for one in kind)
+        raise invalid(f"{place}.{field} must be {names}")
+    return value
+
+
+def _exit_code(check: Mapping[str, Any], place: str) -> Fault:
+    found, wanted = _field(check, "of", dict, place).get("exit_code"), check.get("equals", 0)
+    if found == wanted:
+        return None
+    ran = check["of"]
+    said = str(ran.get("stderr") or ran.get("stdout") or "").strip().splitlines()
+    last = f"; last line: {said[-1][:_SHOWN]}" if said else ""
+    code = f"exit code {found}" if found is not None else f"no exit code ({ran.get('outcome')})"
+    return f"{code}, expected {wanted}{last}"
+
+
+def _outcome(check: Mapping[str, Any], place: str) -> Fault:
+    found, wanted = _field(check, "of", dict, place).get("outcome"), check.get("equals", "ok")
+    return None if found == wanted else f"outcome {found}, expected {wanted}"
+
+
+def _contains(check: Mapping[str, Any], place: str) -> Fault:
+    text, part = _field(check, "text", str, place), _field(check, "part", str, place)
+    return None if part in text else f"does not contain {part[:_SHOWN]!r}"
+
+
+def _lacks(check: Mapping[str, Any], place: str) -> Fault:
+    text, part = _field(check, "text", str, place), _field(check, "part", str, place)
+    return None if part not in text else f"contains {part[:_SHOWN]!r}"
+
+
+def _matches(check: Mapping[str, Any], place: str) -> Fault:
+    text, pattern = _field(check, "text", str, place), _field(check, "pattern", str, place)
+    try:
+        found = re.search(pattern, text)
+    except re.error as error:
+        raise invalid(f"{place}.pattern is not a regular expression: {error}") from error
+    return None if found else f"nothing matches {pattern[:_SHOWN]!r}"
+
+
+def _equals(check: Mapping[str, Any], _place: str) -> Fault:
+    return None if check["value"] == check["expected"] else "is not what was expected"
+
+
+def _clean(check: Mapping[str, Any], place: str) -> Fault:
+    found = _field(check, "of", dict, place)
+    if found.get("clean") is True:
+        return None
+    rules = sorted({str(one.get("rule")) for one in found.get("findings", []) if isinstance(one, dict)})
+    return f"not clean: {', '.join(rules) or 'the guardian does not say that it is'}"
+
+
+def _schema(check: Mapping[str, Any], place: str) -> Fault:
+    try:
+        validator = jsonschema_rs.validator_for(_field(check, "schema", dict, place))
+    except jsonschema_rs.ValidationError as error:
+        raise invalid(f"{place}.schema is not a JSON Schema: {error.message}") from error
+    broken = next(validator.iter_errors(check["value"]), None)
+    if broken is None:
+        return None
+    where = ".".join(str(part) for part in broken.instance_path) or "the value"
+    return f"{where} breaks the rule {'.'.join(str(part) for part in broken.schema_path)}"
+
+
+def _numeric(check: Mapping[str, Any], place: str) -> Fault:
+    value = check["value"]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "is no number"
+    if not {"expected", "min", "max"} & set(check):
+        raise invalid(f"{place}: give expected, min or max")
+    if "min" in check and value < _field(check, "min", (int, float), place):
+        return f"{value} is below {check['min']}"
+    if "max" in check and value > _field(check, "max", (int, float), place):
+        return f"{value} is above {check['max']}"
+    if "expected" in check and not _near(value, _field(check, "expected", (int, float), place), check):
+        return f"{value} is not {check['expected']}"
+    return None
+
+
+def _near(value: float, expected: float, check: Mapping[str, Any]) -> bool:
+    tolerance = check.get("tolerance")
+    if tolerance is None:
+        return math.isclose(value, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return abs(value - expected) <= float(tolerance)
+
+
+_STATISTICS: Mapping[str, Callable[[list[float]], float]] = {
+    "count": lambda values: float(len(values)),
+    "sum": math.fsum,
+    "mean": statistics.fmean,
+    "median": statistics.median,
+    "min": min,
+    "max": max,
+}
+
+
+def _recompute(check: Mapping[str, Any], place: str) -> Fault:
+    column, statistic = _field(check, "column", str, place), check["statistic"]
+    if statistic not in _STATISTICS:
+        raise invalid(f"{place}.statistic must be one of {', '.join(_STATISTICS)}")
+    groups: dict[str, list[float]] = {}
+    reader = csv.DictReader(io.StringIO(_field(check, "csv", str, place)))
+    by, where = check.get("by"), check.get("where", {})
+    for name in filter(None, (column, by, *where)):
+        if name not in (reader.fieldnames or ()):
+            raise invalid(f"{place}: the data have no column {name!r}")
+    for row in reader:
+        if any(row[name] != value for name, value in where.items()):
+            continue
+        value = _number(row[column])
+        if value is not None:
+            groups.setdefault(row[by] if by else "", []).append(value)
+    found = {name: _STATISTICS[statistic](values) for name, values in groups.items()}
+    expected = _field(check, "expected", dict, place) if by else {"": _field(check, "expected", (int, float), place)}
+    if set(expected) != set(found):
+        return f"groups {sorted(expected)} were given, the data have {sorted(found)}"
+    for name, value in sorted(found.items()):
+        given = expected[name]
+        if isinstance(given, bool) or not isinstance(given, (int, float)) or not _near(given, value, check):
+            of = f" of {name}" if name else ""
+            return f"{statistic} of {column}{of} is {value:g}, {given!r} was given"
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    """Missing values, however written, take no part."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+_CHECKS: Mapping[str, tuple[Callable[[Mapping[str, Any], str], Fault], set[str], set[str]]] = {
+    "exit_code": (_exit_code, {"of"}, {"equals"}),
+    "outcome": (_outcome, {"of"}, {"equals"}),
+    "contains": (_contains, {"text", "part"}, set()),
+    "lacks": (_lacks, {"text", "part"}, set()),
+    "matches": (_matches, {"text", "pattern"}, set()),
+    "equals": (_equals, {"value", "expected"}, set()),
+    "clean": (_clean, {"of"}, set()),
+    "schema": (_schema, {"value", "schema"}, set()),
+    "numeric": (_numeric, {"value"}, {"expected", "tolerance", "min", "max"}),
+    "recompute": (_recompute, {"csv", "column", "statistic", "expected"}, {"by", "where", "tolerance"}),
+}

@@ -1,0 +1,96 @@
+"""Finishes entries: gathers what ends at about the same time into one call of `complete`, and waits out trouble.
+
+Most of a call's cost is the round trip and the script's start, so a hundred entries share them.
+"""
+
+import asyncio
+
+import structlog
+from redis.exceptions import ResponseError
+
+from octollm.bus.handoff import BATCH, Finish, Handoff, Standing
+from octollm.bus.outcomes import TROUBLE
+from octollm.bus.pauses import TROUBLES, Pause
+from octollm.bus.tasks import end
+
+_log = structlog.get_logger(__name__)
+_Waiting = tuple[Finish, asyncio.Future[Standing | None]]
+
+
+class Completions:
+    """One consumer's stream of finishes."""
+
+    def __init__(self, handoff: Handoff, topic: str) -> None:
+        self._handoff = handoff
+        self._topic = topic
+        self._waiting: list[_Waiting] = []
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._task = asyncio.create_task(self._run(), name=f"complete {self._topic}")
+
+    async def stop(self) -> None:
+        """End at once; who still waits gets a cancellation. Call it when nothing runs any more."""
+        if self._task is not None:
+            await end([self._task])
+
+    async def finish(self, finish: Finish) -> Standing | None:
+        """What became of the entry; None: Redis refuses these very operations, and the entry stays pending."""
+        future: asyncio.Future[Standing | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((finish, future))
+        self._some.set()
+        return await future
+
+    async def _run(self) -> None:
+        pause = Pause()
+        while True:
+            await self._some.wait()
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            if not self._waiting:
+                self._some.clear()
+            while not await self._send(batch):
+                TROUBLE.labels(self._topic, "complete").inc()
+                await pause.wait()
+            pause.over()
+
+    async def _send(self, batch: list[_Waiting]) -> bool:
+        """Whether the batch is through. A repeat after a lost reply answers `gone` and writes nothing twice."""
+        try:
+            answers: list[Standing] = await self._handoff.complete([finish for finish, _ in batch])
+        except ResponseError as error:
+            if _passing(error):
+                _log.warning("Redis does not take completions right now", topic=self._topic, error=str(error))
+                return False
+            if len(batch) > 1:  # one of them is refused; the others must not suffer
+                pause = Pause()
+                for one in batch:
+                    while not await self._send([one]):
+                        await pause.wait()
+                return True
+            _log.error("Redis refuses a completion; its entry stays pending", topic=self._topic, error=str(error))
+            _answer(batch, [None])
+            return True
+        except TROUBLES as error:
+            _log.warning("completions wait for Redis", topic=self._topic, error=str(error))
+            return False
+        _answer(batch, answers)
+        return True
+
+
+_STATES = ("LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MASTERDOWN")
+
+
+def _passing(error: ResponseError) -> bool:
+    """Whether the server's refusal is about its own state, not about what was sent.
+
+    redis-py cuts the word off the message of those errors that it has a class for, and keeps it as `status_code`.
+    """
+    return error.status_code in _STATES or str(error).partition(" ")[0] in _STATES
+
+
+def _answer(batch: list[_Waiting], answers: list[Standing] | list[None]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if not future.done():
+            future.set_result(answer)

@@ -1,0 +1,134 @@
+"""The hand-off protocol of one consumer in one lane, as typed calls of the scripts.
+
+Everything here is one atomic step in Redis. Errors of the server are left to the caller, which knows whether to wait.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import redis.asyncio
+
+from octollm.bus.operations import Call, Fields, Held, Operation
+from octollm.bus.scripts import Scripts
+from octollm.contracts.ids import utc_now
+from octollm.topology import LaneKeys, Topic, Topology
+
+BATCH = 100
+"""Entries in one call of `complete`: long enough to share the round trip, short enough not to hold Redis up."""
+
+
+class Standing(StrEnum):
+    """What became of a held entry."""
+
+    DONE = "done"
+    HELD = "held"
+    RELEASED = "released"
+    STALE = "stale"
+    """Another consumer holds it, or this one got it again: the lease was lost and nothing was written."""
+    GONE = "gone"
+    """Not pending any more, for instance because the first reply to the same call got lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry as it was read: its fields untouched, so that one bad entry is judged alone."""
+
+    stream: str
+    id: str
+    delivery: int
+    fields: dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A held entry and what is to be written when it is finished."""
+
+    held: Held
+    operations: tuple[Operation, ...]
+
+
+class Handoff:
+    """One consumer of one group in one lane."""
+
+    def __init__(self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str) -> None:
+        self.keys = LaneKeys(lane)
+        self._group = group
+        self._consumer = consumer
+        self._scripts = Scripts.of(client)
+
+    async def complete(self, finishes: Sequence[Finish]) -> list[Standing]:
+        """Finish entries, each all or nothing: done, stale or gone for each, in order."""
+        answers: list[Standing] = []
+        for first in range(0, len(finishes), BATCH):
+            batch = finishes[first : first + BATCH]
+            call = Call()
+            call.key(self.keys.live)  # the script's first key
+            call.args += (self._consumer, len(batch))
+            for finish in batch:
+                call.entry(finish.held, self._group, finish.operations)
+            answers += _standings(await self._scripts.complete(keys=call.keys, args=call.args))
+        return answers
+
+    async def publish(self, operations: Sequence[Operation]) -> None:
+        """Write what follows from no entry, for instance from a deadline."""
+        call = Call()
+        call.key(self.keys.live)
+        call.args += (self._consumer, 1)
+        call.nobodys(operations)
+        await self._scripts.complete(keys=call.keys, args=call.args)
+
+    async def in_flight(self, live: str, target: str, streams: Sequence[str]) -> bool:
+        """Whether the step's latest message is still somewhere."""
+        keys = (self.keys.live, self.keys.schedule, target, *streams)
+        return bool(await self._scripts.resend(keys=keys, args=(live, "look")) == b"exists")
+
+    async def resend(self, live: str, target: str, streams: Sequence[str], fields: Fields) -> bool:
+        """Put a step's message on `target`, only if its latest one is nowhere; whether it was sent."""
+        keys = (self.keys.live, self.keys.schedule, target, *streams)
+        flat = [part for field in fields.items() for part in field]
+        return bool(await self._scripts.resend(keys=keys, args=(live, "send", len(fields), *flat)) == b"sent")
+
+    async def renew(self, held: Sequence[Held]) -> list[Standing]:
+        """Keep the leases: held, stale or gone for each, in order."""
+        keys, args = self._entries(held)
+        return _standings(await self._scripts.renew(keys=keys, args=args))
+
+    async def release(self, held: Sequence[Held]) -> list[Standing]:
+        """Give back what was not started: released, stale or gone for each, in order."""
+        keys, args = self._entries(held)
+        return _standings(await self._scripts.release(keys=keys, args=args))
+
+    async def claim(self, stream: str, topic: Topic, most: int) -> tuple[list[Entry], list[str]]:
+        """Take over up to `most` entries that nobody works on; also the ids of those given up on at the cap."""
+        args = (self._group, self._consumer, topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
+        claimed, dead = await self._scripts.claim(
+            keys=(stream, self.keys.dead, self.keys.done, self.keys.live), args=args
+        )
+        entries = [
+            Entry(stream, id_.decode(), delivery, dict(zip(fields[::2], fields[1::2], strict=True)))
+            for id_, delivery, fields in claimed
+        ]
+        return entries, [id_.decode() for id_ in dead]
+
+    async def promote(self, topology: Topology, most: int = 100) -> tuple[int, int]:
+        """Move due messages to their streams: how many, and when the next one is due (ms since 1970, 0: none)."""
+        streams = [stream for topic in topology.topics.values() for stream in self.keys.streams(topic)]
+        keys = (self.keys.live, self.keys.schedule, self.keys.messages, *streams)
+        moved, due = await self._scripts.promote(keys=keys, args=(most,))
+        return int(moved), int(float(due))
+
+    async def leave(self, streams: Sequence[str], consumer: str | None = None) -> int:
+        """Delete this consumer, or another, where it owns nothing; how many entries it still owns."""
+        return int(await self._scripts.leave(keys=streams, args=(self._group, consumer or self._consumer)))
+
+    def _entries(self, held: Sequence[Held]) -> tuple[list[str], list[str | int]]:
+        call = Call()
+        args: list[str | int] = [self._group, self._consumer, len(held)]
+        for one in held:
+            args += (call.key(one.stream), one.entry, one.delivery)
+        return call.keys, args
+
+
+def _standings(answers: Sequence[bytes]) -> list[Standing]:
+    return [Standing(answer.decode()) for answer in answers]

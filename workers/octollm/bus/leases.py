@@ -1,0 +1,100 @@
+"""Keeps the leases of what this process works on: a thread with a connection of its own.
+
+A thread, because a handler that keeps the event loop busy must not lose its lease. A lease is never kept past the
+handler's own time limit, so that a handler that hangs is taken over.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from octollm.bus.handoff import Standing
+from octollm.bus.operations import Call, Held
+from octollm.bus.pauses import TROUBLES
+from octollm.bus.scripts import source
+
+_log = structlog.get_logger(__name__)
+_AT_ONCE = 500
+Lost = Callable[[Held, Standing], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    held: Held
+    until: float
+    """On the monotonic clock: when it is given up."""
+    lost: Lost
+    loop: asyncio.AbstractEventLoop
+
+
+class Leases:
+    """All leases of one consumer in one group. Thread-safe."""
+
+    def __init__(self, url: str, group: str, consumer: str, heartbeat_s: float) -> None:
+        self._client = redis.Redis.from_url(
+            url, socket_connect_timeout=heartbeat_s, socket_timeout=heartbeat_s, retry=Retry(NoBackoff(), 0)
+        )
+        self._renew = self._client.register_script(source("renew"))
+        self._group = group
+        self._consumer = consumer
+        self._heartbeat_s = heartbeat_s
+        self._lock = threading.Lock()
+        self._leases: dict[tuple[str, str, int], _Lease] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"leases {group}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; nothing is renewed any more."""
+        self._stop.set()
+        self._thread.join(timeout=2 * self._heartbeat_s)
+        self._client.close()
+
+    def keep(self, held: Held, longest_s: float, lost: Lost) -> None:
+        """Renew from now on. `lost` is called on the current event loop when somebody else has the entry."""
+        lease = _Lease(held, time.monotonic() + longest_s, lost, asyncio.get_running_loop())
+        with self._lock:
+            self._leases[held.stream, held.entry, held.delivery] = lease
+
+    def drop(self, held: Held) -> None:
+        """Renew no longer."""
+        with self._lock:
+            self._leases.pop((held.stream, held.entry, held.delivery), None)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._heartbeat_s):
+            now = time.monotonic()
+            with self._lock:
+                due = [lease for lease in self._leases.values() if lease.until > now]
+            lanes: dict[str, list[_Lease]] = {}
+            for lease in due:
+                # One call stays within one lane: on a cluster its keys lie in one slot.
+                lanes.setdefault(lease.held.stream.partition("}")[0], []).append(lease)
+            for leases in lanes.values():
+                for first in range(0, len(leases), _AT_ONCE):
+                    self._beat(leases[first : first + _AT_ONCE])
+
+    def _beat(self, leases: list[_Lease]) -> None:
+        call = Call()
+        args: list[str | int] = [self._group, self._consumer, len(leases)]
+        for lease in leases:
+            args += (call.key(lease.held.stream), lease.held.entry, lease.held.delivery)
+        try:
+            answers = self._renew(keys=call.keys, args=args)
+        except TROUBLES as error:
+            _log.warning("leases could not be renewed, trying again", group=self._group, error=str(error))
+            return
+        for lease, answer in zip(leases, answers, strict=True):
+            standing = Standing(answer.decode())
+            if standing is not Standing.HELD and not lease.loop.is_closed():
+                lease.loop.call_soon_threadsafe(lease.lost, lease.held, standing)

@@ -1,0 +1,113 @@
+"""What `complete` does in the same breath as it finishes an entry, as values. Pure: turns them into KEYS and ARGV.
+
+The order of the arguments is documented in `lua/complete.lua`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+Text = str | bytes
+Fields = Mapping[str, Text]
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Put a message on a stream."""
+
+    stream: str
+    fields: Fields
+    live: str = ""
+    """Live field that shall name the new entry; empty: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Put a message on the schedule; `promote` moves it to `stream` when it is due."""
+
+    schedule: str
+    messages: str
+    stream: str
+    delay_ms: int
+    id: str
+    fields: Fields
+    live: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Write a task's status hash, only over a lower version."""
+
+    key: str
+    version: int
+    ttl_s: int
+    """0: keep for ever."""
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Put an event on a capped stream."""
+
+    stream: str
+    max_length: int
+    fields: Fields
+
+
+Operation = Add | Delay | Status | Live
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An entry this consumer holds: where it lies and at which delivery it was given to us (the fence)."""
+
+    stream: str
+    entry: str
+    delivery: int
+    live: str = ""
+    """Its step's live field; empty: it is not a step's message."""
+
+
+@dataclass(slots=True)
+class Call:
+    """KEYS and ARGV of one call of `complete`."""
+
+    keys: list[str] = field(default_factory=list)
+    args: list[Text | int] = field(default_factory=list)
+    _index: dict[str, int] = field(default_factory=dict)
+
+    def key(self, name: str) -> int:
+        """The key's index in KEYS, from 1; each key stands there once."""
+        if name not in self._index:
+            self.keys.append(name)
+            self._index[name] = len(self.keys)
+        return self._index[name]
+
+    def _fields(self, fields: Fields) -> None:
+        self.args.append(len(fields))
+        for name, value in fields.items():
+            self.args += (name, value)
+
+    def _operation(self, operation: Operation) -> None:
+        match operation:
+            case Add():
+                self.args += ("add", self.key(operation.stream), operation.live)
+            case Delay():
+                self.args += ("delay", self.key(operation.schedule), self.key(operation.messages))
+                self.args += (self.key(operation.stream), operation.delay_ms, operation.live, operation.id)
+            case Status():
+                self.args += ("status", self.key(operation.key), operation.version, operation.ttl_s)
+            case Live():
+                self.args += ("event", self.key(operation.stream), operation.max_length)
+        self._fields(operation.fields)
+
+    def nobodys(self, operations: Sequence[Operation]) -> None:
+        """Add operations that finish no entry."""
+        self.args += (0, "", "", 0, "", len(operations))
+        for operation in operations:
+            self._operation(operation)
+
+    def entry(self, held: Held, group: str, operations: Sequence[Operation]) -> None:
+        """Add one entry with what is to happen when it is still held."""
+        self.args += (self.key(held.stream), group, held.entry, held.delivery, held.live, len(operations))
+        for operation in operations:
+            self._operation(operation)

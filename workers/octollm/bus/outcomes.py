@@ -1,0 +1,53 @@
+"""In what every message ends, as an enum that is the metric's label too, and the counters themselves."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from octollm.bus.operations import Operation
+
+
+class Outcome(StrEnum):
+    """Nothing vanishes silently: each delivery of an entry ends in exactly one of these."""
+
+    DONE = "done"
+    """Worked on, and what comes next is on its stream."""
+    FAILED = "failed"
+    """The step cannot succeed; the orchestrator knows."""
+    RETRYING = "retrying"
+    """The step's next attempt is on the schedule."""
+    DEAD = "dead"
+    """Given up on; a dead letter tells why."""
+    STALE = "stale"
+    """The lease was lost; whoever has it now reports."""
+    GONE = "gone"
+    """The entry was no longer there; nothing was written."""
+    RELEASED = "released"
+    """Read but not started; given back."""
+    ABANDONED = "abandoned"
+    """Left pending (a fault of ours, or cut off while draining); someone takes it over when its lease ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a handler makes of an entry: how it ended, and what is to be written as it is finished."""
+
+    outcome: Outcome
+    operations: Sequence[Operation]
+    live: str = ""
+    """The step's live field; empty: not a step's message."""
+    before: Callable[[], Awaitable[None]] | None = None
+    """What has to be stored before the entry is finished. May raise NotReadyError: then it alone is tried again."""
+
+
+MESSAGES = Counter("octollm_messages_total", "Deliveries by how they ended.", ("topic", "outcome"))
+RUNNING = Gauge("octollm_running", "Entries being worked on.", ("topic",))
+SECONDS = Histogram(
+    "octollm_handler_seconds",
+    "From the start of a handler to its end.",
+    ("topic",),
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+)
+TROUBLE = Counter("octollm_redis_errors_total", "Errors of Redis that were waited out.", ("topic", "doing"))

@@ -1,0 +1,41 @@
+"""The hand-off scripts, put together from `lua/` for Redis. Rust runs the very same files.
+
+A script's header documents its KEYS and ARGV; `handoff.py` is what the rest of Python calls.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import redis.asyncio
+from redis.commands.core import AsyncScript
+
+_INCLUDE = "--@include ownership.lua"
+NAMES = ("admit", "claim", "complete", "leave", "promote", "release", "renew", "resend")
+
+
+@cache
+def source(name: str) -> str:
+    """The text to load; the `#!lua` line stays first, as Redis demands."""
+    folder = resources.files("octollm.bus") / "lua"
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    return text.replace(_INCLUDE, (folder / "ownership.lua").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """All scripts, bound to one client. They are called by digest and loaded again where a server forgot them."""
+
+    admit: AsyncScript
+    claim: AsyncScript
+    complete: AsyncScript
+    leave: AsyncScript
+    promote: AsyncScript
+    release: AsyncScript
+    renew: AsyncScript
+    resend: AsyncScript
+
+    @classmethod
+    def of(cls, client: redis.asyncio.Redis) -> "Scripts":
+        """Bound to `client`; nothing is sent yet."""
+        return cls(**{name: client.register_script(source(name)) for name in NAMES})

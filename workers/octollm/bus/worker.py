@@ -1,0 +1,118 @@
+"""All consumers of one process: one broker, one client for the scripts, one lease thread for each group.
+
+The runtime adds a handler per topic, starts, and stops. It never sees redis or FastStream.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+
+import structlog
+from faststream.redis import RedisBroker
+
+from octollm.bus.connection import connect
+from octollm.bus.consumer import Consumer, Handler
+from octollm.bus.handoff import Handoff
+from octollm.bus.leases import Leases
+from octollm.bus.operations import Fields, Operation
+from octollm.bus.outcomes import TROUBLE
+from octollm.bus.pauses import TROUBLES, Pause
+from octollm.bus.tasks import end
+from octollm.errors import NotReadyError
+from octollm.topology import LaneKeys, Topic, Topology
+
+_LONGEST_SLEEP_S = 1.0
+"""A retry that another worker schedules meanwhile must not wait much longer than it asked for."""
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """The bus side of one process."""
+
+    def __init__(self, url: str, connect_timeout_s: float, topology: Topology, consumer: str) -> None:
+        self._url = url
+        self._topology = topology
+        self._name = consumer
+        self._client = connect(url, connect_timeout_s)
+        log = logging.getLogger("octollm.faststream")
+        self._broker = RedisBroker(url, apply_types=False, logger=log, socket_connect_timeout=connect_timeout_s)
+        self._leases: dict[str, Leases] = {}
+        self._consumers: list[Consumer] = []
+        self._promoters: list[asyncio.Task[None]] = []
+
+    def add(self, topic: Topic, lane: str, handler: Handler, concurrency: int | None = None) -> None:
+        """A consumer of one topic in one lane, with the topic's concurrency unless another is given."""
+        if topic.group not in self._leases:
+            # One thread for all topics of the group, as often as the most impatient of them asks.
+            heartbeat_s = min(one.heartbeat_s for one in self._topology.topics.values() if one.group == topic.group)
+            self._leases[topic.group] = Leases(self._url, topic.group, self._name, heartbeat_s)
+        leases = self._leases[topic.group]
+        slots = concurrency or topic.concurrency
+        self._consumers.append(Consumer(self._client, leases, topic, lane, self._name, handler, slots))
+
+    async def start(self) -> None:
+        """Create groups and begin to read. Redis has to be reachable; raises NotReadyError otherwise."""
+        for leases in self._leases.values():
+            leases.start()
+        try:
+            for consumer in self._consumers:
+                await consumer.start(self._broker)
+            await self._broker.start()
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+        self._promoters = [asyncio.create_task(self._promote(lane)) for lane in self._topology.lanes]
+
+    async def stop(self, drain_s: float) -> None:
+        """Stop reading, give back what has not begun, wait up to `drain_s` for what runs, leave the groups."""
+        await end(self._promoters)
+        with contextlib.suppress(*TROUBLES):
+            await self._broker.stop()
+        await asyncio.gather(*(consumer.stop(drain_s) for consumer in self._consumers))
+        for leases in self._leases.values():
+            await asyncio.to_thread(leases.stop)
+        await self._client.aclose()
+
+    async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
+        """Write what follows from no entry. Raises NotReadyError while Redis is away."""
+        try:
+            await self._handoff(lane).publish(operations)
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+
+    async def in_flight(self, lane: str, live: str, target: str) -> bool:
+        """Whether a step's latest message is still somewhere. Raises NotReadyError while Redis is away."""
+        try:
+            return await self._handoff(lane).in_flight(live, target, self._streams(lane))
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+
+    async def resend(self, lane: str, live: str, target: str, fields: Fields) -> bool:
+        """Send a step's message again if it is nowhere. Raises NotReadyError while Redis is away."""
+        try:
+            return await self._handoff(lane).resend(live, target, self._streams(lane), fields)
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+
+    def _handoff(self, lane: str) -> Handoff:
+        return Handoff(self._client, lane, "", self._name)
+
+    def _streams(self, lane: str) -> list[str]:
+        keys = LaneKeys(lane)
+        return [stream for topic in self._topology.topics.values() for stream in keys.streams(topic)]
+
+    async def _promote(self, lane: str) -> None:
+        """Move due retries to their streams, for ever."""
+        handoff, pause = self._handoff(lane), Pause()
+        while True:
+            try:
+                moved, _ = await handoff.promote(self._topology)
+                pause.over()
+            except TROUBLES as error:
+                TROUBLE.labels("schedule", "promote").inc()
+                _log.warning("cannot look for due retries", error=str(error))
+                await pause.wait()
+                continue
+            if not moved:
+                await asyncio.sleep(_LONGEST_SLEEP_S * random.uniform(0.5, 1.0))  # noqa: S311  spreads a pool's looks

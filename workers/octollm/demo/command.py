@@ -1,0 +1,155 @@
+"""The command: a stack of its own, all tasks, a table, the answers, and one last line that says whether all is well."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from rich.table import Table
+from rich.text import Text
+
+from octollm.cli.output import JsonOption, clean, emit_json, note, out, pretty_json
+from octollm.demo.find import run_task
+from octollm.demo.tasks import DemoTask, Outcome, demo_tasks
+from octollm.errors import OctoError
+from octollm.runtime.logging import configure_logging
+from octollm.runtime.settings import Settings, load_settings
+from octollm.runtime.up import Running, Stack
+
+_LONGEST_ANSWER = 1500
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task and what became of it."""
+
+    task: DemoTask
+    seconds: float
+    outcome: Outcome | None
+    fault: str | None
+    """Why it is not as expected; None: it is."""
+
+    @property
+    def ended(self) -> str:
+        """State and reason in one."""
+        if self.outcome is None:
+            return "nothing"
+        return ": ".join(part for part in (self.outcome.state, self.outcome.reason) if part)
+
+
+def demo(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
+) -> None:
+    """Run real tasks through every door of a stack of its own, and check every outcome."""
+    settings = load_settings()
+    # What the workers have to say below a warning would drown the demo.
+    configure_logging(settings.log.model_copy(update={"level": "error"}))
+    rows = uvloop.run(_run(settings))
+    good = sum(row.fault is None for row in rows)
+    if as_json:
+        emit_json({"tasks": [_as_json(row) for row in rows], "as_expected": good})
+    else:
+        _print(rows)
+        out().print(f"demo: {len(rows)} tasks, {good} as expected")
+    if good != len(rows):
+        raise typer.Exit(1)
+
+
+async def _run(settings: Settings) -> list[Row]:
+    async with Stack(settings, progress=note) as running:
+        work = asyncio.ensure_future(_all(running))
+        broken = asyncio.ensure_future(running.wait())
+        try:
+            await asyncio.wait((work, broken), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await broken  # raises: a part of the stack has ended
+            return await work
+        finally:
+            for one in (work, broken):
+                one.cancel()
+            await asyncio.gather(work, broken, return_exceptions=True)
+
+
+async def _all(running: Running) -> list[Row]:
+    rows = []
+    for task in demo_tasks():
+        note(f"task {task.name} ({task.door})")
+        rows.append(await _one(task, running))
+    return rows
+
+
+async def _one(task: DemoTask, running: Running) -> Row:
+    try:
+        outcome, seconds = await run_task(task, running)
+    except OctoError as error:
+        return Row(task, 0.0, None, str(error))
+    row = Row(task, seconds, outcome, None)
+    fault = f"expected {task.expected}" if row.ended != task.expected else _fault(task, outcome)
+    return Row(task, seconds, outcome, fault)
+
+
+def _fault(task: DemoTask, outcome: Outcome) -> str | None:
+    try:
+        return task.fault(outcome)
+    except (KeyError, TypeError) as error:
+        return f"the answer has not the form it has to have ({error!r})"
+
+
+def _print(rows: list[Row]) -> None:
+    table = Table(pad_edge=False)
+    for name in ("task", "kind", "door", "steps", "outcome", "time", "result", ""):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        cells = (
+            row.task.name,
+            row.task.kind,
+            row.task.door,
+            str(row.outcome.steps) if row.outcome else "",
+            row.ended,
+            f"{row.seconds * 1000:.0f} ms",
+            row.outcome.where if row.outcome else "",
+            "as expected" if row.fault is None else row.fault,
+        )
+        table.add_row(*(Text(clean(cell)) for cell in cells))
+    console = out()
+    console.print(table)
+    for row in rows:
+        if row.outcome is None:
+            continue
+        console.print()
+        console.print(Text(row.task.name, style="bold"))
+        if row.outcome.detail:
+            console.print(Text(clean(row.outcome.detail)))
+        if row.outcome.answer is not None:
+            console.print(Text(clean(_readable(row.outcome.answer))))
+    console.print()
+
+
+def _readable(answer: Any) -> str:  # noqa: ANN401  any JSON value
+    """Long texts with their line breaks; the rest as JSON."""
+    if not isinstance(answer, dict):
+        return pretty_json(answer)[:_LONGEST_ANSWER]
+    lines = []
+    for name, value in answer.items():
+        text = value if isinstance(value, str) else pretty_json(value)
+        indented = text.strip()[:_LONGEST_ANSWER].replace("\n", "\n    ")
+        lines.append(f"  {name}: " + (f"\n    {indented}" if "\n" in indented else indented))
+    return "\n".join(lines)
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    found = row.outcome
+    return {
+        "task": row.task.name,
+        "kind": row.task.kind,
+        "door": row.task.door,
+        "outcome": row.ended,
+        "ms": round(row.seconds * 1000),
+        "where": found.where if found else None,
+        "detail": found.detail if found else None,
+        "answer": found.answer if found else None,
+        "as_expected": row.fault is None,
+        "fault": row.fault,
+    }

@@ -1,0 +1,103 @@
+"""Sends the demo's tasks and finds what became of them: over HTTP, or onto the stream and out of Postgres."""
+
+import asyncio
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+
+from octollm.cli.client import Client
+from octollm.demo.tasks import DemoTask, Outcome
+from octollm.errors import StartError
+from octollm.runtime.embedded.redis import find_cli
+from octollm.runtime.up import Running
+
+_PATIENCE_S = 60
+_STREAM = "ingest:default"
+
+
+async def run_task(task: DemoTask, running: Running) -> tuple[Outcome, float]:
+    """The outcome and the seconds until it was there."""
+    began = time.monotonic()
+    if task.door == "http":
+        outcome = await _over_http(task, running)
+    else:
+        outcome = await _over_the_stream(task, running)
+    return outcome, time.monotonic() - began
+
+
+async def _over_http(task: DemoTask, running: Running) -> Outcome:
+    def send_and_wait() -> str:
+        with Client(running.http_url) as client:
+            ident = str(client.submit(task.body, None)["task"])
+            client.wait(ident, _PATIENCE_S)
+            return ident
+
+    ident = await asyncio.to_thread(send_and_wait)
+    connection = await asyncpg.connect(running.postgres_dsn)
+    try:
+        return await _stored_task(connection, "id", ident)
+    finally:
+        await connection.close()
+
+
+async def _over_the_stream(task: DemoTask, running: Running) -> Outcome:
+    key = f"demo-{task.name}"
+    entry = await asyncio.to_thread(_xadd, running.redis_url, task.body, key)
+    connection = await asyncpg.connect(running.postgres_dsn)
+    try:
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            if task.kind == "-":
+                letter = await connection.fetchrow(
+                    "SELECT id, reason, message FROM dead_letters WHERE body->>'entry' = $1", entry
+                )
+                if letter is not None:
+                    where = f"dead_letters {letter['id']}"
+                    return Outcome("dead letter", letter["reason"], letter["message"], 0, None, where, "")
+            else:
+                ended = await connection.fetchval(
+                    "SELECT result IS NOT NULL FROM tasks WHERE idempotency_key = $1", key
+                )
+                if ended:
+                    return await _stored_task(connection, "idempotency_key", key)
+            await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
+    raise StartError(f"nothing came of entry {entry} on {_STREAM} within {_PATIENCE_S} s")
+
+
+async def _stored_task(connection: asyncpg.Connection, column: str, value: str) -> Outcome:
+    row = await connection.fetchrow(f"SELECT * FROM tasks WHERE {column} = $1", value)  # noqa: S608  our own names
+    if row is None or row["result"] is None:
+        raise StartError(f"Postgres has no result for the task with {column} {value}")
+    result: dict[str, Any] = orjson.loads(row["result"])
+    ident = row["id"]
+    kept = await connection.fetch(
+        "SELECT to_jsonb(steps)::text FROM steps WHERE task = $1 UNION ALL "
+        "SELECT to_jsonb(events)::text FROM events WHERE task = $1",
+        ident,
+    )
+    stored = "\n".join([str(dict(row)), *(str(one[0]) for one in kept)])
+    return Outcome(
+        state=row["state"],
+        reason=row["reason"],
+        detail=row["detail"],
+        steps=len(result["steps"]),
+        answer=result["answer"],
+        where=f"tasks {ident}",
+        stored=stored,
+    )
+
+
+def _xadd(url: str, body: bytes, key: str) -> str:
+    """As any producer would: redis-cli, and nothing of ours. The entry's id."""
+    cli: Path = find_cli()
+    command = [str(cli), "-u", url, "XADD", _STREAM, "*", "idempotency_key", key, "body", body.decode()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603  the server's own client
+    if done.returncode != 0 or "-" not in done.stdout:
+        raise StartError(f"redis-cli could not add to {_STREAM}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout.strip().strip('"')

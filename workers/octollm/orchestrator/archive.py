@@ -1,0 +1,125 @@
+"""Stores dead letters by fixed SQL, and ends a task whose own message could not be worked on.
+
+Deliberately simple: nothing here runs recipes or decides, since that code may be what could not get over the message.
+"""
+
+import re
+from collections.abc import Sequence
+
+import asyncpg
+import orjson
+import structlog
+
+from octollm.contracts import DeadLetter, TaskEvent, TaskResult, read
+from octollm.contracts.ids import lane_of, parse_message_id, utc_now
+from octollm.errors import ContractError, NotReadyError
+from octollm.orchestrator.database import Connection, Pool, transaction
+from octollm.orchestrator.messages import Answer, Incoming, Outgoing, StatusUpdate, Unreadable
+from octollm.orchestrator.rows import as_text, event_row
+from octollm.orchestrator.sql import queries
+
+_SQL = queries("store")
+_log = structlog.get_logger(__name__)
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class Archive:
+    """Works on `dead`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def handle(self, messages: Sequence[Incoming]) -> list[Answer | Exception]:
+        """An answer per message, in order. Raises NotReadyError while Postgres is away."""
+        return [await self._alone(message) for message in messages]
+
+    async def _alone(self, message: Incoming) -> Answer | Exception:
+        """Only its own message may pay for a fault."""
+        try:
+            return await self._store(message)
+        except NotReadyError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is
+            _log.exception("a dead letter cannot be stored", letter=message.entry)
+            return error
+
+    async def _store(self, message: Incoming) -> Answer:
+        try:
+            letter = read(DeadLetter, message.body)
+        except ContractError as error:
+            return Unreadable(error.reason, str(error))
+        step = parse_message_id(letter.id)
+        task = step.task if step else letter.id if _is_task(letter.id) else None
+        async with transaction(self._pool) as connection:
+            body = orjson.loads(message.body)
+            await connection.execute(
+                _SQL["insert_letter"],
+                message.entry,
+                letter.tenant,
+                task,
+                letter.reason,
+                letter.message,
+                body,
+                message.original,
+            )
+            row, events = await _poison(connection, letter, message.traceparent, task)
+        if row is None:
+            return Outgoing()
+        return Outgoing(events=events, traceparent=message.traceparent, status=_status(row))
+
+
+def _is_task(text: str) -> bool:
+    return parse_message_id(f"{text}.1.a.0.1") is not None
+
+
+async def _poison(
+    connection: Connection, letter: DeadLetter, traceparent: str, task: str | None
+) -> tuple[asyncpg.Record | None, tuple[TaskEvent, ...]]:
+    """For what lay on `tasks` or `steps.done`: an arm's dead letter reaches its task through `steps.done` instead."""
+    _, _, topic = letter.stream.partition("}:")
+    own = topic == "steps.done" or topic.startswith("tasks:")
+    if task is None or not own or letter.stage != "after_admission":
+        return None, ()
+    if letter.stream.partition("}")[0] != "{" + lane_of(task):
+        return None, ()
+    now = utc_now()
+    detail = f"its message on {topic} was given up on ({letter.reason}): {letter.message}"[:4000]
+    row = await connection.fetchrow(_SQL["poison_task"], task, detail, now)
+    if row is None and topic.startswith("tasks:"):
+        row = await connection.fetchrow(
+            _SQL["poison_unknown_task"],
+            task,
+            letter.tenant if _TENANT.fullmatch(letter.tenant) else "unknown",
+            detail,
+            traceparent,
+            now,
+        )
+    if row is None:
+        # Met again: the first answer may have been lost between its commit and its publication.
+        return await connection.fetchrow(_SQL["poisoned_task"], task), ()
+    await connection.execute(_SQL["cancel_steps"], task, row["run"])
+    event = TaskEvent(
+        task=task, run=row["run"], seq=row["seq"], tenant=row["tenant"], at=now,
+        event="finished", state="failed", reason="poison", detail=detail,
+    )  # fmt: skip
+    await connection.execute(_SQL["insert_events"], [event_row(event)])
+    return row, (event,)
+
+
+def _status(row: asyncpg.Record) -> StatusUpdate:
+    result = TaskResult.model_validate(row["result"])
+    fields: dict[str, str | bytes] = {
+        "task": row["id"],
+        "tenant": row["tenant"],
+        "state": row["state"],
+        "run": str(row["run"]),
+        "stored": "1",
+        "reason": row["reason"],
+        "detail": row["detail"],
+        "created_at": as_text(row["received_at"]),
+        "updated_at": as_text(row["updated_at"]),
+        "result": orjson.dumps(row["result"]),
+    }
+    if result.kind is not None:
+        fields["kind"] = result.kind
+    return StatusUpdate(row["id"], row["version"], ended=True, fields=fields)

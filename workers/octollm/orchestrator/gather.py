@@ -1,0 +1,77 @@
+"""Gathers messages into transactions: one per event reaches about a tenth of what twenty in one do.
+
+An idle orchestrator works on a lone message at once. Under load a batch is what came while the last one ran, plus
+what comes within `wait_ms`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+from octollm.orchestrator.messages import Answer, Incoming
+
+Handle = Callable[[Sequence[Incoming]], Awaitable[list[Answer | Exception]]]
+
+
+class Gatherer:
+    """Hands batches to `handle`, one after the other."""
+
+    def __init__(self, handle: Handle, wait_ms: int, most: int) -> None:
+        self._handle = handle
+        self._wait_s = wait_ms / 1000
+        self._most = most
+        self._waiting: list[tuple[Incoming, asyncio.Future[Answer]]] = []
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._task = asyncio.create_task(self._run(), name="gather")
+
+    async def stop(self) -> None:
+        """End at once. Call it when nobody waits any more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def submit(self, message: Incoming) -> Answer:
+        """What follows from the message. Raises what `handle` raised, or gave for this message."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((message, future))
+        self._some.set()
+        if len(self._waiting) >= self._most:
+            self._enough.set()
+        return await future
+
+    async def _run(self) -> None:
+        busy = False
+        while True:
+            await self._some.wait()
+            if busy and len(self._waiting) < self._most:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._enough.wait(), self._wait_s)
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            if not self._waiting:
+                self._some.clear()
+            if len(self._waiting) < self._most:
+                self._enough.clear()
+            busy = len(batch) > 1
+            await self._work([one for one in batch if not one[1].done()])
+
+    async def _work(self, batch: Sequence[tuple[Incoming, asyncio.Future[Answer]]]) -> None:
+        if not batch:
+            return
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = await self._handle([message for message, _ in batch])
+        except Exception as error:  # noqa: BLE001  whoever waits gets it
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

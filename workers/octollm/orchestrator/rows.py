@@ -1,0 +1,130 @@
+"""Between rows of the database and values: nothing else knows both."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import orjson
+
+from octollm.contracts import TaskEvent, TaskResult, plain
+from octollm.orchestrator.plan import Plan
+from octollm.orchestrator.state import Attempt, StepRow, TaskState
+
+
+def as_text(moment: datetime) -> str:
+    """UTC, RFC 3339 with milliseconds: the one form of time in messages."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def task_row(state: TaskState) -> dict[str, Any]:
+    """Row of `tasks`."""
+    return {
+        "id": state.task,
+        "tenant": state.tenant,
+        "kind": state.kind,
+        "state": state.state,
+        "reason": state.reason,
+        "detail": state.detail,
+        "source": state.source,
+        "priority": state.priority,
+        "idempotency_key": state.idempotency_key,
+        "fingerprint": state.fingerprint,
+        "submission": state.submission,
+        "redactions": state.redactions,
+        "traceparent": state.traceparent,
+        "run": state.run,
+        "round": state.round,
+        "version": state.version,
+        "seq": state.seq,
+        "received_at": state.received_at,
+        "deadline_at": state.deadline_at,
+        "updated_at": state.updated_at or state.received_at,
+        "result": None if state.result is None else plain(state.result),
+    }
+
+
+def run_row(state: TaskState) -> dict[str, Any] | None:
+    """Row of `runs`; None before there is a plan."""
+    return None if state.plan is None else {"task": state.task, "run": state.run, "plan": state.plan.to_json()}
+
+
+def step_row(state: TaskState, row: StepRow, now: str) -> dict[str, Any]:
+    """Row of `steps`. A large output stays in `outputs`, where it lies already."""
+    return {
+        "task": state.task,
+        "run": state.run,
+        "step": row.step,
+        "round": row.round,
+        "arm": row.arm,
+        "state": row.state,
+        "attempt": row.attempt,
+        "failures": row.failures,
+        "sent_by": row.sent_by,
+        "sent_at": now,
+        "output": row.output if row.output_sha256 is None else None,
+        "output_sha256": row.output_sha256,
+        "error": row.error,
+        "worker": row.worker,
+        "delivery": row.delivery,
+        "duration_ms": row.duration_ms,
+    }
+
+
+def attempt_row(state: TaskState, attempt: Attempt) -> dict[str, Any]:
+    """Row of `attempts`."""
+    names = ("step", "round", "attempt", "delivery", "outcome", "worker", "duration_ms", "finished_at")
+    values = {name: getattr(attempt, name) for name in (*names, "error_code", "error_message")}
+    return {"task": state.task, "run": state.run, **values}
+
+
+def event_row(event: TaskEvent) -> dict[str, Any]:
+    """Row of `events`."""
+    return {"task": event.task, "run": event.run, "seq": event.seq, "at": event.at, "body": plain(event)}
+
+
+def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> TaskState:
+    """From a row of `tasks` with its plan, and its steps."""
+    return TaskState(
+        task=row["id"],
+        tenant=row["tenant"],
+        submission=row["submission"],
+        source=row["source"],
+        idempotency_key=row["idempotency_key"],
+        fingerprint=row["fingerprint"],
+        redactions=row["redactions"],
+        priority=row["priority"],
+        received_at=as_text(row["received_at"]),
+        traceparent=row["traceparent"],
+        state=row["state"],
+        reason=row["reason"],
+        detail=row["detail"],
+        run=row["run"],
+        round=row["round"],
+        version=row["version"],
+        seq=row["seq"],
+        deadline_at=None if row["deadline_at"] is None else as_text(row["deadline_at"]),
+        updated_at=as_text(row["updated_at"]),
+        plan=None if row["plan"] is None else Plan.from_json(row["plan"]),
+        steps=steps,
+        result=None if row["result"] is None else TaskResult.model_validate(row["result"]),
+    )
+
+
+def step_of(row: asyncpg.Record) -> StepRow:
+    """From a row of `steps`, with its large output."""
+    return StepRow(
+        step=row["step"],
+        round=row["round"],
+        arm=row["arm"],
+        state=row["state"],
+        attempt=row["attempt"],
+        sent_by=row["sent_by"],
+        failures=row["failures"],
+        output=row["output"] if row["stored"] is None else orjson.loads(row["stored"]),
+        output_sha256=row["output_sha256"],
+        error=row["error"],
+        duration_ms=row["duration_ms"],
+        worker=row["worker"],
+        delivery=row["delivery"],
+    )

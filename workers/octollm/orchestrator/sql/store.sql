@@ -1,0 +1,134 @@
+-- name: claim_keys
+-- The keys that nobody holds, that have expired, or that are ours already. One row per key.
+INSERT INTO idempotency AS held (tenant, key, fingerprint, task, expires_at)
+SELECT tenant, key, fingerprint, task, now() + make_interval(secs => $2)
+FROM jsonb_to_recordset($1::jsonb) AS new (tenant text, key text, fingerprint text, task text)
+ORDER BY tenant, key
+ON CONFLICT (tenant, key) DO UPDATE
+SET fingerprint = excluded.fingerprint, task = excluded.task, expires_at = excluded.expires_at
+WHERE held.expires_at < now()
+
+-- name: forget_expired_keys
+DELETE FROM idempotency
+WHERE (tenant, key) IN (
+    SELECT tenant, key FROM idempotency WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+
+-- name: key_holders
+SELECT tenant, key, task
+FROM idempotency
+JOIN jsonb_to_recordset($1::jsonb) AS asked (tenant text, key text) USING (tenant, key)
+
+-- name: lock_tasks
+-- In id order, so that two orchestrators never wait for each other in a circle.
+SELECT tasks.*, runs.plan
+FROM tasks
+LEFT JOIN runs ON runs.task = tasks.id AND runs.run = tasks.run
+WHERE tasks.id = ANY ($1::text[])
+ORDER BY tasks.id
+FOR UPDATE OF tasks
+
+-- name: steps_of
+SELECT steps.*, outputs.body AS stored
+FROM steps
+JOIN tasks ON tasks.id = steps.task AND tasks.run = steps.run
+LEFT JOIN outputs ON outputs.tenant = tasks.tenant AND outputs.sha256 = steps.output_sha256
+WHERE steps.task = ANY ($1::text[])
+
+-- name: stored_outputs
+SELECT tenant, sha256, body
+FROM outputs
+JOIN jsonb_to_recordset($1::jsonb) AS asked (tenant text, sha256 text) USING (tenant, sha256)
+
+-- name: keep_output
+INSERT INTO outputs (tenant, sha256, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+
+-- name: insert_tasks
+-- Answers the ids that were new: who finds fewer than it sent has met another orchestrator and looks again.
+INSERT INTO tasks
+SELECT * FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) ORDER BY id
+ON CONFLICT DO NOTHING
+RETURNING id
+
+-- name: update_tasks
+UPDATE tasks
+SET state = new.state, reason = new.reason, detail = new.detail, run = new.run, round = new.round,
+    version = new.version, seq = new.seq, updated_at = new.updated_at, result = new.result
+FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) AS new
+WHERE tasks.id = new.id
+
+-- name: insert_runs
+INSERT INTO runs SELECT * FROM jsonb_populate_recordset(NULL::runs, $1::jsonb) ON CONFLICT DO NOTHING
+
+-- name: put_steps
+INSERT INTO steps SELECT * FROM jsonb_populate_recordset(NULL::steps, $1::jsonb)
+ON CONFLICT (task, run, step, round) DO UPDATE
+SET state = excluded.state, attempt = excluded.attempt, failures = excluded.failures, sent_at = excluded.sent_at,
+    output = excluded.output, output_sha256 = excluded.output_sha256, error = excluded.error,
+    worker = excluded.worker, delivery = excluded.delivery, duration_ms = excluded.duration_ms
+
+-- name: insert_attempts
+INSERT INTO attempts SELECT * FROM jsonb_populate_recordset(NULL::attempts, $1::jsonb) ON CONFLICT DO NOTHING
+
+-- name: insert_events
+INSERT INTO events SELECT * FROM jsonb_populate_recordset(NULL::events, $1::jsonb) ON CONFLICT DO NOTHING
+
+-- name: overdue
+SELECT id FROM tasks
+WHERE state IN ('accepted', 'running') AND deadline_at < now()
+ORDER BY deadline_at LIMIT $1
+
+-- name: untold
+SELECT id FROM tasks WHERE untold LIMIT $1
+
+-- name: set_untold
+UPDATE tasks SET untold = $2 WHERE id = ANY ($1::text[])
+
+-- name: long_in_flight
+-- Steps that have been out for longer than any lease explains, longest first.
+SELECT steps.task, steps.run, steps.step, steps.round, steps.arm, steps.attempt, tasks.priority
+FROM steps
+JOIN tasks ON tasks.id = steps.task AND tasks.run = steps.run
+WHERE steps.state = 'sent' AND steps.sent_at < now() - make_interval(secs => $1)
+  AND tasks.state IN ('accepted', 'running')
+ORDER BY steps.sent_at LIMIT $2
+
+-- name: look_later
+UPDATE steps SET sent_at = now()
+FROM jsonb_to_recordset($1::jsonb) AS seen (task text, step text, round integer)
+WHERE steps.task = seen.task AND steps.step = seen.step AND steps.round = seen.round AND steps.state = 'sent'
+
+-- name: insert_letter
+INSERT INTO dead_letters (letter, tenant, task, reason, message, body, original)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7)
+ON CONFLICT (letter) DO NOTHING
+
+-- name: poison_task
+-- Fixed SQL and not `decide`: the code that cannot get over the message must not have to run for this.
+UPDATE tasks
+SET state = 'failed', reason = 'poison', detail = $2, version = version + 1, seq = seq + 1, updated_at = now(),
+    result = jsonb_build_object(
+        'task', id, 'run', run, 'tenant', tenant, 'state', 'failed', 'reason', 'poison', 'detail', $2::text,
+        'answer', NULL, 'steps', '[]'::jsonb, 'mode', 'deterministic', 'redactions', redactions, 'finished_at', $3::text
+    ) || CASE WHEN kind IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('kind', kind) END
+WHERE id = $1 AND state IN ('accepted', 'running')
+RETURNING *
+
+-- name: poison_unknown_task
+-- The message that could not be taken in is all there is of this task.
+INSERT INTO tasks (id, tenant, state, reason, detail, source, priority, idempotency_key, fingerprint, submission,
+                   redactions, traceparent, run, round, version, seq, received_at, updated_at, result)
+VALUES ($1, $2, 'failed', 'poison', $3, 'unknown', 'normal', $1, '', '{}', '{}', $4, 1, 0, 1, 1, now(), now(),
+        jsonb_build_object(
+            'task', $1::text, 'run', 1, 'tenant', $2::text, 'state', 'failed', 'reason', 'poison', 'detail', $3::text,
+            'answer', NULL, 'steps', '[]'::jsonb, 'mode', 'deterministic', 'redactions', '{}'::jsonb,
+            'finished_at', $5::text))
+ON CONFLICT DO NOTHING
+RETURNING *
+
+-- name: poisoned_task
+SELECT * FROM tasks WHERE id = $1 AND reason = 'poison'
+
+-- name: cancel_steps
+-- Of a task that was ended without `decide`: nothing looks for them any more.
+UPDATE steps SET state = 'cancelled' WHERE task = $1 AND run = $2 AND state = 'sent'

@@ -1,0 +1,143 @@
+"""What the orchestrator knows of a task while it decides: values only, loaded and saved by the store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from octollm.contracts import StepRequested, TaskEvent, TaskResult
+from octollm.orchestrator.plan import Plan
+
+Priority = Literal["high", "normal", "low"]
+StepState = Literal["sent", "succeeded", "failed", "dead", "cancelled"]
+TaskStateName = Literal["accepted", "running", "succeeded", "failed", "rejected", "cancelled", "expired"]
+Terminal = Literal["succeeded", "failed", "rejected", "cancelled", "expired"]
+Reason = Literal[
+    "judged",
+    "step_failed",
+    "step_dead",
+    "poison",
+    "plan_invalid",
+    "injection",
+    "tenant_mismatch",
+    "duplicate",
+    "needs_model",
+    "unknown_kind",
+    "invalid_input",
+    "deadline",
+    "requested",
+]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "rejected", "cancelled", "expired"})
+INTAKE = "intake"
+"""In `StepRow.sent_by`: the task's own intake sent this step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step in one round, from the moment it was first sent."""
+
+    step: str
+    round: int
+    arm: str
+    state: StepState
+    attempt: int
+    """Highest attempt known; results of older ones are refused."""
+    sent_by: str
+    """The event that sent it: `INTAKE` or the message id of a `step.done.v1`. Met again, it sends the step again."""
+    failures: int = 0
+    output: Mapping[str, Any] | None = None
+    output_sha256: str | None = None
+    """Where the output is too large for the row: it lies in the table outputs."""
+    error: str | None = None
+    duration_ms: int | None = None
+    worker: str | None = None
+    delivery: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one attempt ended; history, never changed."""
+
+    step: str
+    round: int
+    attempt: int
+    delivery: int
+    outcome: str
+    worker: str
+    duration_ms: int
+    finished_at: str
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """One task in its current run."""
+
+    task: str
+    tenant: str
+    submission: Mapping[str, Any]
+    source: str
+    idempotency_key: str
+    fingerprint: str
+    redactions: Mapping[str, int]
+    priority: Priority
+    received_at: str
+    traceparent: str
+    state: TaskStateName = "accepted"
+    reason: Reason | None = None
+    detail: str | None = None
+    run: int = 1
+    round: int = 0
+    """The newest repair round."""
+    version: int = 0
+    seq: int = 0
+    """The newest event's number within the run."""
+    deadline_at: str | None = None
+    updated_at: str | None = None
+    plan: Plan | None = None
+    steps: Mapping[tuple[str, int], StepRow] = field(default_factory=dict)
+    result: TaskResult | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """Which recipe plans it."""
+        kind = self.submission.get("kind")
+        return None if kind is None else str(kind)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has its terminal state."""
+        return self.state in TERMINAL
+
+    def round_of(self, step: str) -> int:
+        """The round a step is in: only what a repair redoes is in a later one than 0."""
+        if self.plan is None or self.plan.repair is None or self.round == 0:
+            return 0
+        return self.round if step in self.plan.downstream(self.plan.repair.redo) else 0
+
+    def row(self, step: str) -> StepRow | None:
+        """A step's row in the round it is in."""
+        return self.steps.get((step, self.round_of(step)))
+
+
+@dataclass
+class Decision:
+    """The new state, and what is to be stored and sent because of it."""
+
+    state: TaskState
+    changed: bool = False
+    """Whether anything must be stored. Sends alone repeat what was stored before."""
+    steps: dict[tuple[str, int], StepRow] = field(default_factory=dict)
+    sends: list[StepRequested] = field(default_factory=list)
+    events: list[TaskEvent] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked by replace
+        """Replace fields of the state."""
+        self.state = replace(self.state, **values)
+        self.changed = True
+
+    def put(self, row: StepRow) -> None:
+        """Store a step's new row."""
+        self.steps[row.step, row.round] = row
+        self.change(steps={**self.state.steps, (row.step, row.round): row})

@@ -1,0 +1,23 @@
+"""The status of a task as the reflex reads it from Redis: the fields of `task.status.v1`, each as text."""
+
+from octollm.contracts import write
+from octollm.orchestrator.messages import StatusUpdate
+from octollm.orchestrator.state import TaskState
+
+
+def status_of(state: TaskState) -> StatusUpdate:
+    """All fields, also those that admission has written: the hash may have been lost."""
+    fields: dict[str, str | bytes] = {
+        "task": state.task,
+        "tenant": state.tenant,
+        "state": state.state,
+        "run": str(state.run),
+        "stored": "1",
+        "created_at": state.received_at,
+        "updated_at": state.updated_at or state.received_at,
+    }
+    optional = {"kind": state.kind, "reason": state.reason, "detail": state.detail}
+    fields |= {name: value for name, value in optional.items() if value is not None}
+    if state.result is not None:
+        fields["result"] = write(state.result)
+    return StatusUpdate(state.task, state.version, state.ended, fields)

@@ -1,0 +1,86 @@
+"""What the orchestrator reads and writes in Postgres, many tasks at a time. Decides nothing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import orjson
+
+from octollm.errors import NotReadyError
+from octollm.orchestrator import rows
+from octollm.orchestrator.database import Connection
+from octollm.orchestrator.sql import queries
+from octollm.orchestrator.state import Decision, StepRow, TaskState
+
+_SQL = queries("store")
+Output = dict[str, object]
+
+
+async def key_holders(
+    connection: Connection, claims: Sequence[tuple[str, str, str, str]], ttl_s: int
+) -> dict[tuple[str, str], str]:
+    """Which task holds each idempotency key, after ours have been claimed where they were free.
+
+    `claims`: (tenant, key, fingerprint, task). Of several for one key in one call the first gets it.
+    """
+    first: dict[tuple[str, str], dict[str, str]] = {}
+    for tenant, key, fingerprint, task in claims:
+        first.setdefault((tenant, key), {"tenant": tenant, "key": key, "fingerprint": fingerprint, "task": task})
+    if not first:
+        return {}
+    wanted = list(first.values())
+    await connection.execute(_SQL["claim_keys"], wanted, float(ttl_s))
+    found = await connection.fetch(_SQL["key_holders"], wanted)
+    return {(row["tenant"], row["key"]): row["task"] for row in found}
+
+
+async def lock(connection: Connection, tasks: Iterable[str]) -> dict[str, TaskState]:
+    """The tasks that exist, locked until the end of the transaction, with their steps of the current run."""
+    ids = sorted(set(tasks))
+    found = await connection.fetch(_SQL["lock_tasks"], ids)
+    if not found:
+        return {}
+    steps: dict[str, dict[tuple[str, int], StepRow]] = {row["id"]: {} for row in found}
+    for row in await connection.fetch(_SQL["steps_of"], list(steps)):
+        steps[row["task"]][row["step"], row["round"]] = rows.step_of(row)
+    return {row["id"]: rows.state_of(row, steps[row["id"]]) for row in found}
+
+
+async def stored_outputs(connection: Connection, wanted: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], Output]:
+    """Large outputs by (tenant, SHA-256)."""
+    asked = [{"tenant": tenant, "sha256": sha256} for tenant, sha256 in set(wanted)]
+    if not asked:
+        return {}
+    found = await connection.fetch(_SQL["stored_outputs"], asked)
+    return {(row["tenant"], row["sha256"]): orjson.loads(row["body"]) for row in found}
+
+
+async def keep_output(connection: Connection, tenant: str, sha256: str, raw: bytes) -> None:
+    """Store a large output; the same one twice is one."""
+    await connection.execute(_SQL["keep_output"], tenant, sha256, raw)
+
+
+async def save(connection: Connection, new: Sequence[Decision], known: Sequence[Decision], now: str) -> None:
+    """Store decisions, `new` ones of tasks that `lock` did not find.
+
+    Raises NotReadyError when another orchestrator has taken in one of the new tasks meanwhile: look again.
+    """
+    if new:
+        values = [rows.task_row(decision.state) for decision in new]
+        inserted = await connection.fetch(_SQL["insert_tasks"], values)
+        if len(inserted) != len(values):
+            raise NotReadyError("another orchestrator has just taken in one of these tasks")
+    if known:
+        await connection.execute(_SQL["update_tasks"], [rows.task_row(decision.state) for decision in known])
+    both = [*new, *known]
+    await _put(connection, "insert_runs", [row for one in new if (row := rows.run_row(one.state)) is not None])
+    await _put(
+        connection, "put_steps", [rows.step_row(one.state, row, now) for one in both for row in one.steps.values()]
+    )
+    await _put(
+        connection, "insert_attempts", [rows.attempt_row(one.state, item) for one in both for item in one.attempts]
+    )
+    await _put(connection, "insert_events", [rows.event_row(event) for one in both for event in one.events])
+
+
+async def _put(connection: Connection, query: str, values: list[dict[str, object]]) -> None:
+    if values:
+        await connection.execute(_SQL[query], values)

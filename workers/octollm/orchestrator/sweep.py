@@ -1,0 +1,82 @@
+"""Finds steps whose message is nowhere any more, and sends them again: thus a flushed or restored Redis heals.
+
+Postgres says what should be in flight, the bus says what is. Attempts rise before the message goes out, so that a
+late result of the lost one is refused.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from octollm.contracts.ids import utc_now
+from octollm.errors import NotReadyError
+from octollm.orchestrator import store
+from octollm.orchestrator.database import Pool, transaction
+from octollm.orchestrator.decide import MessageLost, decide
+from octollm.orchestrator.messages import Send, StatusUpdate
+from octollm.orchestrator.sql import queries
+from octollm.orchestrator.state import Priority
+from octollm.orchestrator.status import status_of
+
+_SQL = queries("store")
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A step that was sent long ago."""
+
+    task: str
+    run: int
+    step: str
+    round: int
+    arm: str
+    priority: Priority
+
+
+Exists = Callable[[InFlight], Awaitable[bool]]
+Resend = Callable[[Send, StatusUpdate], Awaitable[None]]
+"""Sends only when the message is still nowhere, in one atomic look and send; restores the status."""
+
+
+async def sweep(pool: Pool, older_than_s: float, most: int, exists: Exists, resend: Resend) -> int:
+    """Look at up to `most` steps; how many were sent again."""
+    async with transaction(pool) as connection:
+        found = await connection.fetch(_SQL["long_in_flight"], older_than_s, most)
+    lost = 0
+    seen = []
+    for row in found:
+        step = InFlight(row["task"], row["run"], row["step"], row["round"], row["arm"], row["priority"])
+        try:
+            there = await exists(step)
+            if not there:
+                lost += await _again(pool, step, row["attempt"], exists, resend)
+        except NotReadyError:
+            raise
+        except Exception:  # noqa: BLE001  whatever it is, the other steps must be looked for
+            _log.exception("a step cannot be looked for", task=step.task, step=step.step)
+            there = True  # not again in the next look, which begins with the oldest
+        if there:
+            seen.append({"task": step.task, "step": step.step, "round": step.round})
+    if seen:
+        async with transaction(pool) as connection:
+            await connection.execute(_SQL["look_later"], seen)
+    return lost
+
+
+async def _again(pool: Pool, step: InFlight, attempt: int, exists: Exists, resend: Resend) -> int:
+    now = utc_now()
+    async with transaction(pool) as connection:
+        state = (await store.lock(connection, [step.task])).get(step.task)
+        # Looked at again under the lock: an orchestrator may have just finished with it.
+        if state is None or await exists(step):
+            return 0
+        decision = decide(state, MessageLost(step.step, step.round, attempt), now)
+        if not decision.sends:
+            return 0
+        await store.save(connection, [], [decision], now)
+    for request in decision.sends:
+        await resend(Send(request, state.traceparent), status_of(decision.state))
+    _log.warning("a step's message was lost and is sent again", task=step.task, step=step.step)
+    return 1

@@ -1,0 +1,99 @@
+"""References in a recipe: an object with the single key "$" stands for what its JMESPath expression finds. Pure.
+
+The expression (jmespath.org) sees `task` (goal, kind, input, metadata), `steps.<name>` (output, round, attempt) and
+`round`. In an object a reference that finds null leaves its key out, as absent fields are absent everywhere.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from jmespath.parser import ParsedResult
+
+from octollm.errors import RecipeError
+
+REFERENCE = "$"
+
+
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> ParsedResult:
+    try:
+        return jmespath.compile(expression)
+    except JMESPathError as error:
+        raise RecipeError(f"not a JMESPath expression: {expression!r}: {error}") from error
+
+
+def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
+    """The template with every reference replaced. Raises RecipeError where an expression cannot be evaluated."""
+    if isinstance(template, Mapping):
+        expression = _expression(template)
+        if expression is not None:
+            try:
+                return _compiled(expression).search(context)
+            except JMESPathError as error:
+                raise RecipeError(f"{expression!r} cannot be evaluated: {error}") from error
+        resolved = ((key, value, resolve(value, context)) for key, value in template.items())
+        return {key: new for key, old, new in resolved if new is not None or old is None}
+    if isinstance(template, (list, tuple)):
+        return [resolve(item, context) for item in template]
+    return template
+
+
+def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as above
+    """The path of each reference as far as it is made of plain names: `steps.run.output.stdout` as four parts.
+
+    Raises RecipeError on an expression that is none.
+    """
+    if isinstance(template, Mapping):
+        expression = _expression(template)
+        if expression is not None:
+            yield from _paths(_compiled(expression).parsed)
+            return
+        for value in template.values():
+            yield from references(value)
+    elif isinstance(template, (list, tuple)):
+        for item in template:
+            yield from references(item)
+
+
+def _expression(template: Mapping[str, Any]) -> str | None:
+    if len(template) == 1 and isinstance(template.get(REFERENCE), str):
+        return str(template[REFERENCE])
+    return None
+
+
+# Of these, only the first part is looked up in the context; the rest in what that gave.
+_CHAINS = frozenset(
+    {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten", "pipe"}
+)
+
+
+def _paths(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    if node["type"] == "field":
+        yield (str(node["value"]),)
+    elif node["type"] == "subexpression" and node["children"][0]["type"] == "field":
+        yield _lead(node)
+    elif node["type"] in _CHAINS:
+        yield from _paths(node["children"][0])
+    else:
+        for child in node["children"]:
+            if isinstance(child, Mapping):
+                yield from _paths(child)
+
+
+def _lead(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """The plain names a chain begins with: `a.b[0].c` gives a, b."""
+    if node["type"] == "field":
+        return (str(node["value"]),)
+    if node["type"] not in _CHAINS:
+        return ()
+    if node["type"] != "subexpression":
+        return _lead(node["children"][0])
+    names: list[str] = []
+    for child in node["children"]:
+        names += _lead(child)
+        if child["type"] != "field":
+            break
+    return tuple(names)

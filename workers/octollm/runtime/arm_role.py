@@ -1,0 +1,47 @@
+"""An arm as a handler of the bus: its class is loaded by the topology's name, its large outputs go to Postgres."""
+
+import importlib
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import structlog
+
+from octollm.arms.base import Arm, ArmContext
+from octollm.bus.consumer import Handler
+from octollm.bus.steps import StepRunner
+from octollm.contracts import StepRequested
+from octollm.errors import TopologyError
+from octollm.orchestrator import store
+from octollm.orchestrator.database import Pool, transaction
+from octollm.runtime.share import rules_path
+from octollm.topology import LaneKeys, Topic
+
+GetPool = Callable[[], Awaitable[Pool]]
+
+
+def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool) -> Handler:
+    """The handler; `get_pool` is only called for the first output that is too large for a message."""
+    arm = load_arm(topic)
+    log = structlog.get_logger(f"octollm.arms.{topic.group}")
+    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path())
+
+    async def work(step: StepRequested) -> dict[str, Any]:
+        return await arm.handle(step, context)
+
+    async def keep(tenant: str, sha256: str, raw: bytes) -> None:
+        async with transaction(await get_pool()) as connection:
+            await store.keep_output(connection, tenant, sha256, raw)
+
+    return StepRunner(topic, LaneKeys(lane), consumer, work, keep)
+
+
+def load_arm(topic: Topic) -> Arm:
+    """An instance of the class the topology names. Raises TopologyError that says what to change."""
+    module, _, name = topic.handler.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise TopologyError(f"topic {topic.name}: handler {topic.handler} cannot be imported ({error})") from error
+    if not isinstance(found, type) or not callable(getattr(found, "handle", None)):
+        raise TopologyError(f"topic {topic.name}: {topic.handler} is no class with a method handle(step, ctx)")
+    return cast("Arm", found())

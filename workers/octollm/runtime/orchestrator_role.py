@@ -1,0 +1,167 @@
+"""The orchestrator and the archive as handlers of the bus: entries become messages, answers become operations."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from octollm.bus.consumer import Handler
+from octollm.bus.handoff import Entry
+from octollm.bus.letters import clean, dead_letter
+from octollm.bus.operations import Add, Fields, Live, Operation, Status
+from octollm.bus.outcomes import Ending, Outcome
+from octollm.bus.worker import Worker
+from octollm.contracts import StepRequested, TaskEvent, write
+from octollm.contracts.ids import lane_of, live_field, message_id
+from octollm.errors import NotReadyError, TopologyError
+from octollm.orchestrator.database import Pool
+from octollm.orchestrator.gather import Gatherer
+from octollm.orchestrator.messages import Incoming, Outgoing, Send, StatusUpdate, Unreadable
+from octollm.orchestrator.service import Orchestrator
+from octollm.orchestrator.sweep import InFlight, sweep
+from octollm.topology import LaneKeys, Topic, Topology
+
+_BATCH = 200
+_log = structlog.get_logger(__name__)
+
+
+class Translator:
+    """Between the orchestrator's messages and the bus."""
+
+    def __init__(self, topology: Topology, status_ttl_s: int) -> None:
+        self._topology = topology
+        self._status_ttl_s = status_ttl_s
+        self._live = topology.live["events"].max_length
+
+    def operations(self, answer: Outgoing) -> tuple[Operation, ...]:
+        """Steps first: a status that says "running" must not be there before its steps are."""
+        adds = [self.add(send) for send in answer.sends]
+        status = [self.status(answer.status)] if answer.status else []
+        events = [self._event(event, answer.traceparent) for event in answer.events]
+        return (*adds, *status, *events)
+
+    def target(self, arm: str, priority: str, lane: str) -> str:
+        """Stream of an arm."""
+        topic = self._topology.arm(arm)
+        if topic is None:
+            raise TopologyError(f"a plan has a step for arm {arm}, which this topology does not have")
+        return LaneKeys(lane).stream(topic, priority)
+
+    def add(self, send: Send) -> Add:
+        """A step on its way to its arm."""
+        step = send.step
+        return Add(self.target(step.arm, step.priority, lane_of(step.task)), step_fields(send), live_of(step))
+
+    def status(self, update: StatusUpdate) -> Status:
+        """Its time to live begins at a terminal state."""
+        key = LaneKeys(lane_of(update.task)).status(update.task)
+        return Status(key, update.version, self._status_ttl_s if update.ended else 0, update.fields)
+
+    def _event(self, event: TaskEvent, traceparent: str) -> Live:
+        fields: Fields = {
+            "type": "task.event.v1",
+            "id": event.task,
+            "tenant": event.tenant,
+            "traceparent": traceparent,
+            "body": write(event),
+        }
+        return Live(LaneKeys(lane_of(event.task)).events, self._live, fields)
+
+
+def step_fields(send: Send) -> Fields:
+    """A step's message."""
+    step = send.step
+    return {
+        "type": "step.requested.v1",
+        "id": message_id(step.task, step.run, step.step, step.round, step.attempt),
+        "tenant": step.tenant,
+        "traceparent": send.traceparent,
+        "body": write(step),
+    }
+
+
+def live_of(step: StepRequested) -> str:
+    """The step's field in the hash of live steps."""
+    return live_field(step.task, step.run, step.step, step.round)
+
+
+def gathered(gatherer: Gatherer, translator: Translator, topic: Topic, lane: str, consumer: str) -> Handler:
+    """The handler of a topic whose messages are worked on many at a time."""
+    keys = LaneKeys(lane)
+
+    async def handle(entry: Entry) -> Ending:
+        answer = await gatherer.submit(_incoming(entry))
+        # A step's end: from now on its live field names nothing.
+        live = ""
+        if entry.fields.get(b"type") == b"step.done.v1":
+            live = clean(entry.fields.get(b"id")).rpartition(".")[0]
+        if isinstance(answer, Unreadable):
+            _log.warning("a message cannot be read and is given up on", reason=answer.reason, fault=answer.message)
+            operations, _ = dead_letter(entry, topic, keys, consumer, answer.reason, answer.message)
+            return Ending(Outcome.DEAD, operations, live)
+        return Ending(Outcome.DONE, translator.operations(answer), live)
+
+    return handle
+
+
+def _incoming(entry: Entry) -> Incoming:
+    fields = entry.fields
+    return Incoming(
+        type=clean(fields.get(b"type")),
+        id=clean(fields.get(b"id")),
+        tenant=clean(fields.get(b"tenant")),
+        traceparent=clean(fields.get(b"traceparent")),
+        body=fields.get(b"body", b""),
+        entry=f"{entry.stream} {entry.id}",
+        original=fields.get(b"original", b""),
+    )
+
+
+async def tick(every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something again and again, also when a store is away for a while."""
+    while True:
+        # Jitter: several orchestrators take turns.
+        await asyncio.sleep(every_s * random.uniform(0.5, 1.0))  # noqa: S311
+        try:
+            await work()
+        except NotReadyError as error:
+            _log.warning("skipped a look for deadlines and lost steps", error=error.message)
+        except Exception:  # noqa: BLE001  whatever it is, the next look must come
+            _log.exception("a look for deadlines and lost steps broke; it is tried again")
+
+
+async def expire(orchestrator: Orchestrator, translator: Translator, worker: Worker) -> None:
+    """End the tasks whose deadline has passed, and say so; first of those where that went wrong before."""
+    look = orchestrator.untold
+    while True:
+        ended = await look(_BATCH)
+        tasks = []
+        for answer in ended:
+            if answer.status is not None:
+                await worker.publish(lane_of(answer.status.task), translator.operations(answer))
+                tasks.append(answer.status.task)
+        if tasks:
+            await orchestrator.told(tasks)
+        if len(ended) < _BATCH:
+            if look == orchestrator.expire:
+                return
+            look = orchestrator.expire
+
+
+async def mend(pool: Pool, topology: Topology, translator: Translator, worker: Worker) -> None:
+    """Send again what is nowhere any more. A step counts as long in flight after twice the longest lease."""
+
+    async def exists(step: InFlight) -> bool:
+        lane = lane_of(step.task)
+        live = live_field(step.task, step.run, step.step, step.round)
+        return await worker.in_flight(lane, live, translator.target(step.arm, step.priority, lane))
+
+    async def resend(send: Send, status: StatusUpdate) -> None:
+        lane = lane_of(send.step.task)
+        target = translator.target(send.step.arm, send.step.priority, lane)
+        await worker.resend(lane, live_of(send.step), target, step_fields(send))
+        await worker.publish(lane, (translator.status(status),))
+
+    older_than_s = 2.0 * max(topic.lease_s for topic in topology.topics.values())
+    await sweep(pool, older_than_s, _BATCH, exists, resend)

@@ -1,0 +1,137 @@
+"""Runs roles of the topology in this process: connects, starts, reports, and drains when told to stop."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import structlog
+
+from octollm.bus.connection import probe
+from octollm.bus.worker import Worker
+from octollm.orchestrator.archive import Archive
+from octollm.orchestrator.database import Pool, open_pool
+from octollm.orchestrator.gather import Gatherer, Handle
+from octollm.orchestrator.migrate import migrate
+from octollm.orchestrator.recipes import RecipeBook, load_recipes
+from octollm.orchestrator.service import Orchestrator
+from octollm.runtime.arm_role import arm_handler
+from octollm.runtime.metrics import MetricsServer
+from octollm.runtime.orchestrator_role import Translator, expire, gathered, mend, tick
+from octollm.runtime.outage import until_reachable
+from octollm.runtime.roles import require_python_role
+from octollm.runtime.settings import Settings
+from octollm.runtime.share import recipes_path
+from octollm.topology import ARM, Topic, Topology
+
+_log = structlog.get_logger(__name__)
+_KEYS_AT_ONCE = 10_000
+_STORED = frozenset({"tasks", "steps.done", "dead"})
+
+
+async def run_roles(
+    roles: Sequence[str], settings: Settings, topology: Topology, *, concurrency: int | None, stop: asyncio.Event
+) -> None:
+    """Until `stop` is set. Waits for Redis and Postgres as long as they are away, and says so.
+
+    Raises SettingsError, TopologyError or RecipeError before anything has begun.
+    """
+    # Recipes are read before anything is connected to: a wrong one must not wait for a store to be noticed.
+    book = load_recipes(recipes_path(settings), frozenset(topology.arms))
+    topics = [topic for role in roles for topic in require_python_role(role, topology)]
+    async with AsyncExitStack() as exits:
+        process = _Process(settings, topology, exits)
+        server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, lambda: process.against))
+        _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
+        if not await process.connect(topics, stop):
+            return
+        await process.start(topics, book, concurrency)
+        _log.info("ready", roles=list(roles))
+        await stop.wait()
+        _log.info("stopping: no new messages, what runs may end", drain_s=settings.worker.drain_s)
+        process.against = ["stopping"]
+        await process.worker.stop(settings.worker.drain_s)
+    _log.info("stopped", roles=list(roles))
+
+
+class _Process:
+    """What the roles of one process share."""
+
+    def __init__(self, settings: Settings, topology: Topology, exits: AsyncExitStack) -> None:
+        self._settings = settings
+        self._topology = topology
+        self._exits = exits
+        self._pool: Pool | None = None
+        self._opening = asyncio.Lock()
+        self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        redis = settings.redis
+        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer)
+        self.against: list[str] = ["starting"]
+        """Reasons against being ready; read by the metrics server's thread."""
+
+    async def connect(self, topics: Sequence[Topic], stop: asyncio.Event) -> bool:
+        """Wait for the stores; False when told to stop meanwhile."""
+        redis, dsn = self._settings.redis, self._settings.postgres.dsn
+        self.against = ["Redis cannot be reached"]
+        if await until_reachable("Redis", redis.url, lambda: probe(redis.url, redis.connect_timeout_s), stop) is None:
+            return False
+        if any(topic.name in _STORED for topic in topics):
+            self.against = ["Postgres cannot be reached"]
+
+            async def ready() -> bool:
+                await migrate(dsn)
+                return True
+
+            if await until_reachable("Postgres", dsn, ready, stop) is None:
+                return False
+        return True
+
+    async def start(self, topics: Sequence[Topic], book: RecipeBook, concurrency: int | None) -> None:
+        """Register every handler, then read."""
+        names = {topic.name for topic in topics}
+        translator = Translator(self._topology, self._settings.orchestrator.status_ttl_s)
+        orchestrator = await self._orchestrator(book) if names & {"tasks", "steps.done"} else None
+        gatherers = {"dead": await self._gather(Archive(await self.pool()).handle)} if "dead" in names else {}
+        if orchestrator is not None:
+            gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle)
+        for topic in topics:
+            for lane in self._topology.lanes:
+                if topic.name.startswith(ARM):
+                    handler = arm_handler(topic, lane, self.consumer, self.pool)
+                else:
+                    handler = gathered(gatherers[topic.name], translator, topic, lane, self.consumer)
+                self.worker.add(topic, lane, handler, concurrency)
+        await self.worker.start()
+        self.against = []
+        if orchestrator is not None:
+            await self._tickers(orchestrator, translator)
+
+    async def pool(self) -> Pool:
+        """Connections to Postgres, opened with the first need of one."""
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await open_pool(self._settings.postgres.dsn, self._settings.postgres.pool_size)
+                self._exits.push_async_callback(self._pool.close)
+            return self._pool
+
+    async def _orchestrator(self, book: RecipeBook) -> Orchestrator:
+        return Orchestrator(await self.pool(), book, self._settings.reflex.idempotency_ttl_s)
+
+    async def _gather(self, handle: Handle) -> Gatherer:
+        settings = self._settings.orchestrator
+        gatherer = Gatherer(handle, settings.gather_ms, settings.gather_max)
+        gatherer.start()
+        self._exits.push_async_callback(gatherer.stop)
+        return gatherer
+
+    async def _tickers(self, orchestrator: Orchestrator, translator: Translator) -> None:
+        every_s, pool = self._settings.orchestrator.sweep_s, await self.pool()
+        for work in (
+            lambda: expire(orchestrator, translator, self.worker),
+            lambda: mend(pool, self._topology, translator, self.worker),
+            lambda: orchestrator.forget_keys(_KEYS_AT_ONCE),
+        ):
+            task = asyncio.create_task(tick(every_s, work))
+            self._exits.callback(task.cancel)

@@ -1,0 +1,71 @@
+"""Names of every Redis key. Nothing else in Python puts a key together; Rust's twin is `schemas/rust/src/keys.rs`."""
+
+import hashlib
+from dataclasses import dataclass
+
+from octollm.topology.model import Topic
+
+PRIORITIES = ("high", "normal", "low")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneKeys:
+    """The keys of one lane; all share its hash tag, so that one script may touch any of them."""
+
+    lane: str
+
+    def _key(self, rest: str) -> str:
+        return f"{{{self.lane}}}:{rest}"
+
+    def stream(self, topic: Topic, priority: str | None = None) -> str:
+        """Stream of a topic; the priority counts only where the topic has priorities."""
+        return self._key(f"{topic.name}:{priority or 'normal'}" if topic.priorities else topic.name)
+
+    def streams(self, topic: Topic) -> tuple[str, ...]:
+        """All streams of a topic, in the order of reading."""
+        if not topic.priorities:
+            return (self.stream(topic),)
+        return tuple(self.stream(topic, priority) for priority in PRIORITIES)
+
+    @property
+    def live(self) -> str:
+        """Hash: live field of a step to the key and entry of its latest message."""
+        return self._key("live-steps")
+
+    @property
+    def schedule(self) -> str:
+        """Sorted set: message id by due time in ms."""
+        return self._key("schedule")
+
+    @property
+    def messages(self) -> str:
+        """Hash: message id to the scheduled message."""
+        return self._key("schedule:messages")
+
+    @property
+    def dead(self) -> str:
+        """Stream of dead letters."""
+        return self._key("dead")
+
+    @property
+    def done(self) -> str:
+        """Stream of how steps ended."""
+        return self._key("steps.done")
+
+    @property
+    def events(self) -> str:
+        """Capped stream of live events."""
+        return self._key("events")
+
+    def status(self, task: str) -> str:
+        """Hash with a task's status."""
+        return self._key(f"status:{task}")
+
+    def idempotency(self, tenant: str, key: str) -> str:
+        """String of an idempotency key, hashed: it is a producer's text and may be long or private."""
+        return self._key(f"idempotency:{tenant}:{hashlib.sha256(key.encode()).hexdigest()}")
+
+
+def ingest_stream(tenant: str) -> str:
+    """Ingest stream of a tenant; it lies outside the lanes."""
+    return f"ingest:{tenant}"

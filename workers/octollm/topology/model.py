@@ -1,0 +1,91 @@
+"""The topology's frozen types, and the pure questions one may ask them. Numbers carry their unit in their name."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ARM = "arm."
+"""What the name of an arm's topic starts with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a failing step is given up on, and how long it waits before the next attempt."""
+
+    max_failures: int
+    base_ms: int
+    cap_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """The streams outside the lanes on which producers put submissions, one for each tenant."""
+
+    description: str
+    accepts: tuple[str, ...]
+    group: str
+    handler: str
+    tenants: tuple[str, ...]
+    concurrency: int
+    lease_s: int
+    heartbeat_s: int
+    max_deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A work queue: one group, one handler, one stream or one for each priority."""
+
+    name: str
+    description: str
+    accepts: tuple[str, ...]
+    group: str
+    handler: str
+    priorities: bool
+    concurrency: int
+    lease_s: int
+    heartbeat_s: int
+    max_deliveries: int
+    high_water: int
+    """Entries per stream above which admission answers 503; 0: no mark."""
+    timeout_s: int | None
+    """Longest a handler may run on one step; arms only."""
+    retry: Retry | None
+    """Arms only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A capped stream that is read without a group."""
+
+    name: str
+    description: str
+    accepts: tuple[str, ...]
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All of `streams.yaml`."""
+
+    version: int
+    lanes: tuple[str, ...]
+    priorities: tuple[str, ...]
+    """In the order of reading."""
+    ingest: Ingest
+    topics: Mapping[str, Topic]
+    live: Mapping[str, Live]
+
+    @property
+    def arms(self) -> Mapping[str, Topic]:
+        """Topic by arm name."""
+        return {name.removeprefix(ARM): topic for name, topic in self.topics.items() if name.startswith(ARM)}
+
+    def arm(self, name: str) -> Topic | None:
+        """The topic of an arm, if there is such an arm."""
+        return self.topics.get(ARM + name)
+
+    def lane_for(self, tenant: str, key: str) -> str:
+        """The lane of a tenant's idempotency key (of the task's ULID where there is none)."""
+        digest = hashlib.sha256(f"{tenant}\n{key}".encode()).digest()
+        return self.lanes[int.from_bytes(digest[:8]) % len(self.lanes)]
