@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 
 from octollm.bus.connection import connect
-from octollm.orchestrator.migrate import migrate
+from octollm.database.migrate import migrate
 from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.postgres import EmbeddedPostgres
 from octollm.runtime.embedded.redis import EmbeddedRedis

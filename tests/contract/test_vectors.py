@@ -16,6 +16,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "dead.letter.v1": contracts.DeadLetter,
     "step.done.v1": contracts.StepDone,
     "step.requested.v1": contracts.StepRequested,
+    "task.cancel.v1": contracts.TaskCancel,
     "task.event.v1": contracts.TaskEvent,
     "task.rejected.v1": contracts.TaskRejected,
     "task.result.v1": contracts.TaskResult,

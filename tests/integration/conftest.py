@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from making import RECIPES
 
-from octollm.orchestrator.database import Pool, open_pool
+from octollm.database.pool import Pool, open_pool
 from octollm.orchestrator.recipes import load_recipes
 from octollm.orchestrator.service import Orchestrator
 

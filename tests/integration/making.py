@@ -13,7 +13,7 @@ from octollm.contracts import (
     write,
 )
 from octollm.contracts.ids import message_id
-from octollm.orchestrator.database import Pool, transaction
+from octollm.database.pool import Pool, transaction
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing
 from samples import about, submitted_body
 

@@ -18,10 +18,10 @@ from octollm.contracts import (
     write,
 )
 from octollm.contracts.ids import message_id, new_task_id, utc_now
+from octollm.database.pool import transaction
 from octollm.errors import NotReadyError
 from octollm.orchestrator import store
 from octollm.orchestrator.archive import Archive
-from octollm.orchestrator.database import transaction
 from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
 from octollm.orchestrator.sweep import InFlight, sweep
 

@@ -77,6 +77,18 @@ impl LaneKeys {
         self.key("events")
     }
 
+    /// Publish-subscribe channel: what every worker must know at once.
+    #[must_use]
+    pub fn control(&self) -> String {
+        self.key("control")
+    }
+
+    /// Marker of a cancelled task: holds its tenant.
+    #[must_use]
+    pub fn cancel(&self, task: &str) -> String {
+        self.key(&format!("cancel:{task}"))
+    }
+
     #[must_use]
     pub fn status(&self, task: &str) -> String {
         self.key(&format!("status:{task}"))

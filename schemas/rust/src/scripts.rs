@@ -9,6 +9,7 @@ const INCLUDE: &str = "--@include ownership.lua";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
     Admit,
+    Cancel,
     Claim,
     Complete,
     Leave,
@@ -19,8 +20,9 @@ pub enum Script {
 }
 
 impl Script {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Admit,
+        Self::Cancel,
         Self::Claim,
         Self::Complete,
         Self::Leave,
@@ -35,6 +37,7 @@ impl Script {
     pub fn source(self) -> String {
         let text = match self {
             Self::Admit => include_str!("../../../workers/octollm/bus/lua/admit.lua"),
+            Self::Cancel => include_str!("../../../workers/octollm/bus/lua/cancel.lua"),
             Self::Claim => include_str!("../../../workers/octollm/bus/lua/claim.lua"),
             Self::Complete => include_str!("../../../workers/octollm/bus/lua/complete.lua"),
             Self::Leave => include_str!("../../../workers/octollm/bus/lua/leave.lua"),

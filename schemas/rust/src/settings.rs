@@ -25,6 +25,8 @@ pub struct Settings {
     pub redis: Redis,
     pub reflex: Reflex,
     pub executor: Executor,
+    pub api: Api,
+    pub webhooks: Webhooks,
     pub log: Log,
     pub topology: TopologyFile,
 }
@@ -72,6 +74,19 @@ pub struct Executor {
 pub enum MinIsolation {
     Namespaces,
     Landlock,
+}
+
+/// The Python API, as far as the reflex needs it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Api {
+    /// Empty: there is none.
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Webhooks {
+    /// Empty: the file that ships with `OctoLLM`.
+    pub file: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

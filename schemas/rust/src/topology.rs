@@ -242,11 +242,16 @@ fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
     let at = format!("topics.{}", topic.name);
     let arm = topic.name.strip_prefix("arm.");
     let plain = arm.map_or_else(
-        || matches!(topic.name.as_str(), "tasks" | "steps.done" | "dead"),
+        || {
+            matches!(
+                topic.name.as_str(),
+                "tasks" | "steps.done" | "results" | "dead"
+            )
+        },
         |arm| arm.parse::<crate::events::Name>().is_ok(),
     );
     ensure(plain, || {
-        format!("{at}: unknown topic; known are tasks, steps.done, dead and arm.<name>")
+        format!("{at}: unknown topic; known are tasks, steps.done, results, dead and arm.<name>")
     })?;
     accepts(&at, &topic.accepts, schemas)?;
     work(

@@ -67,11 +67,14 @@ fn the_lane_has_its_fixed_keys() {
     let keys = LaneKeys::new("l0");
     let ours = serde_json::json!({
         "live": keys.live(), "schedule": keys.schedule(), "messages": keys.messages(),
-        "dead": keys.dead(), "done": keys.done(), "events": keys.events(),
+        "dead": keys.dead(), "done": keys.done(), "events": keys.events(), "control": keys.control(),
     });
     assert_eq!(ours, found["fixed"]);
     for case in cases("status") {
         assert_eq!(keys.status(text(&case, "task")), text(&case, "key"));
+    }
+    for case in cases("cancel") {
+        assert_eq!(keys.cancel(text(&case, "task")), text(&case, "key"));
     }
     for case in cases("ingest") {
         assert_eq!(ingest(text(&case, "tenant")), text(&case, "key"));

@@ -30,6 +30,7 @@ fn readers() -> Vec<(&'static str, Trip)> {
         (TaskEvent::TYPE, trip::<TaskEvent>),
         (DeadLetter::TYPE, trip::<DeadLetter>),
         (TaskStatus::TYPE, trip::<TaskStatus>),
+        (TaskCancel::TYPE, trip::<TaskCancel>),
     ]
 }
 

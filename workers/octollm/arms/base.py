@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from structlog.stdlib import BoundLogger
 
+from octollm.arms.ports import Mind, Recall
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
 
@@ -25,6 +26,10 @@ class ArmContext:
     """The consumer this process is in its group."""
     rules_dir: Path
     """Folder of the rule files that both languages share."""
+    recall: Recall | None = None
+    """Memory, where this process has one."""
+    mind: Mind | None = None
+    """A model, where one is configured."""
 
 
 class Arm(Protocol):

@@ -11,7 +11,7 @@ import redis.asyncio
 from redis.commands.core import AsyncScript
 
 _INCLUDE = "--@include ownership.lua"
-NAMES = ("admit", "claim", "complete", "leave", "promote", "release", "renew", "resend")
+NAMES = ("admit", "cancel", "claim", "complete", "leave", "promote", "release", "renew", "resend")
 
 
 @cache
@@ -27,6 +27,7 @@ class Scripts:
     """All scripts, bound to one client. They are called by digest and loaded again where a server forgot them."""
 
     admit: AsyncScript
+    cancel: AsyncScript
     claim: AsyncScript
     complete: AsyncScript
     leave: AsyncScript

@@ -14,16 +14,18 @@ from octollm.contracts.generated.step_done_v1_schema import (
     StoredOutput,
 )
 from octollm.contracts.generated.step_requested_v1_schema import StepRequested
+from octollm.contracts.generated.task_cancel_v1_schema import TaskCancel
 from octollm.contracts.generated.task_event_v1_schema import TaskEvent
 from octollm.contracts.generated.task_rejected_v1_schema import TaskRejected
 from octollm.contracts.generated.task_result_v1_schema import StepSummary, TaskResult
-from octollm.contracts.generated.task_status_v1_schema import TaskStatus
+from octollm.contracts.generated.task_status_v1_schema import OpenStep, TaskStatus, WaitingStep
 from octollm.contracts.generated.task_submission_v1_schema import TaskSubmission
 from octollm.contracts.generated.task_submitted_v1_schema import TaskSubmitted
 
 __all__ = [
     "DeadLetter",
     "InlineOutput",
+    "OpenStep",
     "StepCancelled",
     "StepDead",
     "StepDone",
@@ -34,12 +36,14 @@ __all__ = [
     "StepSucceeded",
     "StepSummary",
     "StoredOutput",
+    "TaskCancel",
     "TaskEvent",
     "TaskRejected",
     "TaskResult",
     "TaskStatus",
     "TaskSubmission",
     "TaskSubmitted",
+    "WaitingStep",
     "plain",
     "read",
     "write",

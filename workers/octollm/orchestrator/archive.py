@@ -12,13 +12,13 @@ import structlog
 
 from octollm.contracts import DeadLetter, TaskEvent, TaskResult, read
 from octollm.contracts.ids import lane_of, parse_message_id, utc_now
+from octollm.database.pool import Connection, Pool, transaction
+from octollm.database.queries import queries
 from octollm.errors import ContractError, NotReadyError
-from octollm.orchestrator.database import Connection, Pool, transaction
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, StatusUpdate, Unreadable
 from octollm.orchestrator.rows import as_text, event_row
-from octollm.orchestrator.sql import queries
 
-_SQL = queries("store")
+_SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 

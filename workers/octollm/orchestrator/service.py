@@ -10,18 +10,18 @@ from typing import Any
 import structlog
 
 from octollm.contracts.ids import utc_now
+from octollm.database.pool import Connection, Pool, transaction
+from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import store
-from octollm.orchestrator.database import Connection, Pool, transaction
 from octollm.orchestrator.decide import DeadlinePassed, Event, Met, Refused, decide
 from octollm.orchestrator.intake import Ended, Submitted, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Send, Unreadable
 from octollm.orchestrator.recipes import RecipeBook
-from octollm.orchestrator.sql import queries
 from octollm.orchestrator.state import Decision, TaskState
 from octollm.orchestrator.status import status_of
 
-_SQL = queries("store")
+_SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
 
 

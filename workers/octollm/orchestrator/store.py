@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 
+from octollm.database.pool import Connection
+from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import rows
-from octollm.orchestrator.database import Connection
-from octollm.orchestrator.sql import queries
 from octollm.orchestrator.state import Decision, StepRow, TaskState
 
-_SQL = queries("store")
+_SQL = queries("octollm.orchestrator", "store")
 Output = dict[str, object]
 
 

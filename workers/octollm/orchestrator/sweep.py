@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import structlog
 
 from octollm.contracts.ids import utc_now
+from octollm.database.pool import Pool, transaction
+from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import store
-from octollm.orchestrator.database import Pool, transaction
 from octollm.orchestrator.decide import MessageLost, decide
 from octollm.orchestrator.messages import Send, StatusUpdate
-from octollm.orchestrator.sql import queries
 from octollm.orchestrator.state import Priority
 from octollm.orchestrator.status import status_of
 
-_SQL = queries("store")
+_SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
 
 

@@ -10,9 +10,9 @@ from octollm.arms.base import Arm, ArmContext
 from octollm.bus.consumer import Handler
 from octollm.bus.steps import StepRunner
 from octollm.contracts import StepRequested
+from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.orchestrator import store
-from octollm.orchestrator.database import Pool, transaction
 from octollm.runtime.share import rules_path
 from octollm.topology import LaneKeys, Topic
 

@@ -12,8 +12,8 @@ import httpx
 import orjson
 
 from octollm.bus.connection import probe
+from octollm.database.migrate import newest as newest_migration
 from octollm.errors import OctoError, StartError
-from octollm.orchestrator.migrate import newest as newest_migration
 from octollm.runtime.embedded.postgres import binaries_dir
 from octollm.runtime.embedded.redis import find_server
 from octollm.runtime.handlers import missing_handlers

@@ -14,8 +14,8 @@ from octollm.bus.outcomes import Ending, Outcome
 from octollm.bus.worker import Worker
 from octollm.contracts import StepRequested, TaskEvent, write
 from octollm.contracts.ids import lane_of, live_field, message_id
+from octollm.database.pool import Pool
 from octollm.errors import NotReadyError, TopologyError
-from octollm.orchestrator.database import Pool
 from octollm.orchestrator.gather import Gatherer
 from octollm.orchestrator.messages import Incoming, Outgoing, Send, StatusUpdate, Unreadable
 from octollm.orchestrator.service import Orchestrator

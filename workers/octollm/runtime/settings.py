@@ -37,6 +37,12 @@ SECTIONS: dict[str, type[sections.Section]] = {
     "executor": sections.ExecutorSettings,
     "worker": sections.WorkerSettings,
     "orchestrator": sections.OrchestratorSettings,
+    "api": sections.ApiSettings,
+    "webhooks": sections.WebhooksSettings,
+    "qdrant": sections.QdrantSettings,
+    "embedding": sections.EmbeddingSettings,
+    "models": sections.ModelsSettings,
+    "retention": sections.RetentionSettings,
     "log": sections.LogSettings,
     "topology": sections.TopologySettings,
 }
@@ -60,6 +66,12 @@ class Settings(BaseSettings):
     executor: sections.ExecutorSettings
     worker: sections.WorkerSettings
     orchestrator: sections.OrchestratorSettings
+    api: sections.ApiSettings
+    webhooks: sections.WebhooksSettings
+    qdrant: sections.QdrantSettings
+    embedding: sections.EmbeddingSettings
+    models: sections.ModelsSettings
+    retention: sections.RetentionSettings
     log: sections.LogSettings
     topology: sections.TopologySettings
 

@@ -31,6 +31,10 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _optional_http_url(value: str) -> str:
+    return _http_url(value) if value else value
+
+
 def split_listen(value: str) -> tuple[str, int]:
     """Host and port of a listen address; IPv6 addresses stand in brackets."""
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):([0-9]{1,5})", value)
@@ -104,6 +108,42 @@ class OrchestratorSettings(Section):
     gather_max: Annotated[int, Field(ge=1, le=1000)]
     status_ttl_s: Annotated[int, Field(ge=1)]
     sweep_s: Seconds
+
+
+class ApiSettings(Section):
+    listen: Listen
+    url: Annotated[str, AfterValidator(_optional_http_url)]
+
+
+class WebhooksSettings(Section):
+    file: str
+
+
+class QdrantSettings(Section):
+    url: Annotated[str, AfterValidator(_optional_http_url)]
+    api_key: str
+    path: str
+    store: Literal["auto", "server", "edge", "local", "none"]
+
+
+class EmbeddingSettings(Section):
+    provider: Literal["auto", "minilm", "openai", "fastembed", "none"]
+    path: str
+    model: str
+    url: Annotated[str, AfterValidator(_optional_http_url)]
+    dimension: Annotated[int, Field(ge=1, le=8192)]
+
+
+class ModelsSettings(Section):
+    provider: Literal["auto", "anthropic", "openai", "none"]
+    model: str
+    timeout_s: Seconds
+    max_output_tokens: Annotated[int, Field(ge=1, le=200_000)]
+
+
+class RetentionSettings(Section):
+    finished_days: Annotated[int, Field(ge=0, le=36500)]
+    purge_s: Seconds
 
 
 class LogSettings(Section):

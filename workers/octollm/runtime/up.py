@@ -15,8 +15,8 @@ from typing import TypeVar
 import asyncpg
 
 from octollm.bus.connection import probe
+from octollm.database.migrate import migrate
 from octollm.errors import OctoError, StartError
-from octollm.orchestrator.migrate import migrate
 from octollm.runtime import share
 from octollm.runtime.data_dir import DataDir
 from octollm.runtime.embedded.ports import Ports

@@ -11,10 +11,10 @@ import structlog
 
 from octollm.bus.connection import probe
 from octollm.bus.worker import Worker
+from octollm.database.migrate import migrate
+from octollm.database.pool import Pool, open_pool
 from octollm.orchestrator.archive import Archive
-from octollm.orchestrator.database import Pool, open_pool
 from octollm.orchestrator.gather import Gatherer, Handle
-from octollm.orchestrator.migrate import migrate
 from octollm.orchestrator.recipes import RecipeBook, load_recipes
 from octollm.orchestrator.service import Orchestrator
 from octollm.runtime.arm_role import arm_handler

@@ -57,6 +57,15 @@ class LaneKeys:
         """Capped stream of live events."""
         return self._key("events")
 
+    @property
+    def control(self) -> str:
+        """Publish-subscribe channel: what every worker must know at once."""
+        return self._key("control")
+
+    def cancel(self, task: str) -> str:
+        """String: marker of a cancelled task, holds its tenant."""
+        return self._key(f"cancel:{task}")
+
     def status(self, task: str) -> str:
         """Hash with a task's status."""
         return self._key(f"status:{task}")

@@ -18,6 +18,7 @@ from octollm.topology.keys import PRIORITIES
 from octollm.topology.model import ARM, Ingest, Live, Retry, Topic, Topology
 
 _REQUIRED = ("tasks", "steps.done", "dead")
+_KNOWN = ("tasks", "steps.done", "results", "dead")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LANE = re.compile(r"l[0-9]{1,4}")
@@ -118,8 +119,8 @@ def _check_topic(name: str, topic: TopicFile, events: Path) -> None:
     at = f"topics.{name}"
     arm = name.removeprefix(ARM) if name.startswith(ARM) else None
     _ensure(
-        name in _REQUIRED if arm is None else _NAME.fullmatch(arm),
-        f"{at}: unknown topic; known are {', '.join(_REQUIRED)} and arm.<name>",
+        name in _KNOWN if arm is None else _NAME.fullmatch(arm),
+        f"{at}: unknown topic; known are {', '.join(_KNOWN)} and arm.<name>",
     )
     _check_work(at, topic, events)
     prioritised = arm is not None or name == "tasks"

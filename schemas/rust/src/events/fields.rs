@@ -309,6 +309,44 @@ impl<V: Clone> From<DigestMap<V>> for BTreeMap<String, V> {
     }
 }
 
+/// At most `MAX` objects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Object>")]
+#[serde(bound(serialize = "T: Serialize", deserialize = "T: DeserializeOwned"))]
+pub struct List<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> List<T, MAX> {
+    /// The first `MAX` of these.
+    #[must_use]
+    pub fn cut(mut items: Vec<T>) -> Self {
+        items.truncate(MAX);
+        Self(items)
+    }
+
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: DeserializeOwned, const MAX: usize> TryFrom<Vec<Object>> for List<T, MAX> {
+    type Error = ContractError;
+
+    fn try_from(items: Vec<Object>) -> Result<Self, ContractError> {
+        if items.len() > MAX {
+            return Err(ContractError::schema(
+                "",
+                format!("must have at most {MAX} items"),
+            ));
+        }
+        items
+            .into_iter()
+            .map(from_object)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
 /// For optional fields: absent is `None`, null is refused.
 pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     from: D,

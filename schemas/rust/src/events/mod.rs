@@ -1,4 +1,4 @@
-//! The nine events of `schemas/events`, one file per subject, and the one way to read and write them.
+//! The ten events of `schemas/events`, one file per subject, and the one way to read and write them.
 //!
 //! JSON Schema is the source; these types are written by hand and judged by `schemas/vectors`. Optional fields are
 //! absent, never null.
@@ -10,13 +10,14 @@ pub mod task;
 
 pub use dead_letter::{DeadLetter, DeadReason, Stage};
 pub use fields::{
-    Code, Count, Detail, DigestMap, Int, Kind, Name, Object, Priority, Sha256, TaskId, Tenant,
-    Text, Timestamp,
+    Code, Count, Detail, DigestMap, Int, Kind, List, Name, Object, Priority, Sha256, TaskId,
+    Tenant, Text, Timestamp,
 };
 pub use step::{StepDone, StepError, StepOutput, StepRequested};
 pub use task::{
-    EventName, Mode, RefusalReason, Source, State, StepState, StepSummary, TaskEvent, TaskReason,
-    TaskRejected, TaskResult, TaskState, TaskStatus, TaskSubmission, TaskSubmitted,
+    EventName, Mode, OpenStep, RefusalReason, Source, State, StepState, StepSummary, TaskCancel,
+    TaskEvent, TaskReason, TaskRejected, TaskResult, TaskState, TaskStatus, TaskSubmission,
+    TaskSubmitted, WaitingStep,
 };
 
 use serde::de::DeserializeOwned;
@@ -45,10 +46,11 @@ events! {
     TaskEvent => "task.event.v1",
     DeadLetter => "dead.letter.v1",
     TaskStatus => "task.status.v1",
+    TaskCancel => "task.cancel.v1",
 }
 
 /// Every event's name on the wire.
-pub const TYPES: [&str; 9] = [
+pub const TYPES: [&str; 10] = [
     TaskSubmission::TYPE,
     TaskSubmitted::TYPE,
     TaskRejected::TYPE,
@@ -58,6 +60,7 @@ pub const TYPES: [&str; 9] = [
     TaskEvent::TYPE,
     DeadLetter::TYPE,
     TaskStatus::TYPE,
+    TaskCancel::TYPE,
 ];
 
 /// Reads one event: strict JSON first, then its schema.

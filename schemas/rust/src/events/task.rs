@@ -4,15 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fields::{
-    from_object, object, present, present_object, words, Attempt, Bytes, Count, Detail, DigestMap,
-    Int, Kind, Name, Object, Priority, Round, Run, Sha256, TaskId, Tenant, Text, Timestamp,
-    MAX_SAFE,
+    object, present, present_object, words, Attempt, Bytes, Count, Detail, DigestMap, Int, Kind,
+    List, Name, Object, Priority, Round, Run, Sha256, TaskId, Tenant, Text, Timestamp, MAX_SAFE,
 };
-use crate::error::ContractError;
 
 words!(
     /// The door a task came through.
-    Source { Http = "http", Stream = "stream" }
+    Source { Http = "http", Stream = "stream", Webhook = "webhook" }
 );
 words!(
     /// Why admission refused a readable submission.
@@ -52,7 +50,7 @@ words!(
 );
 words!(
     /// How an answer was made.
-    Mode { Deterministic = "deterministic" }
+    Mode { Deterministic = "deterministic", Model = "model" }
 );
 words!(
     /// State of a step in a result.
@@ -202,33 +200,6 @@ pub struct StepSummary {
     pub duration_ms: Option<Bytes>,
 }
 
-/// At most 2,000 summaries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Object>")]
-pub struct Summaries(Vec<StepSummary>);
-
-impl Summaries {
-    #[must_use]
-    pub fn as_slice(&self) -> &[StepSummary] {
-        &self.0
-    }
-}
-
-impl TryFrom<Vec<Object>> for Summaries {
-    type Error = ContractError;
-
-    fn try_from(items: Vec<Object>) -> Result<Self, ContractError> {
-        if items.len() > 2000 {
-            return Err(ContractError::schema("", "must have at most 2000 items"));
-        }
-        items
-            .into_iter()
-            .map(from_object)
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-}
-
 /// What came of one run of a task (`task.result.v1`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -257,10 +228,44 @@ pub struct TaskResult {
     pub detail: Option<Detail>,
     /// Any JSON value, also null; never absent.
     pub answer: Value,
-    pub steps: Summaries,
+    pub steps: List<StepSummary, 2000>,
     pub mode: Mode,
     pub redactions: DigestMap<Count>,
     pub finished_at: Timestamp,
+}
+
+/// Somebody wants a task to end now (`task.cancel.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskCancel {
+    pub task: TaskId,
+    pub tenant: Tenant,
+    pub requested_at: Timestamp,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub detail: Option<Text<0, 2000>>,
+}
+
+/// A step on its way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenStep {
+    pub step: Name,
+    pub arm: Name,
+    pub sent_at: Timestamp,
+}
+
+/// A step that nobody can take now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitingStep {
+    pub step: Name,
+    pub arm: Name,
+    /// Seconds.
+    pub for_s: Bytes,
 }
 
 /// What `GET /v1/tasks/{id}` answers (`task.status.v1`).
@@ -298,6 +303,20 @@ pub struct TaskStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub updated_at: Option<Timestamp>,
+    /// Steps that have been sent and have not ended.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub open: Option<List<OpenStep, 200>>,
+    /// Those of them whose arm has no living worker; never stored, worked out for each answer.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub waiting: Option<List<WaitingStep, 200>>,
     #[serde(
         default,
         deserialize_with = "present_object",

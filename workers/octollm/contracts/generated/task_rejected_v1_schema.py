@@ -31,7 +31,8 @@ class TaskRejected(Strict):
         Field(description='Whose task it is.', pattern='^[a-z0-9][a-z0-9_-]{0,62}$'),
     ]
     source: Annotated[
-        Literal['http', 'stream'], Field(description='The door it came through.')
+        Literal['http', 'stream', 'webhook'],
+        Field(description='The door it came through.'),
     ]
     received_at: Annotated[
         str,

@@ -81,8 +81,10 @@ class TaskResult(Strict):
     ]
     steps: Annotated[list[StepSummary], Field(max_length=2000)]
     mode: Annotated[
-        Literal['deterministic'],
-        Field(description='deterministic: made without any model.'),
+        Literal['deterministic', 'model'],
+        Field(
+            description='deterministic: made without any model; model: at least one step asked one.'
+        ),
     ]
     redactions: Annotated[
         dict[str, RedactionsAdditionalProperty],

@@ -11,6 +11,61 @@ from pydantic import ConfigDict, Field
 from . import task_result_v1_schema
 
 
+class OpenStep(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    step: Annotated[
+        str,
+        Field(
+            description='Step name, unique in its plan.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    arm: Annotated[
+        str,
+        Field(
+            description='Arm name; its topic is arm.<name>.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    sent_at: Annotated[
+        str,
+        Field(
+            description='UTC, RFC 3339 with milliseconds.',
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$',
+        ),
+    ]
+
+
+class WaitingStep(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    step: Annotated[
+        str,
+        Field(
+            description='Step name, unique in its plan.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    arm: Annotated[
+        str,
+        Field(
+            description='Arm name; its topic is arm.<name>.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    for_s: Annotated[
+        int,
+        Field(
+            description='Seconds since the arm was last seen, or since the step was sent, whichever is less.',
+            ge=0,
+            le=9007199254740991,
+        ),
+    ]
+
+
 class TaskStatus(Strict):
     model_config = ConfigDict(
         extra='forbid',
@@ -58,6 +113,19 @@ class TaskStatus(Strict):
         Field(
             description='UTC, RFC 3339 with milliseconds.',
             pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$',
+        ),
+    ] = None
+    open: Annotated[
+        list[OpenStep] | None,
+        Field(
+            description='Steps that have been sent and have not ended.', max_length=200
+        ),
+    ] = None
+    waiting: Annotated[
+        list[WaitingStep] | None,
+        Field(
+            description='Those of them whose arm has no living worker; worked out anew for each answer.',
+            max_length=200,
         ),
     ] = None
     result: task_result_v1_schema.TaskResult | None = None

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- cancel: mark a task as cancelled and tell the orchestrator, all or nothing.
+-- The marker makes `complete`, `promote` and `renew` drop the task's steps; the message makes the task end.
+--
+-- KEYS[1] marker of the task   KEYS[2] stream of step ends   KEYS[3] status hash of the task
+-- ARGV    tenant, time to live of the marker in s, message fields, (name, value)*
+-- Answers {marked, state} | {ended, state} | {foreign, ''}; state '' where Redis holds no status.
+-- Asked again it tells again: the first message may have been lost with its stream.
+local tenant, ttl, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+if not (tenant and ttl and ttl > 0 and count and count > 0 and #ARGV == 3 + 2 * count) then
+  error({err = 'ERR cancel: missing or wrong arguments'})
+end
+for i, kind in ipairs({'string', 'stream', 'hash'}) do
+  local is = redis.call('TYPE', KEYS[i]).ok
+  if is ~= 'none' and is ~= kind then error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. is .. ', not a ' .. kind}) end
+end
+local known = redis.call('HMGET', KEYS[3], 'tenant', 'state')
+local holder, state = known[1], known[2] or ''
+local marked = redis.call('GET', KEYS[1])
+if (holder and holder ~= tenant) or (marked and marked ~= tenant) then return {'foreign', ''} end
+local ended = {succeeded = true, failed = true, rejected = true, cancelled = true, expired = true}
+if ended[state] then return {'ended', state} end
+local message = {}
+for i = 1, 2 * count do message[i] = ARGV[3 + i] end
+redis.call('XADD', KEYS[2], '*', unpack(message))
+redis.call('SET', KEYS[1], tenant, 'EX', ttl)
+return {'marked', state}

@@ -1,0 +1,1 @@
+"""For producers: submit a task, wait for it, follow what happens. HTTP only."""

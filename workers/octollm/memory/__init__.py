@@ -1,0 +1,1 @@
+"""Memory: documents, artifacts and graph in Postgres, vectors behind one interface, embeddings. Knows no bus."""

@@ -1,0 +1,1 @@
+"""Models: providers behind one interface, and the journal of what they answered. Knows no bus."""
