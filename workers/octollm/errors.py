@@ -48,6 +48,14 @@ class InvalidInputError(OctoError):
     """The input does not fit the recipe."""
 
 
+class EmbeddingError(OctoError):
+    """Texts cannot be embedded."""
+
+
+class VectorStoreError(OctoError):
+    """The vector store cannot be used as it is."""
+
+
 class ContractError(OctoError):
     """A message does not keep its contract."""
 
