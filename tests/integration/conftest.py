@@ -7,8 +7,8 @@ import pytest
 from making import RECIPES
 
 from octollm.database.pool import Pool, open_pool
-from octollm.orchestrator.recipes import load_recipes
 from octollm.orchestrator.service import Orchestrator
+from octollm.plans.recipes import load_recipes
 
 
 @pytest.fixture

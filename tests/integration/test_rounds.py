@@ -5,8 +5,8 @@ from making import done, rows, sends, submitted
 
 from octollm.contracts import StepError, StepFailed
 from octollm.contracts.ids import new_task_id
-from octollm.orchestrator.recipes import load_recipes
 from octollm.orchestrator.service import Orchestrator
+from octollm.plans.recipes import load_recipes
 
 FORK = """
 recipe: pair

@@ -19,8 +19,8 @@ from octollm.contracts import (
     write,
 )
 from octollm.orchestrator.decide import Accepted, DeadlinePassed, MessageLost, Met, StepEnded, decide
-from octollm.orchestrator.recipes import RecipeBook, parse_recipe
 from octollm.orchestrator.state import Decision, TaskState
+from octollm.plans.recipes import RecipeBook, parse_recipe
 from samples import about
 
 NOW = "2026-01-01T00:00:00.000Z"

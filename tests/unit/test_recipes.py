@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from octollm.errors import InvalidInputError, RecipeError
-from octollm.orchestrator import template
-from octollm.orchestrator.plan import Plan
-from octollm.orchestrator.recipes import load_recipes, parse_recipe
+from octollm.plans import template
+from octollm.plans.plan import Plan
+from octollm.plans.recipes import load_recipes, parse_recipe
 from octollm.runtime.share import checkout
 
 ARMS = frozenset({"guardian", "judge", "executor"})

@@ -21,10 +21,10 @@ from octollm.contracts import (
 )
 from octollm.contracts.ids import message_id
 from octollm.errors import InvalidInputError, RecipeError
-from octollm.orchestrator import template
-from octollm.orchestrator.plan import Plan
-from octollm.orchestrator.recipes import RecipeBook
 from octollm.orchestrator.state import INTAKE, Attempt, Decision, Reason, StepRow, TaskState, Terminal
+from octollm.plans import template
+from octollm.plans.plan import Plan
+from octollm.plans.recipes import RecipeBook
 
 Done = StepSucceeded | StepFailed | StepRetrying | StepDead | StepCancelled
 

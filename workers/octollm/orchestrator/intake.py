@@ -9,9 +9,9 @@ from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskRejecte
 from octollm.errors import ContractError
 from octollm.orchestrator.decide import Accepted, Done, Event, Refused, StepEnded
 from octollm.orchestrator.messages import Incoming, Unreadable
-from octollm.orchestrator.recipes import RecipeBook
 from octollm.orchestrator.rows import as_text
 from octollm.orchestrator.state import TaskState
+from octollm.plans.recipes import RecipeBook
 
 
 @dataclass(frozen=True, slots=True)

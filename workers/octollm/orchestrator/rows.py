@@ -8,8 +8,8 @@ import asyncpg
 import orjson
 
 from octollm.contracts import TaskEvent, TaskResult, plain
-from octollm.orchestrator.plan import Plan
 from octollm.orchestrator.state import Attempt, StepRow, TaskState
+from octollm.plans.plan import Plan
 
 
 def as_text(moment: datetime) -> str:

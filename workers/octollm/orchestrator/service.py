@@ -17,9 +17,9 @@ from octollm.orchestrator import store
 from octollm.orchestrator.decide import DeadlinePassed, Event, Met, Refused, decide
 from octollm.orchestrator.intake import Ended, Submitted, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Send, Unreadable
-from octollm.orchestrator.recipes import RecipeBook
 from octollm.orchestrator.state import Decision, TaskState
 from octollm.orchestrator.status import status_of
+from octollm.plans.recipes import RecipeBook
 
 _SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from octollm.contracts import StepRequested, TaskEvent, TaskResult
-from octollm.orchestrator.plan import Plan
+from octollm.plans.plan import Plan
 
 Priority = Literal["high", "normal", "low"]
 StepState = Literal["sent", "succeeded", "failed", "dead", "cancelled"]

@@ -15,8 +15,8 @@ from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
-from octollm.orchestrator.recipes import RecipeBook, load_recipes
 from octollm.orchestrator.service import Orchestrator
+from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.orchestrator_role import Translator, expire, gathered, mend, tick

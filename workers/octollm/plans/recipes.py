@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octollm.errors import InvalidInputError, RecipeError
-from octollm.orchestrator import template
-from octollm.orchestrator.plan import Plan, PlanStep, Repair, in_order
+from octollm.plans import template
+from octollm.plans.plan import Plan, PlanStep, Repair, in_order
 
 MAX_STEPS = 200
 MAX_REPAIRS = 5
