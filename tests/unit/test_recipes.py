@@ -1,13 +1,15 @@
 """Recipes and references: what is refused at start, with a message that names the gap, and what an expression finds."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from octollm.errors import InvalidInputError, RecipeError
-from octollm.plans import template
+from octollm.plans import remember, template
 from octollm.plans.plan import Plan
+from octollm.plans.proposal import read_proposal
 from octollm.plans.recipes import load_recipes, parse_recipe
 from octollm.runtime.share import checkout
 
@@ -62,6 +64,11 @@ def changed(path: str, value: object) -> bytes:
         ("repair", {"judge": "a", "redo": "a", "max": 1}, "repair.judge"),
         ("repair", {"judge": "b", "redo": "z", "max": 1}, "repair.redo"),
         ("repair", {"judge": "b", "redo": "a", "max": 6}, "repair.max"),
+        ("remember", {"title": "t"}, "remember.text"),
+        ("remember", {"title": "t", "text": 5}, "remember.text"),
+        ("remember", {"title": "t", "text": "x", "collection": "Not A Name"}, "remember.collection"),
+        ("remember", {"title": "t", "text": "x", "entities": [{"type": "file"}]}, "remember.entities.0"),
+        ("remember", {"title": "t", "text": {"$": "steps.z.output"}}, "remember: refers to step z"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(path, value, message):
@@ -140,3 +147,53 @@ def test_references_are_found_and_replaced():
 )
 def test_the_paths_of_an_expression_are_its_beginnings(expression, paths):
     assert set(template.references({"$": expression})) == paths
+
+
+REMEMBER = b"""
+remember:
+  title: {$: task.goal}
+  text: {$: steps.a.output.text}
+  attributes: {colour: {$: task.input.text}}
+  entities: [{type: file, name: {$: task.input.text}}]
+  relationships: [{from: {type: file, name: a}, type: holds, to: {type: word, name: {$: task.input.text}}}]
+"""
+
+
+def test_what_is_to_be_remembered_is_stored_with_its_defaults_and_checked_when_it_is_known():
+    plan = parse_recipe(GOOD.encode() + REMEMBER, ARMS).plan
+    assert Plan.from_json(plan.to_json()) == plan
+    context = {"task": {"goal": "g", "input": {"text": "red"}}, "steps": {"a": {"output": {"text": "long"}}}}
+    found = remember.check(template.resolve(plan.remember, context))
+    assert (found["title"], found["text"], found["collection"]) == ("g", "long", "tasks")
+    assert found["relationships"] == [
+        {"from": {"type": "file", "name": "a"}, "type": "holds", "to": {"type": "word", "name": "red"}}
+    ]
+    for wrong in ({}, {"text": 5}, {"text": ["a"]}, {"text": ""}):
+        context["steps"]["a"]["output"] = wrong
+        with pytest.raises(InvalidInputError, match="text"):
+            remember.check(template.resolve(plan.remember, context))
+
+
+PROPOSED: dict[str, Any] = {
+    "steps": {"look": {"arm": "guardian", "input": {"of": {"$": "task.input.anything"}}}},
+    "answer": {"$": "steps.look.output"},
+}
+
+
+def test_a_models_plan_is_judged_by_the_same_rules():
+    plan = read_proposal(PROPOSED, ARMS | {"planner"})
+    assert [step.name for step in plan.steps] == ["look"]
+    for path, value, message in (
+        ("steps", {"plan": PROPOSED["steps"]["look"]}, "planner's own"),
+        ("steps", {"look": {"arm": "planner", "input": {}}}, "arm planner"),
+        ("steps", {"look": {"arm": "shell", "input": {}}}, "arm shell"),
+        ("steps", {"look": {"arm": "guardian", "input": {"of": {"$": "secrets.key"}}}}, "leads nowhere"),
+        ("answer", {"$": "steps.other.output"}, "refers to step other"),
+        ("remember", {"title": "t", "text": "x"}, "remember"),
+        ("steps", [], "steps"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            read_proposal({**PROPOSED, path: value}, ARMS | {"planner"})
+    for nothing in (None, [], "plan", {}, {"answer": 1}):
+        with pytest.raises(RecipeError):
+            read_proposal(nothing, ARMS)

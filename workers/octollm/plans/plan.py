@@ -34,7 +34,7 @@ class Repair:
 
 @dataclass(frozen=True)
 class Plan:
-    """A directed acyclic graph of steps. Made by a recipe, checked there."""
+    """A directed acyclic graph of steps. Made and checked in `checks.py`."""
 
     recipe: str
     version: int
@@ -45,6 +45,10 @@ class Plan:
     judges: tuple[str, ...]
     """Steps whose verdict "fail" ends the task or opens a repair round."""
     repair: Repair | None = None
+    remember: Mapping[str, Any] | None = None
+    """Template of what memory keeps of the task when it succeeded."""
+    planner: str | None = None
+    """The step whose output brings the steps that follow it; None: the plan is whole from the start."""
 
     @cached_property
     def by_name(self) -> Mapping[str, PlanStep]:
@@ -90,6 +94,8 @@ class Plan:
             "repair": None
             if self.repair is None
             else {"judge": self.repair.judge, "redo": self.repair.redo, "max": self.repair.max},
+            "remember": self.remember,
+            "planner": self.planner,
         }
 
     @classmethod
@@ -105,6 +111,9 @@ class Plan:
             answer=stored["answer"],
             judges=tuple(stored["judges"]),
             repair=None if stored["repair"] is None else Repair(**stored["repair"]),
+            # Absent in what was stored before there were such.
+            remember=stored.get("remember"),
+            planner=stored.get("planner"),
         )
 
 
@@ -113,7 +122,7 @@ def in_order(steps: Mapping[str, PlanStep]) -> tuple[PlanStep, ...]:
     for step in steps.values():
         for need in step.needs:
             if need not in steps:
-                raise RecipeError(f"step {step.name} needs {need}, which is no step of this recipe")
+                raise RecipeError(f"step {step.name} needs {need}, which is no step of this plan")
     try:
         names = tuple(TopologicalSorter({step.name: step.needs for step in steps.values()}).static_order())
     except CycleError as error:

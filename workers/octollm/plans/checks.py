@@ -1,0 +1,102 @@
+"""Makes a plan of its written form, and refuses whatever could not be carried out."""
+
+import re
+from collections.abc import Mapping, Set
+from typing import Any
+
+from pydantic import ValidationError
+
+from octollm.errors import RecipeError
+from octollm.plans import template
+from octollm.plans.file import PlanFile
+from octollm.plans.plan import Plan, PlanStep, Repair, in_order
+
+_TRIED = re.compile(r"[A-Z]|constrained-str$|(list|dict)\[")
+
+
+def make_plan(
+    file: PlanFile,
+    recipe: str,
+    version: int,
+    arms: Set[str],
+    *,
+    schema: Mapping[str, Any] | None,
+    remember: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan. `schema`: JSON Schema of the task's input; None: not known. Raises RecipeError."""
+    steps = {
+        name: PlanStep(name, step.arm, tuple(dict.fromkeys(step.needs)), step.timeout_s, step.input)
+        for name, step in file.steps.items()
+    }
+    for step in steps.values():
+        if step.arm not in arms:
+            raise RecipeError(f"step {step.name} is for arm {step.arm}; the topology has {', '.join(sorted(arms))}")
+    plan = Plan(
+        recipe=recipe,
+        version=version,
+        steps=in_order(steps),
+        answer=file.answer,
+        judges=tuple(name for name, step in file.steps.items() if step.arm == "judge" and step.verdict == "decides"),
+        repair=None if file.repair is None else Repair(file.repair.judge, file.repair.redo, file.repair.max),
+        remember=remember,
+    )
+    _check_repair(plan)
+    _check_references(plan, schema)
+    return plan
+
+
+def first_fault(error: ValidationError, whole: str) -> str:
+    """The first thing that is wrong with a written form, by its place."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = [str(part)[:80] for part in first["loc"]]
+    if place[:1] == ["remember"]:
+        # Where a text and a reference are both right, pydantic also names which of them it tried.
+        place = [part for part in place if not _TRIED.match(part)]
+    return f"{'.'.join(place) or whole}: {first['msg']}"
+
+
+def _check_repair(plan: Plan) -> None:
+    if plan.repair is None:
+        return
+    if plan.repair.judge not in plan.judges:
+        raise RecipeError(f"repair.judge: {plan.repair.judge} is no step of arm judge whose verdict decides")
+    if plan.repair.redo not in plan.by_name:
+        raise RecipeError(f"repair.redo: {plan.repair.redo} is no step of this plan")
+    if plan.repair.judge not in plan.downstream(plan.repair.redo):
+        raise RecipeError(f"repair.redo: {plan.repair.judge} does not depend on {plan.repair.redo}, so nothing changes")
+
+
+def _check_references(plan: Plan, schema: Mapping[str, Any] | None) -> None:
+    for step in plan.steps:
+        # In a repair round a step may look at what the verdict was.
+        repaired = plan.repair is not None and step.name in plan.downstream(plan.repair.redo)
+        known = plan.upstream(step.name) | (frozenset(plan.by_name) if repaired else frozenset())
+        _check_template(step.input, f"steps.{step.name}.input", known, schema)
+    _check_template(plan.answer, "answer", frozenset(plan.by_name), schema)
+    _check_template(plan.remember, "remember", frozenset(plan.by_name), schema)
+
+
+def _check_template(
+    value: Any,  # noqa: ANN401  any JSON value
+    place: str,
+    steps: frozenset[str],
+    schema: Mapping[str, Any] | None,
+) -> None:
+    try:
+        paths = list(template.references(value))
+    except RecipeError as error:
+        raise RecipeError(f"{place}: {error}") from error
+    for path in paths:
+        match path:
+            case ("round",) | ("task", "goal" | "kind" | "metadata", *_):
+                pass
+            case ("task", "input", *rest):
+                if schema is not None and rest and rest[0] not in schema.get("properties", {}):
+                    raise RecipeError(f"{place}: the input schema has no property {rest[0]}")
+            case ("steps", name, "output" | "round" | "attempt", *_) if name in steps:
+                pass
+            case ("steps", name, *_) if name not in steps:
+                raise RecipeError(f"{place}: refers to step {name}, which has not ended then; add it to needs")
+            case _:
+                hint = "use task.goal, task.kind, task.input, task.metadata, steps.<name>.output, or round"
+                raise RecipeError(f"{place}: {'.'.join(path)} leads nowhere; {hint}")
