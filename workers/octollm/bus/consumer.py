@@ -17,14 +17,15 @@ from octollm.bus.completions import Completions
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.leases import Leases
 from octollm.bus.letters import clean
-from octollm.bus.operations import Held
+from octollm.bus.operations import Held, Marker
 from octollm.bus.outcomes import MESSAGES, RUNNING, SECONDS, TROUBLE, Ending, Outcome
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.reader import create_groups, subscribe
 from octollm.bus.slots import Slots
 from octollm.bus.tasks import end
+from octollm.contracts.ids import parse_message_id
 from octollm.errors import NotReadyError
-from octollm.topology import LaneKeys, Topic
+from octollm.topology import ARM, LaneKeys, Topic
 
 _log = structlog.get_logger(__name__)
 Handler = Callable[[Entry], Awaitable[Ending]]
@@ -54,14 +55,17 @@ class Consumer:
         self._topic = topic
         self.name = consumer
         self._handler = handler
-        self._streams = LaneKeys(lane).streams(topic)
+        self._keys = LaneKeys(lane)
+        self._streams = self._keys.streams(topic)
         self.handoff = Handoff(client, lane, topic.group, consumer)
         self._completions = Completions(self.handoff, topic.name)
         self._slots = Slots(concurrency)
         # By delivery, too: when Redis stood still for longer than a lease, an entry may come back while it still runs.
         self._running: dict[_Delivery, asyncio.Task[None]] = {}
-        self._handling: set[_Delivery] = set()
+        self._handling: dict[_Delivery, Held] = {}
         """Whose handler runs right now; what is being finished is no longer among them."""
+        self._cancelled: set[_Delivery] = set()
+        """Whose handler is being stopped because its task was cancelled."""
         self._waiting: set[_Delivery] = set()
         """Who waits to be alone: taken over and not begun."""
         self._claims: asyncio.Task[None] | None = None
@@ -140,9 +144,17 @@ class Consumer:
             await self._slots.give_alone()
 
     def _keep(self, entry: Entry, longest_s: float) -> Held:
-        held = Held(entry.stream, entry.id, entry.delivery)
+        held = self._held(entry)
         self._leases.keep(held, longest_s, self._lost)
         return held
+
+    def _held(self, entry: Entry) -> Held:
+        """Only steps can be cancelled: what tells the orchestrator about a task is worked on to its end."""
+        step = parse_message_id(clean(entry.fields.get(b"id"))) if self._topic.name.startswith(ARM) else None
+        if step is None:
+            return Held(entry.stream, entry.id, entry.delivery)
+        marker = Marker(self._keys.cancel(step.task), clean(entry.fields.get(b"tenant")))
+        return Held(entry.stream, entry.id, entry.delivery, step.live_field, marker)
 
     def _limit_s(self) -> float:
         """How long a lease is kept for a handler. Without a limit of its own (the orchestrator's topics) it waits for
@@ -168,13 +180,30 @@ class Consumer:
             MESSAGES.labels(topic, outcome).inc()
 
     async def _work(self, entry: Entry, held: Held) -> Outcome:
-        pause = Pause()
-        began = perf_counter()
         key = (entry.stream, entry.id, entry.delivery)
+        began = perf_counter()
+        try:
+            ending = await self._handle(entry, held, key)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if key not in self._cancelled or task is None or task.uncancel() > 0:
+                raise
+            return _outcome(await self._completions.finish(Finish(held, (), only_cancelled=True)), Outcome.CANCELLED)
+        finally:
+            self._cancelled.discard(key)
+            SECONDS.labels(self._topic.name).observe(perf_counter() - began)
+        if ending is None:
+            return Outcome.ABANDONED
+        fenced = Held(held.stream, held.entry, held.delivery, ending.live, held.marker)
+        return _outcome(await self._completions.finish(Finish(fenced, tuple(ending.operations))), ending.outcome)
+
+    async def _handle(self, entry: Entry, held: Held, key: _Delivery) -> Ending | None:
+        """What the handler makes of the entry, once our stores are there for it; None: it broke."""
+        pause = Pause()
         ending: Ending | None = None
         while True:
             try:
-                self._handling.add(key)
+                self._handling[key] = held
                 if ending is None:
                     ending = await self._handler(entry)
                 if ending.before is not None:
@@ -187,25 +216,23 @@ class Consumer:
                 self._keep(entry, self._limit_s())
             except Exception:  # noqa: BLE001  whatever it is, it must end in an outcome
                 _log.exception("the handler broke; the message stays pending", entry=entry.id)
-                return Outcome.ABANDONED
+                return None
             else:
-                break
+                return ending
             finally:
-                self._handling.discard(key)
-        SECONDS.labels(self._topic.name).observe(perf_counter() - began)
-        fenced = Held(held.stream, held.entry, held.delivery, ending.live)
-        match await self._completions.finish(Finish(fenced, tuple(ending.operations))):
-            case Standing.DONE:
-                return ending.outcome
-            case Standing.STALE:
-                return Outcome.STALE
-            case None:
-                return Outcome.ABANDONED
-            case _:
-                return Outcome.GONE
+                self._handling.pop(key, None)
+
+    async def cancel(self, task: str) -> None:
+        """Stop at once what runs of a task that Redis says is cancelled. Steps of others with this id go on."""
+        marker = self._keys.cancel(task)
+        held = [one for one in self._handling.values() if one.marker is not None and one.marker.key == marker]
+        if held:
+            for one, standing in zip(held, await self.handoff.renew(held), strict=True):
+                if standing is Standing.CANCELLED:
+                    self._lost(one, standing)
 
     def _lost(self, held: Held, standing: Standing) -> None:
-        """Another consumer has it, or it is gone: stop, whatever would be sent would be refused.
+        """Another consumer has it, it is gone, or its task was cancelled: stop, what would be sent would be refused.
 
         Only while the handler runs: a completion that is on its way finds out by itself, and one whose reply is on
         its way is no loss.
@@ -213,9 +240,16 @@ class Consumer:
         self._leases.drop(held)
         key = (held.stream, held.entry, held.delivery)
         task = self._running.get(key)
-        if task is not None and key in self._handling and self._topic.timeout_s is not None:
+        if task is None or key not in self._handling or self._topic.timeout_s is None:
+            return
+        if standing is Standing.CANCELLED:
+            if key in self._cancelled:
+                return
+            _log.info("stopping a step of a cancelled task", topic=self._topic.name, entry=held.entry)
+            self._cancelled.add(key)
+        else:
             _log.warning("lost the lease of an entry", topic=self._topic.name, entry=held.entry, standing=standing)
-            task.cancel()
+        task.cancel()
 
     async def _claim_for_ever(self) -> None:
         pause = Pause()
@@ -287,3 +321,18 @@ class Consumer:
         for answer in await self.handoff.release(held):
             outcome = Outcome.RELEASED if answer is Standing.RELEASED else Outcome.GONE
             MESSAGES.labels(self._topic.name, outcome).inc()
+
+
+def _outcome(standing: Standing | None, meant: Outcome) -> Outcome:
+    """How a delivery ended in truth."""
+    match standing:
+        case Standing.DONE:
+            return meant
+        case Standing.CANCELLED:
+            return Outcome.CANCELLED
+        case Standing.STALE:
+            return Outcome.STALE
+        case Standing.GONE:
+            return Outcome.GONE
+        case _:
+            return Outcome.ABANDONED

@@ -23,6 +23,8 @@ class Standing(StrEnum):
 
     DONE = "done"
     HELD = "held"
+    CANCELLED = "cancelled"
+    """Its task was cancelled: `complete` has removed it and sent nothing, `renew` keeps it no longer."""
     RELEASED = "released"
     STALE = "stale"
     """Another consumer holds it, or this one got it again: the lease was lost and nothing was written."""
@@ -46,6 +48,8 @@ class Finish:
 
     held: Held
     operations: tuple[Operation, ...]
+    only_cancelled: bool = False
+    """Leave the entry as it is unless its task is cancelled."""
 
 
 class Handoff:
@@ -58,7 +62,7 @@ class Handoff:
         self._scripts = Scripts.of(client)
 
     async def complete(self, finishes: Sequence[Finish]) -> list[Standing]:
-        """Finish entries, each all or nothing: done, stale or gone for each, in order."""
+        """Finish entries, each all or nothing: done, cancelled, stale or gone for each, in order."""
         answers: list[Standing] = []
         for first in range(0, len(finishes), BATCH):
             batch = finishes[first : first + BATCH]
@@ -66,7 +70,7 @@ class Handoff:
             call.key(self.keys.live)  # the script's first key
             call.args += (self._consumer, len(batch))
             for finish in batch:
-                call.entry(finish.held, self._group, finish.operations)
+                call.entry(finish.held, self._group, finish.operations, only_cancelled=finish.only_cancelled)
             answers += _standings(await self._scripts.complete(keys=call.keys, args=call.args))
         return answers
 
@@ -90,14 +94,25 @@ class Handoff:
         return bool(await self._scripts.resend(keys=keys, args=(live, "send", len(fields), *flat)) == b"sent")
 
     async def renew(self, held: Sequence[Held]) -> list[Standing]:
-        """Keep the leases: held, stale or gone for each, in order."""
-        keys, args = self._entries(held)
-        return _standings(await self._scripts.renew(keys=keys, args=args))
+        """Keep the leases: held, cancelled, stale or gone for each, in order."""
+        call = renewal(self._group, self._consumer, held)
+        return _standings(await self._scripts.renew(keys=call.keys, args=call.args))
 
     async def release(self, held: Sequence[Held]) -> list[Standing]:
         """Give back what was not started: released, stale or gone for each, in order."""
-        keys, args = self._entries(held)
-        return _standings(await self._scripts.release(keys=keys, args=args))
+        call = Call(args=[self._group, self._consumer])
+        call.held(held)
+        return _standings(await self._scripts.release(keys=call.keys, args=call.args))
+
+    async def cancel(self, task: str, tenant: str, ttl_s: int, message: Fields) -> tuple[str, str]:
+        """Mark a task as cancelled and put `message` (`task.cancel.v1`) on `steps.done`.
+
+        Answers `marked`, `ended` or `foreign`, and the task's state where Redis holds its status.
+        """
+        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task))
+        flat = [part for field in message.items() for part in field]
+        answer, state = await self._scripts.cancel(keys=keys, args=(tenant, ttl_s, len(message), *flat))
+        return answer.decode(), state.decode()
 
     async def claim(self, stream: str, topic: Topic, most: int) -> tuple[list[Entry], list[str]]:
         """Take over up to `most` entries that nobody works on; also the ids of those given up on at the cap."""
@@ -112,22 +127,33 @@ class Handoff:
         return entries, [id_.decode() for id_ in dead]
 
     async def promote(self, topology: Topology, most: int = 100) -> tuple[int, int]:
-        """Move due messages to their streams: how many, and when the next one is due (ms since 1970, 0: none)."""
+        """Move due messages to their streams and drop those of cancelled tasks: how many, and when the next one is due
+        (ms since 1970, 0: none).
+        """
         streams = [stream for topic in topology.topics.values() for stream in self.keys.streams(topic)]
-        keys = (self.keys.live, self.keys.schedule, self.keys.messages, *streams)
-        moved, due = await self._scripts.promote(keys=keys, args=(most,))
-        return int(moved), int(float(due))
+        asked: Sequence[bytes] = ()
+        while True:
+            call = Call()
+            for key in (self.keys.live, self.keys.schedule, self.keys.messages, *streams):
+                call.key(key)
+            call.args += (most, len(streams))
+            for message in asked:
+                call.args += (message, call.key(self.keys.cancel(message.decode().partition(".")[0])))
+            moved, due, asked, dropped = await self._scripts.promote(keys=call.keys, args=call.args)
+            if moved or dropped or not asked:
+                return int(moved) + int(dropped), int(float(due))
 
     async def leave(self, streams: Sequence[str], consumer: str | None = None) -> int:
         """Delete this consumer, or another, where it owns nothing; how many entries it still owns."""
         return int(await self._scripts.leave(keys=streams, args=(self._group, consumer or self._consumer)))
 
-    def _entries(self, held: Sequence[Held]) -> tuple[list[str], list[str | int]]:
-        call = Call()
-        args: list[str | int] = [self._group, self._consumer, len(held)]
-        for one in held:
-            args += (call.key(one.stream), one.entry, one.delivery)
-        return call.keys, args
+
+def renewal(group: str, consumer: str, held: Sequence[Held]) -> Call:
+    """KEYS and ARGV of `renew`."""
+    call = Call(args=[group, consumer])
+    call.held(held)
+    call.markers(held)
+    return call
 
 
 def _standings(answers: Sequence[bytes]) -> list[Standing]:

@@ -15,8 +15,8 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from octollm.bus.handoff import Standing
-from octollm.bus.operations import Call, Held
+from octollm.bus.handoff import Standing, renewal
+from octollm.bus.operations import Held
 from octollm.bus.pauses import TROUBLES
 from octollm.bus.scripts import source
 
@@ -61,7 +61,9 @@ class Leases:
         self._client.close()
 
     def keep(self, held: Held, longest_s: float, lost: Lost) -> None:
-        """Renew from now on. `lost` is called on the current event loop when somebody else has the entry."""
+        """Renew from now on. `lost` is called on the current event loop when the lease is lost: somebody else has the
+        entry, it is gone, or its task was cancelled.
+        """
         lease = _Lease(held, time.monotonic() + longest_s, lost, asyncio.get_running_loop())
         with self._lock:
             self._leases[held.stream, held.entry, held.delivery] = lease
@@ -85,12 +87,9 @@ class Leases:
                     self._beat(leases[first : first + _AT_ONCE])
 
     def _beat(self, leases: list[_Lease]) -> None:
-        call = Call()
-        args: list[str | int] = [self._group, self._consumer, len(leases)]
-        for lease in leases:
-            args += (call.key(lease.held.stream), lease.held.entry, lease.held.delivery)
+        call = renewal(self._group, self._consumer, [lease.held for lease in leases])
         try:
-            answers = self._renew(keys=call.keys, args=args)
+            answers = self._renew(keys=call.keys, args=call.args)
         except TROUBLES as error:
             _log.warning("leases could not be renewed, trying again", group=self._group, error=str(error))
             return

@@ -57,6 +57,14 @@ Operation = Add | Delay | Status | Live
 
 
 @dataclass(frozen=True, slots=True)
+class Marker:
+    """Where it is said that a step's task is cancelled: the key, and the tenant it has to hold."""
+
+    key: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """An entry this consumer holds: where it lies and at which delivery it was given to us (the fence)."""
 
@@ -65,6 +73,8 @@ class Held:
     delivery: int
     live: str = ""
     """Its step's live field; empty: it is not a step's message."""
+    marker: Marker | None = None
+    """None: it is not a step's message, and cannot be cancelled."""
 
 
 @dataclass(slots=True)
@@ -100,14 +110,30 @@ class Call:
                 self.args += ("event", self.key(operation.stream), operation.max_length)
         self._fields(operation.fields)
 
+    def held(self, held: Sequence[Held]) -> None:
+        """Add entries as `renew` and `release` read them."""
+        self.args.append(len(held))
+        for one in held:
+            self.args += (self.key(one.stream), one.entry, one.delivery)
+
+    def markers(self, held: Sequence[Held]) -> None:
+        """Add the markers of those entries, as `renew` reads them."""
+        for number, one in enumerate(held, 1):
+            if one.marker is not None:
+                self.args += (number, self.key(one.marker.key), one.marker.tenant)
+
     def nobodys(self, operations: Sequence[Operation]) -> None:
         """Add operations that finish no entry."""
         self.args += (0, "", "", 0, "", len(operations))
         for operation in operations:
             self._operation(operation)
 
-    def entry(self, held: Held, group: str, operations: Sequence[Operation]) -> None:
-        """Add one entry with what is to happen when it is still held."""
-        self.args += (self.key(held.stream), group, held.entry, held.delivery, held.live, len(operations))
+    def entry(self, held: Held, group: str, operations: Sequence[Operation], *, only_cancelled: bool = False) -> None:
+        """Add one entry with what is to happen when it is still held (`only_cancelled`: and its task cancelled)."""
+        marker = held.marker
+        count = len(operations) + (marker is not None)
+        self.args += (self.key(held.stream), group, held.entry, held.delivery, held.live, count)
+        if marker is not None:
+            self.args += ("only" if only_cancelled else "unless", self.key(marker.key), marker.tenant)
         for operation in operations:
             self._operation(operation)

@@ -20,6 +20,8 @@ class Outcome(StrEnum):
     """The step's next attempt is on the schedule."""
     DEAD = "dead"
     """Given up on; a dead letter tells why."""
+    CANCELLED = "cancelled"
+    """Its task was cancelled; nothing was sent."""
     STALE = "stale"
     """The lease was lost; whoever has it now reports."""
     GONE = "gone"

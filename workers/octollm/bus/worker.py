@@ -14,6 +14,7 @@ from faststream.redis import RedisBroker
 
 from octollm.bus.connection import connect
 from octollm.bus.consumer import Consumer, Handler
+from octollm.bus.control import listen
 from octollm.bus.handoff import Handoff
 from octollm.bus.leases import Leases
 from octollm.bus.operations import Fields, Operation
@@ -33,6 +34,7 @@ class Worker:
 
     def __init__(self, url: str, connect_timeout_s: float, topology: Topology, consumer: str) -> None:
         self._url = url
+        self._connect_timeout_s = connect_timeout_s
         self._topology = topology
         self._name = consumer
         self._client = connect(url, connect_timeout_s)
@@ -40,7 +42,8 @@ class Worker:
         self._broker = RedisBroker(url, apply_types=False, logger=log, socket_connect_timeout=connect_timeout_s)
         self._leases: dict[str, Leases] = {}
         self._consumers: list[Consumer] = []
-        self._promoters: list[asyncio.Task[None]] = []
+        self._loops: list[asyncio.Task[None]] = []
+        """Move what is due, and listen."""
 
     def add(self, topic: Topic, lane: str, handler: Handler, concurrency: int | None = None) -> None:
         """A consumer of one topic in one lane, with the topic's concurrency unless another is given."""
@@ -62,11 +65,13 @@ class Worker:
             await self._broker.start()
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
-        self._promoters = [asyncio.create_task(self._promote(lane)) for lane in self._topology.lanes]
+        lanes = self._topology.lanes
+        self._loops = [asyncio.create_task(self._promote(lane)) for lane in lanes]
+        self._loops.append(asyncio.create_task(listen(self._url, self._connect_timeout_s, lanes, self._cancel)))
 
     async def stop(self, drain_s: float) -> None:
         """Stop reading, give back what has not begun, wait up to `drain_s` for what runs, leave the groups."""
-        await end(self._promoters)
+        await end(self._loops)
         with contextlib.suppress(*TROUBLES):
             await self._broker.stop()
         await asyncio.gather(*(consumer.stop(drain_s) for consumer in self._consumers))
@@ -101,6 +106,11 @@ class Worker:
     def _streams(self, lane: str) -> list[str]:
         keys = LaneKeys(lane)
         return [stream for topic in self._topology.topics.values() for stream in keys.streams(topic)]
+
+    async def _cancel(self, lane: str, task: str) -> None:
+        for consumer in self._consumers:
+            if consumer.handoff.keys.lane == lane:
+                await consumer.cancel(task)
 
     async def _promote(self, lane: str) -> None:
         """Move due retries to their streams, for ever."""

@@ -17,7 +17,8 @@ end
 local known = redis.call('HMGET', KEYS[3], 'tenant', 'state')
 local holder, state = known[1], known[2] or ''
 local marked = redis.call('GET', KEYS[1])
-if (holder and holder ~= tenant) or (marked and marked ~= tenant) then return {'foreign', ''} end
+-- The status knows whose the task is; without one the first who asked is believed, and `complete` compares again.
+if (holder or marked or tenant) ~= tenant then return {'foreign', ''} end
 local ended = {succeeded = true, failed = true, rejected = true, cancelled = true, expired = true}
 if ended[state] then return {'ended', state} end
 local message = {}

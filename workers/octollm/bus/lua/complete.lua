@@ -11,13 +11,17 @@
 --                       live field, message id, fields, (name, value)*
 --              'status' key index, version, time to live in s (0: keep for ever), fields, (name, value)*
 --              'event'  key index, maximum length, fields, (name, value)*
+--              'unless' marker key index, tenant: when the marker holds this tenant, the task is cancelled: the entry is
+--                       removed, nothing is sent, and the answer is cancelled
+--              'only'   the same, and an entry that is not cancelled stays as it is (answer: held)
 -- An entry with source key index 0 is nobody's: its operations are applied without finishing anything.
--- Answers one of done, stale, gone per entry, in order.
+-- Answers one of done, cancelled, held, stale, gone per entry, in order.
 --
 -- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
 -- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost.
 -- An entry's own live field is removed only while it still names this entry; 'add' and 'delay' set theirs.
--- A status is written only over a lower version, so that a late writer changes nothing.
+-- A status is written only over a lower version, so that a late writer changes nothing; it is the whole status, so
+-- what the one before said besides is gone.
 --@include ownership.lua
 local at = 0
 local function take(what)
@@ -49,6 +53,13 @@ local function take_fields()
 end
 
 local live = KEYS[1]
+local markers = {}
+local function take_marker(name)
+  local key, tenant = KEYS[take_number('marker key')], take('tenant')
+  if not key then error({err = 'ERR no such key index: marker key'}) end
+  markers[#markers + 1] = key
+  return {at = #markers, tenant = tenant, only = name == 'only'}
+end
 local parse = {
   add = function()
     return {key = take_key('add key', 'stream'), live = take('live field'), fields = take_fields()}
@@ -83,8 +94,9 @@ local apply = {
   status = function(op)
     local known = tonumber(redis.call('HGET', op.key, 'version') or '-1')
     if known >= op.version then return end
+    redis.call('DEL', op.key)
     redis.call('HSET', op.key, 'version', string.format('%d', op.version), unpack(op.fields))
-    if op.ttl > 0 then redis.call('EXPIRE', op.key, op.ttl) else redis.call('PERSIST', op.key) end
+    if op.ttl > 0 then redis.call('EXPIRE', op.key, op.ttl) end
   end,
   event = function(op)
     redis.call('XADD', op.key, 'MAXLEN', '~', op.maxlen, '*', unpack(op.fields))
@@ -102,31 +114,43 @@ for i = 1, take_number('count') do
   }
   for j = 1, take_number('operations') do
     local name = take('operation')
-    if not parse[name] then error({err = 'ERR unknown operation: ' .. name}) end
-    local op = parse[name]()
-    op.name = name
-    entry.ops[j] = op
+    if name == 'unless' or name == 'only' then
+      entry.marker = take_marker(name)
+    else
+      if not parse[name] then error({err = 'ERR unknown operation: ' .. name}) end
+      local op = parse[name]()
+      op.name = name
+      entry.ops[#entry.ops + 1] = op
+    end
   end
   entries[i] = entry
 end
 if at ~= #ARGV then error({err = 'ERR ' .. (#ARGV - at) .. ' arguments too many'}) end
 
+-- All markers in one command: a batch has as many as it has steps.
+local holders = #markers > 0 and redis.call('MGET', unpack(markers)) or {}
+local function cancelled(marker) return marker and holders[marker.at] == marker.tenant end
+
 local answers = {}
 for i, entry in ipairs(entries) do
   local answer = entry.nobodys and 'nobodys' or standing(entry.key, entry.group, consumer, entry.id, entry.delivery)
-  if answer == 'held' or answer == 'nobodys' then
+  if answer == 'held' then
+    if cancelled(entry.marker) then
+      answer = 'cancelled'
+    elseif not (entry.marker and entry.marker.only) then
+      answer = 'done'
+    end
+  end
+  if answer == 'done' or answer == 'nobodys' then
     for _, op in ipairs(entry.ops) do apply[op.name](op) end
   end
-  if answer == 'nobodys' then
-    answer = 'done'
-  elseif answer == 'held' then
+  if answer == 'done' or answer == 'cancelled' then
     if entry.live ~= '' and redis.call('HGET', live, entry.live) == entry.key .. ' ' .. entry.id then
       redis.call('HDEL', live, entry.live)
     end
     redis.call('XACK', entry.key, entry.group, entry.id)
     redis.call('XDEL', entry.key, entry.id)
-    answer = 'done'
   end
-  answers[i] = answer
+  answers[i] = answer == 'nobodys' and 'done' or answer
 end
 return answers

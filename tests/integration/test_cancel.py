@@ -1,0 +1,220 @@
+"""Cancelling on the workers' side, on a real Redis: a marked task's steps end nowhere, nobody else's are touched."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from stepping import KEYS, consuming, fields, judge, step, topology, until
+
+from octollm.bus.control import listen
+from octollm.bus.handoff import Finish, Handoff, Standing
+from octollm.bus.operations import Add, Delay, Held, Marker
+from octollm.bus.outcomes import MESSAGES
+from octollm.contracts.ids import live_field, message_id
+
+STREAM = KEYS.stream(judge())
+SEND = (Add(KEYS.done, {"type": "step.done.v1"}),)
+
+
+def live_of(one):
+    return live_field(one.task, one.run, one.step, one.round)
+
+
+async def cancel(client, one, tenant="default", ttl_s=60):
+    message = {"type": "task.cancel.v1", "id": one.task, "tenant": tenant, "body": "{}"}
+    return await Handoff(client, "l0", "judge", "door").cancel(one.task, tenant, ttl_s, message)
+
+
+async def held(client, one, consumer="a"):
+    """A step that `consumer` works on."""
+    if not await client.exists(STREAM):
+        await client.xgroup_create(STREAM, "judge", "0", mkstream=True)
+    entry = (await client.xadd(STREAM, fields(one))).decode()
+    await client.hset(KEYS.live, live_of(one), f"{STREAM} {entry}")
+    await client.xreadgroup("judge", consumer, {STREAM: ">"}, count=1)
+    return Held(STREAM, entry, 1, live_of(one), Marker(KEYS.cancel(one.task), "default"))
+
+
+async def test_steps_of_a_marked_task_are_removed_and_send_nothing(client):
+    handoff = Handoff(client, "l0", "judge", "a")
+    marked, other = await held(client, step(1)), await held(client, step(2))
+    assert await cancel(client, step(1)) == ("marked", "")
+    assert await handoff.renew([marked, other]) == [Standing.CANCELLED, Standing.HELD]
+    answers = await handoff.complete([Finish(marked, SEND), Finish(other, SEND)])
+    assert answers == [Standing.CANCELLED, Standing.DONE]
+    types = [entry[b"type"] for _, entry in await client.xrange(KEYS.done)]
+    assert types == [b"task.cancel.v1", b"step.done.v1"]
+    assert (await client.xlen(STREAM), await client.hlen(KEYS.live)) == (0, 0)
+    assert await handoff.complete([Finish(marked, SEND)]) == [Standing.GONE]
+
+
+async def test_a_live_field_that_names_a_newer_message_stays(client):
+    marked = await held(client, step(1))
+    await client.hset(KEYS.live, live_of(step(1)), f"{STREAM} 9-9")
+    await cancel(client, step(1))
+    assert await Handoff(client, "l0", "judge", "a").complete([Finish(marked, SEND)]) == [Standing.CANCELLED]
+    assert await client.hlen(KEYS.live) == 1
+
+
+async def test_renew_does_not_keep_the_lease_of_a_cancelled_step(client):
+    marked = await held(client, step(1))
+    await cancel(client, step(1))
+    await client.xclaim(STREAM, "judge", "a", 0, [marked.entry], idle=50_000, retrycount=1, justid=True)
+    await Handoff(client, "l0", "judge", "a").renew([marked])
+    (pending,) = await client.xpending_range(STREAM, "judge", "-", "+", 1)
+    assert pending["time_since_delivered"] >= 50_000
+
+
+async def test_a_foreign_marker_changes_nothing(client):
+    handoff = Handoff(client, "l0", "judge", "a")
+    ours = await held(client, step(1))
+    # Redis has lost the status, so that nothing says whose the task is.
+    assert await cancel(client, step(1), tenant="other") == ("marked", "")
+    assert await handoff.renew([ours]) == [Standing.HELD]
+    assert await handoff.complete([Finish(ours, SEND, only_cancelled=True)]) == [Standing.HELD]
+    assert await client.xlen(STREAM) == 1
+    assert await handoff.complete([Finish(ours, SEND)]) == [Standing.DONE]
+    # As soon as the status is back, its owner can cancel.
+    await client.hset(KEYS.status(step(1).task), mapping={"tenant": "default", "state": "running"})
+    assert await cancel(client, step(1), tenant="other") == ("foreign", "")
+    assert await cancel(client, step(1)) == ("marked", "running")
+    assert await client.get(KEYS.cancel(step(1).task)) == b"default"
+
+
+async def test_what_tells_the_orchestrator_ignores_the_marker(client):
+    """An entry without a marker of its own: on `tasks` and `steps.done`."""
+    await cancel(client, step(1))
+    plain = replace(await held(client, step(1)), marker=None)
+    assert await Handoff(client, "l0", "judge", "a").complete([Finish(plain, SEND)]) == [Standing.DONE]
+    assert await client.xlen(KEYS.done) == 2
+
+
+async def test_who_lost_the_lease_hears_that_first(client):
+    marked = await held(client, step(1))
+    await cancel(client, step(1))
+    await client.xclaim(STREAM, "judge", "b", 0, [marked.entry])
+    handoff = Handoff(client, "l0", "judge", "a")
+    assert await handoff.renew([marked]) == [Standing.STALE]
+    assert await handoff.complete([Finish(marked, SEND)]) == [Standing.STALE]
+    assert await client.xlen(STREAM) == 1
+
+
+@pytest.mark.parametrize("tenant", ["default", "other"])
+async def test_due_steps_of_a_marked_task_are_dropped(client, tenant):
+    handoff = Handoff(client, "l0", "judge", "a")
+    for number in range(1, 4):
+        one = step(number, attempt=2)
+        ident = message_id(one.task, 1, "check", 0, 2)
+        delay = Delay(KEYS.schedule, KEYS.messages, STREAM, 0, ident, fields(one), live_of(one))
+        await handoff.publish([delay])
+    await cancel(client, step(2), tenant=tenant)
+    expected = 2 if tenant == "default" else 3
+    assert await handoff.promote(topology()) == (3, 0)
+    assert await client.xlen(STREAM) == expected
+    assert await client.hlen(KEYS.live) == expected
+    assert (await client.zcard(KEYS.schedule), await client.hlen(KEYS.messages)) == (0, 0)
+
+
+async def test_due_messages_are_moved_past_those_for_streams_nobody_here_knows(client):
+    handoff = Handoff(client, "l0", "judge", "a")
+    for number in range(30):
+        one = step(number)
+        stream = "{l0}:arm.newer:normal" if number < 20 else STREAM
+        ident = message_id(one.task, 1, "check", 0, 1)
+        await handoff.publish([Delay(KEYS.schedule, KEYS.messages, stream, 0, ident, fields(one), "")])
+    await client.zadd(KEYS.schedule, {"l0-task-of-its-own": 1})
+    await client.hset(KEYS.messages, "l0-task-of-its-own", f'{{"stream":"{STREAM}","live":"","fields":["a","b"]}}')
+    moved = 0
+    while (now := (await handoff.promote(topology(), most=5))[0]) > 0:
+        moved += now
+    assert (moved, await client.xlen(STREAM), await client.zcard(KEYS.schedule)) == (11, 11, 20)
+
+
+class Waiting:
+    """A handler that runs until it is stopped."""
+
+    def __init__(self):
+        self.started, self.stopped = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, one):
+        if one.input["number"] != 1:
+            return {}
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped.set()
+
+
+def cancelled():
+    return MESSAGES.labels("arm.judge", "cancelled")._value.get()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["control", "heartbeat"])
+async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, told):
+    work, before = Waiting(), cancelled()
+    # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
+    topic = judge(heartbeat_s=600, lease_s=1800) if told else judge()
+    async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(20):
+        ear = asyncio.create_task(listen(redis_server.url, 2, ["l0"], lambda _, task: member.consumer.cancel(task)))
+        await client.xadd(STREAM, fields(step(1)))
+        await client.xadd(STREAM, fields(step(2)))
+        await work.started.wait()
+        await until(lambda: listening(client))
+        await client.publish(KEYS.control, f"cancel {step(1).task}")  # not marked: it goes on
+        await cancel(client, step(1))
+        if told:
+            await client.publish(KEYS.control, "word-of-a-newer-version")
+            await client.publish(KEYS.control, f"cancel {step(1).task}")
+        await work.stopped.wait()
+        await until(lambda: empty(client))
+        ear.cancel()
+    types = sorted(entry[b"type"] for _, entry in await client.xrange(KEYS.done))
+    assert types == [b"step.done.v1", b"task.cancel.v1"]
+    assert cancelled() == before + 1
+
+
+async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, client):
+    work = Waiting()
+    async with consuming(redis_server.url, client, judge(), work) as member, asyncio.timeout(20):
+        await client.xadd(STREAM, fields(step(1)))
+        await work.started.wait()
+        await cancel(client, step(1), tenant="other")
+        await member.consumer.cancel(step(1).task)
+        assert not work.stopped.is_set()
+        await cancel_for_real(client, step(1))
+        await member.consumer.cancel(step(1).task)
+        await work.stopped.wait()
+        await until(lambda: empty(client))
+
+
+async def cancel_for_real(client, one):
+    await client.hset(KEYS.status(one.task), "tenant", "default")
+    assert await cancel(client, one) == ("marked", "")
+
+
+async def test_a_control_channel_that_broke_is_listened_to_again(redis_server, client):
+    heard = asyncio.Queue()
+
+    async def obey(lane, task):
+        await heard.put((lane, task))
+
+    ear = asyncio.create_task(listen(redis_server.url, 2, ["l0", "l1"], obey))
+    async with asyncio.timeout(20):
+        await until(lambda: listening(client))
+        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        task = step(1).task
+        while heard.empty():
+            await client.publish("{l1}:control", f"cancel {task}")
+            await asyncio.sleep(0.02)
+        assert heard.get_nowait() == ("l1", task)
+    ear.cancel()
+    await asyncio.wait([ear])
+
+
+async def listening(client):
+    return (await client.pubsub_numsub(KEYS.control))[0][1] > 0
+
+
+async def empty(client):
+    return await client.xlen(STREAM) == 0
