@@ -6,7 +6,7 @@ mod common;
 mod stage;
 
 use serde_json::json;
-use stage::{until, Stage, ID, LIVE, STREAM};
+use stage::{until, Stage, ID, LIVE, STREAM, TASK};
 
 #[test]
 fn a_step_from_before_the_start_is_run_and_reported() {
@@ -206,6 +206,69 @@ fn who_lost_the_lease_stops_and_writes_nothing() {
         (stage.length("{l0}:steps.done"), stage.length(STREAM)),
         (0, 1)
     );
+}
+
+#[test]
+fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
+    // No heartbeat comes while this runs: only the control channel tells.
+    let stage = Stage::with(1800, 600);
+    let worker = stage.worker(&[]);
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}}),
+        0,
+    ));
+    until("the step is taken", || stage.pending() == 1);
+    // Neither an order that no marker bears out nor a foreign marker stops it.
+    stage.say(&format!("cancel {TASK}"));
+    stage.mark("other");
+    stage.say(&format!("cancel {TASK}"));
+    stage.say("a word of a newer version");
+    assert_eq!((stage.pending(), stage.length(STREAM)), (1, 1));
+    stage.mark("default");
+    stage.say(&format!("cancel {TASK}"));
+    worker.until_metrics("outcome=\"cancelled\"} 1");
+    assert_eq!(
+        (stage.length("{l0}:steps.done"), stage.length(STREAM)),
+        (0, 0)
+    );
+    assert_eq!(stage.live(), None);
+    worker.until_metrics("octollm_running{topic=\"arm.executor\"} 0");
+}
+
+#[test]
+fn a_heartbeat_finds_a_cancelled_task_when_nobody_said_so() {
+    let stage = Stage::new();
+    let worker = stage.worker(&[]);
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}}),
+        0,
+    ));
+    until("the step is taken", || stage.pending() == 1);
+    stage.mark("default");
+    worker.until_metrics("outcome=\"cancelled\"} 1");
+    assert_eq!(
+        (stage.length("{l0}:steps.done"), stage.length(STREAM)),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_step_that_ends_after_its_task_was_cancelled_tells_nobody() {
+    let stage = Stage::new();
+    stage.mark("default");
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    let worker = stage.worker(&[]);
+    worker.until_metrics("outcome=\"cancelled\"} 1");
+    assert_eq!(stage.length("{l0}:steps.done"), 0);
+    stage.mark("other");
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["outcome"], "succeeded");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use contracts::scripts::Script;
 use super::operations::{Call, Ending, Outcome};
 use crate::source::link::{is_passing, Link};
 use crate::source::pause::Pause;
-use crate::source::{standings, Entry, Standing};
+use crate::source::{standings, Entry, Marker, Standing};
 
 /// Answers how the entry ended in truth.
 pub async fn complete(
@@ -17,9 +17,10 @@ pub async fn complete(
     group: &str,
     consumer: &str,
     entry: &Entry,
+    marker: Option<&Marker>,
     ending: &Ending,
 ) -> Outcome {
-    let call = Call::complete(lane, group, consumer, entry, ending);
+    let call = Call::complete(lane, group, consumer, entry, marker, ending);
     let mut pause = Pause::default();
     loop {
         match link.script(Script::Complete, &call.keys, &call.args).await {

@@ -4,7 +4,7 @@
 
 use contracts::keys::LaneKeys;
 
-use crate::source::{Entry, Standing};
+use crate::source::{Entry, Marker, Standing};
 
 /// Names and values of a message.
 pub type Fields = Vec<(&'static str, Vec<u8>)>;
@@ -35,6 +35,8 @@ pub enum Outcome {
     Failed,
     Retrying,
     Dead,
+    /// Its task was cancelled; nothing was sent.
+    Cancelled,
     /// Another worker has it; ours is discarded.
     Stale,
     Gone,
@@ -51,6 +53,7 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Retrying => "retrying",
             Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
             Self::Stale => "stale",
             Self::Gone => "gone",
             Self::Released => "released",
@@ -63,6 +66,8 @@ impl Outcome {
     pub fn of(standing: Standing) -> Self {
         match standing {
             Standing::Gone => Self::Gone,
+            Standing::Cancelled => Self::Cancelled,
+            Standing::Held => Self::Abandoned,
             _ => Self::Stale,
         }
     }
@@ -75,6 +80,18 @@ pub struct Ending {
     pub operations: Vec<Operation>,
     /// The step's live field; empty where the entry cannot be attributed to a step.
     pub live: String,
+}
+
+impl Ending {
+    /// Of a step that was stopped because its task is cancelled: ends the entry only if that is so.
+    #[must_use]
+    pub fn cancelled(live: String) -> Self {
+        Self {
+            outcome: Outcome::Cancelled,
+            operations: Vec::new(),
+            live,
+        }
+    }
 }
 
 /// KEYS and ARGV of one script call.
@@ -112,13 +129,15 @@ impl Call {
         }
     }
 
-    /// `complete` for one entry.
+    /// `complete` for one entry. A cancelled step's ending counts only while the marker says so; every other one only
+    /// while it does not.
     #[must_use]
     pub fn complete(
         lane: &LaneKeys,
         group: &str,
         consumer: &str,
         entry: &Entry,
+        marker: Option<&Marker>,
         ending: &Ending,
     ) -> Self {
         let mut call = Self::default();
@@ -130,7 +149,13 @@ impl Call {
         call.arg(&entry.id);
         call.arg(entry.delivery);
         call.arg(&ending.live);
-        call.arg(ending.operations.len());
+        call.arg(ending.operations.len() + usize::from(marker.is_some()));
+        if let Some(marker) = marker {
+            let only = ending.outcome == Outcome::Cancelled;
+            call.arg(if only { "only" } else { "unless" });
+            call.key_arg(&marker.key);
+            call.arg(&marker.tenant);
+        }
         for operation in &ending.operations {
             call.operation(lane, operation);
         }
@@ -171,7 +196,7 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    use super::{Call, Ending, Entry, LaneKeys, Operation, Outcome};
+    use super::{Call, Ending, Entry, LaneKeys, Marker, Operation, Outcome};
 
     #[test]
     fn complete_is_spelled_as_its_script_reads_it() {
@@ -198,23 +223,37 @@ mod tests {
             operations: vec![add, delay],
             live: "t.1.s.0".to_owned(),
         };
-        let call = Call::complete(&LaneKeys::new("l0"), "executor", "me", &entry, &ending);
+        let marker = Marker {
+            key: "{l0}:cancel:t".to_owned(),
+            tenant: "default".to_owned(),
+            live: "t.1.s.0".to_owned(),
+        };
+        let words = |marker: Option<&Marker>, ending: &Ending| {
+            let lane = LaneKeys::new("l0");
+            let call = Call::complete(&lane, "executor", "me", &entry, marker, ending);
+            let words = call.args.iter().map(|arg| String::from_utf8_lossy(arg));
+            (call.keys.clone(), words.collect::<Vec<_>>().join(" "))
+        };
+        let (keys, said) = words(Some(&marker), &ending);
         assert_eq!(
-            call.keys,
+            keys,
             [
                 "{l0}:live-steps",
                 "{l0}:arm.executor:low",
+                "{l0}:cancel:t",
                 "{l0}:steps.done",
                 "{l0}:schedule",
                 "{l0}:schedule:messages"
             ]
         );
-        let words: Vec<&str> = call
-            .args
-            .iter()
-            .map(|arg| std::str::from_utf8(arg).unwrap_or("?"))
-            .collect();
-        let expected = "me 1 2 executor 5-0 2 t.1.s.0 2 add 3 t.1.s.0 1 type x delay 4 5 2 7  m 0";
-        assert_eq!(words, expected.split(' ').collect::<Vec<_>>());
+        let expected = "me 1 2 executor 5-0 2 t.1.s.0 3 unless 3 default add 4 t.1.s.0 1 type x delay 5 6 2 7  m 0";
+        assert_eq!(said, expected);
+        let (_, said) = words(Some(&marker), &Ending::cancelled("t.1.s.0".to_owned()));
+        assert_eq!(said, "me 1 2 executor 5-0 2 t.1.s.0 1 only 3 default");
+        let (_, said) = words(None, &ending);
+        assert!(
+            said.starts_with("me 1 2 executor 5-0 2 t.1.s.0 2 add 3 "),
+            "{said}"
+        );
     }
 }

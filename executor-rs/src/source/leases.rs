@@ -10,13 +10,14 @@ use contracts::scripts::Script;
 use tokio::sync::watch;
 
 use super::link::Link;
-use super::{held_call, standings, Entry, Standing};
+use super::{held_call, standings, Entry, Marker, Standing};
 
 #[derive(Debug)]
 struct Lease {
     until: Instant,
     stop: watch::Sender<bool>,
     lost: Option<Standing>,
+    marker: Option<Marker>,
 }
 
 /// Stream, entry id and delivery: an entry that was lost and comes back here is another lease.
@@ -36,12 +37,12 @@ pub struct Leases {
 pub struct Held {
     leases: Arc<Leases>,
     key: Key,
-    /// Turns true when the lease is lost or the process is to end: stop working.
+    /// Turns true when the lease is lost, the task cancelled or the process to end: stop working.
     pub stop: watch::Receiver<bool>,
 }
 
 impl Held {
-    /// Who has it now, when this lease was lost.
+    /// What became of the entry, when this lease was lost.
     #[must_use]
     pub fn lost(&self) -> Option<Standing> {
         self.leases
@@ -80,15 +81,21 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Renews from now on, for at most `longest`.
+    /// Renews from now on, for at most `longest`, while the marker does not say that its task is cancelled.
     #[must_use]
-    pub fn keep(self: &Arc<Self>, entry: &Entry, longest: Duration) -> Held {
+    pub fn keep(
+        self: &Arc<Self>,
+        entry: &Entry,
+        marker: Option<Marker>,
+        longest: Duration,
+    ) -> Held {
         let (stop, stopped) = watch::channel(false);
         let key = (entry.stream.clone(), entry.id.clone(), entry.delivery);
         let lease = Lease {
             until: Instant::now() + longest,
             stop,
             lost: None,
+            marker,
         };
         self.lock().insert(key.clone(), lease);
         Held {
@@ -129,28 +136,46 @@ impl Leases {
     /// Renews once.
     pub async fn beat(&self) {
         let now = Instant::now();
-        let due: Vec<Key> = self
+        self.renew_where(|lease| lease.until > now).await;
+    }
+
+    /// Looks at once at the steps of a task that is said to be cancelled; those that are, are stopped.
+    pub async fn cancel(&self, marker: &str) {
+        self.renew_where(|lease| lease.marker.as_ref().is_some_and(|one| one.key == marker))
+            .await;
+    }
+
+    async fn renew_where(&self, holds: impl Fn(&Lease) -> bool) {
+        let due: Vec<(Key, Option<Marker>)> = self
             .lock()
             .iter()
-            .filter(|(_, lease)| lease.until > now && lease.lost.is_none())
-            .map(|(key, _)| key.clone())
+            .filter(|(_, lease)| lease.lost.is_none() && holds(lease))
+            .map(|(key, lease)| (key.clone(), lease.marker.clone()))
             .collect();
         // A stream's lane decides where its lease is renewed: one script touches one slot.
-        let mut lanes: HashMap<&str, Vec<&Key>> = HashMap::new();
-        for key in &due {
-            let lane = key.0.split(':').next().unwrap_or_default();
-            lanes.entry(lane).or_default().push(key);
+        let mut lanes: HashMap<&str, Vec<&(Key, Option<Marker>)>> = HashMap::new();
+        for one in &due {
+            let lane = one.0 .0.split(':').next().unwrap_or_default();
+            lanes.entry(lane).or_default().push(one);
         }
         for held in lanes.values() {
             self.renew(held).await;
         }
     }
 
-    async fn renew(&self, held: &[&Key]) {
+    async fn renew(&self, held: &[&(Key, Option<Marker>)]) {
         let entries = held
             .iter()
-            .map(|(stream, id, delivery)| (stream, id, *delivery));
-        let call = held_call(&self.group, &self.consumer, entries);
+            .map(|((stream, id, delivery), _)| (stream, id, *delivery));
+        let mut call = held_call(&self.group, &self.consumer, entries);
+        for (number, (_, marker)) in held.iter().enumerate() {
+            if let Some(marker) = marker {
+                call.arg(number + 1);
+                let index = call.key(&marker.key);
+                call.arg(index);
+                call.arg(&marker.tenant);
+            }
+        }
         match self
             .link
             .script(Script::Renew, &call.keys, &call.args)
@@ -158,10 +183,13 @@ impl Leases {
         {
             Ok(answer) => {
                 let mut leases = self.lock();
-                for (key, standing) in held.iter().zip(standings(&answer)) {
-                    if let (Some(lease), true) = (leases.get_mut(*key), standing != Standing::Held)
-                    {
-                        tracing::warn!(entry = %key.1, ?standing, "lost the lease of an entry; its step is stopped");
+                for ((key, _), standing) in held.iter().zip(standings(&answer)) {
+                    if let (Some(lease), true) = (leases.get_mut(key), standing != Standing::Held) {
+                        if standing == Standing::Cancelled {
+                            tracing::info!(entry = %key.1, "a task was cancelled; its step is stopped");
+                        } else {
+                            tracing::warn!(entry = %key.1, ?standing, "lost the lease of an entry; its step is stopped");
+                        }
                         lease.lost = Some(standing);
                         lease.stop.send_replace(true);
                     }

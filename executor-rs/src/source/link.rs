@@ -89,6 +89,13 @@ impl Link {
         }
     }
 
+    /// A connection of its own that only listens.
+    pub async fn pubsub(&self) -> RedisResult<redis::aio::PubSub> {
+        tokio::time::timeout(ANSWER, self.client.get_async_pubsub())
+            .await
+            .map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))?
+    }
+
     pub async fn ping(&self) -> RedisResult<()> {
         self.command(&redis::cmd("PING")).await.map(|_| ())
     }

@@ -2,13 +2,14 @@
 //!
 //! Each call is one step in Redis; who calls knows how to wait out trouble.
 
+pub mod control;
 pub mod leases;
 pub mod link;
 pub mod pause;
 
 use std::sync::Arc;
 
-use contracts::ids::utc_now;
+use contracts::ids::{parse_message_id, utc_now};
 use contracts::keys::LaneKeys;
 use contracts::scripts::Script;
 use contracts::topology::Topic;
@@ -40,11 +41,35 @@ impl Entry {
     }
 }
 
+/// Where it is said that a step's task is cancelled: the key, and the tenant it has to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    pub key: String,
+    pub tenant: String,
+    /// The step's field in the hash of live steps.
+    pub live: String,
+}
+
+impl Marker {
+    /// None where the entry cannot be attributed to a step.
+    #[must_use]
+    pub fn of(entry: &Entry, keys: &LaneKeys) -> Option<Self> {
+        let step = parse_message_id(std::str::from_utf8(entry.field("id")).ok()?).ok()?;
+        Some(Self {
+            key: keys.cancel(step.task.as_str()),
+            tenant: String::from_utf8_lossy(entry.field("tenant")).into_owned(),
+            live: step.live_field(),
+        })
+    }
+}
+
 /// What a script says about a held entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Done,
     Held,
+    /// Its task was cancelled: `complete` has removed it and sent nothing, `renew` keeps it no longer.
+    Cancelled,
     Released,
     /// Another consumer has it, or this one got it again: the lease was lost.
     Stale,
@@ -60,6 +85,7 @@ pub fn standings(answer: &Value) -> Vec<Standing> {
         .map(|one| match bytes(one) {
             b"done" => Standing::Done,
             b"held" => Standing::Held,
+            b"cancelled" => Standing::Cancelled,
             b"released" => Standing::Released,
             b"stale" => Standing::Stale,
             _ => Standing::Gone,

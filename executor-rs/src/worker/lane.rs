@@ -10,9 +10,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{step, Shared};
 use crate::sandbox::Sandbox;
 use crate::sink::operations::Outcome;
+use crate::source::leases::Held;
 use crate::source::link::is_no_group;
 use crate::source::pause::{share, Pause};
-use crate::source::{Entry, Source};
+use crate::source::{Entry, Marker, Source};
 
 /// How long a wait for room lasts before it is begun again; only the order to end makes it shorter.
 const WAIT: Duration = Duration::from_secs(60);
@@ -77,15 +78,18 @@ impl Lane {
 
     fn begin(self: &Arc<Self>, entry: Entry, permit: OwnedSemaphorePermit) {
         // From here on it counts as running, before the task itself gets its turn.
-        let held = self
-            .shared
-            .leases
-            .keep(&entry, step::longest(self.source.topic.timeout_s));
+        let held = self.keep(&entry);
         let lane = self.clone();
         tokio::spawn(async move {
             step::run(&lane, entry, held).await;
             drop(permit);
         });
+    }
+
+    fn keep(&self, entry: &Entry) -> Held {
+        let marker = Marker::of(entry, &self.source.keys);
+        let longest = step::longest(self.source.topic.timeout_s);
+        self.shared.leases.keep(entry, marker, longest)
     }
 
     /// Looks for abandoned entries until the process is to end.
@@ -148,7 +152,7 @@ impl Lane {
         tracing::info!(entry = %entry.id, delivery = entry.delivery, "took an entry over; it runs alone");
         // In quarantine: if it brings this process down, it is charged for it and not its neighbours.
         let longest = step::longest(self.source.topic.timeout_s);
-        let held = self.shared.leases.keep(&entry, longest);
+        let held = self.keep(&entry);
         let all = self.source.topic.concurrency;
         let Ok(alone) = self.shared.slots.clone().acquire_many_owned(all).await else {
             return;

@@ -6,11 +6,13 @@ pub mod logging;
 pub mod metrics;
 mod step;
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use contracts::keys::LaneKeys;
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topic, Topology};
 use redis::RedisError;
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::sandbox::{probe, workspace, Sandbox};
+use crate::source::control::Control;
 use crate::source::leases::Leases;
 use crate::source::link::Link;
 use crate::source::pause::{chance, Pause};
@@ -139,6 +142,7 @@ async fn work(settings: &Settings) -> Result<(), StartError> {
         loops.push(tokio::spawn(lane.clone().read_for_ever()));
         loops.push(tokio::spawn(lane.clone().claim_for_ever()));
     }
+    let listening = tokio::spawn(listen(shared.clone(), topology.lanes.clone()));
     tracing::info!(lanes = lanes.len(), slots = topic.concurrency, "working");
     signals.wait().await;
     end(
@@ -149,6 +153,7 @@ async fn work(settings: &Settings) -> Result<(), StartError> {
     )
     .await;
     beating.abort();
+    listening.abort();
     Ok(())
 }
 
@@ -204,6 +209,36 @@ fn lanes(
         }));
     }
     Ok(lanes)
+}
+
+/// Stops at once the steps of tasks that are said to be cancelled. Whatever is not heard, the next heartbeat finds.
+async fn listen(shared: Arc<Shared>, lanes: Vec<String>) {
+    let lanes: HashMap<String, LaneKeys> = lanes
+        .into_iter()
+        .map(LaneKeys::new)
+        .map(|keys| (keys.control(), keys))
+        .collect();
+    let channels: Vec<String> = lanes.keys().cloned().collect();
+    let mut pause = Pause::default();
+    loop {
+        let error = match Control::subscribe(&shared.calls, &channels).await {
+            Err(error) => error,
+            Ok(mut control) => loop {
+                pause.over();
+                match control.cancelled().await {
+                    Ok((channel, task)) => {
+                        if let Some(keys) = lanes.get(&channel) {
+                            shared.leases.cancel(&keys.cancel(&task)).await;
+                        }
+                    }
+                    Err(error) => break error,
+                }
+            },
+        };
+        shared.metrics.trouble("listen");
+        tracing::warn!(%error, "cannot listen on the control channel; trying again");
+        pause.wait().await;
+    }
 }
 
 /// Until every lane's groups exist.

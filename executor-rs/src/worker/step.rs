@@ -16,7 +16,7 @@ use crate::sink::complete::complete;
 use crate::sink::operations::{Ending, Outcome};
 use crate::source::leases::Held;
 use crate::source::pause::chance;
-use crate::source::Entry;
+use crate::source::{Entry, Marker, Standing};
 
 /// How much longer than the step's own limit a lease is kept: sandbox and completion take time too.
 const GRACE: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ enum Ran {
     Output(Object),
     Permanent(Fault),
     Passing(Fault),
-    /// The lease is lost or the process ends: nothing is written.
+    /// The lease is lost, the task cancelled or the process ends: nothing is written.
     Stopped,
 }
 
@@ -60,13 +60,19 @@ async fn work(lane: &Lane, entry: &Entry, held: &Held) -> Outcome {
         worker: &lane.source.consumer,
         duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
+    let marker = Marker::of(entry, &lane.source.keys);
     let ending = match read(entry, topic) {
         Err(refused) => {
             tracing::warn!(reason = refused.reason.as_str(), fault = %refused, "a message is no step for this arm and is given up on");
             about().dead(refused.reason, &refused.message)
         }
         Ok(step) => match perform(lane, &step, held).await {
-            Ran::Stopped => return held.lost().map_or(Outcome::Abandoned, Outcome::of),
+            Ran::Stopped => match (held.lost(), &marker) {
+                (Some(Standing::Cancelled), Some(marker)) => {
+                    Ok(Ending::cancelled(marker.live.clone()))
+                }
+                (lost, _) => return lost.map_or(Outcome::Abandoned, Outcome::of),
+            },
             ran => conclude(&about(), &step, ran),
         },
     };
@@ -83,6 +89,7 @@ async fn work(lane: &Lane, entry: &Entry, held: &Held) -> Outcome {
         &topic.group,
         &lane.source.consumer,
         entry,
+        marker.as_ref(),
         &ending,
     )
     .await

@@ -13,6 +13,7 @@ use serde_json::{json, Value};
 pub const STREAM: &str = "{l0}:arm.executor:normal";
 pub const LIVE: &str = "l0-01j00000000000000000000000.1.run.0";
 pub const ID: &str = "l0-01j00000000000000000000000.1.run.0.1";
+pub const TASK: &str = "l0-01j00000000000000000000000";
 const PATIENCE: Duration = Duration::from_secs(40);
 
 type Message = Vec<(String, String)>;
@@ -26,6 +27,11 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
+        Self::with(3, 1)
+    }
+
+    /// With leases of that many seconds.
+    pub fn with(lease_s: u32, heartbeat_s: u32) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("octollm-test-")
             .tempdir()
@@ -41,12 +47,12 @@ impl Stage {
             redis: None,
             client: RefCell::new(None),
         };
-        // Short leases, else the same topology as the one that ships.
+        // Other leases, else the same topology as the one that ships.
         let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../streams.yaml"))
             .unwrap();
         let text = text
-            .replace("lease_s: 30", "lease_s: 3")
-            .replace("heartbeat_s: 5", "heartbeat_s: 1");
+            .replace("lease_s: 30", &format!("lease_s: {lease_s}"))
+            .replace("heartbeat_s: 5", &format!("heartbeat_s: {heartbeat_s}"));
         std::fs::write(stage.topology(), text).unwrap();
         stage.start_redis();
         stage
@@ -198,6 +204,18 @@ impl Stage {
             .iter()
             .map(|one| redis::from_redis_value::<String>(&one["name"]).unwrap());
         names.filter(|name| name != "released").count()
+    }
+
+    /// As `cancel` marks the task of every message here.
+    pub fn mark(&self, tenant: &str) {
+        let () = self.ask(&["SET", &format!("{{l0}}:cancel:{TASK}"), tenant]);
+    }
+
+    /// Says so to all workers, as soon as one listens.
+    pub fn say(&self, word: &str) {
+        until("somebody listens", || {
+            self.ask::<usize>(&["PUBLISH", "{l0}:control", word]) > 0
+        });
     }
 
     pub fn steal(&self, entry: &str) {
