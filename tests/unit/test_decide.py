@@ -19,6 +19,7 @@ from octollm.contracts import (
     write,
 )
 from octollm.orchestrator.decide import Accepted, DeadlinePassed, MessageLost, Met, StepEnded, decide
+from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, TaskState
 from octollm.plans.recipes import RecipeBook, parse_recipe
 from samples import about
@@ -69,7 +70,7 @@ def begun(recipe: bytes) -> Decision:
         traceparent="",
         deadline_at="2026-01-01T00:01:00.000Z",
     )
-    return decide(state, Accepted(RecipeBook({loaded.kind: loaded})), NOW)
+    return decide(state, Accepted(Planning(RecipeBook({loaded.kind: loaded}))), NOW)
 
 
 def succeeded(step: StepRequested, output: dict[str, Any] | None = None) -> StepEnded:

@@ -100,6 +100,20 @@ class Worker:
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 
+    async def oldest_ms(self, topic: Topic) -> int | None:
+        """When the oldest entry came (ms since 1970) that still lies on a topic, in any lane; None: there is none.
+
+        Raises NotReadyError while Redis is away.
+        """
+        found = []
+        try:
+            for stream in (one for lane in self._topology.lanes for one in LaneKeys(lane).streams(topic)):
+                entries = await self._client.xrange(stream, count=1)
+                found += [int(str(entry, "ascii").partition("-")[0]) for entry, _ in entries or ()]  # type: ignore[arg-type]  # bytes by our decoding
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+        return min(found, default=None)
+
     def _handoff(self, lane: str) -> Handoff:
         return Handoff(self._client, lane, "", self._name)
 

@@ -65,7 +65,8 @@ class Archive:
             row, events = await _poison(connection, letter, message.traceparent, task)
         if row is None:
             return Outgoing()
-        return Outgoing(events=events, traceparent=message.traceparent, status=_status(row))
+        result = TaskResult.model_validate(row["result"])
+        return Outgoing(events=events, traceparent=message.traceparent, status=_status(row, result.kind), result=result)
 
 
 def _is_task(text: str) -> bool:
@@ -77,7 +78,8 @@ async def _poison(
 ) -> tuple[asyncpg.Record | None, tuple[TaskEvent, ...]]:
     """For what lay on `tasks` or `steps.done`: an arm's dead letter reaches its task through `steps.done` instead."""
     _, _, topic = letter.stream.partition("}:")
-    own = topic == "steps.done" or topic.startswith("tasks:")
+    # A request to cancel says nothing about its task: that goes on without it.
+    own = (topic == "steps.done" and letter.type != "task.cancel.v1") or topic.startswith("tasks:")
     if task is None or not own or letter.stage != "after_admission":
         return None, ()
     if letter.stream.partition("}")[0] != "{" + lane_of(task):
@@ -106,8 +108,7 @@ async def _poison(
     return row, (event,)
 
 
-def _status(row: asyncpg.Record) -> StatusUpdate:
-    result = TaskResult.model_validate(row["result"])
+def _status(row: asyncpg.Record, kind: str | None) -> StatusUpdate:
     fields: dict[str, str | bytes] = {
         "task": row["id"],
         "tenant": row["tenant"],
@@ -120,6 +121,6 @@ def _status(row: asyncpg.Record) -> StatusUpdate:
         "updated_at": as_text(row["updated_at"]),
         "result": orjson.dumps(row["result"]),
     }
-    if result.kind is not None:
-        fields["kind"] = result.kind
+    if kind is not None:
+        fields["kind"] = kind
     return StatusUpdate(row["id"], row["version"], ended=True, fields=fields)

@@ -5,13 +5,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskRejected, TaskSubmitted, plain, read
+from octollm.contracts import (
+    StepDone,
+    StepSucceeded,
+    StoredOutput,
+    TaskCancel,
+    TaskRejected,
+    TaskSubmitted,
+    plain,
+    read,
+)
 from octollm.errors import ContractError
-from octollm.orchestrator.decide import Accepted, Done, Event, Refused, StepEnded
+from octollm.orchestrator.decide import Accepted, CancelRequested, Done, Event, Refused, StepEnded
 from octollm.orchestrator.messages import Incoming, Unreadable
+from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.rows import as_text
 from octollm.orchestrator.state import TaskState
-from octollm.plans.recipes import RecipeBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,11 @@ class Submitted:
 
     first: TaskState
     event: Accepted | Refused
+
+    @property
+    def task(self) -> str:
+        """Which one."""
+        return self.first.task
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +63,46 @@ class Ended:
         return StepEnded(self.done, self.done.output.value)  # type: ignore[union-attr]  # `stored` is None: it is inline
 
 
-def understand(message: Incoming, book: RecipeBook) -> Submitted | Ended | Unreadable:
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A request to cancel a task, known or not."""
+
+    request: TaskCancel
+
+    @property
+    def task(self) -> str:
+        """Which one."""
+        return self.request.task
+
+    @property
+    def event(self) -> CancelRequested:
+        """For the task, if it is the tenant's who asks."""
+        return CancelRequested(self.request.tenant, self.request.detail)
+
+
+Understood = Submitted | Ended | Cancel
+
+
+def understand(message: Incoming, planning: Planning) -> Understood | Unreadable:
     """What a message means here."""
     try:
         match message.type:
             case "task.submitted.v1":
-                return _submitted(read(TaskSubmitted, message.body), message, book)
+                return _submitted(read(TaskSubmitted, message.body), message, planning)
             case "task.rejected.v1":
-                return _submitted(read(TaskRejected, message.body), message, book)
+                return _submitted(read(TaskRejected, message.body), message, planning)
             case "step.done.v1":
                 return Ended(read(StepDone, message.body).root)
+            case "task.cancel.v1":
+                return Cancel(read(TaskCancel, message.body))
     except ContractError as error:
         return Unreadable(error.reason, str(error))
     return Unreadable("misrouted", f"messages of type {message.type} do not belong to the orchestrator")
 
 
-def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, book: RecipeBook) -> Submitted:
+def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, planning: Planning) -> Submitted:
     submission = plain(body.submission)
-    seconds = body.submission.deadline_s
-    recipe = None if body.submission.kind is None else book.get(body.submission.kind)
-    if seconds is None and recipe is not None:
-        seconds = recipe.deadline_s
+    seconds = body.submission.deadline_s or planning.deadline_s(body.submission.kind)
     first = TaskState(
         task=body.task,
         tenant=body.tenant,
@@ -83,7 +116,7 @@ def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, book: Reci
         traceparent=message.traceparent,
         deadline_at=None if seconds is None else _later(body.received_at, seconds),
     )
-    event = Refused(body.reason, body.detail) if isinstance(body, TaskRejected) else Accepted(book)
+    event = Refused(body.reason, body.detail) if isinstance(body, TaskRejected) else Accepted(planning)
     return Submitted(first, event)
 
 

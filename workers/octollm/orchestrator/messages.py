@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from octollm.contracts import StepRequested, TaskEvent
+from octollm.contracts import StepRequested, TaskEvent, TaskResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Outgoing:
     events: tuple[TaskEvent, ...] = ()
     traceparent: str = ""
     status: StatusUpdate | None = None
+    result: TaskResult | None = None
+    """Of a task that has just ended: memory takes it from here."""
 
 
 @dataclass(frozen=True, slots=True)

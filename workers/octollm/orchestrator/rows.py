@@ -41,15 +41,18 @@ def task_row(state: TaskState) -> dict[str, Any]:
         "deadline_at": state.deadline_at,
         "updated_at": state.updated_at or state.received_at,
         "result": None if state.result is None else plain(state.result),
+        "remember": state.remember,
+        "finished_at": None if state.result is None else state.result.finished_at,
+        "result_sent_at": None if state.result is None else state.result.finished_at,
     }
 
 
-def run_row(state: TaskState) -> dict[str, Any] | None:
-    """Row of `runs`; None before there is a plan."""
-    return None if state.plan is None else {"task": state.task, "run": state.run, "plan": state.plan.to_json()}
+def run_row(state: TaskState) -> dict[str, Any]:
+    """Row of `runs`, of a task that has a plan."""
+    return {"task": state.task, "run": state.run, "plan": None if state.plan is None else state.plan.to_json()}
 
 
-def step_row(state: TaskState, row: StepRow, now: str) -> dict[str, Any]:
+def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:
     """Row of `steps`. A large output stays in `outputs`, where it lies already."""
     return {
         "task": state.task,
@@ -61,7 +64,7 @@ def step_row(state: TaskState, row: StepRow, now: str) -> dict[str, Any]:
         "attempt": row.attempt,
         "failures": row.failures,
         "sent_by": row.sent_by,
-        "sent_at": now,
+        "sent_at": row.sent_at,
         "output": row.output if row.output_sha256 is None else None,
         "output_sha256": row.output_sha256,
         "error": row.error,
@@ -108,6 +111,7 @@ def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> T
         plan=None if row["plan"] is None else Plan.from_json(row["plan"]),
         steps=steps,
         result=None if row["result"] is None else TaskResult.model_validate(row["result"]),
+        remember=row["remember"],
     )
 
 
@@ -120,6 +124,7 @@ def step_of(row: asyncpg.Record) -> StepRow:
         state=row["state"],
         attempt=row["attempt"],
         sent_by=row["sent_by"],
+        sent_at=as_text(row["sent_at"]),
         failures=row["failures"],
         output=row["output"] if row["stored"] is None else orjson.loads(row["stored"]),
         output_sha256=row["output_sha256"],

@@ -43,6 +43,8 @@ class StepRow:
     """Highest attempt known; results of older ones are refused."""
     sent_by: str
     """The event that sent it: `INTAKE` or the message id of a `step.done.v1`. Met again, it sends the step again."""
+    sent_at: str
+    """When its newest message was sent, as far as the orchestrator sent it itself; retries are the worker's."""
     failures: int = 0
     output: Mapping[str, Any] | None = None
     output_sha256: str | None = None
@@ -97,6 +99,8 @@ class TaskState:
     plan: Plan | None = None
     steps: Mapping[tuple[str, int], StepRow] = field(default_factory=dict)
     result: TaskResult | None = None
+    remember: Mapping[str, Any] | None = None
+    """What memory is to keep of it, checked."""
 
     @property
     def kind(self) -> str | None:
@@ -131,11 +135,26 @@ class Decision:
     sends: list[StepRequested] = field(default_factory=list)
     events: list[TaskEvent] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    planned: bool = False
+    """Whether the run's plan is new and must be stored."""
 
     def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked by replace
         """Replace fields of the state."""
         self.state = replace(self.state, **values)
         self.changed = True
+
+    def plan(self, plan: Plan) -> None:
+        """Give the run its plan, or a longer one."""
+        self.change(plan=plan)
+        self.planned = True
+
+    def tell(self, now: str, **fields: Any) -> None:  # noqa: ANN401  fields of TaskEvent, checked there
+        """One more event of the run."""
+        state = self.state
+        self.change(seq=state.seq + 1)
+        self.events.append(
+            TaskEvent(task=state.task, run=state.run, seq=state.seq + 1, tenant=state.tenant, at=now, **fields)
+        )
 
     def put(self, row: StepRow) -> None:
         """Store a step's new row."""

@@ -1,8 +1,12 @@
 """The status of a task as the reflex reads it from Redis: the fields of `task.status.v1`, each as text."""
 
+import orjson
+
 from octollm.contracts import write
 from octollm.orchestrator.messages import StatusUpdate
 from octollm.orchestrator.state import TaskState
+
+_MOST_OPEN = 200
 
 
 def status_of(state: TaskState) -> StatusUpdate:
@@ -18,6 +22,14 @@ def status_of(state: TaskState) -> StatusUpdate:
     }
     optional = {"kind": state.kind, "reason": state.reason, "detail": state.detail}
     fields |= {name: value for name, value in optional.items() if value is not None}
+    if not state.ended:
+        fields["open"] = orjson.dumps(_open(state))
     if state.result is not None:
         fields["result"] = write(state.result)
     return StatusUpdate(state.task, state.version, state.ended, fields)
+
+
+def _open(state: TaskState) -> list[dict[str, str]]:
+    """The steps that are out, longest first."""
+    sent = sorted((row for row in state.steps.values() if row.state == "sent"), key=lambda row: (row.sent_at, row.step))
+    return [{"step": row.step, "arm": row.arm, "sent_at": row.sent_at} for row in sent[:_MOST_OPEN]]

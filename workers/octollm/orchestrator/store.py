@@ -58,7 +58,7 @@ async def keep_output(connection: Connection, tenant: str, sha256: str, raw: byt
     await connection.execute(_SQL["keep_output"], tenant, sha256, raw)
 
 
-async def save(connection: Connection, new: Sequence[Decision], known: Sequence[Decision], now: str) -> None:
+async def save(connection: Connection, new: Sequence[Decision], known: Sequence[Decision]) -> None:
     """Store decisions, `new` ones of tasks that `lock` did not find.
 
     Raises NotReadyError when another orchestrator has taken in one of the new tasks meanwhile: look again.
@@ -71,14 +71,23 @@ async def save(connection: Connection, new: Sequence[Decision], known: Sequence[
     if known:
         await connection.execute(_SQL["update_tasks"], [rows.task_row(decision.state) for decision in known])
     both = [*new, *known]
-    await _put(connection, "insert_runs", [row for one in new if (row := rows.run_row(one.state)) is not None])
-    await _put(
-        connection, "put_steps", [rows.step_row(one.state, row, now) for one in both for row in one.steps.values()]
-    )
+    await _put(connection, "put_runs", [rows.run_row(one.state) for one in both if one.planned])
+    await _put(connection, "put_steps", [rows.step_row(one.state, row) for one in both for row in one.steps.values()])
     await _put(
         connection, "insert_attempts", [rows.attempt_row(one.state, item) for one in both for item in one.attempts]
     )
     await _put(connection, "insert_events", [rows.event_row(event) for one in both for event in one.events])
+
+
+async def keep_requests(connection: Connection, requests: Sequence[Mapping[str, str | None]]) -> None:
+    """Store requests to cancel tasks that are not known: `task`, `tenant`, `detail`, `requested_at`."""
+    await connection.execute(_SQL["keep_requests"], requests)
+
+
+async def requests(connection: Connection, tasks: Sequence[str]) -> dict[tuple[str, str], str | None]:
+    """Why tasks shall be cancelled, by task and tenant who asked, of those requested before they were known."""
+    found = await connection.fetch(_SQL["requests"], tasks)
+    return {(row["task"], row["tenant"]): row["detail"] for row in found}
 
 
 async def _put(connection: Connection, query: str, values: list[dict[str, object]]) -> None:

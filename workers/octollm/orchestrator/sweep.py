@@ -75,7 +75,7 @@ async def _again(pool: Pool, step: InFlight, attempt: int, exists: Exists, resen
         decision = decide(state, MessageLost(step.step, step.round, attempt), now)
         if not decision.sends:
             return 0
-        await store.save(connection, [], [decision], now)
+        await store.save(connection, [], [decision])
     for request in decision.sends:
         await resend(Send(request, state.traceparent), status_of(decision.state))
     _log.warning("a step's message was lost and is sent again", task=step.task, step=step.step)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import structlog
 
@@ -12,10 +13,11 @@ from octollm.bus.letters import clean, dead_letter
 from octollm.bus.operations import Add, Fields, Live, Operation, Status
 from octollm.bus.outcomes import Ending, Outcome
 from octollm.bus.worker import Worker
-from octollm.contracts import StepRequested, TaskEvent, write
+from octollm.contracts import StepRequested, TaskEvent, TaskResult, write
 from octollm.contracts.ids import lane_of, live_field, message_id
 from octollm.database.pool import Pool
 from octollm.errors import NotReadyError, TopologyError
+from octollm.orchestrator.after import purge, unremembered
 from octollm.orchestrator.gather import Gatherer
 from octollm.orchestrator.messages import Incoming, Outgoing, Send, StatusUpdate, Unreadable
 from octollm.orchestrator.service import Orchestrator
@@ -33,13 +35,17 @@ class Translator:
         self._topology = topology
         self._status_ttl_s = status_ttl_s
         self._live = topology.live["events"].max_length
+        self._results = topology.topics.get("results")
 
     def operations(self, answer: Outgoing) -> tuple[Operation, ...]:
         """Steps first: a status that says "running" must not be there before its steps are."""
         adds = [self.add(send) for send in answer.sends]
         status = [self.status(answer.status)] if answer.status else []
         events = [self._event(event, answer.traceparent) for event in answer.events]
-        return (*adds, *status, *events)
+        results = []
+        if self._results is not None and answer.result is not None:
+            results.append(self._result(self._results, answer.result, answer.traceparent))
+        return (*adds, *status, *results, *events)
 
     def target(self, arm: str, priority: str, lane: str) -> str:
         """Stream of an arm."""
@@ -57,6 +63,17 @@ class Translator:
         """Its time to live begins at a terminal state."""
         key = LaneKeys(lane_of(update.task)).status(update.task)
         return Status(key, update.version, self._status_ttl_s if update.ended else 0, update.fields)
+
+    def _result(self, topic: Topic, result: TaskResult, traceparent: str) -> Add:
+        """What memory works on, where the topology has one."""
+        fields: Fields = {
+            "type": "task.result.v1",
+            "id": result.task,
+            "tenant": result.tenant,
+            "traceparent": traceparent,
+            "body": write(result),
+        }
+        return Add(LaneKeys(lane_of(result.task)).stream(topic), fields)
 
     def _event(self, event: TaskEvent, traceparent: str) -> Live:
         fields: Fields = {
@@ -126,9 +143,9 @@ async def tick(every_s: float, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except NotReadyError as error:
-            _log.warning("skipped a look for deadlines and lost steps", error=error.message)
+            _log.warning("skipped a look for what is due or lost", error=error.message)
         except Exception:  # noqa: BLE001  whatever it is, the next look must come
-            _log.exception("a look for deadlines and lost steps broke; it is tried again")
+            _log.exception("a look for what is due or lost broke; it is tried again")
 
 
 async def expire(orchestrator: Orchestrator, translator: Translator, worker: Worker) -> None:
@@ -163,5 +180,26 @@ async def mend(pool: Pool, topology: Topology, translator: Translator, worker: W
         await worker.resend(lane, live_of(send.step), target, step_fields(send))
         await worker.publish(lane, (translator.status(status),))
 
-    older_than_s = 2.0 * max(topic.lease_s for topic in topology.topics.values())
-    await sweep(pool, older_than_s, _BATCH, exists, resend)
+    await sweep(pool, _two_leases_s(topology), _BATCH, exists, resend)
+
+
+async def remind(pool: Pool, topology: Topology, translator: Translator, worker: Worker) -> None:
+    """Send again the results that memory should have taken in long ago."""
+    topic = topology.topics.get("results")
+    if topic is None:
+        return
+    oldest_ms = await worker.oldest_ms(topic)
+    oldest = None if oldest_ms is None else datetime.fromtimestamp(oldest_ms / 1000, UTC)
+    for answer in await unremembered(pool, _two_leases_s(topology), oldest, _BATCH):
+        if answer.result is not None:
+            await worker.publish(lane_of(answer.result.task), translator.operations(answer))
+
+
+async def clear(pool: Pool, topology: Topology, days: int) -> None:
+    """Delete what ended more than `days` ago."""
+    while await purge(pool, days, _BATCH, memory="results" in topology.topics):
+        pass
+
+
+def _two_leases_s(topology: Topology) -> float:
+    return 2.0 * max(topic.lease_s for topic in topology.topics.values())

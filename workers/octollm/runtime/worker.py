@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -19,7 +19,7 @@ from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler
 from octollm.runtime.metrics import MetricsServer
-from octollm.runtime.orchestrator_role import Translator, expire, gathered, mend, tick
+from octollm.runtime.orchestrator_role import Translator, clear, expire, gathered, mend, remind, tick
 from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.settings import Settings
@@ -117,7 +117,9 @@ class _Process:
             return self._pool
 
     async def _orchestrator(self, book: RecipeBook) -> Orchestrator:
-        return Orchestrator(await self.pool(), book, self._settings.reflex.idempotency_ttl_s)
+        return Orchestrator(
+            await self.pool(), book, self._settings.reflex.idempotency_ttl_s, arms=self._topology.arms.keys()
+        )
 
     async def _gather(self, handle: Handle) -> Gatherer:
         settings = self._settings.orchestrator
@@ -127,11 +129,16 @@ class _Process:
         return gatherer
 
     async def _tickers(self, orchestrator: Orchestrator, translator: Translator) -> None:
-        every_s, pool = self._settings.orchestrator.sweep_s, await self.pool()
-        for work in (
-            lambda: expire(orchestrator, translator, self.worker),
-            lambda: mend(pool, self._topology, translator, self.worker),
-            lambda: orchestrator.forget_keys(_KEYS_AT_ONCE),
-        ):
-            task = asyncio.create_task(tick(every_s, work))
+        every_s, pool, topology = self._settings.orchestrator.sweep_s, await self.pool(), self._topology
+        retention = self._settings.retention
+        works: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (every_s, lambda: expire(orchestrator, translator, self.worker)),
+            (every_s, lambda: mend(pool, topology, translator, self.worker)),
+            (every_s, lambda: remind(pool, topology, translator, self.worker)),
+            (every_s, lambda: orchestrator.forget_keys(_KEYS_AT_ONCE)),
+        ]
+        if retention.finished_days > 0:
+            works.append((retention.purge_s, lambda: clear(pool, topology, retention.finished_days)))
+        for often_s, work in works:
+            task = asyncio.create_task(tick(often_s, work))
             self._exits.callback(task.cancel)

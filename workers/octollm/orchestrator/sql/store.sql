@@ -41,7 +41,10 @@ FROM outputs
 JOIN jsonb_to_recordset($1::jsonb) AS asked (tenant text, sha256 text) USING (tenant, sha256)
 
 -- name: keep_output
-INSERT INTO outputs (tenant, sha256, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+-- One that is there already may have been left by a task of long ago: it counts as new, so that no purge takes it away
+-- before the step that names it is stored.
+INSERT INTO outputs (tenant, sha256, body) VALUES ($1, $2, $3)
+ON CONFLICT (tenant, sha256) DO UPDATE SET created_at = now() WHERE outputs.created_at < now() - interval '1 hour'
 
 -- name: insert_tasks
 -- Answers the ids that were new: who finds fewer than it sent has met another orchestrator and looks again.
@@ -53,17 +56,21 @@ RETURNING id
 -- name: update_tasks
 UPDATE tasks
 SET state = new.state, reason = new.reason, detail = new.detail, run = new.run, round = new.round,
-    version = new.version, seq = new.seq, updated_at = new.updated_at, result = new.result
+    version = new.version, seq = new.seq, updated_at = new.updated_at, result = new.result,
+    remember = new.remember, finished_at = new.finished_at, result_sent_at = new.result_sent_at
 FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) AS new
 WHERE tasks.id = new.id
 
--- name: insert_runs
-INSERT INTO runs SELECT * FROM jsonb_populate_recordset(NULL::runs, $1::jsonb) ON CONFLICT DO NOTHING
+-- name: put_runs
+-- A plan grows once, when the planner arm has answered.
+INSERT INTO runs SELECT * FROM jsonb_populate_recordset(NULL::runs, $1::jsonb)
+ON CONFLICT (task, run) DO UPDATE SET plan = excluded.plan
 
 -- name: put_steps
 INSERT INTO steps SELECT * FROM jsonb_populate_recordset(NULL::steps, $1::jsonb)
 ON CONFLICT (task, run, step, round) DO UPDATE
 SET state = excluded.state, attempt = excluded.attempt, failures = excluded.failures, sent_at = excluded.sent_at,
+    looked_at = NULL,
     output = excluded.output, output_sha256 = excluded.output_sha256, error = excluded.error,
     worker = excluded.worker, delivery = excluded.delivery, duration_ms = excluded.duration_ms
 
@@ -89,14 +96,35 @@ UPDATE tasks SET untold = $2 WHERE id = ANY ($1::text[])
 SELECT steps.task, steps.run, steps.step, steps.round, steps.arm, steps.attempt, tasks.priority
 FROM steps
 JOIN tasks ON tasks.id = steps.task AND tasks.run = steps.run
-WHERE steps.state = 'sent' AND steps.sent_at < now() - make_interval(secs => $1)
+WHERE steps.state = 'sent' AND coalesce(steps.looked_at, steps.sent_at) < now() - make_interval(secs => $1)
   AND tasks.state IN ('accepted', 'running')
-ORDER BY steps.sent_at LIMIT $2
+ORDER BY coalesce(steps.looked_at, steps.sent_at) LIMIT $2
 
 -- name: look_later
-UPDATE steps SET sent_at = now()
+UPDATE steps SET looked_at = now()
 FROM jsonb_to_recordset($1::jsonb) AS seen (task text, step text, round integer)
 WHERE steps.task = seen.task AND steps.step = seen.step AND steps.round = seen.round AND steps.state = 'sent'
+
+-- name: keep_requests
+INSERT INTO cancel_requests (task, tenant, detail, requested_at)
+SELECT task, tenant, detail, requested_at
+FROM jsonb_to_recordset($1::jsonb) AS new (task text, tenant text, detail text, requested_at timestamptz)
+ORDER BY task, tenant
+ON CONFLICT DO NOTHING
+
+-- name: requests
+SELECT task, tenant, detail FROM cancel_requests WHERE task = ANY ($1::text[])
+
+-- name: overlooked_requests
+-- Request and task were stored by two transactions that did not see each other.
+SELECT tasks.id, tasks.tenant, cancel_requests.detail
+FROM cancel_requests
+JOIN tasks ON tasks.id = cancel_requests.task AND tasks.tenant = cancel_requests.tenant
+WHERE tasks.state IN ('accepted', 'running')
+LIMIT $1
+
+-- name: forget_requests
+DELETE FROM cancel_requests WHERE received_at < now() - make_interval(days => $1)
 
 -- name: insert_letter
 INSERT INTO dead_letters (letter, tenant, task, reason, message, body, original)
@@ -107,6 +135,7 @@ ON CONFLICT (letter) DO NOTHING
 -- Fixed SQL and not `decide`: the code that cannot get over the message must not have to run for this.
 UPDATE tasks
 SET state = 'failed', reason = 'poison', detail = $2, version = version + 1, seq = seq + 1, updated_at = now(),
+    finished_at = now(), result_sent_at = now(),
     result = jsonb_build_object(
         'task', id, 'run', run, 'tenant', tenant, 'state', 'failed', 'reason', 'poison', 'detail', $2::text,
         'answer', NULL, 'steps', '[]'::jsonb, 'mode', 'deterministic', 'redactions', redactions, 'finished_at', $3::text
@@ -117,8 +146,10 @@ RETURNING *
 -- name: poison_unknown_task
 -- The message that could not be taken in is all there is of this task.
 INSERT INTO tasks (id, tenant, state, reason, detail, source, priority, idempotency_key, fingerprint, submission,
-                   redactions, traceparent, run, round, version, seq, received_at, updated_at, result)
-VALUES ($1, $2, 'failed', 'poison', $3, 'unknown', 'normal', $1, '', '{}', '{}', $4, 1, 0, 1, 1, now(), now(),
+                   redactions, traceparent, run, round, version, seq, received_at, updated_at, finished_at,
+                   result_sent_at, result)
+VALUES ($1, $2, 'failed', 'poison', $3, 'unknown', 'normal', $1, '', '{}', '{}', $4, 1, 0, 1, 1, now(), now(), now(),
+        now(),
         jsonb_build_object(
             'task', $1::text, 'run', 1, 'tenant', $2::text, 'state', 'failed', 'reason', 'poison', 'detail', $3::text,
             'answer', NULL, 'steps', '[]'::jsonb, 'mode', 'deterministic', 'redactions', '{}'::jsonb,
