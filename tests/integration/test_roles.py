@@ -10,6 +10,10 @@ import pytest
 import redis.asyncio
 from stepping import KEYS, until
 
+from octollm.bus.handoff import Finish, Handoff, Standing
+from octollm.bus.operations import Held, Marker
+from octollm.contracts import TaskCancel, write
+from octollm.contracts.ids import utc_now
 from octollm.runtime.roles import python_roles
 from octollm.runtime.settings import Settings, load_settings
 from octollm.runtime.share import schemas_path, topology_path
@@ -112,22 +116,46 @@ async def test_an_expired_task_says_so(client, roles):
     assert (status["state"], status["reason"]) == ("expired", "deadline")
 
 
+async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(client, roles):
+    # Nobody works on executor steps here, so that the step waits.
+    task = await put(client, kind="code", input={"code": "x = 1", "tests": "import solution"})
+    stream = "{l0}:arm.executor:normal"
+    await until(lambda: waits(client, stream))
+    status = await client.hgetall(KEYS.status(task))
+    assert [one["step"] for one in orjson.loads(status[b"open"])] == ["run"]
+    body = write(TaskCancel(task=task, tenant="default", requested_at=utc_now(), detail="changed my mind"))
+    message = {"type": "task.cancel.v1", "id": task, "tenant": "default", "traceparent": "", "body": body}
+    door = Handoff(client, "l0", "executor", "door")
+    assert await door.cancel(task, "other", 60, message) == ("foreign", "")
+    assert await door.cancel(task, "default", 60, message) == ("marked", "running")
+    end = await ended(client, task)
+    assert (end["state"], end["reason"], end["detail"]) == ("cancelled", "requested", "changed my mind")
+    assert "open" not in end
+    assert await door.cancel(task, "default", 60, message) == ("ended", "cancelled")
+    # Whoever takes the step now gets rid of it without a word.
+    await client.xgroup_create(stream, "executor", "0")
+    ((_, ((entry, fields),)),) = await client.xreadgroup("executor", "door", {stream: ">"})
+    live = fields[b"id"].decode().rpartition(".")[0]
+    held = Held(stream, entry.decode(), 1, live, Marker(KEYS.cancel(task), "default"))
+    assert await door.complete([Finish(held, ())]) == [Standing.CANCELLED]
+    assert (await client.xlen(stream), await client.hlen(KEYS.live)) == (0, 0)
+
+
+async def waits(client: redis.asyncio.Redis, stream: str) -> bool:
+    return bool(await client.exists(stream)) and bool(await client.xlen(stream))
+
+
 async def test_a_flushed_redis_heals(client, dsn, roles):
     task = await put(client, kind="code", input={"code": "x = 1", "tests": "import solution"})
 
-    async def waits_for_the_executor() -> bool:
-        return bool(await client.exists("{l0}:arm.executor:normal")) and bool(
-            await client.xlen("{l0}:arm.executor:normal")
-        )
-
-    await until(waits_for_the_executor)
+    await until(lambda: waits(client, "{l0}:arm.executor:normal"))
     await client.flushall()
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute("UPDATE steps SET sent_at = now() - interval '1 h' WHERE task = $1", task)
     finally:
         await connection.close()
-    await until(waits_for_the_executor)
+    await until(lambda: waits(client, "{l0}:arm.executor:normal"))
     ((_, fields),) = await client.xrange("{l0}:arm.executor:normal")
     assert orjson.loads(fields[b"body"])["attempt"] == 2
     assert await client.hget(KEYS.status(task), "state") == b"running"

@@ -1,0 +1,286 @@
+"""What becomes of a task at its end and after it, on a real Postgres and Redis: cancelling, memory, deletion."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from making import RECIPES, done, rows, sends, submitted
+from stepping import KEYS
+from test_store import letter
+
+from octollm.bus.handoff import Handoff
+from octollm.bus.worker import Worker
+from octollm.contracts import TaskCancel, TaskResult, read, write
+from octollm.contracts.ids import message_id, new_task_id, utc_now
+from octollm.database import remembering
+from octollm.database.pool import Pool, transaction
+from octollm.orchestrator import store
+from octollm.orchestrator.after import purge, unremembered
+from octollm.orchestrator.archive import Archive
+from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
+from octollm.orchestrator.service import Orchestrator
+from octollm.plans.recipes import load_recipes
+from octollm.runtime import orchestrator_role
+from octollm.runtime.orchestrator_role import Translator
+from octollm.runtime.share import checkout, schemas_path
+from octollm.topology import Topology, load_topology
+
+
+def cancel(task: str, tenant: str = "default", **fields: Any) -> Incoming:
+    body = write(TaskCancel(task=task, tenant=tenant, requested_at=utc_now(), **fields))
+    return Incoming("task.cancel.v1", task, tenant, "", body, f"done {task}")
+
+
+async def state_of(pool: Pool, task: str) -> tuple[str, str | None]:
+    (row,) = await rows(pool, f"SELECT state, reason FROM tasks WHERE id = '{task}'")
+    return row["state"], row["reason"]
+
+
+@pytest.fixture
+def with_results(tmp_path) -> Topology:
+    """The one that ships, with a topic for results."""
+    root = checkout()
+    assert root is not None
+    text = yaml.safe_load((root / "streams.yaml").read_text())
+    text["topics"]["results"] = {
+        "description": "what ended", "accepts": ["task.result.v1"], "group": "memory", "handler": "octollm.memory:M",
+        "concurrency": 4, "lease_s": 30, "heartbeat_s": 5, "max_deliveries": 5,
+    }  # fmt: skip
+    (tmp_path / "streams.yaml").write_text(yaml.safe_dump(text, sort_keys=False))
+    return load_topology(tmp_path / "streams.yaml", schemas_path())
+
+
+async def test_a_running_task_is_cancelled_by_its_owner_only(orchestrator, pool):
+    task = new_task_id("l0")
+    left, _ = sends(*await orchestrator.handle([submitted(task)]))
+    (foreign,) = await orchestrator.handle([cancel(task, "other")])
+    assert isinstance(foreign, Outgoing)
+    assert (foreign.result, foreign.events, await state_of(pool, task)) == (None, (), ("running", None))
+    answer, again = await orchestrator.handle([cancel(task, detail="too late anyway"), cancel(task)])
+    assert isinstance(answer, Outgoing)
+    assert answer.status is not None
+    assert (answer.status.fields["state"], answer.status.fields["detail"]) == ("cancelled", "too late anyway")
+    assert answer.result is not None
+    assert isinstance(again, Outgoing)
+    assert (again.result, again.events) == (None, ())
+    assert sends(*await orchestrator.handle([done(left, {"n": 1}), submitted(task)])) == []
+    assert await state_of(pool, task) == ("cancelled", "requested")
+    assert {row["state"] for row in await rows(pool, "SELECT state FROM steps")} == {"cancelled"}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "before"])
+async def test_a_request_that_comes_before_its_task_waits_for_it(orchestrator, pool, together):
+    task = new_task_id("l0")
+    messages = [cancel(task, "other"), cancel(task, detail="gone"), cancel(task), submitted(task)]
+    answers = await orchestrator.handle(messages) if together else []
+    for message in () if together else messages:
+        answers += await orchestrator.handle([message])
+    assert sends(*answers) == []
+    (row,) = await rows(pool, "SELECT state, detail FROM tasks")
+    assert (row["state"], row["detail"]) == ("cancelled", "gone")
+    assert len(await rows(pool, "SELECT * FROM cancel_requests")) == (0 if together else 2)
+
+
+async def test_a_foreign_request_waits_in_vain_and_old_ones_are_forgotten(orchestrator, pool):
+    task = new_task_id("l0")
+    await orchestrator.handle([cancel(task, "other")])
+    assert len(sends(*await orchestrator.handle([submitted(task)]))) == 2
+    assert await orchestrator.expire(10) == []
+    await orchestrator.forget_keys(10)
+    assert len(await rows(pool, "SELECT * FROM cancel_requests")) == 1
+    await rows(pool, "UPDATE cancel_requests SET received_at = now() - interval '8 days' RETURNING 1")
+    await orchestrator.forget_keys(10)
+    assert await rows(pool, "SELECT * FROM cancel_requests") == []
+
+
+async def test_a_duplicate_that_is_cancelled_stays_a_duplicate(orchestrator, pool):
+    one, two = new_task_id("l0"), new_task_id("l0")
+    await orchestrator.handle([submitted(one, key="k"), cancel(two), submitted(two, key="k")])
+    assert await state_of(pool, two) == ("rejected", "duplicate")
+
+
+async def test_a_request_that_its_tasks_intake_did_not_see_is_found(orchestrator, pool):
+    """Both were stored at the same moment, by two orchestrators."""
+    task = new_task_id("l0")
+    await orchestrator.handle([submitted(task)])
+    async with transaction(pool) as connection:
+        request = {"task": task, "tenant": "default", "detail": None, "requested_at": utc_now()}
+        await store.keep_requests(connection, [request])
+    (answer,) = await orchestrator.expire(10)
+    assert answer.result is not None
+    assert await state_of(pool, task) == ("cancelled", "requested")
+    # Until it is told, it is given again, with its result.
+    (again,) = await orchestrator.untold(10)
+    assert (again.status, again.result) == (answer.status, answer.result)
+    await orchestrator.told([task])
+    assert (await orchestrator.untold(10), await orchestrator.expire(10)) == ([], [])
+
+
+async def test_a_request_that_cannot_be_read_does_not_end_its_task(orchestrator, pool):
+    task = new_task_id("l0")
+    await orchestrator.handle([submitted(task)])
+    (answer,) = await orchestrator.handle([Incoming("task.cancel.v1", task, "default", "", b"{}", "x")])
+    assert isinstance(answer, Unreadable)
+    await Archive(pool).handle([letter("{l0}:steps.done", task, type="task.cancel.v1")])
+    assert await state_of(pool, task) == ("running", None)
+
+
+async def finished(orchestrator: Orchestrator, **submission: Any) -> str:
+    """A task that has run to its end."""
+    task = new_task_id("l0")
+    left, right = sends(*await orchestrator.handle([submitted(task, **submission)]))
+    (both,) = sends(*await orchestrator.handle([done(left, {"n": 1}), done(right, {"n": 2})]))
+    (last, late) = await orchestrator.handle([done(both, {"sum": 3}), done(both, {"sum": 3})])
+    assert isinstance(last, Outgoing)
+    assert last.result is not None
+    assert isinstance(late, Outgoing)
+    assert late.result is None
+    return task
+
+
+async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, client, redis_server, with_results):
+    translator = Translator(with_results, 3600)
+    worker = Worker(redis_server.url, 2, with_results, "w")
+    lane = Handoff(client, "l0", "", "w")
+    done_, late, poisoned, cancelled = await finished(orchestrator), *(new_task_id("l0") for _ in range(3))
+    await orchestrator.handle([submitted(task) for task in (late, poisoned, cancelled)])
+    await rows(pool, f"UPDATE tasks SET deadline_at = now() - interval '1 s' WHERE id = '{late}' RETURNING 1")
+    await orchestrator_role.expire(orchestrator, translator, worker)
+    for handle, message in (
+        (Archive(pool).handle, letter("{l0}:steps.done", message_id(poisoned, 1, "left", 0, 1))),
+        (orchestrator.handle, cancel(cancelled)),
+    ):
+        (answer,) = await handle([message])
+        await lane.publish(translator.operations(answer))
+    entries = await client.xrange("{l0}:results")
+    results = [read(TaskResult, fields[b"body"]) for _, fields in entries]
+    assert [(one.task, one.state) for one in results] == [
+        (late, "expired"), (poisoned, "failed"), (cancelled, "cancelled"),
+    ]  # fmt: skip
+    assert {fields[b"type"] for _, fields in entries} == {b"task.result.v1"}
+    assert [fields[b"id"].decode() for _, fields in entries] == [one.task for one in results]
+    ended = await rows(pool, "SELECT finished_at, result_sent_at FROM tasks")
+    assert all(row["finished_at"] and row["result_sent_at"] for row in ended)
+    # Without the topic nothing is sent.
+    assert not any("results" in str(one) for one in Translator(without_results(), 60).operations(answer))
+    # What memory has not taken in for long is sent again; what may still lie before it is not.
+    await rows(pool, "UPDATE tasks SET result_sent_at = now() - interval '1 h' RETURNING 1")
+    await rows(pool, f"UPDATE tasks SET remembered_at = now() WHERE id = '{late}' RETURNING 1")
+    await orchestrator_role.remind(pool, with_results, translator, worker)
+    again = [fields[b"id"].decode() for _, fields in (await client.xrange("{l0}:results"))[3:]]
+    assert sorted(again) == sorted([done_, poisoned, cancelled])
+    await orchestrator_role.remind(pool, with_results, translator, worker)
+    assert await client.xlen("{l0}:results") == 6
+    await worker._client.aclose()
+
+
+def without_results() -> Topology:
+    root = checkout()
+    assert root is not None
+    text = (root / "bench" / "streams.yaml").read_text()
+    assert "results:" not in text
+    return load_topology(root / "bench" / "streams.yaml", schemas_path())
+
+
+async def test_a_result_is_sent_again_more_and_more_rarely_and_not_while_it_may_be_waiting(orchestrator, pool):
+    task = await finished(orchestrator)
+
+    async def look(hours: float, oldest: datetime | None = None) -> int:
+        await rows(pool, f"UPDATE tasks SET result_sent_at = now() - interval '{hours} h' RETURNING 1")
+        return len(await unremembered(pool, 3600, oldest, 10))
+
+    assert await look(0.9) == 0
+    assert await look(5, datetime.now(UTC) - timedelta(hours=5.5)) == 0
+    assert [await look(1.1), await look(1.1), await look(2.1), await look(2.1), await look(4.1)] == [1, 0, 1, 0, 1]
+    async with transaction(pool) as connection:
+        held = await remembering.finished(connection, task, 1)
+        assert held is not None
+        assert (held.tenant, held.kind, held.result["answer"]) == ("default", "pair", 3)
+        await remembering.remembered(connection, task, 1)
+    async with transaction(pool) as connection:
+        assert await remembering.finished(connection, task, 1) is None
+    assert await look(1000) == 0
+
+
+async def test_what_ended_long_ago_is_deleted_with_all_it_left_once_memory_has_forgotten_it(orchestrator, pool):
+    old, new, running = await finished(orchestrator), await finished(orchestrator), new_task_id("l0")
+    await orchestrator.handle([submitted(running)])
+    await Archive(pool).handle([letter("{l0}:arm.noop:normal", message_id(old, 1, "left", 0, 1))])
+    async with transaction(pool) as connection:
+        for digest in ("a" * 64, "b" * 64, "c" * 64):
+            await store.keep_output(connection, "default", digest, b"{}")
+    await rows(pool, f"UPDATE steps SET output_sha256 = repeat('a', 64) WHERE task = '{old}' RETURNING 1")
+    await rows(pool, f"UPDATE steps SET output_sha256 = repeat('b', 64) WHERE task = '{new}' RETURNING 1")
+    await rows(pool, "UPDATE outputs SET created_at = now() - interval '40 days' WHERE sha256 < 'c' RETURNING 1")
+    await rows(pool, f"UPDATE tasks SET finished_at = now() - interval '31 days' WHERE id = '{old}' RETURNING 1")
+    await rows(pool, f"UPDATE tasks SET received_at = now() - interval '99 days' WHERE id = '{running}' RETURNING 1")
+    await purge(pool, 30, 100, memory=True)
+    assert len(await rows(pool, "SELECT 1 FROM tasks")) == 3  # marked, and memory has not spoken
+    async with transaction(pool) as connection:
+        (marked,) = await remembering.to_forget(connection, 10)
+        assert (marked.task, marked.tenant) == (old, "default")
+        async with transaction(pool) as other:
+            assert await remembering.to_forget(other, 10) == []
+            assert await remembering.finished(other, new, 1) is not None
+        await remembering.forgotten(connection, [old])
+    async with transaction(pool) as connection:
+        assert await remembering.finished(connection, old, 1) is None
+    await purge(pool, 30, 100, memory=True)
+    assert {row["id"] for row in await rows(pool, "SELECT id FROM tasks")} == {new, running}
+    for table in ("runs", "steps", "attempts", "events", "dead_letters"):
+        assert await rows(pool, f"SELECT 1 FROM {table} WHERE task = '{old}'") == []
+    assert [row["sha256"][0] for row in await rows(pool, "SELECT sha256 FROM outputs ORDER BY 1")] == ["b", "c"]
+
+
+async def test_without_memory_the_rows_go_at_once_and_in_batches(orchestrator, pool):
+    for _ in range(5):
+        await finished(orchestrator)
+    await rows(pool, "UPDATE tasks SET finished_at = now() - interval '2 days' RETURNING 1")
+    assert await purge(pool, 1, 2, memory=False)
+    assert len(await rows(pool, "SELECT 1 FROM tasks")) == 3
+    await orchestrator_role.clear(pool, without_results(), 1)
+    assert await rows(pool, "SELECT 1 FROM tasks") == []
+
+
+async def test_an_output_that_is_stored_again_counts_as_new(pool):
+    async with transaction(pool) as connection:
+        await store.keep_output(connection, "default", "a" * 64, b"{}")
+    await rows(pool, "UPDATE outputs SET created_at = now() - interval '40 days' RETURNING 1")
+    async with transaction(pool) as connection:
+        await store.keep_output(connection, "default", "a" * 64, b"{}")
+    await purge(pool, 1, 10, memory=False)
+    assert len(await rows(pool, "SELECT 1 FROM outputs")) == 1
+
+
+async def test_a_plan_by_the_model_is_stored_with_its_run(pool, tmp_path):
+    (tmp_path / "pair.yaml").write_text(RECIPES)
+    arms = frozenset({"noop", "planner"})
+    orchestrator = Orchestrator(pool, load_recipes(tmp_path, arms), 3600, arms=arms, plans_by_model=True)
+    task = new_task_id("l0")
+    (asked,) = sends(*await orchestrator.handle([submitted(task, kind=None)]))
+    plan = {
+        "steps": {"one": {"arm": "noop", "input": {"n": {"$": "task.input.n"}}}},
+        "answer": {"$": "steps.one.output"},
+    }
+    (one,) = sends(*await orchestrator.handle([done(asked, {"plan": plan, "mode": "model"})]))
+    assert one.input == {"n": 1}
+    await orchestrator.handle([done(one, {"n": 1})])
+    (row,) = await rows(pool, "SELECT plan, result, deadline_at FROM runs JOIN tasks ON id = task")
+    assert [step["name"] for step in row["plan"]["steps"]] == ["plan", "one"]
+    assert (row["result"]["answer"], row["result"]["mode"]) == ({"n": 1}, "model")
+    assert row["deadline_at"] is not None
+
+
+async def test_a_status_keeps_nothing_of_an_older_one(orchestrator, client):
+    task = new_task_id("l0")
+    translator, lane = Translator(without_results(), 3600), Handoff(client, "l0", "", "w")
+    (answer,) = await orchestrator.handle([submitted(task)])
+    await lane.publish([translator.status(answer.status)])
+    assert [one["step"] for one in orjson.loads(await client.hget(KEYS.status(task), "open"))] == ["left", "right"]
+    (answer,) = await orchestrator.handle([cancel(task)])
+    await lane.publish([translator.status(answer.status)])
+    status = await client.hgetall(KEYS.status(task))
+    assert (b"open" in status, status[b"state"]) == (False, b"cancelled")
+    assert await client.ttl(KEYS.status(task)) > 0
