@@ -17,6 +17,7 @@ from octollm.runtime.settings import DEBUG
 COMMANDS = {
     "up": "octollm.cli.up",
     "worker": "octollm.cli.worker",
+    "api": "octollm.cli.api",
     "submit": "octollm.cli.submit",
     "show": "octollm.cli.show",
     "doctor": "octollm.cli.doctor",

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskRejected, TaskSubmitted, plain, read
+from octollm.contracts.ids import as_text
 from octollm.errors import ContractError
 from octollm.orchestrator.decide import Accepted, Done, Event, Refused, StepEnded
 from octollm.orchestrator.messages import Incoming, Unreadable
 from octollm.orchestrator.recipes import RecipeBook
-from octollm.orchestrator.rows import as_text
 from octollm.orchestrator.state import TaskState
 
 
