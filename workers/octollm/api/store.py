@@ -9,7 +9,7 @@ import structlog
 from octollm.database.pool import NOT_NOW, Connection, Pool, open_pool
 from octollm.errors import NotReadyError, TooSlowError
 
-_STATEMENT_S = 10
+STATEMENT_S = 10.0
 _ACQUIRE_S = 5
 _log = structlog.get_logger(__name__)
 # Another shape than this program knows: older, or not migrated at all.
@@ -65,14 +65,14 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(dsn: str, pool_size: int, newest: str) -> AsyncIterator[Store]:
-    """A store whose connections are opened with the first question."""
+async def open_store(dsn: str, pool_size: int, newest: str, statement_s: float = STATEMENT_S) -> AsyncIterator[Store]:
+    """A store whose connections are opened with the first question; `statement_s`: longest that one may take."""
     pool = await open_pool(
         dsn,
         pool_size,
         application_name="octollm-api",
         default_transaction_read_only="on",
-        statement_timeout=f"{_STATEMENT_S}s",
+        statement_timeout=f"{statement_s * 1000:.0f}ms",
         timezone="UTC",
         # Filters that are absent must cost nothing, which only a plan for the given values knows.
         plan_cache_mode="force_custom_plan",
