@@ -7,6 +7,7 @@ import socket
 import httpx
 import orjson
 import pytest
+import structlog
 from asking import failed, finished, get, letter, model_call
 from making import rows
 from stepping import until
