@@ -1,9 +1,12 @@
-"""Writes the pydantic models and the vectors from schemas/events; `--check` only compares.
+"""Writes the pydantic models and the vectors from schemas/events, and docs/openapi.json from the API's routes.
+
+`--check` only compares.
 
 Called by `make generate` and `make test`; the vectors are the business of `mutate`. The model generator's file
 names and its shared module are its own business: `octollm.contracts` re-exports what counts.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -11,8 +14,11 @@ from pathlib import Path
 
 import mutate
 
+from octollm.api.openapi import openapi
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "workers/octollm/contracts/generated"
+OPENAPI = ROOT / "docs/openapi.json"
 GENERATOR = Path(sys.executable).with_name("datamodel-codegen")
 OPTIONS = [
     *("--input", "schemas/events", "--input-file-type", "jsonschema"),
@@ -31,8 +37,20 @@ def generate(target: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """0: written, or the same; 1: `--check` found a difference, named on standard error."""
-    # Both always, so that one run names every difference.
-    return max([models(arguments), mutate.main(arguments)])
+    # All always, so that one run names every difference.
+    return max([models(arguments), mutate.main(arguments), description(arguments)])
+
+
+def description(arguments: list[str]) -> int:
+    """The same for the API's OpenAPI document."""
+    new = json.dumps(openapi(), indent=2) + "\n"
+    if "--check" in arguments:
+        wrong = not OPENAPI.is_file() or OPENAPI.read_text() != new
+        if wrong:
+            sys.stderr.write(f"{OPENAPI.relative_to(ROOT)} differs; run `make generate`\n")
+        return int(wrong)
+    OPENAPI.write_text(new)
+    return 0
 
 
 def models(arguments: list[str]) -> int:

@@ -3,12 +3,16 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
+from asking import MODEL_CALLS
 from making import RECIPES
 
 from octollm.database.pool import Pool, open_pool
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
+from octollm.runtime.api_role import serve_api
+from octollm.runtime.settings import load_settings
 
 
 @pytest.fixture
@@ -22,3 +26,13 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
 def orchestrator(pool: Pool, tmp_path: Path) -> Orchestrator:
     (tmp_path / "pair.yaml").write_text(RECIPES)
     return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), 3600)
+
+
+@pytest.fixture
+async def api(dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a running API."""
+    await pool.execute(MODEL_CALLS)
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
+    async with serve_api(load_settings()) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        yield client

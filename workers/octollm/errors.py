@@ -36,6 +36,55 @@ class ApiError(OctoError):
     """The reflex refused or could not be reached."""
 
 
+class UnknownError(ApiError):
+    """There is no such task."""
+
+
+class RefusedError(ApiError):
+    """The request was refused; sending it again cannot help."""
+
+    def __init__(self, message: str, *, status: int, code: str, field: str | None) -> None:
+        """`status`: of HTTP; `code`: the end of the problem's `type`; `field`: what to correct, where one is named."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+
+
+class BusyError(ApiError):
+    """The other side cannot answer right now; try again later."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
+        """`retry_after_s`: how long the other side asks to wait, where it says so."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnreachableError(ApiError):
+    """Nobody answers at that address."""
+
+
+class UnfinishedError(ApiError):
+    """The task has not ended in time; it goes on."""
+
+
+class ParameterError(OctoError):
+    """A parameter of a request cannot be used."""
+
+    def __init__(self, field: str, message: str) -> None:
+        """`field`: the parameter's name."""
+        super().__init__(message)
+        self.field = field
+
+
+class AbsentError(OctoError):
+    """There is nothing here."""
+
+
+class TooSlowError(OctoError):
+    """The question took too long to answer; ask for less."""
+
+
 class NotReadyError(OctoError):
     """A store cannot be reached right now."""
 

@@ -17,13 +17,19 @@ from octollm.runtime.settings import DEBUG
 COMMANDS = {
     "up": "octollm.cli.up",
     "worker": "octollm.cli.worker",
+    "api": "octollm.cli.api",
     "submit": "octollm.cli.submit",
     "show": "octollm.cli.show",
+    "tasks": "octollm.cli.tasks",
+    "watch": "octollm.cli.watch",
+    "cancel": "octollm.cli.cancel",
+    "dead": "octollm.cli.dead",
+    "cost": "octollm.cli.cost",
     "doctor": "octollm.cli.doctor",
     "topology": "octollm.cli.topology",
     "demo": "octollm.demo.command",
 }
-"""Command to the module with the function of its name."""
+"""Command to the module with the function, or the group of commands, of its name."""
 
 app = typer.Typer(
     name="octollm",
@@ -39,7 +45,11 @@ def register(arguments: Sequence[str]) -> None:
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
     names: Iterable[str] = (called,) if called in COMMANDS else COMMANDS
     for name in names:
-        app.command(name)(getattr(importlib.import_module(COMMANDS[name]), name))
+        found = getattr(importlib.import_module(COMMANDS[name]), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the flag's value)

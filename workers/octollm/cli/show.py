@@ -6,9 +6,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from octollm.cli.client import Client
+from octollm.cli.connect import connect
 from octollm.cli.output import JsonOption, clean, emit_json, out, pairs, pretty_json
-from octollm.runtime.settings import load_settings
+from octollm.contracts import TaskStatus, WaitingStep, plain
 
 _FACTS = ("task", "tenant", "kind", "state", "reason", "detail", "run", "created_at", "updated_at")
 _STEP_FACTS = ("step", "arm", "round", "attempt", "state", "duration_ms")
@@ -22,30 +22,39 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
     """Show what became of a task."""
-    with Client(load_settings().reflex.url) as client:
+    with connect() as client:
         status = client.wait(task, timeout) if wait else client.status(task)
     print_status(status, as_json=as_json)
-    if wait and status.get("state") != "succeeded":
+    if wait and status.state != "succeeded":
         raise typer.Exit(1)
 
 
-def print_status(status: dict[str, Any], *, as_json: bool) -> None:
+def print_status(status: TaskStatus, *, as_json: bool) -> None:
     """A status as JSON, or its facts, steps and answer for a reader."""
+    told = plain(status)
     if as_json:
-        emit_json(status)
+        emit_json(told)
         return
     console = out()
-    console.print(pairs([(name, status[name]) for name in _FACTS if name in status]))
-    result = status.get("result")
-    if not isinstance(result, dict):
+    facts: list[tuple[str, object]] = [(name, told[name]) for name in _FACTS if name in told]
+    console.print(pairs([*facts, *(("waiting", waiting_line(step)) for step in status.waiting or ())]))
+    result = told.get("result")
+    if result is None:
         return
-    steps = [step for step in result.get("steps", []) if isinstance(step, dict)]
-    if steps:
+    if result["steps"]:
         console.print()
-        console.print(_steps(steps))
+        console.print(_steps(result["steps"]))
     console.print()
     console.print(Text("answer", style="bold"))
-    console.print(Text(clean(pretty_json(result.get("answer")))))
+    console.print(Text(clean(pretty_json(result["answer"]))))
+
+
+def waiting_line(step: WaitingStep) -> str:
+    """Why nothing happens, and what helps."""
+    return (
+        f"step {step.step} waits for the arm {step.arm}, which has had no worker for {step.for_s} s; "
+        f"start one, or cancel the task"
+    )
 
 
 def _steps(steps: list[dict[str, Any]]) -> Table:

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from octollm.cli.client import Client
+from octollm.cli.connect import connect
 from octollm.cli.output import JsonOption, emit_json, note, out, pairs
 from octollm.cli.show import print_status
-from octollm.contracts import strict_json
+from octollm.contracts import plain, strict_json
 from octollm.errors import ContractError
-from octollm.runtime.settings import load_settings
 
 Source = Annotated[str | None, typer.Argument(metavar="[FILE]", help="The whole task as JSON; - is standard input.")]
 Goal = Annotated[str | None, typer.Option(help="What is wanted, in words.")]
@@ -62,20 +61,19 @@ def submit(
     # A header takes no more than this; the reflex says the same to those who get as far as to ask it.
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise typer.BadParameter("must be 1 to 255 visible ASCII characters", param_hint="--idempotency-key")
-    with Client(load_settings().reflex.url) as client:
-        accepted = client.submit(body, idempotency_key)
-        task = str(accepted.get("task", ""))
+    with connect() as client:
+        accepted = client.submit_json(body, idempotency_key=idempotency_key)
         if not wait:
             if as_json:
-                emit_json(accepted)
+                emit_json(plain(accepted))
             else:
-                out().print(pairs([(name, value) for name, value in accepted.items()]))
+                out().print(pairs(list(plain(accepted).items())))
             return
         if not as_json:
-            note(f"task {task} accepted, waiting up to {timeout:g} s")
-        status = client.wait(task, timeout)
+            note(f"task {accepted.task} accepted, waiting up to {timeout:g} s")
+        status = client.wait(accepted.task, timeout)
     print_status(status, as_json=as_json)
-    if status.get("state") != "succeeded":
+    if status.state != "succeeded":
         raise typer.Exit(1)
 
 

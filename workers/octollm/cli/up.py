@@ -62,6 +62,7 @@ async def _run(stack: Stack, *, as_json: bool) -> None:
 def _print(running: Running, *, as_json: bool) -> None:
     addresses = {
         "http": running.http_url,
+        "api": running.api_url,
         "redis": without_passwords(running.redis_url),
         "postgres": without_passwords(running.postgres_dsn),
         "data": str(running.data_dir),
@@ -79,6 +80,7 @@ def _print(running: Running, *, as_json: bool) -> None:
         pairs(
             [
                 ("HTTP", addresses["http"]),
+                ("API", addresses["api"]),
                 ("Redis", addresses["redis"]),
                 ("Postgres", addresses["postgres"]),
                 ("Data", addresses["data"] + kept),

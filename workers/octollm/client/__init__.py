@@ -1,1 +1,70 @@
-"""For producers: submit a task, wait for it, follow what happens. HTTP only."""
+"""For producers: submit a task, wait for it, follow what happens. HTTP only.
+
+    with Client("http://127.0.0.1:8080") as client:
+        task = client.submit("Keep this note", kind="note", input={"text": "..."}).task
+        for event in client.events(task):
+            print(event.event, event.step)
+        print(client.status(task).result)
+
+`AsyncClient` has the same methods for asyncio. Errors are those under `octollm.errors.ApiError`, and ParameterError for
+what could not be asked. Sending again is safe, and done for `patience_s`: each submission carries an idempotency key.
+"""
+
+from octollm.client.aio import AsyncClient
+from octollm.client.filters import CostFilter, LetterFilter, TaskFilter
+from octollm.client.sync import Client
+from octollm.contracts import TaskEvent, TaskResult, TaskStatus, WaitingStep
+from octollm.contracts.answers import (
+    Accepted,
+    AttemptItem,
+    Cancellation,
+    CostPage,
+    DeadLetter,
+    DeadLetterItem,
+    DeadLetterPage,
+    Provenance,
+    RunItem,
+    StepItem,
+    TaskItem,
+    TaskPage,
+)
+from octollm.errors import (
+    ApiError,
+    BusyError,
+    ParameterError,
+    RefusedError,
+    UnfinishedError,
+    UnknownError,
+    UnreachableError,
+)
+
+__all__ = [
+    "Accepted",
+    "ApiError",
+    "AsyncClient",
+    "AttemptItem",
+    "BusyError",
+    "Cancellation",
+    "Client",
+    "CostFilter",
+    "CostPage",
+    "DeadLetter",
+    "DeadLetterItem",
+    "DeadLetterPage",
+    "LetterFilter",
+    "ParameterError",
+    "Provenance",
+    "RefusedError",
+    "RunItem",
+    "StepItem",
+    "TaskEvent",
+    "TaskFilter",
+    "TaskItem",
+    "TaskPage",
+    "TaskResult",
+    "TaskStatus",
+    "UnfinishedError",
+    "UnknownError",
+    "UnreachableError",
+    "WaitingStep",
+]

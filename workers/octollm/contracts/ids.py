@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
 _TASK = r"l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}"
+_TASK_ID = re.compile(_TASK)
 _NUMBER = r"(0|[1-9][0-9]{0,9})"
 _MESSAGE = re.compile(rf"({_TASK})\.{_NUMBER}\.([a-z][a-z0-9_-]{{0,62}})\.{_NUMBER}\.{_NUMBER}")
 _MOST, _MOST_ROUNDS = 2**31 - 1, 1000  # as in the schemas
@@ -65,6 +66,16 @@ def parse_message_id(text: str) -> StepIdent | None:
     return ident if fits else None
 
 
+def as_text(moment: datetime) -> str:
+    """In UTC, RFC 3339 with milliseconds and `Z`: the one form of time in messages and answers."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def utc_now() -> str:
-    """Now, in UTC, RFC 3339 with milliseconds and `Z`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Now, in the one form of time."""
+    return as_text(datetime.now(UTC))
+
+
+def is_task_id(text: str) -> bool:
+    """Whether a task could have this id."""
+    return _TASK_ID.fullmatch(text) is not None

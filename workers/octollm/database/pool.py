@@ -26,8 +26,8 @@ NOT_NOW = (
 """Errors that say nothing about what was asked: wait and ask again."""
 
 
-async def open_pool(dsn: str, size: int) -> Pool:
-    """Connections that speak JSON as Python values."""
+async def open_pool(dsn: str, size: int, **session: str) -> Pool:
+    """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`."""
     return await asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -35,7 +35,7 @@ async def open_pool(dsn: str, size: int) -> Pool:
         init=_speak_json,
         timeout=10,
         command_timeout=60,
-        server_settings={"application_name": "octollm"},
+        server_settings={"application_name": "octollm", **session},
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from octollm.cli.client import Client
+from octollm.client import Client
 from octollm.demo.tasks import DemoTask, Outcome
 from octollm.errors import StartError
 from octollm.runtime.embedded.redis import find_cli
@@ -32,7 +32,7 @@ async def run_task(task: DemoTask, running: Running) -> tuple[Outcome, float]:
 async def _over_http(task: DemoTask, running: Running) -> Outcome:
     def send_and_wait() -> str:
         with Client(running.http_url) as client:
-            ident = str(client.submit(task.body, None)["task"])
+            ident = client.submit_json(task.body).task
             client.wait(ident, _PATIENCE_S)
             return ident
 

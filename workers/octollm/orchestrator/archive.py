@@ -11,12 +11,12 @@ import orjson
 import structlog
 
 from octollm.contracts import DeadLetter, TaskEvent, TaskResult, read
-from octollm.contracts.ids import lane_of, parse_message_id, utc_now
+from octollm.contracts.ids import as_text, lane_of, parse_message_id, utc_now
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import ContractError, NotReadyError
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, StatusUpdate, Unreadable
-from octollm.orchestrator.rows import as_text, event_row
+from octollm.orchestrator.rows import event_row
 
 _SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)

@@ -15,11 +15,11 @@ from octollm.contracts import (
     plain,
     read,
 )
+from octollm.contracts.ids import as_text
 from octollm.errors import ContractError
 from octollm.orchestrator.decide import Accepted, CancelRequested, Done, Event, Refused, StepEnded
 from octollm.orchestrator.messages import Incoming, Unreadable
 from octollm.orchestrator.planning import Planning
-from octollm.orchestrator.rows import as_text
 from octollm.orchestrator.state import TaskState
 
 

@@ -1,20 +1,15 @@
 """Between rows of the database and values: nothing else knows both."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import orjson
 
 from octollm.contracts import TaskEvent, TaskResult, plain
+from octollm.contracts.ids import as_text
 from octollm.orchestrator.state import Attempt, StepRow, TaskState
 from octollm.plans.plan import Plan
-
-
-def as_text(moment: datetime) -> str:
-    """UTC, RFC 3339 with milliseconds: the one form of time in messages."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def task_row(state: TaskState) -> dict[str, Any]:

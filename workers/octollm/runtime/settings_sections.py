@@ -112,6 +112,7 @@ class OrchestratorSettings(Section):
 
 class ApiSettings(Section):
     listen: Listen
+    trust: Literal["loopback", "network"]
     url: Annotated[str, AfterValidator(_optional_http_url)]
 
 

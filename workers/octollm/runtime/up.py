@@ -1,6 +1,6 @@
 """The embedded stack: everything OctoLLM needs, started in order, watched, and stopped in the opposite order.
 
-Owns that order: Redis and Postgres, migrations, executor, Python workers, reflex; back again at the end. The
+Owns that order: Redis and Postgres, migrations, executor, Python workers, API, reflex; back again at the end. The
 command `octollm up`, the demo and the end-to-end tests all use this one class.
 """
 
@@ -18,6 +18,7 @@ from octollm.bus.connection import probe
 from octollm.database.migrate import migrate
 from octollm.errors import OctoError, StartError
 from octollm.runtime import share
+from octollm.runtime.api_role import serve_api
 from octollm.runtime.data_dir import DataDir
 from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.postgres import EmbeddedPostgres
@@ -43,6 +44,7 @@ class Running:
     settings: Settings
     topology: Topology
     http_url: str
+    api_url: str
     redis_url: str
     postgres_dsn: str
     data_dir: Path
@@ -122,11 +124,14 @@ class Stack:
             self._program(EXECUTOR, settings, data, f"http://{settings.executor.metrics_listen}")
         )
         await self._exit.enter_async_context(self._workers(settings, topology))
+        self._tell("starting the API")
+        await self._exit.enter_async_context(serve_api(settings))
         reflex = await self._exit.enter_async_context(self._program(REFLEX, settings, data, settings.reflex.url))
         return Running(
             settings=settings,
             topology=topology,
             http_url=settings.reflex.url,
+            api_url=settings.api.url,
             redis_url=settings.redis.url,
             postgres_dsn=settings.postgres.dsn,
             data_dir=data.path,
@@ -177,16 +182,17 @@ class Stack:
         else:
             raise StartError(f"port {self._port} on {host} is taken; choose another with --port")
         listen = join_listen(host, port)
-        reached = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 (compared, not bound)
         executor = {
             "metrics_listen": _taken(given.executor.metrics_listen, ports),
             "workspace_dir": given.executor.workspace_dir or str(data.path / "workspaces"),
         }
+        api = _taken(given.api.listen, ports)
         return given.model_copy(
             update={
-                "reflex": _with(given.reflex, listen=listen, url=f"http://{join_listen(reached, port)}"),
+                "reflex": _with(given.reflex, listen=listen, url=f"http://{_reached(listen)}"),
                 "worker": _with(given.worker, metrics_listen=_taken(given.worker.metrics_listen, ports)),
                 "executor": _with(given.executor, **executor),
+                "api": _with(given.api, listen=api, url=f"http://{_reached(api)}"),
             }
         )
 
@@ -247,6 +253,12 @@ class Stack:
 
 def _with(section: Changed, **values: object) -> Changed:
     return section.model_copy(update=values)
+
+
+def _reached(listen: str) -> str:
+    """Where this machine finds what listens there."""
+    host, port = split_listen(listen)
+    return join_listen("127.0.0.1" if host in {"0.0.0.0", "::"} else host, port)  # noqa: S104 (compared, not bound)
 
 
 def _taken(listen: str, ports: Ports) -> str:

@@ -1,0 +1,211 @@
+"""The client for code that blocks. `aio.py` is its twin: what they say and when is decided elsewhere in this room."""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import httpx
+
+from octollm.client import operations as ops
+from octollm.client.filters import CostFilter, LetterFilter, TaskFilter
+from octollm.client.following import Following
+from octollm.client.replies import Model
+from octollm.client.submission import Priority, body_of, key_of
+from octollm.client.talk import Ask, Result, Talk
+from octollm.client.wire import FAULTS, options, reply_of, request_of, unreachable
+from octollm.contracts import TaskEvent, TaskStatus, WaitingStep
+from octollm.contracts.answers import (
+    Accepted,
+    AttemptItem,
+    AttemptPage,
+    Cancellation,
+    CostGroup,
+    CostPage,
+    DeadLetter,
+    DeadLetterItem,
+    DeadLetterPage,
+    Item,
+    Page,
+    Provenance,
+    RunItem,
+    RunPage,
+    StepItem,
+    StepPage,
+    TaskItem,
+    TaskPage,
+)
+from octollm.errors import BusyError, UnreachableError
+
+
+class Client:
+    """One OctoLLM; a context manager. `AsyncClient` has the same methods.
+
+    What goes wrong is raised as UnknownError, RefusedError, BusyError or UnreachableError, all of them ApiError; what
+    could not even be asked, as ParameterError.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8080", *, patience_s: float = 10.0) -> None:
+        """`url`: of the reflex; `patience_s`: how long to try again while nobody can answer."""
+        self._url = url.rstrip("/")
+        self._patience_s = patience_s
+        self._http = httpx.Client(**options(self._url))
+
+    def __enter__(self) -> Self:
+        """Nothing is sent yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(
+        self,
+        goal: str,
+        *,
+        kind: str | None = None,
+        input: Mapping[str, Any] | None = None,  # noqa: A002  the field's own word
+        priority: Priority | None = None,
+        deadline: timedelta | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Accepted:
+        """Send a task. Sent twice with the same `idempotency_key` it is one; without one, this call makes its own."""
+        body = body_of(goal, kind, input, priority, deadline, metadata)
+        return self.submit_json(body, idempotency_key=idempotency_key)
+
+    def submit_json(self, body: bytes, *, idempotency_key: str | None = None) -> Accepted:
+        """The same with a whole `task.submission.v1`; the reflex judges the bytes as they are."""
+        return self._run(ops.submit(body, key_of(idempotency_key), self._patience_s))
+
+    def status(self, task: str) -> TaskStatus:
+        """How the task is; with its result once it has ended."""
+        return self._run(ops.status(task, self._patience_s))
+
+    def wait(self, task: str, timeout_s: float) -> TaskStatus:
+        """The status at the task's end. Raises UnfinishedError when it has not ended in time."""
+        return self._run(ops.wait(task, timeout_s, self._patience_s))
+
+    def cancel(self, task: str, detail: str | None = None) -> Cancellation:
+        """Ask for the task's end; `detail` says why. One that has ended stays as it is."""
+        return self._run(ops.cancel(task, detail, self._patience_s))
+
+    def events(self, task: str, after: str | None = None) -> Iterator[TaskEvent]:
+        """What happens to the task, as it happens, to its end. `after`: `<run>-<seq>` of the last event seen.
+
+        A connection that breaks is opened again where it broke; each event comes once.
+        """
+        for event in self.watch(task, after):
+            if isinstance(event, TaskEvent):
+                yield event
+
+    def watch(self, task: str, after: str | None = None) -> Iterator[TaskEvent | WaitingStep]:
+        """Like `events`, and also which steps wait for an arm that has no worker, and for how long."""
+        following = Following(self._url, task, after, self._patience_s)
+        while True:
+            broken: BusyError | UnreachableError | None = None
+            try:
+                response = self._http.send(request_of(self._url, following.ask, stream=True), stream=True)
+                try:
+                    content = b"" if response.status_code == httpx.codes.OK else response.read()
+                    if following.opened(reply_of(self._url, response, content)):
+                        for chunk in response.iter_bytes():
+                            yield from following.fed(chunk)
+                finally:
+                    response.close()
+            except FAULTS as error:
+                broken = unreachable(self._url, error)
+            except BusyError as error:
+                broken = error
+            if following.ended:
+                return
+            time.sleep(following.broken(broken))
+
+    def tasks(self, **which: Unpack[TaskFilter]) -> Iterator[TaskItem]:
+        """All tasks that fit, newest first, asked for a page at a time."""
+        return self._items(TaskPage, ops.TASKS, ops.query(**which))
+
+    def task_page(
+        self, *, limit: int | None = None, cursor: str | None = None, **which: Unpack[TaskFilter]
+    ) -> TaskPage:
+        """One page of them; `cursor` is `next` of the page before."""
+        return self._document(TaskPage, ops.TASKS, ops.query(limit=limit, cursor=cursor, **which))
+
+    def runs(self, task: str) -> Iterator[RunItem]:
+        """The task's runs with their plans, oldest first."""
+        return self._items(RunPage, ops.task_path(task, "/runs"), {})
+
+    def steps(self, task: str, run: int | None = None) -> Iterator[StepItem]:
+        """The task's steps with their outputs; of one run where it is given."""
+        return self._items(StepPage, ops.task_path(task, "/steps"), ops.query(run=run))
+
+    def attempts(self, task: str, run: int | None = None) -> Iterator[AttemptItem]:
+        """How every attempt at the task's steps ended, oldest first."""
+        return self._items(AttemptPage, ops.task_path(task, "/attempts"), ops.query(run=run))
+
+    def provenance(self, task: str, run: int | None = None) -> Provenance:
+        """One run as one document; the newest where none is given."""
+        return self._document(Provenance, ops.task_path(task, "/provenance"), ops.query(run=run))
+
+    def costs(
+        self,
+        group: CostGroup = "day",
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        **which: Unpack[CostFilter],
+    ) -> CostPage:
+        """What calls to models took: the total, and a page of groups."""
+        return self._document(CostPage, ops.COSTS, ops.query(group=group, limit=limit, cursor=cursor, **which))
+
+    def dead_letters(self, **which: Unpack[LetterFilter]) -> Iterator[DeadLetterItem]:
+        """All messages that were given up on and fit, newest first, asked for a page at a time."""
+        return self._items(DeadLetterPage, ops.LETTERS, ops.query(**which))
+
+    def dead_letter_page(
+        self, *, limit: int | None = None, cursor: str | None = None, **which: Unpack[LetterFilter]
+    ) -> DeadLetterPage:
+        """One page of them; `cursor` is `next` of the page before."""
+        return self._document(DeadLetterPage, ops.LETTERS, ops.query(limit=limit, cursor=cursor, **which))
+
+    def dead_letter(self, number: int) -> DeadLetter:
+        """One of them with what is kept of it."""
+        return self._document(DeadLetter, f"{ops.LETTERS}/{number:d}", {})
+
+    def _document(self, model: type[Model], path: str, params: Mapping[str, str]) -> Model:
+        return self._run(ops.document(model, path, params, self._patience_s))
+
+    def _items(self, model: type[Page[Item]], path: str, filters: Mapping[str, str]) -> Iterator[Item]:
+        params = dict(filters)
+        while True:
+            page = self._document(model, path, params)
+            yield from page.items
+            if page.next is None:
+                return
+            params["cursor"] = page.next
+
+    def _run(self, talk: Talk[Result]) -> Result:
+        """Carry a conversation out to its end."""
+        try:
+            asked = next(talk)
+            while True:
+                if isinstance(asked, Ask):
+                    try:
+                        response = self._http.send(request_of(self._url, asked))
+                    except FAULTS as error:
+                        asked = talk.throw(unreachable(self._url, error))
+                    else:
+                        asked = talk.send(reply_of(self._url, response, response.content))
+                else:
+                    time.sleep(asked.seconds)
+                    asked = talk.send(None)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

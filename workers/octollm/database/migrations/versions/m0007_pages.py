@@ -1,0 +1,11 @@
+"""The API's pages are read in the order of their index, without sorting."""
+
+from octollm.database.migrations.sql import run_file
+
+revision = "0007"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Add the indexes, and drop the one that they replace."""
+    run_file(__file__)

@@ -1,0 +1,123 @@
+"""The HTTP API as a role of a process: its listener, its connections, its end. Installs no signal handlers."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import structlog
+import uvicorn
+
+from octollm.api.app import create_app
+from octollm.api.store import open_store
+from octollm.database.migrate import newest
+from octollm.errors import SettingsError, StartError
+from octollm.runtime.settings import Settings
+from octollm.runtime.settings_sections import join_listen, split_listen
+
+_BACKLOG = 2048
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def serve_api(settings: Settings) -> AsyncIterator[str]:
+    """Serves until the block is left; yields the base URL. Postgres may come later: until then the answer is 503.
+
+    Raises SettingsError for an address that cannot be used or must not be.
+    """
+    listener = _listener(settings)
+    async with open_store(settings.postgres.dsn, settings.postgres.pool_size, newest()) as store:
+        config = uvicorn.Config(
+            create_app(store),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.worker.drain_s,
+        )
+        server = _Server(config)
+        address = join_listen(*listener.getsockname()[:2])
+        work = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await server.until_started(work)
+            _log.info("the API serves", address=address)
+            yield f"http://{address}"
+        finally:
+            server.should_exit = True
+            await asyncio.gather(work, return_exceptions=True)
+            listener.close()
+
+
+async def run_api(settings: Settings, stop: asyncio.Event) -> None:
+    """The API alone, until `stop` is set."""
+    async with serve_api(settings):
+        await stop.wait()
+        _log.info("stopping: no new requests, what runs may end", drain_s=settings.worker.drain_s)
+    _log.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """Signals are the process's business: it may run other roles beside this one."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._up = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._up.set()
+
+    async def until_started(self, work: asyncio.Task[None]) -> None:
+        """Raises StartError where `work`, the server's own task, ends before."""
+        started = asyncio.create_task(self._up.wait())
+        try:
+            await asyncio.wait((work, started), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            started.cancel()
+        if work.done():
+            raise StartError("the API did not start") from work.exception()
+
+
+def _listener(settings: Settings) -> socket.socket:
+    listen = settings.api.listen
+    host, port = split_listen(listen)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        if settings.api.trust == "loopback" and not _is_loopback(str(address[0])):
+            raise SettingsError(
+                f"api.listen {listen} is open to others, and the API believes whoever asks; listen on 127.0.0.1, "
+                'or set api.trust = "network" (OCTOLLM_API_TRUST) where only the reflex can reach it'
+            )
+        made = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _refused(listen, error) from error
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        raise _refused(listen, error) from error
+    made.setblocking(False)  # noqa: FBT003  the socket's own argument
+    return made
+
+
+def _refused(listen: str, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"the API cannot listen on {listen} ({error.strerror}); set OCTOLLM_API_LISTEN to a free address "
+        "(port 0 picks one)"
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
