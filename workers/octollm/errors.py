@@ -81,6 +81,11 @@ class TransientError(StepError):
 
     transient = True
 
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
+        """`retry_after_s`: whoever refused asks not to be bothered before (`Retry-After`); None: nothing was said."""
+        super().__init__(code, message)
+        self.retry_after_s = retry_after_s
+
 
 class PermanentError(StepError):
     """Trying the step again cannot help."""

@@ -95,7 +95,7 @@ class StepRunner:
         except PermanentError as error:
             return self._failed(entry, step, _fault(error.code, error.message), began)
         except TransientError as error:
-            return self._passing(entry, step, _fault(error.code, error.message), began)
+            return self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
         except TimeoutError:
             return self._passing(entry, step, StepError(code="timeout", message=f"no end after {limit_s} s"), began)
         except NotReadyError:
@@ -128,11 +128,14 @@ class StepRunner:
         done = StepFailed(outcome="failed", error=error, **self._about(entry, step, began))
         return Ending(Outcome.FAILED, (self._tell(entry, step, StepDone(done)),), _live(step))
 
-    def _passing(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> Ending:
+    def _passing(
+        self, entry: Entry, step: StepRequested, error: StepError, began: float, retry_after_s: float | None = None
+    ) -> Ending:
         """A failure that may pass: by the topic's policy tried again, or given up on."""
         failures = step.failures + 1
         policy = self.topic.retry
-        decision = retry.decide(policy, failures, random.random()) if policy else retry.GiveUp(failures)  # noqa: S311  jitter
+        chance = random.random()  # noqa: S311  jitter
+        decision = retry.decide(policy, failures, chance, retry_after_s or 0) if policy else retry.GiveUp(failures)
         if isinstance(decision, retry.GiveUp):
             message = f"failed {failures} times, last: {error.message}"
             operations, live = dead_letter(entry, self.topic, self.keys, self.consumer, "failures_exhausted", message)
