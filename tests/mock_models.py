@@ -25,6 +25,8 @@ class Say:
     output: int = 7
     read: int = 0
     written: int = 0
+    after: int = 0
+    """It waits until that many requests have come: how two are made to overlap."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class MockModels:
         self, asked: Asked, step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         wire = _wire(asked)
+        while isinstance(step, Say) and len(self.requests) < step.after:
+            await asyncio.sleep(0.01)
         if isinstance(step, Refuse):
             _head(writer, step.status, step.headers | {"content-type": "application/json"})
             _chunk(writer, json.dumps(wire.error(step)))

@@ -8,6 +8,7 @@ import hashlib
 import random
 import re
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -42,6 +43,8 @@ _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
 """Levels an output may have: room is left for the messages that carry it."""
 INLINE_LIMIT = 64 * 1024
 """Bytes of JSON an output may have to travel in the message; larger ones go to Postgres."""
+DELIVERY: ContextVar[int] = ContextVar("delivery", default=1)
+"""Delivery count of the entry whose step is being worked on; what is written for a step names it."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _log = structlog.get_logger(__name__)
 Work = Callable[[StepRequested], Awaitable[dict[str, Any]]]
@@ -86,6 +89,7 @@ class StepRunner:
         return step
 
     async def _run(self, entry: Entry, step: StepRequested) -> Ending:
+        DELIVERY.set(entry.delivery)
         began = perf_counter()
         limit_s = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
         try:

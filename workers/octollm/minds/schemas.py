@@ -33,7 +33,7 @@ def enforceable(schema: Mapping[str, Any]) -> bool:
         case "array":
             return isinstance(schema.get("items"), Mapping) and enforceable(schema["items"])
         case kind:
-            return kind in _TYPES
+            return isinstance(kind, str) and kind in _TYPES
 
 
 def enforced(schema: Mapping[str, Any]) -> dict[str, Any]:
