@@ -48,6 +48,10 @@ class InvalidInputError(OctoError):
     """The input does not fit the recipe."""
 
 
+class PatchError(OctoError):
+    """A patch cannot be applied."""
+
+
 class EmbeddingError(OctoError):
     """Texts cannot be embedded."""
 
