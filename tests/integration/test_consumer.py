@@ -112,6 +112,21 @@ async def test_a_passing_failure_is_tried_again_and_given_up_on_at_the_policys_e
     assert await client.xlen(KEYS.dead) == 1
 
 
+async def test_a_step_that_was_told_when_to_come_back_waits_that_long(url, client):
+    topic = judge(retry=Retry(max_failures=3, base_ms=1, cap_ms=1))
+    await client.xadd(KEYS.stream(topic), fields(step()))
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        raise TransientError("busy", "come back later", retry_after_s=3600)
+
+    async with consuming(url, client, topic, work) as member:
+        await until(lambda: has_length(client, KEYS.done, 1))
+        await member.consumer.handoff.promote(topology())
+    (body,) = await outcomes(client)
+    assert (body["outcome"], body["delay_ms"]) == ("retrying", 3_600_000)
+    assert await client.xlen(KEYS.stream(topic)) == 0
+
+
 async def test_a_permanent_failure_a_hang_and_a_bug_have_their_own_endings(url, client):
     topic = judge()
     stream = KEYS.stream(topic)

@@ -22,3 +22,12 @@ def test_the_last_failure_is_given_up_on():
 def test_a_huge_number_of_failures_is_no_huge_number():
     patient = Retry(max_failures=10_000, base_ms=1000, cap_ms=60_000)
     assert decide(patient, 9_999, 0.999) == Again(59_940)
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "least_ms"), [(30, 30_000), (0.5, 500), (-5, 0), (10**12, 86_400_000), (float("nan"), 0)]
+)
+def test_what_was_asked_for_comes_before_the_policys_pause(asked_s, least_ms):
+    assert decide(POLICY, 1, 0.0, asked_s) == Again(least_ms)
+    assert decide(POLICY, 1, 0.5, asked_s) == Again(least_ms + 50)
+    assert decide(POLICY, 5, 0.5, asked_s) == GiveUp(5)

@@ -97,6 +97,10 @@ class InvalidInputError(OctoError):
     """The input does not fit the recipe."""
 
 
+class PatchError(OctoError):
+    """A patch cannot be applied."""
+
+
 class EmbeddingError(OctoError):
     """Texts cannot be embedded."""
 
@@ -129,6 +133,11 @@ class TransientError(StepError):
     """A step may work if it is tried again."""
 
     transient = True
+
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
+        """`retry_after_s`: whoever refused asks not to be bothered before (`Retry-After`); None: nothing was said."""
+        super().__init__(code, message)
+        self.retry_after_s = retry_after_s
 
 
 class PermanentError(StepError):

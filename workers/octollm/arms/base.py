@@ -33,7 +33,7 @@ class ArmContext:
 
 
 class Arm(Protocol):
-    """One kind of work."""
+    """One kind of work. An arm that asks models says `thinks = True` in its class, and gets a mind."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
         """The step's output, a JSON object. `step.input` has its references resolved."""

@@ -137,16 +137,15 @@ def _numeric(check: Mapping[str, Any], place: str) -> Fault:
         return f"{value} is below {check['min']}"
     if "max" in check and value > _field(check, "max", (int, float), place):
         return f"{value} is above {check['max']}"
-    if "expected" in check and not _near(value, _field(check, "expected", (int, float), place), check):
+    if "expected" in check and not _near(value, _field(check, "expected", (int, float), place), check, place):
         return f"{value} is not {check['expected']}"
     return None
 
 
-def _near(value: float, expected: float, check: Mapping[str, Any]) -> bool:
-    tolerance = check.get("tolerance")
-    if tolerance is None:
+def _near(value: float, expected: float, check: Mapping[str, Any], place: str) -> bool:
+    if "tolerance" not in check:
         return math.isclose(value, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-    return abs(value - expected) <= float(tolerance)
+    return abs(value - expected) <= float(_field(check, "tolerance", (int, float), place))
 
 
 _STATISTICS: Mapping[str, Callable[[list[float]], float]] = {
@@ -160,12 +159,13 @@ _STATISTICS: Mapping[str, Callable[[list[float]], float]] = {
 
 
 def _recompute(check: Mapping[str, Any], place: str) -> Fault:
-    column, statistic = _field(check, "column", str, place), check["statistic"]
+    column, statistic = _field(check, "column", str, place), _field(check, "statistic", str, place)
     if statistic not in _STATISTICS:
         raise invalid(f"{place}.statistic must be one of {', '.join(_STATISTICS)}")
     groups: dict[str, list[float]] = {}
     reader = csv.DictReader(io.StringIO(_field(check, "csv", str, place)))
-    by, where = check.get("by"), check.get("where", {})
+    by = _field(check, "by", str, place) if "by" in check else None
+    where = _field(check, "where", dict, place) if "where" in check else {}
     for name in filter(None, (column, by, *where)):
         if name not in (reader.fieldnames or ()):
             raise invalid(f"{place}: the data have no column {name!r}")
@@ -181,7 +181,7 @@ def _recompute(check: Mapping[str, Any], place: str) -> Fault:
         return f"groups {sorted(expected)} were given, the data have {sorted(found)}"
     for name, value in sorted(found.items()):
         given = expected[name]
-        if isinstance(given, bool) or not isinstance(given, (int, float)) or not _near(given, value, check):
+        if isinstance(given, bool) or not isinstance(given, (int, float)) or not _near(given, value, check, place):
             of = f" of {name}" if name else ""
             return f"{statistic} of {column}{of} is {value:g}, {given!r} was given"
     return None

@@ -8,6 +8,7 @@ import hashlib
 import random
 import re
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -42,6 +43,8 @@ _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
 """Levels an output may have: room is left for the messages that carry it."""
 INLINE_LIMIT = 64 * 1024
 """Bytes of JSON an output may have to travel in the message; larger ones go to Postgres."""
+DELIVERY: ContextVar[int] = ContextVar("delivery", default=1)
+"""Delivery count of the entry whose step is being worked on; what is written for a step names it."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _log = structlog.get_logger(__name__)
 Work = Callable[[StepRequested], Awaitable[dict[str, Any]]]
@@ -86,6 +89,7 @@ class StepRunner:
         return step
 
     async def _run(self, entry: Entry, step: StepRequested) -> Ending:
+        DELIVERY.set(entry.delivery)
         began = perf_counter()
         limit_s = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
         try:
@@ -95,7 +99,7 @@ class StepRunner:
         except PermanentError as error:
             return self._failed(entry, step, _fault(error.code, error.message), began)
         except TransientError as error:
-            return self._passing(entry, step, _fault(error.code, error.message), began)
+            return self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
         except TimeoutError:
             return self._passing(entry, step, StepError(code="timeout", message=f"no end after {limit_s} s"), began)
         except NotReadyError:
@@ -128,11 +132,14 @@ class StepRunner:
         done = StepFailed(outcome="failed", error=error, **self._about(entry, step, began))
         return Ending(Outcome.FAILED, (self._tell(entry, step, StepDone(done)),), _live(step))
 
-    def _passing(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> Ending:
+    def _passing(
+        self, entry: Entry, step: StepRequested, error: StepError, began: float, retry_after_s: float | None = None
+    ) -> Ending:
         """A failure that may pass: by the topic's policy tried again, or given up on."""
         failures = step.failures + 1
         policy = self.topic.retry
-        decision = retry.decide(policy, failures, random.random()) if policy else retry.GiveUp(failures)  # noqa: S311  jitter
+        chance = random.random()  # noqa: S311  jitter
+        decision = retry.decide(policy, failures, chance, retry_after_s or 0) if policy else retry.GiveUp(failures)
         if isinstance(decision, retry.GiveUp):
             message = f"failed {failures} times, last: {error.message}"
             operations, live = dead_letter(entry, self.topic, self.keys, self.consumer, "failures_exhausted", message)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import structlog
 
 from octollm.arms.base import Arm, ArmContext
+from octollm.arms.ports import Mind
 from octollm.bus.consumer import Handler
 from octollm.bus.steps import StepRunner
 from octollm.contracts import StepRequested
@@ -17,13 +18,18 @@ from octollm.runtime.share import rules_path
 from octollm.topology import LaneKeys, Topic
 
 GetPool = Callable[[], Awaitable[Pool]]
+GetMind = Callable[[], Mind]
 
 
-def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool) -> Handler:
-    """The handler; `get_pool` is only called for the first output that is too large for a message."""
+def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool, get_mind: GetMind) -> Handler:
+    """The handler. `get_pool` is only called for the first output that is too large for a message, `get_mind` only
+
+    for an arm whose class says that it thinks; the latter may raise SettingsError.
+    """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
-    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path())
+    mind = get_mind() if getattr(arm, "thinks", False) else None
+    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), mind=mind)
 
     async def work(step: StepRequested) -> dict[str, Any]:
         return await arm.handle(step, context)

@@ -20,7 +20,11 @@ from octollm.runtime.settings_sections import LogSettings
 _BODIES = frozenset({"body", "input", "output", "result", "payload", "goal", "original"})
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/@\s]*@")
 # Chatty below a warning, and nothing an operator acts on.
-_QUIET = ("asyncio", "faststream", "octollm.faststream", "httpcore", "httpx", "sqlalchemy", "alembic")
+# The model SDKs write whole requests, prompts and all, at debug.
+_QUIET = (
+    *("asyncio", "faststream", "octollm.faststream", "httpcore", "httpx", "sqlalchemy", "alembic"),
+    *("anthropic", "openai", "httpx2", "httpcore2"),
+)
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:

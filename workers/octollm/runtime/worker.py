@@ -13,12 +13,14 @@ from octollm.bus.connection import probe
 from octollm.bus.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
+from octollm.minds.choose import expected
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler
 from octollm.runtime.metrics import MetricsServer
+from octollm.runtime.mind_role import WorkerMind
 from octollm.runtime.orchestrator_role import Translator, clear, expire, gathered, mend, remind, tick
 from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
@@ -64,6 +66,7 @@ class _Process:
         self._topology = topology
         self._exits = exits
         self._pool: Pool | None = None
+        self._mind: WorkerMind | None = None
         self._opening = asyncio.Lock()
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         redis = settings.redis
@@ -99,7 +102,7 @@ class _Process:
         for topic in topics:
             for lane in self._topology.lanes:
                 if topic.name.startswith(ARM):
-                    handler = arm_handler(topic, lane, self.consumer, self.pool)
+                    handler = arm_handler(topic, lane, self.consumer, self.pool, self.mind)
                 else:
                     handler = gathered(gatherers[topic.name], translator, topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)
@@ -116,9 +119,20 @@ class _Process:
                 self._exits.push_async_callback(self._pool.close)
             return self._pool
 
+    def mind(self) -> WorkerMind:
+        """What asks models, made with the first arm that thinks."""
+        if self._mind is None:
+            self._mind = WorkerMind(self._settings.models, self.pool)
+            self._exits.push_async_callback(self._mind.close)
+        return self._mind
+
     async def _orchestrator(self, book: RecipeBook) -> Orchestrator:
         return Orchestrator(
-            await self.pool(), book, self._settings.reflex.idempotency_ttl_s, arms=self._topology.arms.keys()
+            await self.pool(),
+            book,
+            self._settings.reflex.idempotency_ttl_s,
+            arms=self._topology.arms.keys(),
+            plans_by_model=expected(self._settings.models.provider, os.environ),
         )
 
     async def _gather(self, handle: Handle) -> Gatherer:

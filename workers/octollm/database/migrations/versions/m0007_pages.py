@@ -3,7 +3,7 @@
 from octollm.database.migrations.sql import run_file
 
 revision = "0007"
-down_revision = "0003"
+down_revision = "0006"
 
 
 def upgrade() -> None:

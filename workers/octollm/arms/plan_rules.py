@@ -1,0 +1,166 @@
+"""What a plan of a model must keep, in words that a model can act on. Pure.
+
+The orchestrator checks a plan in full when it adopts it; this is what can be told without its recipes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import jmespath
+import jsonschema_rs
+from jmespath.exceptions import JMESPathError
+
+MAX_STEPS = 20
+_NAME = "^[a-z][a-z0-9_]{0,62}$"
+_STEP_IN_EXPRESSION = re.compile(r"\bsteps\.([A-Za-z_]\w*)")
+_REFERENCE = {
+    "type": "object",
+    "required": ["$"],
+    "additionalProperties": False,
+    "properties": {"$": {"type": "string", "minLength": 1}},
+}
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["steps", "answer"],
+    "additionalProperties": False,
+    "properties": {
+        "steps": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": MAX_STEPS,
+            "propertyNames": {"pattern": _NAME},
+            "additionalProperties": {
+                "type": "object",
+                "required": ["arm", "input"],
+                "additionalProperties": False,
+                "properties": {
+                    "arm": {"type": "string"},
+                    "needs": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+                    "timeout_s": {"type": "integer", "minimum": 1, "maximum": 300},
+                    "input": {"type": "object"},
+                    "verdict": {"enum": ["decides", "informs"]},
+                },
+            },
+        },
+        "answer": {"description": "template of the task's answer"},
+        "repair": {
+            "type": "object",
+            "required": ["judge", "redo", "max"],
+            "additionalProperties": False,
+            "properties": {
+                "judge": {"type": "string"},
+                "redo": {"type": "string"},
+                "max": {"type": "integer", "minimum": 1, "maximum": 5},
+            },
+        },
+    },
+}
+"""The form of a recipe file's `steps`, `answer` and `repair`, as JSON."""
+
+
+def faults(plan: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is wrong with a plan of the right form; `inputs`: JSON Schema of the input, for each arm it may use."""
+    steps: Mapping[str, Any] = plan["steps"]
+    found = [*_wiring(steps, inputs)]
+    if found:
+        return found
+    before = {name: _before(steps, name) for name in steps}
+    repair = plan.get("repair")
+    if repair is not None:
+        found += _repair(steps, before, repair)
+    redone = {name for name in steps if repair and repair["redo"] in before[name] | {name}}
+    for name, step in steps.items():
+        # In a repair round a step may look at how the round before ended.
+        known = set(steps) if name in redone else before[name]
+        found += [f"steps.{name}.input: {fault}" for fault in _references(step["input"], known)]
+        found += [f"steps.{name}.input: {fault}" for fault in _input(step["input"], inputs[step["arm"]])]
+    found += [f"answer: {fault}" for fault in _references(plan["answer"], set(steps))]
+    return found
+
+
+def _wiring(steps: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[str]:
+    for name, step in steps.items():
+        if step["arm"] not in inputs:
+            yield f"steps.{name}.arm: there is no arm {step['arm']}; there are {', '.join(sorted(inputs))}"
+        if "verdict" in step and step["arm"] != "judge":
+            yield f"steps.{name}.verdict: only a step of arm judge has a verdict"
+        for need in step.get("needs", ()):
+            if need not in steps:
+                yield f"steps.{name}.needs: {need} is no step of this plan"
+    try:
+        TopologicalSorter({name: step.get("needs", ()) for name, step in steps.items()}).prepare()
+    except CycleError as error:
+        yield f"steps need each other in a circle: {' -> '.join(error.args[1])}"
+
+
+def _before(steps: Mapping[str, Any], name: str) -> set[str]:
+    """All steps that have ended when this one starts."""
+    found: set[str] = set()
+    todo = list(steps[name].get("needs", ()))
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            todo += steps[one].get("needs", ())
+    return found
+
+
+def _repair(steps: Mapping[str, Any], before: Mapping[str, set[str]], repair: Mapping[str, Any]) -> Iterator[str]:
+    judge, redo = repair["judge"], repair["redo"]
+    if judge not in steps or steps[judge]["arm"] != "judge" or steps[judge].get("verdict") == "informs":
+        yield f"repair.judge: {judge} is no step of arm judge whose verdict decides"
+    elif redo not in before[judge]:
+        yield f"repair.redo: {redo} is no step that {judge} depends on"
+
+
+def _references(template: Any, known: set[str]) -> Iterator[str]:  # noqa: ANN401  any JSON value
+    if isinstance(template, Mapping):
+        expression = template.get("$")
+        if len(template) == 1 and isinstance(expression, str):
+            yield from _expression(expression, known)
+            return
+        template = list(template.values())
+    if isinstance(template, list):
+        for value in template:
+            yield from _references(value, known)
+
+
+def _expression(expression: str, known: set[str]) -> Iterator[str]:
+    try:
+        jmespath.compile(expression)
+    except JMESPathError:
+        yield f"{expression!r} is no JMESPath expression"
+        return
+    for name in dict.fromkeys(_STEP_IN_EXPRESSION.findall(expression)):
+        if name not in known:
+            yield f"{expression!r} refers to step {name}, which has not ended then; add it to needs"
+
+
+def _input(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    for broken in jsonschema_rs.validator_for(with_references(schema)).iter_errors(value):
+        place = ".".join(str(part) for part in broken.instance_path)
+        yield f"{place + ': ' if place else ''}{broken.message[:300]}"
+
+
+def with_references(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema that takes a reference wherever a value may stand.
+
+    Discriminators (an `enum` beside conditions that ask for it) stay literal: a plan says which mode it means.
+    """
+    made = dict(schema)
+    asked = {name for one in schema.get("allOf", ()) for name in one.get("if", {}).get("properties", ())}
+    if "properties" in made:
+        made["properties"] = {
+            name: one if name in asked else _or_reference(one) for name, one in made["properties"].items()
+        }
+    for name in ("items", "additionalProperties"):
+        if isinstance(made.get(name), Mapping):
+            made[name] = _or_reference(made[name])
+    return made
+
+
+def _or_reference(schema: Mapping[str, Any]) -> dict[str, Any]:
+    # Not "any of": of two ways to be right, the error would name neither.
+    return {"if": {"type": "object", "required": ["$"]}, "then": _REFERENCE, "else": with_references(schema)}

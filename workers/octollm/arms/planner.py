@@ -1,0 +1,77 @@
+"""The planner: asks a model for a plan, and takes only one that keeps the rules. It never makes one up by itself.
+
+Input `{"goal", "kind"?, "input"?, "metadata"?, "arms": [name], "kinds": [name]}`, written by the orchestrator; `arms`:
+those that have a topic, `kinds`: those that have a recipe. Output `{"plan": {"steps", "answer", "repair"?}, "mode":
+"model", "provider", "model", "tokens": {"input", "output"}}`, where `plan` has the form of a recipe file. Without a
+model the step fails as `needs_model`.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+
+from octollm.arms import plan_rules
+from octollm.arms.asking import as_data, ask, described, prompt
+from octollm.arms.base import ArmContext, closed, invalid
+from octollm.arms.ports import Question
+from octollm.contracts import StepRequested
+
+
+class Planner:
+    """Arm `planner`."""
+
+    thinks = True
+
+    async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
+        """See the module; raises PermanentError on any other input."""
+        given = step.input
+        closed(given, {"goal", "arms", "kinds"}, {"kind", "input", "metadata"})
+        if not isinstance(given["goal"], str) or not given["goal"].strip():
+            raise invalid("input.goal must be text")
+        arms = _arms(_names(given, "arms"))
+        question = Question("plan", _system(arms), _prompt(given, _names(given, "kinds")), plan_rules.SCHEMA)
+        inputs = {name: about["input"] for name, about in arms.items()}
+        usable = await ask(ctx, step, question, partial(plan_rules.faults, inputs=inputs), "a plan for this goal")
+        ctx.log.info("planned", steps=len(usable.value["steps"]))
+        return {"plan": usable.value, **usable.told}
+
+
+def _names(given: Mapping[str, Any], field: str) -> list[str]:
+    names = given[field]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise invalid(f"input.{field} must be a list of names")
+    return sorted(set(names))
+
+
+def _arms(present: list[str]) -> dict[str, Any]:
+    """Those that are both there and described; what a model does not know how to call, it must not call."""
+    arms = {name: described()[name] for name in present if name in described()}
+    if not arms:
+        raise invalid(f"input.arms must name at least one of {', '.join(sorted(described()))}")
+    return arms
+
+
+def _system(arms: Mapping[str, Any]) -> str:
+    """The same bytes for the same arms: providers may keep it in their caches."""
+    parts = [prompt("plan")]
+    for name, about in arms.items():
+        schema = orjson.dumps(about["input"], option=orjson.OPT_SORT_KEYS).decode()
+        examples = "\n".join(orjson.dumps(one).decode() for one in about["examples"])
+        parts.append(
+            f"## {name}\n\n{about['does']}\n\nInput, by this JSON Schema:\n{schema}\n\n"
+            f"Examples of its input:\n{examples}\n\nOutput: {about['output']}"
+        )
+    return "\n\n".join(parts)
+
+
+def _prompt(given: Mapping[str, Any], kinds: list[str]) -> str:
+    parts = [as_data("goal", given["goal"])]
+    parts += [as_data(name, given[name]) for name in ("kind", "input", "metadata") if name in given]
+    if kinds:
+        parts.append(
+            f"Ready-made plans exist for these kinds of task: {', '.join(kinds)}. None was chosen for this one."
+        )
+    parts.append("Give the plan for this goal.")
+    return "\n\n".join(parts)

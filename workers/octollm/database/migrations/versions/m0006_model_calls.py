@@ -1,0 +1,11 @@
+"""The journal of answers of models."""
+
+from octollm.database.migrations.sql import run_file
+
+revision = "0006"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    """Add the table."""
+    run_file(__file__)

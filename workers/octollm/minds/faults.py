@@ -1,0 +1,83 @@
+"""From what a provider's server says is wrong to our errors. Pure.
+
+What the server writes is only passed on where it is about the form of our request, cut and without the key: servers
+quote keys and prompts.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from octollm.errors import PermanentError, TransientError
+
+_SAID = 300
+_PASSING = frozenset({408, 409, 425, 429})
+_NO_CREDIT = frozenset({"insufficient_quota", "billing_error", "billing_hard_limit_reached"})
+_TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})
+# Inside a stream the request was taken, so whatever ends it is the server's trouble, except these.
+_FOR_GOOD = frozenset({"invalid_request_error", "invalid_prompt", "content_filter", "bio_policy"})
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|key|tok)[-_][A-Za-z0-9_*.-]{6,}|Bearer\s+\S+", re.IGNORECASE)
+
+
+def of_status(
+    provider: str, model: str, status: int, *, kind: str = "", said: str = "", retry_after_s: float | None = None
+) -> TransientError | PermanentError:
+    """`status`: of the answer; `kind`: the server's own name of the fault; `said`: its sentence."""
+    if kind in _NO_CREDIT or status == 402:
+        return PermanentError(
+            "model_no_credit", f"{provider}: the account has no credit left; add some or use another key"
+        )
+    if status in _PASSING or status >= 500:
+        code = "model_rate_limited" if status == 429 else "model_unavailable"
+        return TransientError(code, f"{provider} answered {status} {kind or 'without a reason'}", retry_after_s)
+    if status in (401, 403):
+        return PermanentError("model_refused_key", f"{provider} refuses the key ({status}); check it and its rights")
+    if status == 404:
+        return PermanentError("model_unknown", f"{provider} does not know the model {model}; correct models.model")
+    if status == 413 or kind in _TOO_LONG:
+        return PermanentError("model_input_too_long", f"the question is longer than {provider} {model} takes")
+    return PermanentError(
+        "model_bad_request", f"{provider} refuses the request ({status} {kind}): {without_keys(said)}"
+    )
+
+
+def in_stream(provider: str, model: str, kind: str, said: str = "") -> TransientError | PermanentError:
+    """A fault inside an answer that had begun well (status 200)."""
+    if kind in _FOR_GOOD | _NO_CREDIT | _TOO_LONG or kind.endswith("_policy_violation"):
+        return of_status(provider, model, 400, kind=kind, said=said)
+    return TransientError("model_unavailable", f"{provider} broke off its answer: {kind or 'without a reason'}")
+
+
+def broken_stream(provider: str) -> TransientError:
+    """The connection ended, or held nonsense, before the answer did."""
+    return TransientError("model_stream_broken", f"{provider}: the answer ended before it was complete")
+
+
+def unreachable(provider: str) -> TransientError:
+    """There was no answer at all."""
+    return TransientError("model_unreachable", f"{provider} cannot be reached")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait: `retry-after-ms`, or `retry-after` as seconds or as a date."""
+    for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(name, "")) / per_second
+        except ValueError:
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def without_keys(text: str) -> str:
+    """The start of a server's sentence, without whatever looks like a key."""
+    short = _KEY_LIKE.sub("(key)", " ".join(text.split()))[:_SAID]
+    return short or "no reason given"

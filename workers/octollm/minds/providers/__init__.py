@@ -1,0 +1,1 @@
+"""One file per kind of server that models are reached through."""

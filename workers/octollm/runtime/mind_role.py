@@ -1,0 +1,52 @@
+"""The mind of a worker process: chosen from the settings at start, opened with the first question."""
+
+import os
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from octollm.arms.ports import Question, Reply
+from octollm.bus.steps import DELIVERY
+from octollm.contracts import StepRequested
+from octollm.database.pool import Pool
+from octollm.minds.choose import choose
+from octollm.minds.journal import Journal
+from octollm.minds.mind import JournalledMind
+from octollm.minds.provider import Provider
+from octollm.runtime.settings_sections import ModelsSettings
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerMind:
+    """A `Mind` (see `arms/ports.py`) for all arms of one process, so that they share connections."""
+
+    def __init__(self, settings: ModelsSettings, get_pool: Callable[[], Awaitable[Pool]]) -> None:
+        """Raises SettingsError where what the settings ask for is not there."""
+        self._settings = settings
+        self._get_pool = get_pool
+        self._provider: Provider | None = self._choose()
+        self._mind = JournalledMind(self._journal, self._provider, settings.timeout_s, DELIVERY.get)
+
+    async def ask(self, step: StepRequested, question: Question) -> Reply:
+        """See `Mind.ask`."""
+        return await self._mind.ask(step, question)
+
+    async def close(self) -> None:
+        """Close the provider's connections."""
+        if self._provider is not None:
+            await self._provider.close()
+
+    def _choose(self) -> Provider | None:
+        settings = self._settings
+        provider = choose(
+            settings.provider, settings.model, settings.max_output_tokens, settings.timeout_s, os.environ
+        )  # fmt: skip
+        if provider is None:
+            _log.info("no model is configured: steps that need one will say so")
+        else:
+            _log.info("a model is configured", provider=provider.name, model=provider.model)
+        return provider
+
+    async def _journal(self) -> Journal:
+        return Journal(await self._get_pool())
