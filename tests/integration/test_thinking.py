@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 from making import done, rows, sends, submitted
-from octollm.orchestrator.recipes import load_recipes
+from octollm.plans.recipes import load_recipes
 from stepping import KEYS, consuming, fields, step, topology, until
 
 from mock_models import MockModels, Refuse, Say
