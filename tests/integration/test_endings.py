@@ -95,10 +95,15 @@ async def test_a_foreign_request_waits_in_vain_and_old_ones_are_forgotten(orches
     assert await rows(pool, "SELECT * FROM cancel_requests") == []
 
 
-async def test_a_duplicate_that_is_cancelled_stays_a_duplicate(orchestrator, pool):
+async def test_what_is_refused_stays_so_when_it_is_cancelled_too(orchestrator, pool):
     one, two = new_task_id("l0"), new_task_id("l0")
     await orchestrator.handle([submitted(one, key="k"), cancel(two), submitted(two, key="k")])
     assert await state_of(pool, two) == ("rejected", "duplicate")
+    three = new_task_id("l0")
+    body = orjson.loads(submitted(three).body) | {"reason": "injection", "detail": "it gives orders"}
+    refused = Incoming("task.rejected.v1", three, "default", "", orjson.dumps(body), f"tasks {three}")
+    await orchestrator.handle([cancel(three), refused])
+    assert await state_of(pool, three) == ("rejected", "injection")
 
 
 async def test_a_request_that_its_tasks_intake_did_not_see_is_found(orchestrator, pool):

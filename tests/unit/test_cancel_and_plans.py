@@ -201,6 +201,7 @@ def test_what_no_recipe_fits_is_planned_by_the_planner_arm(kind):
     assert look.input == {"of": {"$": "task.goal"}}
     assert decision.state.plan is not None
     assert Plan.from_json(decision.state.plan.to_json()) == decision.state.plan
+    assert [step.needs for step in decision.state.plan.steps] == [(), ("plan",), ("look",)]
     # The same event again sends the same again.
     again = decide(decision.state, succeeded(asked, {"plan": PROPOSED}), LATER)
     assert (again.changed, again.sends) == (False, [look])
