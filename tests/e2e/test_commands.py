@@ -76,7 +76,7 @@ def test_an_option_that_cannot_be_sent_is_a_wrong_use(option, value):
 
 def test_an_unknown_task_and_an_absent_reflex_are_said_so(stack, url):
     unknown = octollm("show", "l0-01jd0000000000000000000000", **url)
-    assert (unknown.returncode, "knows no task l0-01jd0000000000000000000000" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, "there is no task l0-01jd0000000000000000000000" in unknown.stderr) == (1, True)
     absent = octollm("show", "x", OCTOLLM_REFLEX_URL="http://127.0.0.1:1")
     assert absent.returncode == 1
     assert "octollm up" in absent.stderr

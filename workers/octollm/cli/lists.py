@@ -18,7 +18,7 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before then; written the same way.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
-Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where an earlier list ended.")]
+Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")]
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PAGE = 200  # the most that the API gives at once

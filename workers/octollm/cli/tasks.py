@@ -14,7 +14,7 @@ _COLUMNS = ("task", "state", "reason", "kind", "source", "priority", "run", "cre
 _STATES = get_args(TaskStateName)
 _PRIORITIES = ("high", "normal", "low")
 
-State = Annotated[str | None, typer.Option(metavar="STATE", help=f"{', '.join(_STATES)}.")]
+State = Annotated[str | None, typer.Option(metavar="|".join(_STATES), help="In this state.")]
 Kind = Annotated[str | None, typer.Option(help="Of this kind.")]
 Source = Annotated[str | None, typer.Option(help="That came through this door, like http.")]
 Priority = Annotated[str | None, typer.Option(metavar="high|normal|low", help="Of this priority.")]

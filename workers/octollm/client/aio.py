@@ -178,7 +178,7 @@ class AsyncClient:
 
     async def dead_letter(self, number: int) -> DeadLetter:
         """One of them with what is kept of it."""
-        return await self._document(DeadLetter, f"{ops.LETTERS}/{number:d}", {})
+        return await self._run(ops.letter(number, self._patience_s))
 
     async def _document(self, model: type[Model], path: str, params: Mapping[str, str]) -> Model:
         return await self._run(ops.document(model, path, params, self._patience_s))

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from octollm.client.replies import Model, parse
 from octollm.client.talk import Ask, Pause, Talk, jittered, patiently
 from octollm.contracts import TaskStatus
-from octollm.contracts.answers import TERMINAL, Accepted, Cancellation
+from octollm.contracts.answers import TERMINAL, Accepted, Cancellation, DeadLetter
 from octollm.errors import BusyError, ParameterError, UnfinishedError, UnknownError, UnreachableError
 
 TASKS = "/v1/tasks"
@@ -69,6 +69,15 @@ def cancel(task: str, detail: str | None, patience_s: float) -> Talk[Cancellatio
     except UnknownError as error:
         raise UnknownError(f"there is no task {task}; is the id right, and the address?") from error
     return parse(Cancellation, reply)
+
+
+def letter(number: int, patience_s: float) -> Talk[DeadLetter]:
+    """One dead letter."""
+    try:
+        reply = yield from patiently(Ask("GET", f"{LETTERS}/{number:d}"), patience_s)
+    except UnknownError as error:
+        raise UnknownError(f"there is no dead letter {number}; `octollm dead ls` lists them") from error
+    return parse(DeadLetter, reply)
 
 
 def document(model: type[Model], path: str, params: Mapping[str, str], patience_s: float) -> Talk[Model]:

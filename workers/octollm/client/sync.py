@@ -177,7 +177,7 @@ class Client:
 
     def dead_letter(self, number: int) -> DeadLetter:
         """One of them with what is kept of it."""
-        return self._document(DeadLetter, f"{ops.LETTERS}/{number:d}", {})
+        return self._run(ops.letter(number, self._patience_s))
 
     def _document(self, model: type[Model], path: str, params: Mapping[str, str]) -> Model:
         return self._run(ops.document(model, path, params, self._patience_s))
