@@ -1,6 +1,7 @@
 """Tasks in a database, made by the real orchestrator and archive, for those who ask the API."""
 
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -14,16 +15,6 @@ from octollm.orchestrator.service import Orchestrator
 
 LARGE = {"n": 1, "text": "x" * 100}
 LARGE_SHA256 = "b" * 64
-
-# What the models' room keeps of each call; a stand-in while that migration is not there.
-MODEL_CALLS = """
-CREATE TABLE IF NOT EXISTS model_calls (
-    tenant text NOT NULL, task text NOT NULL, run integer NOT NULL, step text NOT NULL, round integer NOT NULL,
-    purpose text NOT NULL, call integer NOT NULL, provider text NOT NULL, model text NOT NULL,
-    input_tokens bigint NOT NULL, output_tokens bigint NOT NULL, cache_read_tokens bigint NOT NULL,
-    cache_write_tokens bigint NOT NULL, cost_usd numeric, answered_at timestamptz NOT NULL
-)
-"""
 
 
 async def accepted(orchestrator: Orchestrator, **submission: Any) -> str:
@@ -80,17 +71,13 @@ async def model_call(pool: asyncpg.Pool, task: str, **changes: Any) -> None:
     """One call to a model, as the journal keeps it."""
     row = {
         "tenant": "default", "task": task, "run": 1, "step": "left", "round": 0, "purpose": "answer", "call": 1,
+        "swarm_member": 0, "repair": 0, "request_sha256": 2 * uuid4().hex, "arm": "noop", "answer": {"text": ""},
+        "attempt": 1, "delivery": 1, "asked_at": "2026-01-31T12:00:00Z", "answer_id": str(uuid4()), "surplus_calls": 0,
+        "surplus_cost_usd": 0,
         "provider": "anthropic", "model": "m-1", "input_tokens": 10, "output_tokens": 5, "cache_read_tokens": 2,
         "cache_write_tokens": 1, "cost_usd": "0.1", "answered_at": "2026-01-31T12:00:00Z", **changes,
     }  # fmt: skip
-    await pool.execute(
-        "INSERT INTO model_calls (tenant, task, run, step, round, purpose, call, provider, model, input_tokens, "
-        "output_tokens, cache_read_tokens, cache_write_tokens, cost_usd, answered_at) "
-        "SELECT tenant, task, run, step, round, purpose, call, provider, model, input_tokens, output_tokens, "
-        "cache_read_tokens, cache_write_tokens, cost_usd, answered_at "
-        "FROM jsonb_populate_record(NULL::model_calls, $1)",
-        row,
-    )
+    await pool.execute("INSERT INTO model_calls SELECT * FROM jsonb_populate_record(NULL::model_calls, $1)", row)
 
 
 async def get(api: httpx.AsyncClient, path: str, **params: Any) -> dict[str, Any]:

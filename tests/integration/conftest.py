@@ -5,7 +5,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from asking import MODEL_CALLS
 from making import RECIPES
 
 from octollm.database.pool import Pool, open_pool
@@ -31,7 +30,6 @@ def orchestrator(pool: Pool, tmp_path: Path) -> Orchestrator:
 @pytest.fixture
 async def api(dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a running API."""
-    await pool.execute(MODEL_CALLS)
     monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
     monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
     async with serve_api(load_settings()) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:

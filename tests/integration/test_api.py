@@ -165,7 +165,7 @@ async def test_provenance_says_who_what_when_and_how(api, orchestrator, pool):
 async def test_costs_are_added_up_exactly(api, orchestrator, pool):
     first, second = await finished(orchestrator, pool), await failed(orchestrator)
     await model_call(pool, first, cost_usd="0.1")
-    await model_call(pool, first, step="nowhere", cost_usd="0.2", model="m-2")
+    await model_call(pool, first, step="plan", arm="planner", cost_usd="0.2", model="m-2")
     await model_call(pool, second, cost_usd="0.0000000001", answered_at="2026-02-01T00:30:00+01:00")
     await model_call(pool, second, cost_usd=None, model="m-3", answered_at="2026-02-01T00:30:00Z")
     await model_call(pool, second, tenant="other", cost_usd="1000")
@@ -181,7 +181,7 @@ async def test_costs_are_added_up_exactly(api, orchestrator, pool):
     assert await by("day") == {"2026-02-01": None, "2026-01-31": "0.3000000001"}
     assert await by("task") == {second: "0.0000000001", first: "0.3"}
     assert await by("model") == {"m-3": None, "m-2": "0.2", "m-1": "0.1000000001"}
-    assert await by("arm") == {"unknown": "0.2", "noop": "0.1000000001"}
+    assert await by("arm") == {"planner": "0.2", "noop": "0.1000000001"}
     assert await by("task", task=first) == {first: "0.3"}
     assert await by("day", since="2026-02-01T00:00:00Z") == {"2026-02-01": None}
     assert [item["key"] for item in await walk(api, "/v1/costs", group="model", limit=1)] == ["m-3", "m-2", "m-1"]

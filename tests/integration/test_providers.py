@@ -126,6 +126,8 @@ async def test_a_refusal_for_good_is_permanent_and_never_shows_the_key(models, m
         await made(name).answer(request())
     assert caught.value.code == code
     assert KEY not in caught.value.message
+    if code == "model_refused_key":
+        assert ("ANTHROPIC_API_KEY" if name == "anthropic" else "OPENAI_API_KEY") in caught.value.message
 
 
 @pytest.mark.parametrize(

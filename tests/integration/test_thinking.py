@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import structlog
 from making import done, rows, sends, submitted
-from octollm.plans.recipes import load_recipes
 from stepping import KEYS, consuming, fields, step, topology, until
 
 from mock_models import MockModels, Refuse, Say
@@ -21,13 +20,16 @@ from octollm.arms.judge import Judge
 from octollm.arms.planner import Planner
 from octollm.contracts import StepDone, StepError, StepFailed, StepRequested, read
 from octollm.contracts.ids import new_task_id
-from octollm.errors import PermanentError
+from octollm.errors import PermanentError, SettingsError
 from octollm.orchestrator.service import Orchestrator
+from octollm.plans.recipes import load_recipes
 from octollm.runtime.arm_role import arm_handler
 from octollm.runtime.mind_role import WorkerMind
 from octollm.runtime.programs import find_program
+from octollm.runtime.settings import load_settings
 from octollm.runtime.settings_sections import ModelsSettings
 from octollm.runtime.share import checkout, rules_path
+from octollm.runtime.worker import run_roles
 
 KEY = "sk-test-" + "q" * 24
 SETTINGS = ModelsSettings(provider="auto", model="", timeout_s=30, max_output_tokens=512)
@@ -201,3 +203,22 @@ INSERT INTO tasks (id, tenant, state, source, priority, idempotency_key, fingerp
     traceparent, run, round, version, seq, received_at, updated_at)
 VALUES ('{task}', 'default', 'running', 'http', 'normal', 'k', 'f', '{{}}', '{{}}', '', 1, 0, 1, 1, now(), now())
 """
+
+
+async def test_a_model_that_is_wanted_and_not_there_is_said_before_anything_is_connected_to(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("OCTOLLM_MODELS_PROVIDER", "openai")
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", "redis://127.0.0.1:1/0")
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
+        async with asyncio.timeout(20):
+            await run_roles(["coder"], load_settings(), topology(), concurrency=None, stop=asyncio.Event())
+
+
+async def test_a_worker_that_asks_no_model_does_not_mind_which_is_configured(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("OCTOLLM_MODELS_PROVIDER", "openai")
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", "redis://127.0.0.1:1/0")
+    stop = asyncio.Event()
+    stop.set()
+    # It gets as far as waiting for Redis, and is told to stop there.
+    await run_roles(["judge"], load_settings(), topology(), concurrency=None, stop=stop)

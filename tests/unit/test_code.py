@@ -102,6 +102,7 @@ def test_files_are_created_and_removed():
         ({"f.txt": FILE.replace("four", "FOUR")}, FIX, r"hunk 1 of 1: line 4 is 'FOUR\n', it expects 'four\n'"),
         ({"f.txt": "zero\n" + FILE}, FIX, "begins on line 3: correct its head"),
         ({"f.txt": "one\ntwo\n"}, FIX, "it expects more lines, the file has 2"),
+        ({"f.txt": FILE}, FIX.replace("-2,3", "-12,3"), "the file has 5 (what it expects begins on line 2: correct"),
         ({"f.txt": FILE}, FIX.replace("-2,3", "-2,4"), "promises 4 old and 3 new lines"),
         ({"f.txt": FILE}, FIX.replace("@@ -2,3 +2,3 @@", "@@ here @@"), "not a hunk's head"),
         ({"f.txt": FILE}, FIX.replace("+++ b/f.txt\n", ""), "must follow the line ---"),

@@ -1,5 +1,7 @@
 """Choosing a model, prices, schemas and the server's own words, as functions."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
@@ -65,6 +67,13 @@ def test_a_server_of_ones_own_speaks_chat_completions_and_has_no_default_model()
 def test_a_provider_without_its_key_is_a_wrong_setting(provider, key):
     with pytest.raises(SettingsError, match=key):
         choose(provider, "", 100, 5, {})
+
+
+def test_nothing_imports_an_sdk_before_its_provider_is_chosen():
+    """They take longer to import than all the rest, and most processes never ask a model."""
+    code = "import sys, octollm.runtime.worker; print(sorted({'anthropic', 'openai'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "[]"
 
 
 def test_the_default_models_are_ones_the_sdks_list_and_have_a_price():

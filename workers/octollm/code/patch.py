@@ -70,17 +70,14 @@ class _Lines:
         return None
 
     def _mismatch(self, hunk: Hunk) -> str:
-        at = hunk.start
-        for wanted in hunk.old:
-            if at >= len(self._old) or self._old[at] != wanted:
-                break
-            at += 1
-        if at >= len(self._old):
-            return f"it expects more lines, the file has {len(self._old)}"
-        where = _places(self._old, hunk.old)
+        where = _places(self._old, hunk.old) if hunk.old else []
         hint = f" (what it expects begins on line {where[0] + 1}: correct its head)" if len(where) == 1 else ""
-        wanted = hunk.old[at - hunk.start]
-        return f"line {at + 1} is {self._old[at][:_SHOWN]!r}, it expects {wanted[:_SHOWN]!r}{hint}"
+        for at, wanted in enumerate(hunk.old, hunk.start):
+            if at >= len(self._old):
+                break
+            if self._old[at] != wanted:
+                return f"line {at + 1} is {self._old[at][:_SHOWN]!r}, it expects {wanted[:_SHOWN]!r}{hint}"
+        return f"it expects more lines, the file has {len(self._old)}{hint}"
 
 
 def _places(lines: Sequence[str], wanted: Sequence[str]) -> list[int]:

@@ -187,12 +187,13 @@ class ModelCall(Answer):
     round: int | None = None
     purpose: str
     call: int
+    repair: int
     provider: str
     model: str
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
     cost_usd: str | None = None
     answered_at: str
 

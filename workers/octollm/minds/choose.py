@@ -1,4 +1,8 @@
-"""Which provider and which model, from the settings and the keys in the environment. Never reads a key's value."""
+"""Which provider and which model, from the settings and the keys in the environment. Never reads a key's value.
+
+The SDKs take a second to import, so each is imported only where its provider is the one.
+"""
+# ruff: noqa: PLC0415
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -7,9 +11,6 @@ from urllib.parse import urlsplit
 from octollm.errors import SettingsError
 from octollm.minds.prices import default_model
 from octollm.minds.provider import Provider
-from octollm.minds.providers.anthropic import Anthropic
-from octollm.minds.providers.compatible import Compatible
-from octollm.minds.providers.openai import OpenAI
 
 _KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 Make = Callable[[str, int, float], Provider]
@@ -34,11 +35,11 @@ def choose(
         name = provider
         if not environment.get(_KEYS[name]):
             raise SettingsError(f"models.provider is {name}, but {_KEYS[name]} is not set; set it, or use auto or none")
-    make, known = _kind(name, environment.get("OPENAI_BASE_URL", ""))
+    known = _server(name, environment.get("OPENAI_BASE_URL", ""))
     wanted = model or default_model(known)
     if wanted is None:
         raise SettingsError("OPENAI_BASE_URL names a server of its own: set models.model to a model it has")
-    return make(wanted, max_output_tokens, timeout_s)
+    return _make(known)(wanted, max_output_tokens, timeout_s)
 
 
 def expected(provider: Literal["auto", "anthropic", "openai", "none"], environment: Mapping[str, str]) -> bool:
@@ -46,9 +47,25 @@ def expected(provider: Literal["auto", "anthropic", "openai", "none"], environme
     return provider in _KEYS or (provider == "auto" and any(environment.get(key) for key in _KEYS.values()))
 
 
-def _kind(name: str, openai_url: str) -> tuple[Make, str]:
-    if name == "anthropic":
-        return Anthropic, name
+def _server(name: str, openai_url: str) -> str:
+    """`anthropic`, `openai`, or `compatible` for a server that only speaks like OpenAI's."""
+    if name == "anthropic" or not openai_url:
+        return name
     host = urlsplit(openai_url).hostname or ""
-    itself = not openai_url or host == "api.openai.com" or host.endswith(".api.openai.com")
-    return (OpenAI, name) if itself else (Compatible, "compatible")
+    return name if host == "api.openai.com" or host.endswith(".api.openai.com") else "compatible"
+
+
+def _make(server: str) -> Make:
+    match server:
+        case "anthropic":
+            from octollm.minds.providers.anthropic import Anthropic
+
+            return Anthropic
+        case "openai":
+            from octollm.minds.providers.openai import OpenAI
+
+            return OpenAI
+        case _:
+            from octollm.minds.providers.compatible import Compatible
+
+            return Compatible

@@ -33,7 +33,9 @@ def of_status(
         code = "model_rate_limited" if status == 429 else "model_unavailable"
         return TransientError(code, f"{provider} answered {status} {kind or 'without a reason'}", retry_after_s)
     if status in (401, 403):
-        return PermanentError("model_refused_key", f"{provider} refuses the key ({status}); check it and its rights")
+        return PermanentError(
+            "model_refused_key", f"{provider} refuses the key ({status}); check {_key_of(provider)} and its rights"
+        )
     if status == 404:
         return PermanentError("model_unknown", f"{provider} does not know the model {model}; correct models.model")
     if status == 413 or kind in _TOO_LONG:
@@ -75,6 +77,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _key_of(provider: str) -> str:
+    return "ANTHROPIC_API_KEY" if provider == "anthropic" else "OPENAI_API_KEY"
 
 
 def without_keys(text: str) -> str:

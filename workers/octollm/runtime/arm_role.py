@@ -28,7 +28,7 @@ def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool, get_m
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
-    mind = get_mind() if getattr(arm, "thinks", False) else None
+    mind = get_mind() if thinks(arm) else None
     context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), mind=mind)
 
     async def work(step: StepRequested) -> dict[str, Any]:
@@ -39,6 +39,11 @@ def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool, get_m
             await store.keep_output(connection, tenant, sha256, raw)
 
     return StepRunner(topic, LaneKeys(lane), consumer, work, keep)
+
+
+def thinks(arm: Arm) -> bool:
+    """Whether an arm asks models."""
+    return bool(getattr(arm, "thinks", False))
 
 
 def load_arm(topic: Topic) -> Arm:

@@ -18,7 +18,7 @@ from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
-from octollm.runtime.arm_role import arm_handler
+from octollm.runtime.arm_role import arm_handler, load_arm, thinks
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.mind_role import WorkerMind
 from octollm.runtime.orchestrator_role import Translator, clear, expire, gathered, mend, remind, tick
@@ -45,6 +45,8 @@ async def run_roles(
     topics = [topic for role in roles for topic in require_python_role(role, topology)]
     async with AsyncExitStack() as exits:
         process = _Process(settings, topology, exits)
+        if any(topic.name.startswith(ARM) and thinks(load_arm(topic)) for topic in topics):
+            process.mind()  # wrong settings of models, too, are said before anything is connected to
         server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, lambda: process.against))
         _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
         if not await process.connect(topics, stop):

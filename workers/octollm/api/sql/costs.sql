@@ -1,25 +1,24 @@
 -- name: grouped
--- The arm is the step's; days are those of UTC, the session's time zone.
+-- Days are those of UTC, the session's time zone. Answers that came too late to count were paid for all the same.
 WITH asked AS (
     SELECT calls.*,
            CASE $2
                WHEN 'task' THEN calls.task
-               WHEN 'arm' THEN coalesce(steps.arm, 'unknown')
+               WHEN 'arm' THEN calls.arm
                WHEN 'model' THEN calls.model
                ELSE to_char(calls.answered_at, 'YYYY-MM-DD')
            END COLLATE "C" AS key
     FROM model_calls AS calls
-    LEFT JOIN steps ON $2 = 'arm' AND steps.task = calls.task AND steps.run = calls.run
-        AND steps.step = calls.step AND steps.round = calls.round
     WHERE calls.tenant = $1
       AND ($3::text IS NULL OR calls.task = $3)
       AND ($4::timestamptz IS NULL OR calls.answered_at >= $4)
       AND ($5::timestamptz IS NULL OR calls.answered_at < $5)
 )
-SELECT key, count(*) AS calls,
-       sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
-       sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_tokens)::bigint AS cache_write_tokens,
-       sum(cost_usd) AS cost_usd, count(*) - count(cost_usd) AS unpriced_calls
+SELECT key, count(*) + sum(surplus_calls)::bigint AS calls,
+       coalesce(sum(input_tokens), 0)::bigint AS input_tokens, coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
+       coalesce(sum(cache_read_tokens), 0)::bigint AS cache_read_tokens,
+       coalesce(sum(cache_write_tokens), 0)::bigint AS cache_write_tokens,
+       sum(cost_usd + surplus_cost_usd) AS cost_usd, count(*) - count(cost_usd) AS unpriced_calls
 FROM asked
 WHERE $6::text IS NULL OR key < $6
 GROUP BY key
@@ -27,11 +26,11 @@ ORDER BY key DESC
 LIMIT $7
 
 -- name: total
-SELECT count(*) AS calls,
+SELECT count(*) + coalesce(sum(surplus_calls), 0)::bigint AS calls,
        coalesce(sum(input_tokens), 0)::bigint AS input_tokens, coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
        coalesce(sum(cache_read_tokens), 0)::bigint AS cache_read_tokens,
        coalesce(sum(cache_write_tokens), 0)::bigint AS cache_write_tokens,
-       sum(cost_usd) AS cost_usd, count(*) - count(cost_usd) AS unpriced_calls
+       sum(cost_usd + surplus_cost_usd) AS cost_usd, count(*) - count(cost_usd) AS unpriced_calls
 FROM model_calls
 WHERE tenant = $1
   AND ($2::text IS NULL OR task = $2)

@@ -30,8 +30,8 @@ WHERE tasks.id = $2 AND tasks.tenant = $1 AND attempts.run = $3
 ORDER BY attempts.finished_at, attempts.step, attempts.round, attempts.attempt, attempts.delivery, attempts.outcome
 
 -- name: model_calls
-SELECT step, round, purpose, call, provider, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-       cost_usd, answered_at
+SELECT step, round, purpose, call, repair, provider, model, input_tokens, output_tokens, cache_read_tokens,
+       cache_write_tokens, cost_usd, answered_at
 FROM model_calls
 WHERE tenant = $1 AND task = $2 AND run = $3
-ORDER BY answered_at, step, round, purpose, call
+ORDER BY answered_at, step, round, purpose, call, repair
