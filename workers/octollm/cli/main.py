@@ -21,9 +21,10 @@ COMMANDS = {
     "show": "octollm.cli.show",
     "doctor": "octollm.cli.doctor",
     "topology": "octollm.cli.topology",
+    "models": "octollm.cli.models",
     "demo": "octollm.demo.command",
 }
-"""Command to the module with the function of its name."""
+"""Command to the module with the function, or the group of commands, of its name."""
 
 app = typer.Typer(
     name="octollm",
@@ -39,7 +40,11 @@ def register(arguments: Sequence[str]) -> None:
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
     names: Iterable[str] = (called,) if called in COMMANDS else COMMANDS
     for name in names:
-        app.command(name)(getattr(importlib.import_module(COMMANDS[name]), name))
+        made = getattr(importlib.import_module(COMMANDS[name]), name)
+        if isinstance(made, typer.Typer):
+            app.add_typer(made, name=name)
+        else:
+            app.command(name)(made)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the flag's value)
