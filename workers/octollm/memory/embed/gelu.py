@@ -36,12 +36,12 @@ class ScaledGelu:
         return np.tile(bias, self._rows)
 
     def apply(self, scaled: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-        """`scaled`: contiguous, shape (rows, width), already times SCALE, as is the `bias` made by `tiled`.
+        """`scaled`: contiguous, shape (rows, width), already times SCALE, as is the `bias` made by `tiled`."""
+        # Values far below zero overflow to infinity on the way and end as zero, as they should.
+        with np.errstate(over="ignore", under="ignore"):
+            self._apply(scaled.reshape(-1), bias)
 
-        Values far below zero overflow to infinity on the way and end as zero, as they should: call it where
-        numpy does not warn of that.
-        """
-        flat = scaled.reshape(-1)
+    def _apply(self, flat: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         for start in range(0, flat.size, self._square.size):
             x = flat[start : start + self._square.size]
             square, power = self._square[: x.size], self._power[: x.size]

@@ -8,7 +8,6 @@ the whole process for half a minute at ten thousand points. Searches are exact i
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from octollm.errors import OctoError, VectorStoreError
 from octollm.memory.ports import Near, Point
+from octollm.memory.vectors.lock import lock
 from octollm.memory.vectors.payload import (
     COLLECTION,
     DIMENSION,
@@ -33,7 +33,6 @@ from octollm.memory.vectors.payload import (
     check_same,
     check_vectors,
     conditions,
-    one_owner,
     payload,
 )
 
@@ -136,7 +135,7 @@ class EdgeStore:
     def _open_now(self, embedder: str, dimension: int) -> None:
         if self._open is not None:
             raise VectorStoreError("the vector store is open already")
-        self._lock = _lock(self._folder)
+        self._lock = lock(self._folder)
         try:
             about = self._folder / "about.json"
             if about.exists():
@@ -181,28 +180,14 @@ class EdgeStore:
         shard, self._open = self._open, None
         if shard is not None:
             shard.close()
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.close()
+        held, self._lock = self._lock, None
+        if held is not None:
+            held.close()
 
 
 def _filter(pairs: Iterable[tuple[str, str]], *more: edge.HasIdCondition) -> edge.Filter:
     matches = [edge.FieldCondition(key=key, match=edge.MatchValue(value)) for key, value in pairs]
     return edge.Filter(must=[*matches, *more])
-
-
-def _lock(folder: Path) -> IO[bytes]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (folder / "lock").open("ab")
-    except OSError as error:
-        raise VectorStoreError(f"the vector store's folder {folder} cannot be used ({error.strerror})") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise VectorStoreError(one_owner(str(folder))) from error
-    return file
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -67,11 +67,3 @@ def check_same(place: str, found: tuple[object, object], wanted: tuple[str, int]
 
 def _word(key: str, value: str) -> str:
     return json.dumps([key, value], ensure_ascii=False)
-
-
-def one_owner(folder: str) -> str:
-    """What a second process is told."""
-    return (
-        f"the vector store in {folder} is in use: an embedded store belongs to one process; "
-        "for several start a Qdrant server and set OCTOLLM_QDRANT_URL"
-    )

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
@@ -23,6 +24,7 @@ class ServerStore(ClientStore):
         """`url`: of the REST interface, like http://127.0.0.1:6333; without a port 6333 is meant."""
         super().__init__(collection)
         self._url = url
+        self._host = urlsplit(url).netloc.rpartition("@")[2]  # for messages, without a password
         self._api_key = api_key
 
     @property
@@ -51,9 +53,11 @@ class ServerStore(ClientStore):
             raise _refusal(error.status_code or 0) from error
         except ResponseHandlingException as error:
             if isinstance(error.source, (ValidationError, ValueError)):
-                raise VectorStoreError(f"what answers at {self._url} is no Qdrant; check OCTOLLM_QDRANT_URL") from error
+                raise VectorStoreError(
+                    f"what answers at {self._host} is no Qdrant; check OCTOLLM_QDRANT_URL"
+                ) from error
             raise NotReadyError(
-                f"the Qdrant server at {self._url} cannot be reached; start it or check OCTOLLM_QDRANT_URL"
+                f"the Qdrant server at {self._host} cannot be reached; start it or check OCTOLLM_QDRANT_URL"
             ) from error
         except (ApiException, QdrantException) as error:
             raise NotReadyError("the Qdrant server takes no requests for now") from error
@@ -62,6 +66,8 @@ class ServerStore(ClientStore):
 def _refusal(status: int) -> NotReadyError | VectorStoreError:
     if status in {401, 403}:
         return VectorStoreError(f"the Qdrant server refuses the key ({status}); set OCTOLLM_QDRANT_API_KEY")
+    if status == 404:
+        return VectorStoreError("the Qdrant server knows no such collection, or is none; check OCTOLLM_QDRANT_URL")
     if status in {408, 429} or status >= 500:
         return NotReadyError(f"the Qdrant server answers {status} for now")
     return VectorStoreError(f"the Qdrant server refused the request ({status}); see its log")
