@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import openai
+from pydantic import BaseModel, ValidationError
 
 from octollm.errors import EmbeddingError, NotReadyError
 from octollm.memory.embed.unicode import NO_UNICODE
@@ -19,6 +20,15 @@ _TIMEOUT_S = 60.0
 _TEXTS = 128  # in one request
 _TOKENS = 100_000  # in one request, estimated; OpenAI takes three times as many
 _NO_KEY = "none"  # for servers that ask for no key; the SDK insists on one
+
+
+class _Embedding(BaseModel):
+    index: int
+    embedding: list[float]
+
+
+class _Answer(BaseModel):
+    data: list[_Embedding]
 
 
 class OpenAiEmbedder:
@@ -67,7 +77,7 @@ class OpenAiEmbedder:
         # An empty text is refused by OpenAI, a blank one is not.
         asked = [text or " " for text in texts]
         try:
-            answer = await self._client.embeddings.create(
+            answer = await self._client.embeddings.with_raw_response.create(
                 model=self._model,
                 input=asked,
                 encoding_format="float",
@@ -82,9 +92,14 @@ class OpenAiEmbedder:
             raise _translated(error) from error
         except UnicodeEncodeError as error:
             raise EmbeddingError(NO_UNICODE) from error
-        by_place = {item.index: item.embedding for item in answer.data or ()}
+        try:
+            # The SDK does not check what comes; what is no embedding would only fail later and elsewhere.
+            data = _Answer.model_validate_json(answer.http_response.content).data
+        except ValidationError as error:
+            raise EmbeddingError("the embedding server answered something that is no list of embeddings") from error
+        by_place = {item.index: item.embedding for item in data}
         if sorted(by_place) != list(range(len(texts))):
-            raise EmbeddingError(f"the embedding server answered {len(by_place)} vectors for {len(texts)} texts")
+            raise EmbeddingError(f"the embedding server answered {len(data)} vectors for {len(texts)} texts")
         return [by_place[at] for at in range(len(texts))]
 
     def _checked(self, rows: list[list[float]]) -> Vectors:
@@ -95,10 +110,7 @@ class OpenAiEmbedder:
                     f"the model {self._model} makes vectors of {len(row)} dimensions, not {self.dimension}; "
                     f"set embedding.dimension to {len(row)}"
                 )
-        try:
-            vectors = np.asarray(rows, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise EmbeddingError("the embedding server answered something other than numbers") from error
+        vectors = np.asarray(rows, dtype=np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             raise EmbeddingError("the embedding server answered a vector without direction")
@@ -114,7 +126,7 @@ def _translated(error: openai.OpenAIError) -> NotReadyError | EmbeddingError:
         return NotReadyError("the embedding server cannot be reached; check embedding.url")
     if isinstance(error, openai.APIStatusError):
         return _refusal(error)
-    return EmbeddingError("the embedding server answered something that is no embedding answer")
+    return EmbeddingError(f"the embedding server cannot be asked: {type(error).__name__}")
 
 
 def _refusal(error: openai.APIStatusError) -> NotReadyError | EmbeddingError:
