@@ -54,11 +54,15 @@ async def embedding(options: argparse.Namespace) -> dict[str, Any]:
     queries = [f"how does part {n} find what was lost" for n in range(50)]
     times = await _timed(queries, lambda text: embedder.embed([text]))
     await embedder.close()
+    blas = _blas_flops()
     return {
         "tokens": tokens,
         "tokens_per_chunk": round(tokens / len(texts)),
         "tokens_per_core_s": round(tokens / min(cores)),
         "tokens_per_wall_s": round(tokens / min(walls)),
+        "blas_gflops": round(blas / 1e9, 1),
+        # What one could have if nothing but the model's matrix products took time.
+        "tokens_per_core_s_if_only_blas": round(blas / _flops_per_token(tokens / len(texts) + 2)),
         "query_ms": _quantiles(times),
     }
 
@@ -143,18 +147,39 @@ def _passages(embedder: MiniLm, number: int) -> Iterator[str]:
         yield passage
 
 
+def _flops_per_token(length: float) -> float:
+    """Of all-MiniLM-L6-v2: six layers with four square and two wide products, and attention over the text."""
+    return 6 * (2 * (4 * DIMENSION**2 + 2 * DIMENSION * 4 * DIMENSION) + 4 * length * DIMENSION)
+
+
+def _blas_flops() -> float:
+    """Of one core, on the model's commonest product."""
+    left = np.ones((1024, DIMENSION), dtype=np.float32)
+    right = np.ones((DIMENSION, 4 * DIMENSION), dtype=np.float32)
+    out = np.empty((1024, 4 * DIMENSION), dtype=np.float32)
+    times = []
+    for _ in range(20):
+        busy = time.thread_time()
+        np.matmul(left, right, out=out)
+        times.append(time.thread_time() - busy)
+    return 2 * 1024 * DIMENSION * 4 * DIMENSION / min(times)
+
+
 def _cpu_s() -> float:
     """Of all threads of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
+def numbers(text: str) -> list[int]:
+    """A list like 1000,10000; its name is what argparse calls a wrong one."""
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> None:
     """Runs the legs asked for, one after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--points", type=lambda text: [int(part) for part in text.split(",")], default="1000,10000,100000"
-    )
+    parser.add_argument("--points", type=numbers, default="1000,10000,100000")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3, help="of embedding; the best counts")
     parser.add_argument("--only", type=lambda text: text.split(","), default=",".join(LEGS))
