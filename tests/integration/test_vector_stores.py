@@ -174,7 +174,11 @@ async def test_a_closed_store_says_so(reopen):
     store = reopen()
     with pytest.raises(VectorStoreError, match="not open"):
         await store.count("a")
+    await store.open("test/four", 4)
     await store.close()
+    await store.close()
+    with pytest.raises(VectorStoreError):
+        await store.count("a")
 
 
 OWNER = """

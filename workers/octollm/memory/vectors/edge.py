@@ -103,7 +103,8 @@ class EdgeStore:
 
     async def close(self) -> None:
         """Flush and let go; another process may open the folder afterwards."""
-        await self._run(self._close_now)
+        if self._lock is not None:
+            await self._run(self._close_now)
         self._thread.shutdown(wait=False)
 
     async def _delete(self, which: edge.Filter) -> None:
