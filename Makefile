@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup rust redis fmt lint generate lock clean
+.PHONY: help demo test setup rust redis models fmt lint generate lock clean
 
 PY := .venv/bin/python
 # The stamp lies inside the environment, so that both go together.
@@ -9,10 +9,10 @@ STAMP := .venv/.made-from-lock
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: setup redis  ## run the demo tasks on the embedded stack and check every outcome
+demo: setup redis models  ## run the demo tasks on the embedded stack and check every outcome
 	@$(PY) -m octollm demo
 
-test: setup redis  ## formatting, lints, types, import rules, all tests; last line: N passed, M failed
+test: setup redis models  ## formatting, lints, types, import rules, all tests; last line: N passed, M failed
 	@$(PY) tests/run_all.py
 
 setup: rust $(STAMP)  ## virtual environment and release build
@@ -27,6 +27,9 @@ $(STAMP): requirements.lock pyproject.toml .ci/setup-python .ci/lib.sh | rust
 
 redis:
 	@.ci/setup-redis
+
+models: $(STAMP)  ## the embedding model, fetched once into the data folder; without it search is by keywords only
+	@.ci/setup-models
 
 fmt: $(STAMP)  ## format Rust and Python
 	@cargo fmt --all

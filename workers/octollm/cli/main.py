@@ -27,6 +27,7 @@ COMMANDS = {
     "cost": "octollm.cli.cost",
     "doctor": "octollm.cli.doctor",
     "topology": "octollm.cli.topology",
+    "models": "octollm.cli.models",
     "demo": "octollm.demo.command",
 }
 """Command to the module with the function, or the group of commands, of its name."""

@@ -1,0 +1,66 @@
+"""Which embedder a deployment has, by its settings. Without one, search is by keywords only, and says so."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from octollm.errors import EmbeddingError
+from octollm.memory.embed.files import MODEL, PULL, is_there, minilm_folder
+from octollm.memory.ports import Embedder
+
+
+class EmbeddingSection(Protocol):
+    """The settings section `embedding`; octollm.default.toml says what each key means."""
+
+    @property
+    def provider(self) -> Literal["auto", "minilm", "openai", "fastembed", "none"]: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def dimension(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenEmbedder:
+    """Either of the two is there."""
+
+    embedder: Embedder | None
+    why_none: str | None
+    """A sentence for whoever searches."""
+
+
+def choose_embedder(section: EmbeddingSection) -> ChosenEmbedder:
+    """Blocks while a local model loads.
+
+    Raises EmbeddingError where the chosen one cannot be had, and where `auto` finds files that are not the model's.
+    """
+    match section.provider:
+        case "none":
+            return ChosenEmbedder(None, "search is by keywords only: embedding.provider is none")
+        case "openai":
+            # Imported where they are used: each takes a moment and memory that a process without it need not spend.
+            from octollm.memory.embed.openai import OpenAiEmbedder  # noqa: PLC0415
+
+            return ChosenEmbedder(OpenAiEmbedder(section.model, section.dimension, section.url), None)
+        case "fastembed":
+            from octollm.memory.embed.fastembed import FastEmbedder  # noqa: PLC0415
+
+            return ChosenEmbedder(FastEmbedder(section.model, section.dimension, section.path), None)
+        case "auto" if not is_there(minilm_folder(section.path)):
+            return ChosenEmbedder(None, f"search is by keywords only: {MODEL} is not there; {PULL} and start again")
+        case "auto" | "minilm":
+            return ChosenEmbedder(_minilm(section), None)
+
+
+def _minilm(section: EmbeddingSection) -> Embedder:
+    from octollm.memory.embed.minilm import MiniLm  # noqa: PLC0415
+
+    if section.dimension != MiniLm.dimension:
+        raise EmbeddingError(
+            f"embedding.dimension is {section.dimension}, but {MODEL} makes vectors of {MiniLm.dimension}; "
+            "leave it out, or choose another embedding.provider"
+        )
+    return MiniLm.load(minilm_folder(section.path))
