@@ -4,6 +4,7 @@
 //! answers what became of it. `store` owns the way to Redis; only it, `sink`, `reads` and `ingest::stream` speak Redis.
 
 pub mod admission;
+pub mod api;
 pub mod cli;
 pub mod http;
 pub mod ingest;
@@ -14,3 +15,4 @@ pub mod reads;
 pub mod sink;
 pub mod store;
 pub mod trace;
+pub mod webhooks;
