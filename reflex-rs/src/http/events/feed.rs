@@ -12,13 +12,18 @@ use super::super::lookup::{is_terminal, look_up};
 use super::super::{App, Problem};
 use super::frame;
 use super::history::{self, Page};
+use crate::pauses::Pauses;
 use crate::reads::{self, Item, Place, Watch};
+use crate::store::Trouble;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often it is looked whether the task waits for a worker, or has ended without a word.
 const LOOK: Duration = Duration::from_secs(3);
 /// Longest a client may take no frame; it comes back where it was.
 const SLOWEST: Duration = Duration::from_secs(30);
+
+/// Longest a view waits for a history that cannot be read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a view ends.
 enum End {
@@ -120,8 +125,23 @@ impl Feed {
 
     /// Reads the history from where the view stands.
     async fn catch_up(&mut self) -> Result<(), End> {
-        let page = history::page(&self.app, &self.task, self.last).await?;
+        let page = self.page().await?;
         self.show_pages(page).await
+    }
+
+    /// What comes after the last event shown; waits a while where the store is away.
+    async fn page(&self) -> Result<Page, Problem> {
+        let (mut pauses, deadline) = (Pauses::default(), Instant::now() + PATIENCE);
+        loop {
+            match history::page(&self.app, &self.task, self.last).await {
+                Err(Problem::Store(Trouble::Away(_)) | Problem::Api(_))
+                    if Instant::now() < deadline && !*self.stop.borrow() =>
+                {
+                    pauses.wait().await;
+                }
+                page => return page,
+            }
+        }
     }
 
     async fn show_pages(&mut self, mut page: Page) -> Result<(), End> {
@@ -134,7 +154,7 @@ impl Feed {
             if !page.more || self.last == before {
                 return Ok(());
             }
-            page = history::page(&self.app, &self.task, self.last).await?;
+            page = self.page().await?;
         }
     }
 
