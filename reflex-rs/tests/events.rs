@@ -215,17 +215,17 @@ fn a_task_that_waits_for_a_worker_says_so_and_for_how_long() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
-    let sent = |ago_ms: u64| contracts::ids::timestamp(contracts::ids::now_ms() - ago_ms);
+    let moment = |ago_ms: u64| contracts::ids::timestamp(contracts::ids::now_ms() - ago_ms);
     let open_step =
-        |ago_ms| json!([{"step": "check", "arm": "judge", "sent_at": sent(ago_ms)}]).to_string();
+        |ago_ms| json!([{"step": "check", "arm": "judge", "sent_at": moment(ago_ms)}]).to_string();
     let set =
         |ago_ms| redis.set_status(&task, &format!("state|running|open|{}", open_step(ago_ms)));
     let url = format!("/v1/tasks/{task}");
     let waiting = || reflex.get(&url).json().get("waiting").cloned();
-    set(1000);
+    sent(1000);
     assert_eq!(reflex.get(&url).json()["open"][0]["arm"], "judge");
     assert_eq!(waiting(), None, "it may just be on its way");
-    set(60_000);
+    sent(60_000);
     let found = waiting().unwrap();
     assert_eq!(
         (&found[0]["step"], &found[0]["arm"]),

@@ -1,6 +1,6 @@
 //! `webhooks.yaml` as frozen types: who may send webhooks, how they are signed, and which task each event becomes.
 //!
-//! Owns the file's rules, the same as in Python's `octollm.cli.webhook_sources`. Reads no secret: the file only names
+//! Owns the file's rules, the same as in Python's `octollm.topology.webhooks`. Reads no secret: the file only names
 //! where secrets lie.
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 import ipaddress
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -45,6 +46,11 @@ class Client:
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         return self._call("POST", "/v1/tasks", content=body, headers=headers)
+
+    def deliver(self, source: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+        """The reflex's answer to a webhook; ApiError when it is refused."""
+        path = f"/v1/webhooks/{quote(source, safe='')}"
+        return self._call("POST", path, content=body, headers={"Content-Type": "application/json", **headers})
 
     def status(self, task: str) -> dict[str, Any]:
         """The task's status; ApiError when it is unknown."""

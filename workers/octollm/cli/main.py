@@ -19,11 +19,12 @@ COMMANDS = {
     "worker": "octollm.cli.worker",
     "submit": "octollm.cli.submit",
     "show": "octollm.cli.show",
+    "webhook": "octollm.cli.webhook",
     "doctor": "octollm.cli.doctor",
     "topology": "octollm.cli.topology",
     "demo": "octollm.demo.command",
 }
-"""Command to the module with the function of its name."""
+"""Command to the module with the function of its name, or the group of commands."""
 
 app = typer.Typer(
     name="octollm",
@@ -39,7 +40,11 @@ def register(arguments: Sequence[str]) -> None:
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
     names: Iterable[str] = (called,) if called in COMMANDS else COMMANDS
     for name in names:
-        app.command(name)(getattr(importlib.import_module(COMMANDS[name]), name))
+        part = getattr(importlib.import_module(COMMANDS[name]), name)
+        if isinstance(part, typer.Typer):
+            app.add_typer(part, name=name)
+        else:
+            app.command(name)(part)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the flag's value)
