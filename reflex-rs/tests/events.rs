@@ -218,7 +218,7 @@ fn a_task_that_waits_for_a_worker_says_so_and_for_how_long() {
     let moment = |ago_ms: u64| contracts::ids::timestamp(contracts::ids::now_ms() - ago_ms);
     let open_step =
         |ago_ms| json!([{"step": "check", "arm": "judge", "sent_at": moment(ago_ms)}]).to_string();
-    let set =
+    let sent =
         |ago_ms| redis.set_status(&task, &format!("state|running|open|{}", open_step(ago_ms)));
     let url = format!("/v1/tasks/{task}");
     let waiting = || reflex.get(&url).json().get("waiting").cloned();
@@ -226,6 +226,8 @@ fn a_task_that_waits_for_a_worker_says_so_and_for_how_long() {
     assert_eq!(reflex.get(&url).json()["open"][0]["arm"], "judge");
     assert_eq!(waiting(), None, "it may just be on its way");
     sent(60_000);
+    assert_eq!(waiting(), None, "it is on the schedule");
+    let _: String = redis.ask("XADD|{l0}:arm.judge:normal|*|type|step.requested.v1");
     let found = waiting().unwrap();
     assert_eq!(
         (&found[0]["step"], &found[0]["arm"]),
@@ -240,7 +242,7 @@ fn a_task_that_waits_for_a_worker_says_so_and_for_how_long() {
     assert_eq!((notice.id.as_str(), notice.name.as_str()), ("", "waiting"));
     assert_eq!(notice.data["arm"], "judge");
     // The pseudo consumer is nobody; a worker on any of the arm's streams is somebody.
-    let _: String = redis.ask("XGROUP|CREATE|{l0}:arm.judge:normal|judge|0|MKSTREAM");
+    let _: String = redis.ask("XGROUP|CREATE|{l0}:arm.judge:normal|judge|0");
     let _: i64 = redis.ask("XGROUP|CREATECONSUMER|{l0}:arm.judge:normal|judge|released");
     assert!(waiting().is_some());
     let _: String = redis.ask("XGROUP|CREATE|{l0}:arm.judge:low|judge|0|MKSTREAM");

@@ -7,9 +7,8 @@ use axum::body::Bytes;
 use contracts::events::{write, TaskEvent, WaitingStep};
 use contracts::ContractError;
 use hyper::body::{Body, Frame};
-use tokio::sync::{mpsc, OwnedSemaphorePermit};
+use tokio::sync::mpsc;
 
-use crate::metrics::InFlight;
 use crate::reads::Place;
 
 /// Frames that wait for a slow client before its feed waits too.
@@ -41,22 +40,13 @@ pub(super) fn waiting(step: &WaitingStep) -> Bytes {
     format!("event: waiting\ndata: {data}\n\n").into()
 }
 
-/// The body of a live view; its slot is free again once it is dropped.
-pub(super) struct Frames {
-    next: mpsc::Receiver<Bytes>,
-    _slot: OwnedSemaphorePermit,
-    _open: InFlight,
-}
+/// The body of a live view; ends with its feed.
+pub(super) struct Frames(mpsc::Receiver<Bytes>);
 
 impl Frames {
-    pub fn new(slot: OwnedSemaphorePermit, open: InFlight) -> (mpsc::Sender<Bytes>, Self) {
-        let (sender, next) = mpsc::channel(WAITING);
-        let body = Self {
-            next,
-            _slot: slot,
-            _open: open,
-        };
-        (sender, body)
+    pub fn new() -> (mpsc::Sender<Bytes>, Self) {
+        let (sender, frames) = mpsc::channel(WAITING);
+        (sender, Self(frames))
     }
 }
 
@@ -68,7 +58,7 @@ impl Body for Frames {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.next
+        self.0
             .poll_recv(context)
             .map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -52,9 +52,14 @@ async fn begin(
     if first.events.is_empty() && is_terminal(known.state) {
         return Ok((Outcome::Served, StatusCode::NO_CONTENT.into_response()));
     }
-    let (sender, frames) = Frames::new(slot, app.metrics.event_stream());
+    let (sender, frames) = Frames::new();
     let feed = Feed::new(app.clone(), task, watch, sender, after, known.run);
-    tokio::spawn(feed.run(first));
+    let open = app.metrics.event_stream();
+    tokio::spawn(async move {
+        feed.run(first).await;
+        // Not with the body: a client that takes nothing could hold it for ever.
+        drop((slot, open));
+    });
     let head = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
