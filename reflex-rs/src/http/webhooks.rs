@@ -1,8 +1,7 @@
 //! `POST /v1/webhooks/{source}`: a delivery is proven on its raw bytes before anything of it is read.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -34,18 +33,31 @@ pub(super) async fn receive(
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let arrived = Instant::now();
     let found = name
         .ok()
         .and_then(|Path(name)| app.sources.get_key_value(&name));
     let Some((name, source)) = found else {
         app.metrics
-            .ended(Door::Webhook, Outcome::Source, arrived.elapsed());
+            .ended(Door::Webhook, Outcome::Source, Duration::ZERO);
         return Err(Problem::Source);
     };
     let (head, body) = request.into_parts();
     let traceparent = taking::traceparent(&head.headers)?;
-    let received = proven(&app, name, source, &head.headers, body, &traceparent).await;
+    let read = match &source.secrets {
+        Opened::Keys(keys) => taking::read_body(&app, &head.headers, body)
+            .await
+            .map(|body| (keys, body)),
+        Opened::Closed(missed) => Err(Problem::Closed(missed.clone())),
+    };
+    let arrived = Instant::now();
+    let proven = read.and_then(|(keys, body)| {
+        prove(source.verifier, keys, &head.headers, &body).map_err(Problem::Unproven)?;
+        Ok(body)
+    });
+    let received = match proven {
+        Ok(body) => take(&app, (name, source), &head.headers, &body, &traceparent).await,
+        Err(problem) => Err(problem),
+    };
     let ended = received.as_ref().map(|received| match received {
         Received::Taken(taken) if taken.duplicate => {
             (Outcome::Duplicate, Some(taken.task.as_str()))
@@ -69,22 +81,15 @@ pub(super) async fn receive(
     })
 }
 
-async fn proven(
+/// Takes a proven delivery.
+async fn take(
     app: &App,
-    name: &str,
-    source: &webhooks::Source,
+    (name, source): (&str, &webhooks::Source),
     headers: &HeaderMap,
-    body: Body,
+    body: &[u8],
     traceparent: &str,
 ) -> Result<Received, Problem> {
-    let keys = match &source.secrets {
-        Opened::Keys(keys) => keys,
-        Opened::Closed(missed) => return Err(Problem::Closed(missed.clone())),
-    };
-    let body = taking::read_body(app, headers, body).await?;
-    let now_ms = ids::now_ms();
-    prove(source.verifier, keys, headers, &body, now_ms).map_err(Problem::Unproven)?;
-    let payload = payload(&body)?;
+    let payload = payload(body)?;
     let event = at(source.verifier.event(), headers, &payload)?;
     let Some(mapping) = source.events.get(event) else {
         return Ok(Received::Ignored(Unmapped::Event));
@@ -97,13 +102,13 @@ async fn proven(
     let key = format!("webhook:{name}:{id}");
     let arrival = Arrival {
         body: &submission,
-        received: &body,
+        received: body,
         tenant: &source.tenant,
         source: Source::Webhook,
         key: Some(&key),
         traceparent,
         foreign: false,
-        now_ms,
+        now_ms: ids::now_ms(),
         random: ids::random().map_err(taking::no_randomness)?,
     };
     taking::take(app, &arrival).await.map(Received::Taken)
@@ -114,13 +119,12 @@ fn prove(
     keys: &[Key],
     headers: &HeaderMap,
     body: &[u8],
-    now_ms: u64,
 ) -> Result<(), Unproven> {
     let header = |name: &str| only_one(headers, name);
     let delivery = Delivery {
         header: &header,
         body,
-        now_s: now_ms / 1000,
+        now_s: ids::now_ms() / 1000,
     };
     verifier.verify(&delivery, keys)
 }

@@ -29,7 +29,7 @@ def group() -> None:
 
 Name = Annotated[str, typer.Argument(metavar="SOURCE", help="A source of webhooks.yaml, like github.")]
 Event = Annotated[str | None, typer.Option(help="The event's name; without it the first that the source maps.")]
-File = Annotated[str | None, typer.Option(metavar="FILE", help="The payload as it is; - is standard input.")]
+File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The payload as it is; - is standard input.")]
 Title = Annotated[str | None, typer.Option(help="Another title in the sample.")]
 Body = Annotated[str | None, typer.Option(help="Another body in the sample.")]
 Delivery = Annotated[str | None, typer.Option(metavar="ID", help="Sent twice with the same id, it is one task.")]
