@@ -143,14 +143,19 @@ impl Lane {
     /// Runs as long as the process.
     async fn run(self: Arc<Self>) {
         let mut pauses = Pauses::default();
+        let mut interrupted = false;
         loop {
             if self.lock().is_empty() {
                 self.wake.notified().await;
                 continue;
             }
-            match self.follow().await {
-                Ok(()) => pauses.over(),
+            match self.follow(interrupted).await {
+                Ok(()) => {
+                    interrupted = false;
+                    pauses.over();
+                }
                 Err(error) => {
+                    interrupted = true;
                     self.live.send_replace(false);
                     // A Redis that is away is reported once, by `store`.
                     tracing::debug!(%error, "the live events cannot be followed; trying again");
@@ -160,12 +165,14 @@ impl Lane {
         }
     }
 
-    /// Reads until nobody has watched for a while.
-    async fn follow(&self) -> Result<(), Trouble> {
+    /// Reads until nobody has watched for a while. Watchers from before an interruption may have missed something; new ones
+    /// read the history anyway.
+    async fn follow(&self, interrupted: bool) -> Result<(), Trouble> {
         let mut connection = self.link.dedicated(BLOCK).await?;
         let mut last = self.newest(&mut connection).await?;
-        // Watchers from before an outage may have missed something; new ones read the history anyway.
-        self.tell_all(&Item::Gap);
+        if interrupted {
+            self.tell_all(&Item::Gap);
+        }
         self.live.send_replace(true);
         let mut deserted: Option<Instant> = None;
         loop {
