@@ -9,6 +9,8 @@ It takes no other arguments. Settings come from the file named in OCTOLLM_CONFIG
   OCTOLLM_REDIS_URL       where Redis is
   OCTOLLM_REFLEX_LISTEN   where to serve HTTP; a loopback address with a port, port 0 picks a free one
   OCTOLLM_TOPOLOGY_FILE   another streams.yaml
+  OCTOLLM_WEBHOOKS_FILE   another webhooks.yaml, which also says where the secrets lie
+  OCTOLLM_API_URL         where `octollm api` listens; older reads are forwarded there
   OCTOLLM_LOG_LEVEL       debug, info, warning or error
 SIGTERM ends it in order. Exit codes: 0 ended in order, 1 failed while starting or running, 2 wrong arguments or settings.
 ";

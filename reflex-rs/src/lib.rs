@@ -1,9 +1,11 @@
-//! The reflex: vets every submission, from HTTP or from an ingest stream, by one admission.
+//! The reflex: vets every submission, from HTTP, a webhook or an ingest stream, by one admission.
 //!
-//! A submission's way: `http` or `ingest` (the two doors) → `admission` (decides, pure) → `sink` (stores). `reads`
-//! answers what became of it. `store` owns the way to Redis; only it, `sink`, `reads` and `ingest::stream` speak Redis.
+//! A submission's way: `http` or `ingest` (the doors; a webhook becomes a submission in `webhooks`) → `admission` (decides,
+//! pure) → `sink` (stores). `reads` answers what became of it, live as well; what Redis has forgotten, `api` knows. `store`
+//! owns the way to Redis; only it, `sink`, `reads` and `ingest::stream` speak Redis.
 
 pub mod admission;
+pub mod api;
 pub mod cli;
 pub mod http;
 pub mod ingest;
@@ -14,3 +16,4 @@ pub mod reads;
 pub mod sink;
 pub mod store;
 pub mod trace;
+pub mod webhooks;

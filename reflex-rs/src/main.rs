@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topology};
+use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
 use octollm_reflex::cli::{self, Command};
-use octollm_reflex::http::{self, App};
+use octollm_reflex::http::{self, App, Parts};
 use octollm_reflex::ingest::{self, Common};
 use octollm_reflex::logs;
 use octollm_reflex::metrics::Metrics;
 use octollm_reflex::sink::Sink;
 use octollm_reflex::store::Link;
+use octollm_reflex::webhooks::{self, Opened, Source};
 use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -40,19 +42,19 @@ fn main() -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     }
-    let (settings, topology, address) = match prepare() {
+    let prepared = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("octollm-reflex cannot start: {error}");
             return ExitCode::from(MISUSE);
         }
     };
-    logs::start(&settings.log);
+    logs::start(&prepared.settings.log);
     let ran = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(run(settings, topology, address)));
+        .and_then(|runtime| runtime.block_on(run(prepared)));
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,10 +65,19 @@ fn main() -> ExitCode {
 }
 
 /// Everything that a person has to correct when it is wrong.
-fn prepare() -> Result<(Settings, Topology, SocketAddr), Failure> {
+struct Prepared {
+    settings: Settings,
+    topology: Topology,
+    sources: IndexMap<String, Source>,
+    address: SocketAddr,
+}
+
+fn prepare() -> Result<Prepared, Failure> {
     let settings = settings::load()?;
     let schemas = settings.share_dir()?.join("schemas/events");
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
+    let sources = contracts::webhooks::load(&settings.webhooks_path()?)?;
+    let sources = webhooks::open(sources, |name| std::env::var(name).ok())?;
     let listen = settings.reflex.listen.replace("localhost:", "127.0.0.1:");
     let address: SocketAddr = listen.parse().map_err(|_| {
         "setting reflex.listen is refused: must be an IP address and a port, like 127.0.0.1:8080"
@@ -80,10 +91,21 @@ fn prepare() -> Result<(Settings, Topology, SocketAddr), Failure> {
     }
     redis::Client::open(settings.redis.url.as_str())
         .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0")?;
-    Ok((settings, topology, address))
+    Ok(Prepared {
+        settings,
+        topology,
+        sources,
+        address,
+    })
 }
 
-async fn run(settings: Settings, topology: Topology, address: SocketAddr) -> Result<(), Failure> {
+async fn run(prepared: Prepared) -> Result<(), Failure> {
+    let Prepared {
+        settings,
+        topology,
+        sources,
+        address,
+    } = prepared;
     let reflex = &settings.reflex;
     // Before anyone can know that this runs, so that a signal never finds the system's own answer to it.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -111,7 +133,17 @@ async fn run(settings: Settings, topology: Topology, address: SocketAddr) -> Res
     for tenant in ingest::tenants(&topology)? {
         consumers.spawn(ingest::consume(Arc::clone(&common), tenant, stop.clone()));
     }
-    let app = App::new(sink, rules, topology, metrics, "default".parse()?, reflex);
+    say_what_is_closed(&sources);
+    let parts = Parts {
+        sink,
+        rules,
+        topology,
+        metrics,
+        sources,
+        tenant: "default".parse()?,
+        stop: stop.clone(),
+    };
+    let app = App::new(parts, &settings);
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
     let ask_to_stop = Arc::new(ask_to_stop);
     let by_signal = Arc::clone(&ask_to_stop);
@@ -138,4 +170,16 @@ async fn run(settings: Settings, topology: Topology, address: SocketAddr) -> Res
     ingest.map_err(|error| format!("an ingest consumer broke down: {error}"))?;
     tracing::info!("ended in order");
     Ok(())
+}
+
+/// A source without a secret is no fault: whoever wants no webhooks sets none.
+fn say_what_is_closed(sources: &IndexMap<String, Source>) {
+    for (source, opened) in sources {
+        if let Opened::Closed(missed) = &opened.secrets {
+            tracing::info!(
+                source,
+                "takes no webhooks from it: there is no secret in {missed}"
+            );
+        }
+    }
 }

@@ -20,6 +20,7 @@ const SECONDS: [f64; 12] = [
 pub enum Door {
     Http,
     Ingest,
+    Webhook,
 }
 
 impl Door {
@@ -28,11 +29,33 @@ impl Door {
         match self {
             Self::Http => "http",
             Self::Ingest => "ingest",
+            Self::Webhook => "webhook",
         }
     }
 }
 
-/// How a submission ended. The word is the metric's label and, over HTTP, the code of the problem.
+/// What is asked for besides submissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Status,
+    Cancel,
+    Events,
+    Forward,
+}
+
+impl Route {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Cancel => "cancel",
+            Self::Events => "events",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+/// How a submission or another request ended. The word is the metric's label and, over HTTP, the code of the problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Accepted,
@@ -57,8 +80,34 @@ pub enum Outcome {
     Full,
     /// Redis is away.
     Redis,
+    /// A webhook event that its source does not map.
+    Ignored,
+    /// A webhook without a signature that fits, or too old.
+    Signature,
+    /// A webhook source that nobody declared.
+    Source,
+    /// A webhook source without a secret.
+    Closed,
+    /// A header that a webhook's scheme needs is missing.
+    Header,
     /// An ingest entry that no reflex could finish.
     DeliveriesExhausted,
+    /// A read was answered, or its answer begun.
+    Served,
+    /// A task was marked as cancelled.
+    Marked,
+    /// A task that was to be cancelled had ended.
+    Ended,
+    NotFound,
+    Method,
+    /// Nobody can tell where a live view should go on.
+    Position,
+    /// As many live views or forwarded reads as the settings allow.
+    Crowded,
+    /// The API is away.
+    Api,
+    /// No API is configured.
+    NoApi,
     /// A fault of ours.
     Internal,
 }
@@ -81,7 +130,21 @@ impl Outcome {
             Self::Busy => "busy",
             Self::Full => "full",
             Self::Redis => "redis",
+            Self::Ignored => "ignored",
+            Self::Signature => "signature",
+            Self::Source => "source",
+            Self::Closed => "closed",
+            Self::Header => "header",
             Self::DeliveriesExhausted => "deliveries_exhausted",
+            Self::Served => "served",
+            Self::Marked => "marked",
+            Self::Ended => "ended",
+            Self::NotFound => "not_found",
+            Self::Method => "method",
+            Self::Position => "position",
+            Self::Crowded => "crowded",
+            Self::Api => "api",
+            Self::NoApi => "no_api",
             Self::Internal => "internal",
         }
     }
@@ -95,7 +158,9 @@ pub struct Metrics {
     admissions: Family<[Label; 2], Counter>,
     seconds: Family<[Label; 1], Histogram>,
     waits: Family<[Label; 1], Counter>,
+    requests: Family<[Label; 2], Counter>,
     in_flight: Gauge,
+    event_streams: Gauge,
 }
 
 impl Default for Metrics {
@@ -105,7 +170,8 @@ impl Default for Metrics {
         let seconds =
             Family::<[Label; 1], Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
         let waits = Family::<[Label; 1], Counter>::default();
-        let in_flight = Gauge::default();
+        let requests = Family::<[Label; 2], Counter>::default();
+        let (in_flight, event_streams) = (Gauge::default(), Gauge::default());
         registry.register(
             "admission",
             "Submissions by door and outcome",
@@ -122,6 +188,16 @@ impl Default for Metrics {
             waits.clone(),
         );
         registry.register(
+            "requests",
+            "Reads and cancellations by route and outcome",
+            requests.clone(),
+        );
+        registry.register(
+            "event_streams",
+            "Live views that are open",
+            event_streams.clone(),
+        );
+        registry.register(
             "http_in_flight",
             "HTTP requests being answered",
             in_flight.clone(),
@@ -131,7 +207,9 @@ impl Default for Metrics {
             admissions,
             seconds,
             waits,
+            requests,
             in_flight,
+            event_streams,
         }
     }
 }
@@ -153,11 +231,23 @@ impl Metrics {
         self.waits.get_or_create(&[("cause", cause.as_str())]).inc();
     }
 
+    /// Counts the end of a request that is no submission.
+    pub fn answered(&self, route: Route, outcome: Outcome) {
+        self.requests
+            .get_or_create(&[("route", route.as_str()), ("outcome", outcome.as_str())])
+            .inc();
+    }
+
     /// Counts a request as in flight until the guard is dropped, also when the client goes away.
     #[must_use]
     pub fn in_flight(&self) -> InFlight {
-        self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+        InFlight::begin(&self.in_flight)
+    }
+
+    /// The same for a live view.
+    #[must_use]
+    pub fn event_stream(&self) -> InFlight {
+        InFlight::begin(&self.event_streams)
     }
 
     /// Everything as text.
@@ -170,6 +260,13 @@ impl Metrics {
 
 /// One request in flight.
 pub struct InFlight(Gauge);
+
+impl InFlight {
+    fn begin(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {

@@ -193,7 +193,11 @@ fn nothing_is_shown_that_is_not_the_callers_or_not_a_status() {
             (404, "not_found")
         );
     }
-    assert_eq!(reflex.get("/v1/tasks").status, 405);
+    let answer = reflex.send(b"PUT /v1/tasks HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert_eq!(
+        (answer.status, answer.problem().0.as_str()),
+        (405, "method")
+    );
     let key = format!("{{l0}}:status:{task}");
     let _: i64 = redis.ask(&format!(
         "HSET|{key}|task|{task}|tenant|other|state|running|run|1|version|1|stored|1|created_at|2026-01-31T12:00:00.000Z"

@@ -95,6 +95,11 @@ fn the_shared_files_are_found_where_it_is_installed() {
         share.join("streams.yaml"),
     )
     .unwrap();
+    std::fs::copy(
+        common::root().join("webhooks.yaml"),
+        share.join("webhooks.yaml"),
+    )
+    .unwrap();
     for file in std::fs::read_dir(common::root().join("schemas/events")).unwrap() {
         let file = file.unwrap();
         std::fs::copy(

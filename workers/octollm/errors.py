@@ -28,6 +28,10 @@ class TopologyError(OctoError):
     """The topology file is wrong."""
 
 
+class WebhooksError(OctoError):
+    """The file of webhook sources is wrong, or a source cannot be used."""
+
+
 class StartError(OctoError):
     """A part of the stack did not start."""
 

@@ -4,6 +4,7 @@ mod entry;
 mod letter;
 mod redact;
 mod rules;
+pub mod signatures;
 
 pub use entry::{fields, idempotency_key, Fields};
 pub use letter::{Grave, Letter};
@@ -19,7 +20,11 @@ use contracts::{ids, ContractError};
 
 /// What came in, with everything that is not its own text.
 pub struct Arrival<'a> {
+    /// The submission as JSON text.
     pub body: &'a [u8],
+    /// The bytes that came in; their digest tells a repeat from another task. A webhook's body becomes a submission, so the
+    /// two differ there.
+    pub received: &'a [u8],
     pub tenant: &'a Tenant,
     pub source: Source,
     /// The producer's key; for an ingest entry without one, entry id and body hash.
@@ -71,7 +76,7 @@ pub fn admit(
         .to_owned();
     let task = ids::task_id(&lane, &ulid)?;
     let created_at = ids::timestamp(arrival.now_ms);
-    let fingerprint = ids::sha256_hex(arrival.body);
+    let fingerprint = ids::sha256_hex(arrival.received);
     let key = arrival.key.unwrap_or(task.as_str()).to_owned();
     let kind = submission.kind.as_ref().map(ToString::to_string);
     let priority = submission.priority.unwrap_or(Priority::Normal);

@@ -6,7 +6,10 @@ use axum::response::{IntoResponse, Response};
 use contracts::{ContractError, Reason};
 use serde_json::json;
 
+use crate::admission::signatures::Unproven;
+use crate::api::ApiError;
 use crate::metrics::Outcome;
+use crate::reads::ReadError;
 use crate::store::Trouble;
 
 /// A request's failure.
@@ -23,6 +26,20 @@ pub enum Problem {
     Key,
     Conflict(String),
     Busy,
+    /// No webhook source of that name.
+    Source,
+    /// A webhook source without a secret; the text says where one is missed.
+    Closed(String),
+    Unproven(Unproven),
+    /// A header that the source's scheme needs is missing or unfit.
+    Header(&'static str),
+    /// Neither `Last-Event-ID` nor `after` says where to go on.
+    Position,
+    /// Too many live views are open.
+    Streams,
+    Api(ApiError),
+    /// It would have to come from the API, and none is configured.
+    NoApi,
     /// The cause is for the log; callers learn no more than what they can do.
     Store(Trouble),
     /// A fault of ours; the cause is for the log.
@@ -31,16 +48,51 @@ pub enum Problem {
     Method,
 }
 
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(trouble) => Self::Store(trouble),
+            ReadError::Contract(error) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<Trouble> for Problem {
+    fn from(trouble: Trouble) -> Self {
+        Self::Store(trouble)
+    }
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
 /// One line of the table.
 struct Line {
     status: StatusCode,
-    code: &'static str,
     detail: String,
     field: Option<String>,
 }
 
+fn line(status: StatusCode, detail: impl Into<String>) -> Line {
+    Line {
+        status,
+        detail: detail.into(),
+        field: None,
+    }
+}
+
+impl Line {
+    fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+}
+
 impl Problem {
-    /// How a submission with this problem ended.
+    /// How a request with this problem ended.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -54,11 +106,19 @@ impl Problem {
             Self::Key => Outcome::IdempotencyKey,
             Self::Conflict(_) => Outcome::Conflict,
             Self::Busy => Outcome::Busy,
+            Self::Source => Outcome::Source,
+            Self::Closed(_) => Outcome::Closed,
+            Self::Unproven(_) => Outcome::Signature,
+            Self::Header(_) => Outcome::Header,
+            Self::Position => Outcome::Position,
+            Self::Streams | Self::Api(ApiError::Crowded) => Outcome::Crowded,
+            Self::Api(ApiError::Away(_)) => Outcome::Api,
+            Self::NoApi => Outcome::NoApi,
             Self::Store(Trouble::Away(_)) => Outcome::Redis,
             Self::Store(Trouble::Full(_)) => Outcome::Full,
-            Self::Store(Trouble::Broken(_)) | Self::Internal(_) | Self::NotFound | Self::Method => {
-                Outcome::Internal
-            }
+            Self::Store(Trouble::Broken(_)) | Self::Internal(_) => Outcome::Internal,
+            Self::NotFound => Outcome::NotFound,
+            Self::Method => Outcome::Method,
         }
     }
 
@@ -67,6 +127,7 @@ impl Problem {
     pub fn cause(&self) -> Option<String> {
         match self {
             Self::Store(trouble) => Some(trouble.to_string()),
+            Self::Api(error) => Some(error.to_string()),
             Self::Internal(cause) => Some(cause.clone()),
             _ => None,
         }
@@ -74,102 +135,105 @@ impl Problem {
 
     fn line(self) -> Line {
         use StatusCode as S;
-        let outcome = self.outcome();
-        let (status, detail, field) = match self {
-            Self::TooLarge(limit) => (
-                S::PAYLOAD_TOO_LARGE,
-                format!("the body has more than {limit} bytes; send less"),
-                None,
-            ),
-            Self::Slow(seconds) => (
-                S::REQUEST_TIMEOUT,
-                format!("the body did not come within {seconds} s"),
-                None,
-            ),
-            Self::Broken => (
-                S::BAD_REQUEST,
-                "the body could not be read to its end".into(),
-                None,
-            ),
-            Self::MediaType => (
+        match self {
+            Self::TooLarge(limit) => {
+                let detail = format!("the body has more than {limit} bytes; send less");
+                line(S::PAYLOAD_TOO_LARGE, detail)
+            }
+            Self::Slow(seconds) => {
+                let detail = format!("the body did not come within {seconds} s");
+                line(S::REQUEST_TIMEOUT, detail)
+            }
+            Self::Broken => line(S::BAD_REQUEST, "the body could not be read to its end"),
+            Self::MediaType => line(
                 S::UNSUPPORTED_MEDIA_TYPE,
-                "send Content-Type: application/json".into(),
-                Some("Content-Type".into()),
-            ),
-            Self::Contract(error) => {
-                let status = match error.reason {
-                    Reason::Unreadable => S::BAD_REQUEST,
-                    Reason::Schema => S::UNPROCESSABLE_ENTITY,
-                };
-                let field = if error.field.is_empty() {
-                    "body".into()
-                } else {
-                    error.field
-                };
-                (status, error.message, Some(field))
+                "send Content-Type: application/json",
+            )
+            .at("Content-Type"),
+            Self::Contract(error) => contract(error),
+            Self::Refused(detail) => line(S::UNPROCESSABLE_ENTITY, detail),
+            Self::Key => {
+                let detail = "send one Idempotency-Key of 1 to 255 visible ASCII characters";
+                line(S::BAD_REQUEST, detail).at("Idempotency-Key")
             }
-            Self::Refused(detail) => (S::UNPROCESSABLE_ENTITY, detail, None),
-            Self::Key => (
-                S::BAD_REQUEST,
-                "send one Idempotency-Key of 1 to 255 visible ASCII characters".into(),
-                Some("Idempotency-Key".into()),
-            ),
-            Self::Conflict(task) => (
-                S::CONFLICT,
-                format!("this Idempotency-Key belongs to task {task} with another body"),
-                Some("Idempotency-Key".into()),
-            ),
-            Self::Busy => (
-                S::SERVICE_UNAVAILABLE,
-                "too many tasks are waiting; try again later".into(),
-                None,
-            ),
-            Self::Store(Trouble::Away(_)) => (
-                S::SERVICE_UNAVAILABLE,
-                "the task store cannot be reached; try again later".into(),
-                None,
-            ),
-            Self::Store(Trouble::Full(_)) => (
-                S::SERVICE_UNAVAILABLE,
-                "the task store is full; try again later".into(),
-                None,
-            ),
-            Self::Store(Trouble::Broken(_)) | Self::Internal(_) => (
-                S::INTERNAL_SERVER_ERROR,
-                "something is wrong on this side; the log of octollm-reflex says what".into(),
-                None,
-            ),
-            Self::NotFound => {
-                return Line {
-                    status: S::NOT_FOUND,
-                    code: "not_found",
-                    detail: "there is nothing here".into(),
-                    field: None,
-                }
+            Self::Conflict(task) => {
+                let detail =
+                    format!("this Idempotency-Key belongs to task {task} with another body");
+                line(S::CONFLICT, detail).at("Idempotency-Key")
             }
-            Self::Method => {
-                return Line {
-                    status: S::METHOD_NOT_ALLOWED,
-                    code: "method",
-                    detail: "this address does not take that method".into(),
-                    field: None,
-                }
+            Self::Busy => line(
+                S::SERVICE_UNAVAILABLE,
+                "too many tasks are waiting; try again later",
+            ),
+            Self::Source => line(S::NOT_FOUND, "webhooks.yaml names no source like that"),
+            Self::Closed(missed) => {
+                let detail = format!("this webhook source has no secret; put one into {missed} and restart the reflex");
+                line(S::SERVICE_UNAVAILABLE, detail)
             }
-        };
-        Line {
-            status,
-            code: outcome.as_str(),
-            detail,
-            field,
+            Self::Unproven(why) => line(S::UNAUTHORIZED, why.to_string()),
+            Self::Header(name) => {
+                let detail = format!("send one {name} of 1 to 180 visible ASCII characters");
+                line(S::BAD_REQUEST, detail).at(name)
+            }
+            Self::Position => {
+                let detail = "must be the id of an event, <run>-<seq>, like 1-4";
+                line(S::BAD_REQUEST, detail).at("Last-Event-ID")
+            }
+            Self::Streams => line(
+                S::SERVICE_UNAVAILABLE,
+                "too many live views are open; try again later",
+            ),
+            Self::Api(ApiError::Crowded) => line(
+                S::SERVICE_UNAVAILABLE,
+                "too many reads wait for the API; try again later",
+            ),
+            Self::Api(ApiError::Away(_)) => line(
+                S::SERVICE_UNAVAILABLE,
+                "the API cannot be reached; try again later",
+            ),
+            Self::NoApi => {
+                let detail = "only the API knows this, and none is configured; run `octollm api` and set OCTOLLM_API_URL";
+                line(S::NOT_FOUND, detail)
+            }
+            Self::Store(Trouble::Away(_)) => line(
+                S::SERVICE_UNAVAILABLE,
+                "the task store cannot be reached; try again later",
+            ),
+            Self::Store(Trouble::Full(_)) => line(
+                S::SERVICE_UNAVAILABLE,
+                "the task store is full; try again later",
+            ),
+            Self::Store(Trouble::Broken(_)) | Self::Internal(_) => {
+                let detail = "something is wrong on this side; the log of octollm-reflex says what";
+                line(S::INTERNAL_SERVER_ERROR, detail)
+            }
+            Self::NotFound => line(S::NOT_FOUND, "there is nothing here"),
+            Self::Method => line(
+                S::METHOD_NOT_ALLOWED,
+                "this address does not take that method",
+            ),
         }
     }
 }
 
+fn contract(error: ContractError) -> Line {
+    let status = match error.reason {
+        Reason::Unreadable => StatusCode::BAD_REQUEST,
+        Reason::Schema => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let field = if error.field.is_empty() {
+        "body".into()
+    } else {
+        error.field
+    };
+    line(status, error.message).at(field)
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let code = self.outcome().as_str();
         let Line {
             status,
-            code,
             detail,
             field,
         } = self.line();

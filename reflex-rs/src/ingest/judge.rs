@@ -66,6 +66,7 @@ pub(super) fn judge(entry: &Entry, about: &Circumstances<'_>) -> Result<Verdict,
     let own_key = format!("{} {}", entry.id, ids::sha256_hex(fields.body));
     let arrival = Arrival {
         body: fields.body,
+        received: fields.body,
         tenant: about.tenant,
         source: Source::Stream,
         key: Some(fields.key.unwrap_or(&own_key)),

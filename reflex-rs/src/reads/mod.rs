@@ -1,4 +1,16 @@
-//! Reads the status hash of a task; absent is `None`. What does not fit the contract is an error, never an answer.
+//! Reads what Redis holds of a task: its status hash, who could work on it, and its live events.
+//!
+//! An absent status is `None`. What does not fit the contract is an error, never an answer.
+
+mod events;
+mod place;
+mod tail;
+mod waiting;
+
+pub use events::kept;
+pub use place::Place;
+pub use tail::{Item, Tail, Watch};
+pub use waiting::waiting;
 
 use std::collections::HashMap;
 

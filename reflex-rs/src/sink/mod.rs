@@ -1,7 +1,9 @@
-//! Stores what was decided: a task by the `admit` script, a dead letter by one XADD. Nothing else.
+//! Stores what was decided: a task by the `admit` script, a cancellation by `cancel`, a dead letter by one XADD. Nothing else.
 
+mod cancel;
 mod letter;
 
+pub use cancel::Cancelled;
 pub use letter::bury;
 
 use contracts::keys::LaneKeys;
@@ -25,6 +27,7 @@ pub enum Stored {
 pub struct Sink {
     link: Link,
     admit: redis::Script,
+    cancel: redis::Script,
     ttl_s: u64,
 }
 
@@ -32,8 +35,13 @@ impl Sink {
     /// `ttl_s`: how long an idempotency key is remembered.
     #[must_use]
     pub fn new(link: Link, ttl_s: u64) -> Self {
-        let admit = redis::Script::new(&Script::Admit.source());
-        Self { link, admit, ttl_s }
+        let script = |script: Script| redis::Script::new(&script.source());
+        Self {
+            link,
+            admit: script(Script::Admit),
+            cancel: script(Script::Cancel),
+            ttl_s,
+        }
     }
 
     #[must_use]

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)] // a broken set-up ends the test
 #![allow(dead_code)] // each test file uses its part
 
+pub mod api;
+pub mod events;
+pub mod history;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -235,6 +239,26 @@ impl Reflex {
         self.send(&[head.as_bytes(), body].concat())
     }
 
+    /// Any request; `headers` are whole lines.
+    pub fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        self.send(&[head.as_bytes(), body].concat())
+    }
+
+    /// The value of one line of /metrics, 0 where there is none.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").body;
+        let line = text.lines().find_map(|line| {
+            line.strip_prefix(name)?
+                .strip_prefix(' ')
+                .map(str::to_owned)
+        });
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// Sends bytes as they are and reads the answer.
     pub fn send(&self, request: &[u8]) -> Answer {
         let mut stream = self.connect();
@@ -302,6 +326,20 @@ impl Answer {
 
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The JSON of a long answer, which comes in chunks or with its length.
+    pub fn json_of_chunks(&self) -> Value {
+        if !self.head.contains("transfer-encoding: chunked") {
+            return self.json();
+        }
+        let (mut text, mut rest) = (String::new(), self.body.as_str());
+        while let Some((size, after)) = rest.split_once("\r\n") {
+            let size = usize::from_str_radix(size, 16).unwrap();
+            text.push_str(&after[..size]);
+            rest = after[size..].trim_start_matches("\r\n");
+        }
+        serde_json::from_str(&text).unwrap()
     }
 
     /// The problem's code and field; fails when this is no problem document.

@@ -144,6 +144,32 @@ pub fn timestamp(now_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
+/// Milliseconds since 1970 of a time as `timestamp` writes it; none for any other text and before 1970.
+#[must_use]
+pub fn timestamp_ms(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| -> Option<u64> {
+        let digits = text.get(from..to)?;
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| digits.parse().ok()).flatten()
+    };
+    (text.len() == 24).then_some(())?;
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let valid = (1..=12).contains(&month) && (1..=31).contains(&day);
+    (valid && hour < 24 && minute < 60 && second <= 60).then_some(())?;
+    let days = days(year, month, day)?;
+    Some((days * 86_400 + hour * 3600 + minute * 60 + second) * 1000 + number(20, 23)?)
+}
+
+/// The opposite of `civil`.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = year.checked_sub(u64::from(month <= 2))?;
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
 /// The time now, as text.
 #[must_use]
 pub fn utc_now() -> String {
@@ -166,4 +192,35 @@ fn civil(days: u64) -> (u64, u64, u64) {
         shifted_month - 9
     };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{timestamp, timestamp_ms};
+
+    #[test]
+    fn a_time_survives_being_written_and_read() {
+        for ms in [
+            0,
+            1,
+            951_782_399_999,
+            951_782_400_000,
+            1_767_225_599_999,
+            4_102_444_800_123,
+        ] {
+            assert_eq!(timestamp_ms(&timestamp(ms)), Some(ms));
+        }
+        assert_eq!(
+            timestamp_ms("2000-02-29T00:00:00.000Z"),
+            Some(951_782_400_000)
+        );
+        for wrong in [
+            "",
+            "1969-12-31T23:59:59.999Z",
+            "2000-13-01T00:00:00.000Z",
+            "2000-0a-01T00:00:00.000Z",
+        ] {
+            assert_eq!(timestamp_ms(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -11,6 +11,8 @@ pub mod scripts;
 pub mod settings;
 pub mod strict_json;
 pub mod topology;
+pub mod webhooks;
+mod yaml;
 
 pub use error::{ContractError, Reason};
 pub use events::{read, write};

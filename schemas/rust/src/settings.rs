@@ -56,6 +56,8 @@ pub struct Reflex {
     pub body_timeout_s: u64,
     pub idempotency_ttl_s: u64,
     pub drain_s: u64,
+    pub max_event_streams: usize,
+    pub max_forwards: usize,
     pub consumer: String,
 }
 
@@ -256,6 +258,23 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
         "reflex.max_connections",
         "must be at least 1",
     )?;
+    for (name, value) in [
+        ("reflex.max_event_streams", reflex.max_event_streams),
+        ("reflex.max_forwards", reflex.max_forwards),
+    ] {
+        ensure(
+            (1..=100_000).contains(&value),
+            name,
+            "must be from 1 to 100000",
+        )?;
+    }
+    let api = &settings.api.url;
+    ensure(
+        api.is_empty() || is_plain_http(api),
+        "api.url",
+        "must be http://host:port without a path, like http://127.0.0.1:8081; \
+         the reflex reaches the API inside one network, without TLS",
+    )?;
     ensure(
         reflex.idempotency_ttl_s >= 1,
         "reflex.idempotency_ttl_s",
@@ -304,6 +323,17 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
         )?;
     }
     Ok(())
+}
+
+/// `http://host` or `http://host:port`, with or without a slash at its end.
+fn is_plain_http(url: &str) -> bool {
+    url.strip_prefix("http://").is_some_and(|rest| {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        !rest.is_empty()
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+    })
 }
 
 fn ensure(holds: bool, key: &str, must: &str) -> Result<(), SettingsError> {
@@ -382,6 +412,15 @@ impl Settings {
             Ok(share_dir()?.join("streams.yaml"))
         } else {
             Ok(PathBuf::from(&self.topology.file))
+        }
+    }
+
+    /// The file of webhook sources to load: the configured one, or the one that ships with `OctoLLM`.
+    pub fn webhooks_path(&self) -> Result<PathBuf, SettingsError> {
+        if self.webhooks.file.is_empty() {
+            Ok(share_dir()?.join("webhooks.yaml"))
+        } else {
+            Ok(PathBuf::from(&self.webhooks.file))
         }
     }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::events::fields::{fault, is_lane, MAX_I32};
+use crate::events::fields::{is_lane, MAX_I32};
 use crate::ids::lane_index;
+use crate::yaml;
 
 const ONE_GROUP: &str = "not one group name; a work stream has exactly one group";
 
@@ -131,16 +132,8 @@ pub fn load(path: &Path, schemas: &Path) -> Result<Topology, TopologyError> {
 
 /// `load` without reading the file itself.
 pub fn parse(text: &str, schemas: &Path) -> Result<Topology, String> {
-    // By way of a value, because only there a key that stands twice is refused.
-    let value: serde_yaml_ng::Value =
-        serde_yaml_ng::from_str(text).map_err(|error| format!("not valid YAML: {error}"))?;
-    if !value.is_mapping() {
-        return Err("the file: must be a mapping; begin with version: 1".to_owned());
-    }
-    let file: File = serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        explain(&path, &error.into_inner().to_string())
-    })?;
+    let one_group = |place: &str| (place.rsplit('.').next() == Some("group")).then_some(ONE_GROUP);
+    let file: File = yaml::read(text, "version: 1", one_group)?;
     if file.version != 1 {
         return Err(format!(
             "version: is {}, this program reads version 1",
@@ -160,25 +153,6 @@ pub fn parse(text: &str, schemas: &Path) -> Result<Topology, String> {
     };
     check(&topology, schemas)?;
     Ok(topology)
-}
-
-/// serde's sentence as place and fix.
-fn explain(path: &str, sentence: &str) -> String {
-    let fault = fault(path, sentence);
-    let place = if fault.field.is_empty() {
-        "the file"
-    } else {
-        &fault.field
-    };
-    if sentence.starts_with("missing field") {
-        format!("{place}: missing; add it")
-    } else if sentence.starts_with("unknown field") {
-        format!("{place}: unknown key; remove it or correct its name")
-    } else if place.rsplit('.').next() == Some("group") {
-        format!("{place}: {ONE_GROUP}")
-    } else {
-        format!("{place}: {}", fault.message)
-    }
 }
 
 fn check(topology: &Topology, schemas: &Path) -> Result<(), String> {

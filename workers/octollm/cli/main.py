@@ -25,6 +25,7 @@ COMMANDS = {
     "cancel": "octollm.cli.cancel",
     "dead": "octollm.cli.dead",
     "cost": "octollm.cli.cost",
+    "webhook": "octollm.cli.webhook",
     "doctor": "octollm.cli.doctor",
     "topology": "octollm.cli.topology",
     "models": "octollm.cli.models",

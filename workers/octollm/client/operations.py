@@ -3,9 +3,10 @@
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
-from octollm.client.replies import Model, parse
+from octollm.client.replies import Model, parse, parse_object
 from octollm.client.talk import Ask, Pause, Talk, jittered, patiently
 from octollm.contracts import TaskStatus
 from octollm.contracts.answers import TERMINAL, Accepted, Cancellation, DeadLetter
@@ -14,6 +15,7 @@ from octollm.errors import BusyError, ParameterError, UnfinishedError, UnknownEr
 TASKS = "/v1/tasks"
 COSTS = "/v1/costs"
 LETTERS = "/v1/dead-letters"
+WEBHOOKS = "/v1/webhooks"
 _FIRST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 1.0
 
@@ -69,6 +71,13 @@ def cancel(task: str, detail: str | None, patience_s: float) -> Talk[Cancellatio
     except UnknownError as error:
         raise UnknownError(f"there is no task {task}; is the id right, and the address?") from error
     return parse(Cancellation, reply)
+
+
+def deliver(source: str, body: bytes, headers: Mapping[str, str]) -> Talk[dict[str, Any]]:
+    """A webhook, signed already, as its sender would: asked once."""
+    path = f"{WEBHOOKS}/{quote(source, safe='', errors='replace')}"
+    headers = {"Content-Type": "application/json", **headers}
+    return parse_object((yield from patiently(Ask("POST", path, headers=headers, content=body), 0)))
 
 
 def letter(number: int, patience_s: float) -> Talk[DeadLetter]:

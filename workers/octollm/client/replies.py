@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel
@@ -63,6 +63,17 @@ def parse(model: type[Model], reply: Reply) -> Model:
             f"{reply.url} answered with something that is no {model.__name__} ({error}); "
             "is it really an OctoLLM reflex, and of this version?"
         ) from error
+
+
+def parse_object(reply: Reply) -> dict[str, Any]:
+    """A JSON object of no fixed shape. Raises ApiError where it is none."""
+    try:
+        found = orjson.loads(reply.content)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise ApiError(f"{reply.url} answered with no JSON object; is it really an OctoLLM reflex?")
+    return found
 
 
 def _problem(reply: Reply) -> dict[str, object] | None:

@@ -85,6 +85,10 @@ class Client:
         """The same with a whole `task.submission.v1`; the reflex judges the bytes as they are."""
         return self._run(ops.submit(body, key_of(idempotency_key), self._patience_s))
 
+    def deliver(self, source: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Send a signed webhook as its sender would; what the reflex made of it."""
+        return self._run(ops.deliver(source, body, headers))
+
     def status(self, task: str) -> TaskStatus:
         """How the task is; with its result once it has ended."""
         return self._run(ops.status(task, self._patience_s))

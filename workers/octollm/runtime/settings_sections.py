@@ -84,6 +84,8 @@ class ReflexSettings(Section):
     body_timeout_s: Seconds
     idempotency_ttl_s: Annotated[int, Field(ge=1)]
     drain_s: Seconds
+    max_event_streams: Annotated[int, Field(ge=1, le=100_000)]
+    max_forwards: Annotated[int, Field(ge=1, le=100_000)]
     consumer: Consumer
 
 

@@ -1,4 +1,4 @@
-"""Finds the files that ship with OctoLLM beside the Python package: topology, recipes, schemas, rules.
+"""Finds the files that ship with OctoLLM beside the Python package: topology, webhook sources, recipes, schemas, rules.
 
 Owns the one answer to "where do they lie", in a checkout and in an install. Reads none of them.
 """
@@ -38,6 +38,11 @@ def share_dir() -> Path:
 def topology_path(settings: "Settings") -> Path:
     """The topology file to load: the configured one, or the one that ships with OctoLLM."""
     return Path(settings.topology.file) if settings.topology.file else share_dir() / _MARK
+
+
+def webhooks_path(settings: "Settings") -> Path:
+    """The file of webhook sources: the configured one, or the one that ships with OctoLLM."""
+    return Path(settings.webhooks.file) if settings.webhooks.file else share_dir() / "webhooks.yaml"
 
 
 def recipes_path(settings: "Settings") -> Path:

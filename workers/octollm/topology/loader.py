@@ -4,15 +4,15 @@ The same rules hold in `schemas/rust/src/topology.rs`; the files in `tests/contr
 """
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from octollm.errors import TopologyError
+from octollm.topology import strict_yaml
 from octollm.topology.file import RetryFile, TopicFile, TopologyFile, WorkFile
 from octollm.topology.keys import PRIORITIES
 from octollm.topology.model import ARM, Ingest, Live, Retry, Topic, Topology
@@ -25,31 +25,6 @@ _LANE = re.compile(r"l[0-9]{1,4}")
 _HANDLER = re.compile(r"program:[A-Za-z0-9_-]+|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*:[A-Za-z0-9_]+")
 _ONE_GROUP = "not one group name; a work stream has exactly one group"
 _EVENT = re.compile(r"[A-Za-z0-9.]+")
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML 1.2 types only, and a key that stands twice is refused instead of the last one winning."""
-
-    # PyYAML speaks YAML 1.1, where `yes` is true, `1:30` is 90 and `010` is 8; Rust's reader does not.
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  as PyYAML declares it
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002  PyYAML's signature
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _form, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+\.", "-+.0123456789"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_form})$"), list(_first))
 
 
 def load_topology(path: Path, schemas_dir: Path) -> Topology:
@@ -69,8 +44,8 @@ def load_topology(path: Path, schemas_dir: Path) -> Topology:
 def parse_topology(text: str, schemas_dir: Path) -> Topology:
     """`load_topology` without reading the file itself."""
     try:
-        raw = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
-    except yaml.YAMLError as error:
+        raw = strict_yaml.load(text)
+    except strict_yaml.YAMLError as error:
         raise TopologyError(f"not valid YAML: {error}") from error
     try:
         file = TopologyFile.model_validate(raw)
@@ -81,14 +56,10 @@ def parse_topology(text: str, schemas_dir: Path) -> Topology:
 
 
 def _explain(fault: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in fault["loc"]) or "the file"
-    if fault["type"] == "missing":
-        return f"{place}: missing; add it"
-    if fault["type"] == "extra_forbidden":
-        return f"{place}: unknown key; remove it or correct its name"
-    if place.endswith(".group"):
+    place = strict_yaml.place(fault)
+    if place.endswith(".group") and fault["type"] not in {"missing", "extra_forbidden"}:
         return f"{place}: {_ONE_GROUP}"
-    return f"{place}: {fault['msg']}"
+    return strict_yaml.explain(fault)
 
 
 def _check(file: TopologyFile, events: Path) -> None:

@@ -1,0 +1,155 @@
+//! Cancelling on a real Redis: the marker, the message, and every answer.
+
+#![allow(clippy::unwrap_used)] // a broken assumption ends the test
+
+mod common;
+
+use common::api::Api;
+use common::history::accepted;
+use common::{Redis, Reflex};
+use contracts::events::{read, TaskCancel};
+use serde_json::json;
+
+const TASK: &str = "l0-01h00000000000000000000000";
+const JSON: &str = "content-type: application/json\r\n";
+
+#[test]
+fn a_running_task_is_marked_and_everybody_is_told() {
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[]);
+    let task = accepted(&reflex);
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let mut control = connection.as_pubsub();
+    control.subscribe("{l0}:control").unwrap();
+    let longest = std::time::Duration::from_secs(20);
+    control.set_read_timeout(Some(longest)).unwrap();
+    let body = br#"{"detail": "ada@example.org changed her mind"}"#;
+    let answer = reflex.request("DELETE", &format!("/v1/tasks/{task}"), JSON, body);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(answer.json(), json!({"task": task, "state": "accepted"}));
+    let told: String = control.get_message().unwrap().get_payload().unwrap();
+    assert_eq!(told, format!("cancel {task}"));
+    assert_eq!(
+        redis.ask::<String>(&format!("GET|{{l0}}:cancel:{task}")),
+        "default"
+    );
+    let ttl: i64 = redis.ask(&format!("TTL|{{l0}}:cancel:{task}"));
+    assert!((604_000..=604_800).contains(&ttl), "{ttl}");
+    let entries = redis.entries("{l0}:steps.done");
+    assert_eq!(entries[0].field("type"), "task.cancel.v1");
+    assert_eq!(entries[0].field("id"), task);
+    assert_eq!(entries[0].field("tenant"), "default");
+    assert_eq!(entries[0].field("traceparent").len(), 55);
+    let message: TaskCancel = read(entries[0].field("body").as_bytes()).unwrap();
+    assert_eq!(message.task.as_str(), task);
+    assert_eq!(message.detail.unwrap().as_str(), "[email] changed her mind");
+    // Asked again it tells again; the query says why as well.
+    let again = reflex.request(
+        "DELETE",
+        &format!("/v1/tasks/{task}?detail=once+more"),
+        "",
+        b"",
+    );
+    assert_eq!(again.status, 202);
+    assert_eq!(
+        redis.entries("{l0}:steps.done")[1].body()["detail"],
+        "once more"
+    );
+    assert_eq!(
+        reflex.metric("octollm_requests_total{route=\"cancel\",outcome=\"marked\"}"),
+        2
+    );
+}
+
+#[test]
+fn what_has_ended_is_answered_with_its_end_and_what_is_not_the_callers_does_not_exist() {
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[]);
+    let url = format!("/v1/tasks/{TASK}");
+    for path in [url.as_str(), "/v1/tasks/odd"] {
+        let unknown = reflex.request("DELETE", path, "", b"");
+        assert_eq!(
+            (unknown.status, unknown.problem().0.as_str()),
+            (404, "not_found")
+        );
+    }
+    redis.make_status(TASK, "other", "running");
+    assert_eq!(reflex.request("DELETE", &url, "", b"").status, 404);
+    redis.make_status(TASK, "default", "failed");
+    let ended = reflex.request("DELETE", &url, "", b"");
+    assert_eq!(
+        (ended.status, ended.json()),
+        (200, json!({"task": TASK, "state": "failed"}))
+    );
+    assert_eq!(redis.length("{l0}:steps.done"), 0);
+    assert_eq!(redis.ask::<i64>(&format!("EXISTS|{{l0}}:cancel:{TASK}")), 0);
+}
+
+#[test]
+fn a_wish_that_cannot_be_read_marks_nothing() {
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[]);
+    let task = accepted(&reflex);
+    let long = format!(r#"{{"detail": "{}"}}"#, "y".repeat(2001));
+    for (query, headers, body, status, field) in [
+        ("", JSON, "{", 400, "body"),
+        ("", JSON, "[]", 422, "body"),
+        ("", JSON, r#"{"why": "x"}"#, 422, "why"),
+        ("", JSON, r#"{"detail": 1}"#, 422, "detail"),
+        ("", JSON, &long, 422, "detail"),
+        ("", "", "{}", 415, "Content-Type"),
+        ("?why=x", "", "", 422, "query"),
+        ("?detail=a&detail=b", "", "", 422, "query"),
+        ("?detail=%00", "", "", 422, "detail"),
+        ("?detail=a", JSON, r#"{"detail": "b"}"#, 422, "detail"),
+    ] {
+        let answer = reflex.request(
+            "DELETE",
+            &format!("/v1/tasks/{task}{query}"),
+            headers,
+            body.as_bytes(),
+        );
+        assert_eq!(
+            (answer.status, answer.problem().1.as_str()),
+            (status, field),
+            "{query} {body:.40}"
+        );
+    }
+    assert_eq!(redis.length("{l0}:steps.done"), 0);
+}
+
+#[test]
+fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
+    let redis = Redis::start();
+    let api = Api::start();
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
+    let url = format!("/v1/tasks/{TASK}");
+    assert_eq!(reflex.request("DELETE", &url, "", b"").status, 404);
+    api.tell(
+        &url,
+        200,
+        &json!({"task": TASK, "state": "succeeded", "run": 1}),
+    );
+    let ended = reflex.request("DELETE", &url, "", b"");
+    assert_eq!(
+        (ended.status, &ended.json()["state"]),
+        (200, &json!("succeeded"))
+    );
+    assert_eq!(redis.length("{l0}:steps.done"), 0);
+    api.tell(
+        &url,
+        200,
+        &json!({"task": TASK, "state": "running", "run": 1}),
+    );
+    let marked = reflex.request("DELETE", &url, "", b"");
+    assert_eq!(
+        (marked.status, &marked.json()["state"]),
+        (202, &json!("running"))
+    );
+    assert_eq!(redis.length("{l0}:steps.done"), 1);
+    assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
+    api.tell(&url, 500, &json!({}));
+    let away = reflex.request("DELETE", &url, "", b"");
+    assert_eq!((away.status, away.problem().0.as_str()), (503, "api"));
+}

@@ -1,0 +1,105 @@
+//! A stand-in for the Python API on a real socket: answers what a test tells it to, and remembers what it was asked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{header, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+type Answers = HashMap<String, (u16, String, Duration)>;
+
+#[derive(Clone, Default)]
+struct Shared {
+    answers: Arc<Mutex<Answers>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// One request as it arrived.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub path: String,
+    /// Every value of the header that says whose read it is.
+    pub tenants: Vec<String>,
+    pub headers: Vec<String>,
+}
+
+pub struct Api {
+    pub url: String,
+    shared: Shared,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Api {
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let shared = Shared::default();
+        let app = axum::Router::new()
+            .fallback(answer)
+            .with_state(shared.clone());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        listener.set_nonblocking(true).unwrap();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            super::events::serve(listener, app).await;
+        });
+        Self {
+            url,
+            shared,
+            _runtime: runtime,
+        }
+    }
+
+    /// What a path, with its query or without, is answered from now on; anything else is 404.
+    pub fn tell(&self, path: &str, status: u16, body: &Value) {
+        self.tell_late(path, status, body, Duration::ZERO);
+    }
+
+    /// The same, after a while.
+    pub fn tell_late(&self, path: &str, status: u16, body: &Value, late: Duration) {
+        let answer = (status, body.to_string(), late);
+        let mut answers = self.shared.answers.lock().unwrap();
+        answers.insert(path.to_owned(), answer);
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+}
+
+async fn answer(State(shared): State<Shared>, request: Request) -> Response {
+    let path = request.uri().path_and_query().unwrap().to_string();
+    let headers = request.headers();
+    let tenants = headers.get_all("octollm-tenant").iter();
+    let asked = Asked {
+        path: path.clone(),
+        tenants: tenants
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect(),
+        headers: headers.keys().map(ToString::to_string).collect(),
+    };
+    shared.asked.lock().unwrap().push(asked);
+    let found = {
+        let answers = shared.answers.lock().unwrap();
+        let known = answers
+            .get(&path)
+            .or_else(|| answers.get(request.uri().path()));
+        known.cloned()
+    };
+    let Some((status, body, late)) = found else {
+        return (StatusCode::NOT_FOUND, "{}").into_response();
+    };
+    tokio::time::sleep(late).await;
+    let kind = [
+        (header::CONTENT_TYPE.as_str(), "application/json"),
+        ("x-inner", "secret"),
+    ];
+    (StatusCode::from_u16(status).unwrap(), kind, body).into_response()
+}

@@ -1,0 +1,122 @@
+"""`octollm webhook send`: signs and sends a payload as one of the configured sources would."""
+
+import os
+import re
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octollm.cli.output import JsonOption, emit_json, out, pairs
+from octollm.cli.webhook_samples import sample
+from octollm.cli.webhook_signing import sign
+from octollm.client import Client
+from octollm.errors import WebhooksError
+from octollm.runtime.settings import Settings, load_settings
+from octollm.runtime.share import webhooks_path
+from octollm.topology.webhooks import Source, load_webhooks
+
+webhook = typer.Typer(no_args_is_help=True, help="Send webhooks as their senders do, to try a source out.")
+
+
+@webhook.callback()
+def group() -> None:
+    """Keeps `send` a command of its own: a group of one would be taken for the command itself."""
+
+
+Name = Annotated[str, typer.Argument(metavar="SOURCE", help="A source of webhooks.yaml, like github.")]
+Event = Annotated[str | None, typer.Option(help="The event's name; without it the first that the source maps.")]
+File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The payload as it is; - is standard input.")]
+Title = Annotated[str | None, typer.Option(help="Another title in the sample.")]
+Body = Annotated[str | None, typer.Option(help="Another body in the sample.")]
+Delivery = Annotated[str | None, typer.Option(metavar="ID", help="Sent twice with the same id, it is one task.")]
+Url = Annotated[str | None, typer.Option(help="Another reflex than that of the settings.")]
+SecretEnv = Annotated[str | None, typer.Option(metavar="NAME", help="The variable that holds the secret to sign with.")]
+AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
+
+_VISIBLE = re.compile(r"[!-~]{1,180}")
+
+
+@webhook.command()
+def send(
+    source: Name,
+    *,
+    event: Event = None,
+    file: File = None,
+    title: Title = None,
+    body: Body = None,
+    delivery: Delivery = None,
+    url: Url = None,
+    secret_env: SecretEnv = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a sample, or the payload in a file, and send it to the reflex."""
+    settings = load_settings()
+    found = _source(settings, source)
+    secret = _secret(source, found, secret_env)
+    name = event if event is not None else next(iter(found.events))
+    given = {key: value for key, value in (("title", title), ("body", body)) if value is not None}
+    if file is not None and given:
+        raise typer.BadParameter("a file holds the whole payload: leave out --title and --body", param_hint="--file")
+    for option, text in (("--event", name), ("--delivery", delivery)):
+        if text is not None and not _VISIBLE.fullmatch(text):
+            raise typer.BadParameter("must be 1 to 180 visible ASCII characters", param_hint=option)
+    payload = _read(file) if file is not None else sample(found, name, given)
+    identity = delivery if delivery is not None else str(uuid.uuid4())
+    headers = sign(found.scheme, secret, payload, event=name, delivery=identity, now_s=int(time.time()))
+    with Client(url or settings.reflex.url) as client:
+        answer = client.deliver(source, payload, headers)
+    if as_json:
+        emit_json(answer)
+    else:
+        out().print(pairs([("delivery", identity), *answer.items()]))
+
+
+def _source(settings: Settings, name: str) -> Source:
+    path = webhooks_path(settings)
+    sources = load_webhooks(path)
+    if name not in sources:
+        known = ", ".join(sources) or "none"
+        raise WebhooksError(f"{path} names no source {name}; there is {known}")
+    return sources[name]
+
+
+def _secret(name: str, source: Source, variable: str | None) -> str:
+    """The secret to sign with: the named variable's, else the source's first that is there."""
+    if variable is not None:
+        found = os.environ.get(variable, "")
+        if not found:
+            raise WebhooksError(f"the environment variable {variable} is not set; put the source's secret into it")
+        return found
+    for place in source.secrets:
+        kind, _, rest = place.partition(":")
+        found = os.environ.get(rest, "") if kind == "env" else _first_of_file(rest)
+        if found:
+            return found
+    places = " or ".join(source.secrets)
+    raise WebhooksError(
+        f"the source {name} has no secret; put the same one into {places} for the reflex and for this command"
+    )
+
+
+def _first_of_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise WebhooksError(f"the secret in {path} cannot be read; correct the file or its permissions") from error
+
+
+def _read(path: str) -> bytes:
+    if path == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise typer.BadParameter("standard input is a terminal; pipe the payload in", param_hint="--file")
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="--file") from error
