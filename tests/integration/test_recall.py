@@ -8,6 +8,7 @@ from making import rows
 from memories import HashingEmbedder, ListStore, of
 from octollm.arms.ports import Document, Ingested
 from octollm.errors import NotReadyError
+from octollm.memory.dense import Dense
 from octollm.memory.recall import StoredRecall
 
 GUIDE = """# Leases
@@ -34,13 +35,13 @@ def store():
 def recall(request, pool, store):
     """With vectors and without: what is promised of words holds for both."""
     if request.param == "words":
-        return StoredRecall(pool, None, None)
-    return StoredRecall(pool, HashingEmbedder(), store)
+        return StoredRecall(pool, None)
+    return StoredRecall(pool, Dense(HashingEmbedder(), store))
 
 
 @pytest.fixture
 def both(pool, store):
-    return StoredRecall(pool, HashingEmbedder(), store)
+    return StoredRecall(pool, Dense(HashingEmbedder(), store))
 
 
 async def documents(recall, query, tenant="a", **more):
@@ -125,7 +126,7 @@ async def test_no_tenant_sees_anothers(recall):
 
 async def test_the_same_again_costs_nothing_and_another_text_replaces_it(pool, store):
     embedder = HashingEmbedder()
-    recall = StoredRecall(pool, embedder, store)
+    recall = StoredRecall(pool, Dense(embedder, store))
     (first,) = await recall.ingest("a", [guide()])
     assert (first.state, first.passages) == ("new", 2)
     assert first.tokens > 30
@@ -196,10 +197,10 @@ async def test_mend_finishes_what_nobody_retries(both, pool, store):
 
 
 async def test_documents_get_vectors_once_there_is_an_embedder(pool, store):
-    words = StoredRecall(pool, None, None)
+    words = StoredRecall(pool, None)
     (found,) = await words.ingest("a", [guide()])
     assert (found.state, found.tokens) == ("new", 0)
-    later = StoredRecall(pool, HashingEmbedder(), store)
+    later = StoredRecall(pool, Dense(HashingEmbedder(), store))
     assert await later.documents.mend(10) == 1
     assert await documents(later, "lease renewed", mode="dense")
     # Without one again nothing is lost, and what leaves keeps its place until its vectors can go.
@@ -222,13 +223,11 @@ async def test_two_ingests_of_one_document_never_mix(both, store):
 
 
 async def test_what_was_used_is_said(pool, store, both):
-    lacking = StoredRecall(pool, None, store), StoredRecall(pool, HashingEmbedder(), None)
-    for recall, said in zip(lacking, ("embeddings", "vector store"), strict=True):
-        for mode in ("hybrid", "dense"):
-            hits = await recall.search("a", "lease", mode=mode)
-            assert hits.used == "keyword"
-            assert said in (hits.note or "")
-        assert (await recall.search("a", "lease", mode="keyword")).note is None
+    lacking = StoredRecall(pool, None, "no model is there")
+    for mode in ("hybrid", "dense"):
+        hits = await lacking.search("a", "lease", mode=mode)
+        assert (hits.used, hits.note) == ("keyword", "no model is there")
+    assert (await lacking.search("a", "lease", mode="keyword")).note is None
     hits = await both.search("a", "lease")
     assert (hits.used, hits.note) == ("hybrid", None)
     store.away = True

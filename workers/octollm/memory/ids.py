@@ -18,14 +18,14 @@ def passage_id(document: UUID, ordinal: int, text: str) -> UUID:
     return _derived("passage", str(document), ordinal, hashlib.sha256(text.encode()).hexdigest())
 
 
-def entity_id(tenant: str, kind: str, name: str) -> UUID:
+def entity_id(tenant: str, type_: str, name: str) -> UUID:
     """Of an entity."""
-    return _derived("entity", tenant, kind, name)
+    return _derived("entity", tenant, type_, name)
 
 
-def relationship_id(tenant: str, subject: UUID, predicate: str, object_: UUID) -> UUID:
+def relationship_id(tenant: str, begin: UUID, type_: str, end: UUID) -> UUID:
     """Of a relationship between two entities."""
-    return _derived("relationship", tenant, str(subject), predicate, str(object_))
+    return _derived("relationship", tenant, str(begin), type_, str(end))
 
 
 def _derived(*parts: str | int) -> UUID:

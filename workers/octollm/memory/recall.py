@@ -14,7 +14,6 @@ from octollm.memory import keyword
 from octollm.memory.dense import Dense
 from octollm.memory.documents import Documents
 from octollm.memory.fuse import Fused, fuse
-from octollm.memory.ports import Embedder, VectorStore
 
 _SQL = queries("octollm.memory", "recall")
 _FEWEST = 50
@@ -25,12 +24,12 @@ _TIMES = 4
 class StoredRecall:
     """`octollm.arms.ports.Recall` on Postgres, with vectors where there are an embedder and a store."""
 
-    def __init__(self, pool: Pool, embedder: Embedder | None, store: VectorStore | None) -> None:
-        """`store` is open. Without either of the two searches are by words only and say why."""
+    def __init__(self, pool: Pool, dense: Dense | None, lack: str | None = None) -> None:
+        """`dense` has its store open; without it searches are by words only, and `lack` is the sentence that says why."""
         self._pool = pool
-        self._dense = Dense(embedder, store) if embedder is not None and store is not None else None
-        self._lack = _lack(embedder, store)
-        self.documents = Documents(pool, self._dense)
+        self._dense = dense
+        self._lack = lack or "search is by words only: there are no vectors here"
+        self.documents = Documents(pool, dense)
 
     async def search(
         self,
@@ -94,14 +93,6 @@ class StoredRecall:
                 if len(found) >= limit:
                     break
         return found[:limit]
-
-
-def _lack(embedder: Embedder | None, store: VectorStore | None) -> str | None:
-    if embedder is None:
-        return "no embeddings are configured: found by words only; `octollm models pull` fetches a model"
-    if store is None:
-        return "no vector store is configured: found by words only; set OCTOLLM_QDRANT_URL or qdrant.path"
-    return None
 
 
 def _passage(row: asyncpg.Record) -> Passage:

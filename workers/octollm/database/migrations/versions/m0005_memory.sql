@@ -86,11 +86,12 @@ CREATE INDEX artifacts_by_words ON artifacts USING gin (words);
 CREATE TABLE entities (
     id uuid PRIMARY KEY,
     tenant text NOT NULL,
-    kind text NOT NULL,
+    type text NOT NULL,
     name text NOT NULL,
     attributes jsonb NOT NULL,
-    words tsvector NOT NULL GENERATED ALWAYS AS (to_tsvector('simple', plain_words(kind || ' ' || name))) STORED,
-    UNIQUE (tenant, kind, name)
+    -- Names are names in any language.
+    words tsvector NOT NULL GENERATED ALWAYS AS (to_tsvector('simple', plain_words(type || ' ' || name))) STORED,
+    UNIQUE (tenant, type, name)
 );
 
 CREATE INDEX entities_by_attributes ON entities USING gin (attributes jsonb_path_ops);
@@ -100,14 +101,16 @@ CREATE INDEX entities_by_words ON entities USING gin (words);
 CREATE TABLE relationships (
     id uuid PRIMARY KEY,
     tenant text NOT NULL,
-    subject uuid NOT NULL REFERENCES entities ON DELETE CASCADE,
-    predicate text NOT NULL,
-    object uuid NOT NULL REFERENCES entities ON DELETE CASCADE,
+    from_entity uuid NOT NULL REFERENCES entities ON DELETE CASCADE,
+    type text NOT NULL,
+    to_entity uuid NOT NULL REFERENCES entities ON DELETE CASCADE,
     attributes jsonb NOT NULL,
-    UNIQUE (tenant, subject, predicate, object)
+    UNIQUE (tenant, from_entity, type, to_entity)
 );
 
-CREATE INDEX relationships_by_object ON relationships (object);
+CREATE INDEX relationships_by_origin ON relationships (from_entity);
+
+CREATE INDEX relationships_by_target ON relationships (to_entity);
 
 CREATE INDEX relationships_by_attributes ON relationships USING gin (attributes jsonb_path_ops);
 
