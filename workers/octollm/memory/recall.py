@@ -25,7 +25,7 @@ class StoredRecall:
     """`octollm.arms.ports.Recall` on Postgres, with vectors where there are an embedder and a store."""
 
     def __init__(self, pool: Pool, dense: Dense | None, lack: str | None = None) -> None:
-        """`dense` has its store open; without it searches are by words only, and `lack` is the sentence that says why."""
+        """`dense` has its store open; without it searches are by words only, and `lack` says why."""
         self._pool = pool
         self._dense = dense
         self._lack = lack or "search is by words only: there are no vectors here"
