@@ -135,7 +135,7 @@ GOOD = {"name": "n", "text": "t"}
         ({"mode": "ingest", "documents": [GOOD], "collection": ""}, "input.collection"),
         ({"mode": "ingest", "documents": [GOOD], "colour": "red"}, "input.colour is not known"),
         ({"mode": "search"}, "input.query is missing"),
-        ({"mode": "search", "query": "x" * 4001}, "at most 4000"),
+        ({"mode": "search", "query": "x" * 400_001}, "at most 400000"),
         ({"mode": "search", "query": "x", "limit": 0}, "input.limit"),
         ({"mode": "search", "query": "x", "limit": True}, "input.limit"),
         ({"mode": "search", "query": "x", "limit": 101}, "input.limit"),

@@ -10,7 +10,8 @@
   three null where there is no such document
 - `forget` {document, collection?} gives {forgotten}
 
-Every input has `mode`, one of these; every output has `mode: deterministic`.
+Of a long query or question the beginning counts. Every input has `mode`, one of these; every output has
+`mode: deterministic`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,7 +27,7 @@ from octollm.text.places import squeezed
 
 _COLLECTION = "documents"
 _LONGEST_NAME = 500
-_LONGEST_QUERY = 4000
+_LONGEST_QUERY = 400_000
 _MOST_DOCUMENTS = 500
 _MOST_ATTRIBUTES = 32
 _MOST_PASSAGES = 100

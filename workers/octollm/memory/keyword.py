@@ -17,11 +17,11 @@ from octollm.text.words import names
 
 _SQL = queries("octollm.memory", "recall")
 _PHRASE = re.compile(r'"([^"]{2,200})"')
-_COUNTED = 2000
+_COUNTED = 500
 """Passages with a word beyond which it is only known to be common."""
 _COMMON = 4 * _COUNTED
 """Passages such a word is taken to stand in."""
-_SIZE = 10 * _COUNTED
+_SIZE = 8 * _COUNTED
 _RANKED = 1000
 """Passages that are ranked: each costs a look at its words."""
 _MOST_WORDS = 32
@@ -73,7 +73,7 @@ async def find(connection: Connection, where: Where, query: str, limit: int) -> 
 async def _words(connection: Connection, tenant: str, query: str) -> list[_Word]:
     """The query's words that stand anywhere, rarest first."""
     rows = await connection.fetch(_SQL["words_of_query"], query)
-    asked = dict.fromkeys([*names(query), *(row["lexeme"] for row in rows)])
+    asked = dict.fromkeys([*names(query)[: _MOST_WORDS // 2], *(row["lexeme"] for row in rows)])
     if not asked:
         return []
     quoted = [quote(word) for word in list(asked)[:_MOST_WORDS]]

@@ -16,6 +16,7 @@ from octollm.memory.documents import Documents
 from octollm.memory.fuse import Fused, fuse
 
 _SQL = queries("octollm.memory", "recall")
+_LONGEST_QUERY = 2000
 _FEWEST = 50
 _TIMES = 4
 """Each leg looks further than what is wanted: what both find may stand low in each."""
@@ -41,7 +42,11 @@ class StoredRecall:
         collection: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> Hits:
-        """The best passages of this tenant. Raises NotReadyError while a store is away."""
+        """The best passages of this tenant, by the first 2,000 characters of the query.
+
+        Raises NotReadyError while a store is away.
+        """
+        query = query[:_LONGEST_QUERY]
         where = keyword.Where(tenant, collection, attributes)
         used: SearchMode = mode if self._dense is not None else "keyword"
         deep = max(_FEWEST, _TIMES * limit)

@@ -51,7 +51,7 @@ WHERE (state <> 'ready' AND changed_at < now() - make_interval(secs => $1))
 ORDER BY changed_at LIMIT $3
 
 -- name: words_of_query
-SELECT lexeme FROM unnest(to_tsvector('english', plain_words($1)))
+SELECT lexeme FROM unnest(to_tsvector('english', plain_words($1))) ORDER BY positions[1]
 
 -- name: phrase
 SELECT phraseto_tsquery('english', plain_words($1))::text

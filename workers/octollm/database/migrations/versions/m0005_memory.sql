@@ -57,6 +57,9 @@ CREATE TABLE passages (
     UNIQUE (document, ordinal)
 );
 
+-- Ranking reads the words of many passages: the text, which it does not read, moves out of the row instead.
+ALTER TABLE passages ALTER COLUMN words SET STORAGE MAIN;
+
 CREATE INDEX passages_by_words ON passages USING gin (words);
 
 CREATE INDEX passages_by_collection ON passages (tenant, collection);
