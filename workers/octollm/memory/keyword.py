@@ -13,17 +13,19 @@ from uuid import UUID
 
 from octollm.database.pool import Connection
 from octollm.database.queries import queries
+from octollm.memory.frequencies import Frequencies
 from octollm.text.words import names
 
 _SQL = queries("octollm.memory", "recall")
 _PHRASE = re.compile(r'"([^"]{2,200})"')
-_COUNTED = 500
-"""Passages with a word beyond which it is only known to be common."""
-_COMMON = 4 * _COUNTED
-"""Passages such a word is taken to stand in."""
-_SIZE = 8 * _COUNTED
+_COUNTED = 1000
+"""Passages with a word beyond which they are not counted; the statistics know the words that are more common."""
 _RANKED = 1000
 """Passages that are ranked: each costs a look at its words."""
+_ENOUGH = 10
+"""Passages with which nothing less likely is looked at any more."""
+_TOGETHER = 4
+"""Words that are asked for together where all are common: each costs a scan."""
 _MOST_WORDS = 32
 
 
@@ -41,19 +43,23 @@ class _Word:
     query: str
     """As a tsquery."""
     passages: int
+    """About how many have it, at least 1."""
 
 
-async def find(connection: Connection, where: Where, query: str, limit: int) -> list[UUID]:
+async def find(
+    connection: Connection, frequencies: Frequencies, where: Where, query: str, limit: int
+) -> list[UUID]:  # fmt: skip
     """Ids of passages, best first. What has "quoted words" in just this order comes before all else."""
-    words = await _words(connection, where.tenant, query)
+    words = await _words(connection, frequencies, where.tenant, query)
     if not words:
         return []
-    size = await connection.fetchval(_SQL["size"], where.tenant, where.collection, _SIZE)
-    worth = [math.log(1 + size / _estimate(word)) for word in words]
+    seen = await connection.fetchval(_SQL["size"], where.tenant, where.collection, _COUNTED)
+    size = max(seen, frequencies.passages)
+    worth = [math.log(1 + size / word.passages) for word in words]
     phrases = [await connection.fetchval(_SQL["phrase"], phrase) for phrase in _PHRASE.findall(query)]
     found: list[UUID] = []
     for candidates in _candidates(words, [phrase for phrase in phrases if phrase]):
-        if len(found) >= limit:
+        if len(found) >= min(limit, _ENOUGH):
             break
         rows = await connection.fetch(
             _SQL["by_words"],
@@ -66,19 +72,24 @@ async def find(connection: Connection, where: Where, query: str, limit: int) -> 
             worth,
             limit,
         )
-        found += [row["id"] for row in rows if row["id"] not in found]
+        known = set(found)
+        found += [row["id"] for row in rows if row["id"] not in known]
     return found[:limit]
 
 
-async def _words(connection: Connection, tenant: str, query: str) -> list[_Word]:
+async def _words(connection: Connection, frequencies: Frequencies, tenant: str, query: str) -> list[_Word]:
     """The query's words that stand anywhere, rarest first."""
     rows = await connection.fetch(_SQL["words_of_query"], query)
-    asked = dict.fromkeys([*names(query)[: _MOST_WORDS // 2], *(row["lexeme"] for row in rows)])
+    asked = list(dict.fromkeys([*names(query)[: _MOST_WORDS // 2], *(row["lexeme"] for row in rows)]))[:_MOST_WORDS]
     if not asked:
         return []
-    quoted = [quote(word) for word in list(asked)[:_MOST_WORDS]]
-    counts = await connection.fetch(_SQL["frequencies"], tenant, quoted, _COUNTED)
-    return sorted((_Word(row["word"], row["passages"]) for row in counts if row["passages"]), key=lambda w: w.passages)
+    await frequencies.refresh(connection)
+    common = {word: count for word in asked if (count := frequencies.of(word)) is not None}
+    rare = [quote(word) for word in asked if word not in common]
+    counted = await connection.fetch(_SQL["frequencies"], tenant, rare, _COUNTED) if rare else []
+    words = [_Word(quote(word), count) for word, count in common.items()]
+    words += [_Word(row["word"], row["passages"]) for row in counted if row["passages"]]
+    return sorted(words, key=lambda word: word.passages)
 
 
 def quote(word: str) -> str:
@@ -87,23 +98,20 @@ def quote(word: str) -> str:
     return f"'{escaped}'"
 
 
-def _estimate(word: _Word) -> int:
-    return word.passages if word.passages < _COUNTED else _COMMON
-
-
 def _candidates(words: Sequence[_Word], phrases: Sequence[str]) -> list[str]:
     """Queries for what to rank, in the order in which they are asked until enough is found."""
     rare: list[str] = []
     total = 0
     for word in words:
-        if rare and total + word.passages > _RANKED:
+        total += word.passages
+        if total >= _RANKED:
             break
         rare.append(word.query)
-        total += word.passages
-    asked = [" | ".join(rare)]
-    if total > _RANKED:
-        # Even the rarest is common: what has all of them first, then what has it and another.
-        others = [word.query for word in words[1:]]
-        asked = [" & ".join([rare[0], *others]), f"{rare[0]} & ({' | '.join(others)})" if others else "", rare[0]]
+    asked = [" | ".join(rare)] if rare else []
+    if not asked:
+        # Even the rarest is common: what has several of them comes first.
+        first, *others = [word.query for word in words[:_TOGETHER]]
+        asked = [" & ".join([first, *others]), f"{first} & ({' | '.join(others)})" if others else first]
+    asked.append(" | ".join(word.query for word in words))
     together = [f"({' & '.join(phrases)})"] if phrases else []
-    return [*together, *dict.fromkeys(filter(None, asked))]
+    return list(dict.fromkeys([*together, *asked]))

@@ -13,6 +13,7 @@ from octollm.database.queries import queries
 from octollm.memory import keyword
 from octollm.memory.dense import Dense
 from octollm.memory.documents import Documents
+from octollm.memory.frequencies import Frequencies
 from octollm.memory.fuse import Fused, fuse
 
 _SQL = queries("octollm.memory", "recall")
@@ -30,6 +31,7 @@ class StoredRecall:
         self._pool = pool
         self._dense = dense
         self._lack = lack or "search is by words only: there are no vectors here"
+        self._frequencies = Frequencies()
         self.documents = Documents(pool, dense)
 
     async def search(
@@ -79,7 +81,7 @@ class StoredRecall:
 
     async def _by_words(self, where: keyword.Where, query: str, limit: int) -> list[UUID]:
         async with transaction(self._pool) as connection:
-            return await keyword.find(connection, where, query, limit)
+            return await keyword.find(connection, self._frequencies, where, query, limit)
 
     async def _by_meaning(self, where: keyword.Where, query: str, limit: int) -> list[UUID]:
         if self._dense is None:

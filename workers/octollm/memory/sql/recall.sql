@@ -56,6 +56,13 @@ SELECT lexeme FROM unnest(to_tsvector('english', plain_words($1))) ORDER BY posi
 -- name: phrase
 SELECT phraseto_tsquery('english', plain_words($1))::text
 
+-- name: statistics
+SELECT most_common_elems::text::text[] AS words, most_common_elem_freqs AS shares, pg_class.reltuples AS passages
+FROM pg_class
+LEFT JOIN pg_stats ON pg_stats.schemaname = pg_class.relnamespace::regnamespace::text
+    AND pg_stats.tablename = pg_class.relname AND pg_stats.attname = 'words'
+WHERE pg_class.oid = 'passages'::regclass
+
 -- name: size
 -- Counted no further than what the ranking can make use of.
 SELECT count(*) FROM (
