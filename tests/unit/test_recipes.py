@@ -11,7 +11,7 @@ from octollm.orchestrator.plan import Plan
 from octollm.orchestrator.recipes import load_recipes, parse_recipe
 from octollm.runtime.share import checkout
 
-ARMS = frozenset({"guardian", "judge", "executor"})
+ARMS = frozenset({"guardian", "judge", "executor", "retriever"})
 GOOD = """
 recipe: good
 version: 1
@@ -78,7 +78,7 @@ def test_a_judge_that_does_not_see_what_is_redone_cannot_repair():
 def test_the_recipes_that_ship_are_right():
     root = checkout()
     assert root is not None
-    assert load_recipes(root / "recipes", ARMS).kinds == ("code", "note", "report")
+    assert load_recipes(root / "recipes", ARMS).kinds == ("ask", "code", "github.issues", "ingest", "note", "report")
 
 
 def test_a_folder_error_names_the_file(tmp_path: Path):

@@ -7,6 +7,7 @@ from typing import Any, cast
 import structlog
 
 from octollm.arms.base import Arm, ArmContext
+from octollm.arms.ports import Recall
 from octollm.bus.consumer import Handler
 from octollm.bus.steps import StepRunner
 from octollm.contracts import StepRequested
@@ -19,11 +20,11 @@ from octollm.topology import LaneKeys, Topic
 GetPool = Callable[[], Awaitable[Pool]]
 
 
-def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool) -> Handler:
+def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool, recall: Recall | None) -> Handler:
     """The handler; `get_pool` is only called for the first output that is too large for a message."""
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
-    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path())
+    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), recall=recall)
 
     async def work(step: StepRequested) -> dict[str, Any]:
         return await arm.handle(step, context)

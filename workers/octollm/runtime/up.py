@@ -182,8 +182,12 @@ class Stack:
             "metrics_listen": _taken(given.executor.metrics_listen, ports),
             "workspace_dir": given.executor.workspace_dir or str(data.path / "workspaces"),
         }
+        qdrant = given.qdrant
+        if qdrant.store in {"auto", "edge"} and not (qdrant.url or qdrant.path):
+            qdrant = _with(qdrant, path=str(data.path / "vectors"))
         return given.model_copy(
             update={
+                "qdrant": qdrant,
                 "reflex": _with(given.reflex, listen=listen, url=f"http://{join_listen(reached, port)}"),
                 "worker": _with(given.worker, metrics_listen=_taken(given.worker.metrics_listen, ports)),
                 "executor": _with(given.executor, **executor),

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -18,6 +18,7 @@ from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.recipes import RecipeBook, load_recipes
 from octollm.orchestrator.service import Orchestrator
 from octollm.runtime.arm_role import arm_handler
+from octollm.runtime.memory_role import MEND_S, NEEDING, ProcessMemory
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.orchestrator_role import Translator, expire, gathered, mend, tick
 from octollm.runtime.outage import until_reachable
@@ -28,7 +29,7 @@ from octollm.topology import ARM, Topic, Topology
 
 _log = structlog.get_logger(__name__)
 _KEYS_AT_ONCE = 10_000
-_STORED = frozenset({"tasks", "steps.done", "dead"})
+_STORED = frozenset({"tasks", "steps.done", "dead"}) | NEEDING
 
 
 async def run_roles(
@@ -96,10 +97,13 @@ class _Process:
         gatherers = {"dead": await self._gather(Archive(await self.pool()).handle)} if "dead" in names else {}
         if orchestrator is not None:
             gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle)
+        memory = await self._memory() if names & NEEDING else None
+        if memory is not None and "results" in names:
+            gatherers["results"] = await self._gather(memory.remember)
         for topic in topics:
             for lane in self._topology.lanes:
                 if topic.name.startswith(ARM):
-                    handler = arm_handler(topic, lane, self.consumer, self.pool)
+                    handler = arm_handler(topic, lane, self.consumer, self.pool, memory)
                 else:
                     handler = gathered(gatherers[topic.name], translator, topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)
@@ -107,6 +111,8 @@ class _Process:
         self.against = []
         if orchestrator is not None:
             await self._tickers(orchestrator, translator)
+        if memory is not None and "results" in names:
+            self._tick(MEND_S, memory.mend, "a look for unfinished documents")
 
     async def pool(self) -> Pool:
         """Connections to Postgres, opened with the first need of one."""
@@ -118,6 +124,11 @@ class _Process:
 
     async def _orchestrator(self, book: RecipeBook) -> Orchestrator:
         return Orchestrator(await self.pool(), book, self._settings.reflex.idempotency_ttl_s)
+
+    async def _memory(self) -> ProcessMemory:
+        memory = ProcessMemory(self._settings, self.pool, self._exits)
+        await memory.start()
+        return memory
 
     async def _gather(self, handle: Handle) -> Gatherer:
         settings = self._settings.orchestrator
@@ -133,5 +144,8 @@ class _Process:
             lambda: mend(pool, self._topology, translator, self.worker),
             lambda: orchestrator.forget_keys(_KEYS_AT_ONCE),
         ):
-            task = asyncio.create_task(tick(every_s, work))
-            self._exits.callback(task.cancel)
+            self._tick(every_s, work, "a look for deadlines and lost steps")
+
+    def _tick(self, every_s: float, work: Callable[[], Awaitable[object]], what: str) -> None:
+        task = asyncio.create_task(tick(every_s, work, what))
+        self._exits.callback(task.cancel)
