@@ -24,6 +24,8 @@ _RANKED = 1000
 """Passages that are ranked: each costs a look at its words."""
 _ENOUGH = 10
 """Passages with which nothing less likely is looked at any more."""
+_TELLING = 12
+"""Words of the query that count in the ranking, the rarest."""
 _TOGETHER = 4
 """Words that are asked for together where all are common: each costs a scan."""
 _MOST_WORDS = 32
@@ -55,7 +57,8 @@ async def find(
         return []
     seen = await connection.fetchval(_SQL["size"], where.tenant, where.collection, _COUNTED)
     size = max(seen, frequencies.passages)
-    worth = [math.log(1 + size / word.passages) for word in words]
+    telling = words[:_TELLING]
+    worth = [math.log(1 + size / word.passages) for word in telling]
     phrases = [await connection.fetchval(_SQL["phrase"], phrase) for phrase in _PHRASE.findall(query)]
     found: list[UUID] = []
     for candidates in _candidates(words, [phrase for phrase in phrases if phrase]):
@@ -68,7 +71,7 @@ async def find(
             dict(where.attributes) if where.attributes else None,
             candidates,
             _RANKED,
-            [word.query for word in words],
+            [word.query for word in telling],
             worth,
             limit,
         )
