@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from making import rows, submitted
+from making import add_columns, rows, submitted
 
 from memories import HashingEmbedder, ListStore
 from octollm.contracts import TaskResult, write
@@ -13,7 +13,7 @@ from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import ContractError, EmbeddingError, NotReadyError
 from octollm.memory.dense import Dense
-from octollm.memory.forget import forget_tasks
+from octollm.memory.forget import forget_marked, forget_tasks
 from octollm.memory.recall import StoredRecall
 from octollm.memory.worker import Memory
 from octollm.orchestrator.messages import Incoming
@@ -31,10 +31,9 @@ KEEP: dict[str, Any] = {
 
 @pytest.fixture
 async def pool(dsn: str) -> AsyncIterator[Pool]:
-    """With the two columns of `tasks` that tell what is to be remembered and since when it is."""
+    """With the columns of `tasks` that are about memory."""
     connection = await asyncpg.connect(dsn)
-    for column in ("remember jsonb", "remembered_at timestamptz"):
-        await connection.execute(f"ALTER TABLE tasks ADD COLUMN IF NOT EXISTS {column}")
+    await add_columns(connection)
     await connection.close()
     made = await open_pool(dsn, 4)
     yield made
@@ -241,6 +240,35 @@ async def test_what_a_task_alone_left_is_forgotten(orchestrator, pool, memory, r
     assert not any((await all_there_is(pool, store)).values())
     # And the tasks themselves can go now.
     assert len(await rows(pool, "DELETE FROM tasks RETURNING id")) == 2
+
+
+async def test_what_is_marked_for_the_purge_is_forgotten_and_never_remembered_again(
+    orchestrator, pool, memory, recall, store
+):
+    one, kept = await finished(orchestrator, pool, KEEP), await finished(orchestrator, pool, KEEP)
+    await memory.handle([one, kept])
+    await rows(pool, f"UPDATE tasks SET purge_since = now(), remembered_at = NULL WHERE id = '{one.id}' RETURNING 1")
+    assert await forget_marked(pool, recall.documents, 10) == 1
+    assert await forget_marked(pool, recall.documents, 10) == 0
+    assert await memory.handle([one]) == [None]
+    assert [row["task"] for row in await table(pool, "artifacts")] == [kept.id]
+    assert [point.document for point in store.points.values()] == [kept.id]
+    assert sorted(await remembered(pool)) == [False, True]
+
+
+async def test_a_purge_in_the_middle_of_remembering_leaves_nothing(orchestrator, pool, store):
+    one = await finished(orchestrator, pool, KEEP)
+
+    class Purging(HashingEmbedder):
+        async def embed(self, texts):
+            await rows(pool, "UPDATE tasks SET purge_since = now() RETURNING 1")
+            return await super().embed(texts)
+
+    memory = Memory(pool, StoredRecall(pool, Dense(Purging(), store)).documents)
+    assert await memory.handle([one]) == [None]
+    assert store.points == {}
+    assert await table(pool, "documents") == []
+    assert await remembered(pool) == [False]
 
 
 async def test_forgetting_waits_for_the_store_and_is_finished_later(orchestrator, pool, memory, recall, store):

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import orjson
 import pytest
-from making import rows
+import redis.asyncio
+from making import add_columns, rows
 from stepping import KEYS, until
 from test_roles import ended, put
 
@@ -31,11 +32,17 @@ def settings(redis_server, dsn, monkeypatch) -> Settings:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+async def running(settings: Settings, client: redis.asyncio.Redis) -> AsyncIterator[asyncio.Task[None]]:
+    """All Python roles, once they read; embedders and servers that are away make the start slow."""
     topology = load_topology(topology_path(settings), schemas_path())
     stop = asyncio.Event()
     work = asyncio.create_task(run_roles(list(python_roles(topology)), settings, topology, concurrency=None, stop=stop))
+
+    async def reads() -> bool:
+        return work.done() or bool(await client.exists("{l0}:results"))
+
     try:
+        await until(reads, 60)
         yield work
     finally:
         stop.set()
@@ -43,7 +50,7 @@ async def running(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def test_documents_are_taken_in_and_a_question_is_answered_with_citations(client, settings):
-    async with running(settings):
+    async with running(settings, client):
         documents = [{"name": "guide.md", "text": GUIDE, "attributes": {"kind": "doc"}}]
         taken = await ended(client, await put(client, kind="ingest", input={"documents": documents}))
         assert taken["state"] == "succeeded"
@@ -67,7 +74,7 @@ async def test_documents_are_taken_in_and_a_question_is_answered_with_citations(
 
 
 async def test_a_document_with_a_secret_is_not_taken_in(client, settings, pool):
-    async with running(settings):
+    async with running(settings, client):
         document = {"name": "leak.md", "text": "key: " + "AKIA" + "ABCDEFGH" * 2}
         status = await ended(client, await put(client, kind="ingest", input={"documents": [document]}))
         assert (status["state"], status["reason"]) == ("failed", "judged")
@@ -75,7 +82,7 @@ async def test_a_document_with_a_secret_is_not_taken_in(client, settings, pool):
 
 
 async def test_a_result_that_cannot_be_read_is_a_dead_letter(client, settings, pool):
-    async with running(settings):
+    async with running(settings, client):
         await client.xadd("{l0}:results", {"type": "task.result.v1", "id": "nonsense", "body": "{"})
 
         async def stored() -> bool:
@@ -87,9 +94,8 @@ async def test_a_result_that_cannot_be_read_is_a_dead_letter(client, settings, p
 
 async def test_a_finished_task_is_remembered(client, settings, pool):
     async with pool.acquire() as connection:
-        for column in ("remember jsonb", "remembered_at timestamptz"):
-            await connection.execute(f"ALTER TABLE tasks ADD COLUMN IF NOT EXISTS {column}")
-    async with running(settings):
+        await add_columns(connection)
+    async with running(settings, client):
         task = await put(client, kind="note", input={"text": "keep this"})
         status = await ended(client, task)
         result = TaskResult.model_validate_json(status["result"])
@@ -105,7 +111,7 @@ async def test_a_finished_task_is_remembered(client, settings, pool):
         assert artifact["answer"]["text"] == "keep this"
 
 
-async def test_an_embedded_store_that_another_has_is_refused_in_one_sentence(settings, monkeypatch, tmp_path):
+async def test_an_embedded_store_that_another_has_is_refused_in_one_sentence(client, settings, monkeypatch, tmp_path):
     other = EdgeStore(tmp_path / "vectors")
     await other.open("someone/else", 384)
     try:
@@ -114,7 +120,7 @@ async def test_an_embedded_store_that_another_has_is_refused_in_one_sentence(set
         monkeypatch.setenv("OCTOLLM_EMBEDDING_MODEL", "any")
         monkeypatch.setenv("OPENAI_API_KEY", "unused")
         with pytest.raises(VectorStoreError, match="OCTOLLM_QDRANT_URL"):
-            async with running(load_settings()) as work:
+            async with running(load_settings(), client) as work:
                 await work
     finally:
         await other.close()
@@ -126,7 +132,7 @@ async def test_a_server_that_is_away_holds_up_only_who_needs_it(client, settings
     monkeypatch.setenv("OCTOLLM_EMBEDDING_MODEL", "any")
     monkeypatch.setenv("OPENAI_API_KEY", "unused")
     monkeypatch.setenv("OCTOLLM_WORKER_DRAIN_S", "1")
-    async with running(load_settings()):
+    async with running(load_settings(), client):
         waiting = await put(client, kind="ask", input={"question": "anything?"})
         fine = await ended(client, await put(client, kind="note", input={"text": "fine"}))
         assert fine["state"] == "succeeded"

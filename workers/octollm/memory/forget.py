@@ -22,3 +22,14 @@ async def forget_tasks(pool: Pool, documents: Documents, tasks: Sequence[str]) -
     async with transaction(pool) as connection:
         await graph.forget(connection, tasks)
         await connection.execute(_SQL["forget_artifacts"], tasks)
+
+
+async def forget_marked(pool: Pool, documents: Documents, most: int) -> int:
+    """Forget up to `most` tasks that are marked for the purge and say so in their rows, which may go then; how many."""
+    async with transaction(pool) as connection:
+        tasks = [row["id"] for row in await connection.fetch(_SQL["to_forget"], most)]
+    if tasks:
+        await forget_tasks(pool, documents, tasks)
+        async with transaction(pool) as connection:
+            await connection.execute(_SQL["forgotten"], tasks)
+    return len(tasks)

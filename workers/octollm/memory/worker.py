@@ -105,7 +105,7 @@ class Memory:
             rows = {row["id"]: row for row in await connection.fetch(_SQL["finished"], [one.task for one in results])}
             for result in results:
                 row = rows.get(result.task)
-                # A task that is gone was purged; one that was remembered needs nothing more.
+                # A task that is gone was purged or is about to be; one that was remembered needs nothing more.
                 if row is None or row["tenant"] != result.tenant or (row["run"] == result.run and row["remembered"]):
                     continue
                 try:
@@ -139,6 +139,10 @@ class Memory:
         await self._documents.ingest(one.result.tenant, document, one.result.task)
         async with transaction(self._pool) as connection:
             await connection.execute(_SQL["remembered"], [_run(one.result)])
+            kept = await connection.fetchval(_SQL["is_kept"], one.result.task)
+        if not kept:
+            # The purge came in between: what it looked for was not there yet.
+            await self._documents.forget(one.result.tenant, document.collection, document.name)
 
 
 def _read(message: Message) -> TaskResult:

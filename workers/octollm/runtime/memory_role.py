@@ -15,6 +15,7 @@ from octollm.database.pool import Pool
 from octollm.errors import ContractError, NotReadyError
 from octollm.memory.dense import Dense
 from octollm.memory.embed.choose import choose_embedder
+from octollm.memory.forget import forget_marked
 from octollm.memory.recall import StoredRecall
 from octollm.memory.vectors.choose import choose_store
 from octollm.memory.worker import Memory
@@ -23,9 +24,9 @@ from octollm.runtime.settings import Settings
 
 NEEDING = frozenset({"results", "arm.retriever"})
 """Topics whose roles do not start without memory."""
-MEND_S = 60
-"""How often unfinished documents are looked for."""
-_MENDED = 100
+TEND_S = 30
+"""How often it is looked for what to forget and what was left unfinished."""
+_AT_ONCE = 100
 _NO_STORE = "search is by keywords only: no vector store is configured; set OCTOLLM_QDRANT_URL or qdrant.path"
 _log = structlog.get_logger(__name__)
 
@@ -109,9 +110,12 @@ class ProcessMemory:
         memory = Memory(await self._get_pool(), (await self.opened()).documents)
         return [_answer(fault) for fault in await memory.handle(messages)]
 
-    async def mend(self) -> None:
-        """Finish what was left unfinished."""
-        mended = await (await self.opened()).documents.mend(_MENDED)
+    async def tend(self) -> None:
+        """Forget the tasks that are to be purged, finish the documents that were left unfinished."""
+        documents = (await self.opened()).documents
+        while await forget_marked(await self._get_pool(), documents, _AT_ONCE) == _AT_ONCE:
+            pass
+        mended = await documents.mend(_AT_ONCE)
         if mended:
             _log.info("finished documents that were left unfinished", documents=mended)
 

@@ -18,7 +18,7 @@ from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.recipes import RecipeBook, load_recipes
 from octollm.orchestrator.service import Orchestrator
 from octollm.runtime.arm_role import arm_handler
-from octollm.runtime.memory_role import MEND_S, NEEDING, ProcessMemory
+from octollm.runtime.memory_role import NEEDING, TEND_S, ProcessMemory
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.orchestrator_role import Translator, expire, gathered, mend, tick
 from octollm.runtime.outage import until_reachable
@@ -112,7 +112,7 @@ class _Process:
         if orchestrator is not None:
             await self._tickers(orchestrator, translator)
         if memory is not None and "results" in names:
-            self._tick(MEND_S, memory.mend, "a look for unfinished documents")
+            self._tick(TEND_S, memory.tend, "a look for what memory is to forget or to finish")
 
     async def pool(self) -> Pool:
         """Connections to Postgres, opened with the first need of one."""

@@ -1,13 +1,22 @@
 -- name: finished
--- Locked in the order in which the orchestrator locks them.
+-- Locked in the order in which the orchestrator locks them. What is marked for the purge is to be forgotten.
 SELECT id, tenant, run, state, left(submission ->> 'goal', 500) AS goal, remember, remembered_at IS NOT NULL AS remembered
-FROM tasks WHERE id = ANY ($1::text[])
+FROM tasks WHERE id = ANY ($1::text[]) AND purge_since IS NULL
 ORDER BY id FOR NO KEY UPDATE
 
 -- name: remembered
 UPDATE tasks SET remembered_at = now()
 FROM jsonb_to_recordset($1::jsonb) AS done (task text, run integer)
-WHERE tasks.id = done.task AND tasks.run = done.run
+WHERE tasks.id = done.task AND tasks.run = done.run AND tasks.purge_since IS NULL
+
+-- name: is_kept
+SELECT EXISTS (SELECT FROM tasks WHERE id = $1 AND purge_since IS NULL)
+
+-- name: to_forget
+SELECT id FROM tasks WHERE purge_since IS NOT NULL AND forgotten_at IS NULL ORDER BY purge_since LIMIT $1
+
+-- name: forgotten
+UPDATE tasks SET forgotten_at = now() WHERE id = ANY ($1::text[])
 
 -- name: put_artifacts
 INSERT INTO artifacts (task, run, tenant, title, text, answer, attributes, created_at)
