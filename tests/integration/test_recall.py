@@ -1,6 +1,7 @@
 """Recall on a real Postgres: what is found, what is never found, and what a crash leaves behind."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from making import rows
@@ -9,6 +10,8 @@ from memories import HashingEmbedder, ListStore, of
 from octollm.arms.ports import Document, Ingested
 from octollm.errors import NotReadyError
 from octollm.memory.dense import Dense
+from octollm.memory.frequencies import Frequencies
+from octollm.memory.keyword import Where, find
 from octollm.memory.recall import StoredRecall
 
 GUIDE = """# Leases
@@ -241,3 +244,13 @@ async def test_postgres_away_is_not_now(both, pool):
                  both.read("a", "b", "c", 0, 1), both.documents.mend(1)):  # fmt: skip
         with pytest.raises(NotReadyError):
             await call
+
+
+async def test_each_query_by_itself_keeps_tenants_apart(both, pool, store):
+    await both.ingest("a", [guide()])
+    async with pool.acquire() as connection:
+        where = Where("b", None, None)
+        assert await find(connection, Frequencies(), where, "lease renewed worker", 10) == []
+    # Even a store that mixed tenants up would show nothing of another's.
+    store.points = {id_: replace(point, tenant="b") for id_, point in store.points.items()}
+    assert (await both.search("b", "lease renewed", mode="dense")).passages == []
