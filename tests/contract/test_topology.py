@@ -48,7 +48,7 @@ def test_the_topology_that_ships_is_taken_as_it_is_written():
     found = load_topology(ROOT / "streams.yaml", SCHEMAS)
     assert found.lanes == ("l0",)
     assert found.priorities == ("high", "normal", "low")
-    assert set(found.arms) == {"guardian", "judge", "executor", "planner", "coder"}
+    assert set(found.arms) == {"guardian", "judge", "executor", "planner", "coder", "retriever"}
     judge = found.arm("judge")
     assert judge is not None
     assert (judge.name, judge.lease_s, judge.timeout_s, judge.priorities) == ("arm.judge", 30, 30, True)

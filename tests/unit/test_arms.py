@@ -104,6 +104,9 @@ async def test_the_guardian_refuses_what_it_does_not_know(value):
 
 
 RAN = {"exit_code": 1, "outcome": "failed", "stderr": "Traceback\nAssertionError: 1 != 2\n", "stdout": ""}
+PLACE = {"collection": "c", "document": "d", "start": 3, "end": 6, "first_line": 1, "last_line": 1}
+STORED = {**PLACE, "text": "Yes"}
+ANSWER = {"answer": "Yes [1]", "citations": [{"n": 1, "quote": "Yes", **PLACE}]}
 CHECKS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"check": "exit_code", "of": {"exit_code": 0}}, {"of": RAN}, "exit code 1, expected 0; last line: AssertionError"),
     ({"check": "outcome", "of": {"outcome": "ok"}}, {"of": RAN}, "outcome failed, expected ok"),
@@ -113,6 +116,7 @@ CHECKS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"check": "equals", "value": [1], "expected": [1]}, {"value": [2]}, "not what was expected"),
     ({"check": "clean", "of": {"clean": True}}, {"of": {"clean": False, "findings": [{"rule": "r"}]}}, "not clean: r"),
     ({"check": "schema", "value": 1, "schema": {"type": "integer"}}, {"value": "1"}, "breaks the rule type"),
+    ({"check": "citations", "of": ANSWER, "sources": {"texts": [STORED]}}, {"sources": {"texts": []}}, "was not read"),
     ({"check": "numeric", "value": 0.3, "expected": 0.1 + 0.2}, {"value": 0.31}, "0.31 is not"),
     ({"check": "numeric", "value": 5, "min": 1, "max": 9}, {"value": 0}, "0 is below 1"),
     ({"check": "numeric", "value": 5, "min": 1, "max": 9}, {"value": 10}, "10 is above 9"),
@@ -162,6 +166,8 @@ async def test_every_check_has_its_case_here():
         [],
         ["exit_code"],
         [{"check": "contains", "text": "a"}],
+        [{"check": "citations", "of": ANSWER, "sources": {}}],
+        [{"check": "citations", "of": {**ANSWER, "citations": ["x"]}, "sources": {"texts": []}}],
         [{"check": "contains", "text": "a", "part": 5}],
         [{"check": "contains", "text": "a", "part": "b", "colour": "red"}],
         [{"check": "contains", "text": "a", "part": "b", "name": 5}],

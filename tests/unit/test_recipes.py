@@ -13,7 +13,7 @@ from octollm.plans.proposal import read_proposal
 from octollm.plans.recipes import load_recipes, parse_recipe
 from octollm.runtime.share import checkout
 
-ARMS = frozenset({"guardian", "judge", "executor", "coder", "planner"})
+ARMS = frozenset({"guardian", "judge", "executor", "coder", "planner", "retriever"})
 GOOD = """
 recipe: good
 version: 1
@@ -85,7 +85,8 @@ def test_a_judge_that_does_not_see_what_is_redone_cannot_repair():
 def test_the_recipes_that_ship_are_right():
     root = checkout()
     assert root is not None
-    assert load_recipes(root / "recipes", ARMS).kinds == ("code", "note", "patch", "report", "write")
+    kinds = ("ask", "code", "github.issues", "ingest", "note", "patch", "report", "write")
+    assert load_recipes(root / "recipes", ARMS).kinds == kinds
 
 
 def test_a_folder_error_names_the_file(tmp_path: Path):

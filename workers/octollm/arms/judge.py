@@ -9,6 +9,8 @@ Checks (`name`: optional label for the reason):
 - `contains` / `lacks` {text, part}                 - `matches` {text, pattern}
 - `equals` {value, expected}                        - `clean` {of: guardian output}
 - `schema` {value, schema}                          - `numeric` {value, expected, tolerance?, min?, max?}
+- `citations` {of: retriever answer, sources: retriever read}: every quote stands in the stored text at its place and on
+  its lines, and the answer is made of quotes
 - `recompute` {csv, column, statistic, by?, where?, expected, tolerance?}: works the numbers out again from the data
 """
 
@@ -24,6 +26,7 @@ import jsonschema_rs
 
 from octollm.arms.base import ArmContext, closed, invalid
 from octollm.contracts import StepRequested
+from octollm.text import citations
 
 _TOLERANCE = 1e-9
 """Relative; what adding up in another order may change."""
@@ -127,6 +130,24 @@ def _schema(check: Mapping[str, Any], place: str) -> Fault:
     return f"{where} breaks the rule {'.'.join(str(part) for part in broken.schema_path)}"
 
 
+def _citations(check: Mapping[str, Any], place: str) -> Fault:
+    answer, sources = _field(check, "of", dict, place), _field(check, "sources", dict, place)
+    told, given, texts = answer.get("answer"), answer.get("citations"), sources.get("texts")
+    if not isinstance(told, str) or not _objects(given):
+        raise invalid(f"{place}.of must be the output of the retriever's mode answer")
+    if not _objects(texts):
+        raise invalid(f"{place}.sources must be the output of the retriever's mode read")
+    faults = citations.faults(told, given, texts)
+    if not faults:
+        return None
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{faults[0]}{more}"
+
+
+def _objects(value: Any) -> bool:  # noqa: ANN401  any JSON value
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
 def _numeric(check: Mapping[str, Any], place: str) -> Fault:
     value = check["value"]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -205,6 +226,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Mapping[str, Any], str], Fault], set[str],
     "equals": (_equals, {"value", "expected"}, set()),
     "clean": (_clean, {"of"}, set()),
     "schema": (_schema, {"value", "schema"}, set()),
+    "citations": (_citations, {"of", "sources"}, set()),
     "numeric": (_numeric, {"value"}, {"expected", "tolerance", "min", "max"}),
     "recompute": (_recompute, {"csv", "column", "statistic", "expected"}, {"by", "where", "tolerance"}),
 }

@@ -7,7 +7,7 @@ from typing import Any, cast
 import structlog
 
 from octollm.arms.base import Arm, ArmContext
-from octollm.arms.ports import Mind
+from octollm.arms.ports import Mind, Recall
 from octollm.bus.consumer import Handler
 from octollm.bus.steps import StepRunner
 from octollm.contracts import StepRequested
@@ -21,15 +21,16 @@ GetPool = Callable[[], Awaitable[Pool]]
 GetMind = Callable[[], Mind]
 
 
-def arm_handler(topic: Topic, lane: str, consumer: str, get_pool: GetPool, get_mind: GetMind) -> Handler:
+def arm_handler(
+    topic: Topic, lane: str, consumer: str, get_pool: GetPool, get_mind: GetMind, recall: Recall | None
+) -> Handler:
     """The handler. `get_pool` is only called for the first output that is too large for a message, `get_mind` only
-
     for an arm whose class says that it thinks; the latter may raise SettingsError.
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
     mind = get_mind() if thinks(arm) else None
-    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), mind=mind)
+    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), recall=recall, mind=mind)
 
     async def work(step: StepRequested) -> dict[str, Any]:
         return await arm.handle(step, context)

@@ -135,17 +135,17 @@ def _incoming(entry: Entry) -> Incoming:
     )
 
 
-async def tick(every_s: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do something again and again, also when a store is away for a while."""
+async def tick(every_s: float, work: Callable[[], Awaitable[object]], what: str) -> None:
+    """Do something again and again, also when a store is away for a while. `what`: its name in the log."""
     while True:
         # Jitter: several orchestrators take turns.
         await asyncio.sleep(every_s * random.uniform(0.5, 1.0))  # noqa: S311
         try:
             await work()
         except NotReadyError as error:
-            _log.warning("skipped a look for what is due or lost", error=error.message)
+            _log.warning(f"skipped {what}", error=error.message)
         except Exception:  # noqa: BLE001  whatever it is, the next look must come
-            _log.exception("a look for what is due or lost broke; it is tried again")
+            _log.exception(f"{what} broke; it is tried again")
 
 
 async def expire(orchestrator: Orchestrator, translator: Translator, worker: Worker) -> None:

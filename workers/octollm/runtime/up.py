@@ -187,8 +187,12 @@ class Stack:
             "workspace_dir": given.executor.workspace_dir or str(data.path / "workspaces"),
         }
         api = _taken(given.api.listen, ports)
+        qdrant = given.qdrant
+        if qdrant.store in {"auto", "edge"} and not (qdrant.url or qdrant.path):
+            qdrant = _with(qdrant, path=str(data.path / "vectors"))
         return given.model_copy(
             update={
+                "qdrant": qdrant,
                 "reflex": _with(given.reflex, listen=listen, url=f"http://{_reached(listen)}"),
                 "worker": _with(given.worker, metrics_listen=_taken(given.worker.metrics_listen, ports)),
                 "executor": _with(given.executor, **executor),

@@ -19,6 +19,7 @@ from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler, load_arm, thinks
+from octollm.runtime.memory_role import NEEDING, TEND_S, ProcessMemory
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.mind_role import WorkerMind
 from octollm.runtime.orchestrator_role import Translator, clear, expire, gathered, mend, remind, tick
@@ -30,7 +31,7 @@ from octollm.topology import ARM, Topic, Topology
 
 _log = structlog.get_logger(__name__)
 _KEYS_AT_ONCE = 10_000
-_STORED = frozenset({"tasks", "steps.done", "dead"})
+_STORED = frozenset({"tasks", "steps.done", "dead"}) | NEEDING
 
 
 async def run_roles(
@@ -101,10 +102,13 @@ class _Process:
         gatherers = {"dead": await self._gather(Archive(await self.pool()).handle)} if "dead" in names else {}
         if orchestrator is not None:
             gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle)
+        memory = await self._memory() if names & NEEDING else None
+        if memory is not None and "results" in names:
+            gatherers["results"] = await self._gather(memory.remember)
         for topic in topics:
             for lane in self._topology.lanes:
                 if topic.name.startswith(ARM):
-                    handler = arm_handler(topic, lane, self.consumer, self.pool, self.mind)
+                    handler = arm_handler(topic, lane, self.consumer, self.pool, self.mind, memory)
                 else:
                     handler = gathered(gatherers[topic.name], translator, topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)
@@ -112,6 +116,8 @@ class _Process:
         self.against = []
         if orchestrator is not None:
             await self._tickers(orchestrator, translator)
+        if memory is not None and "results" in names:
+            self._tick(TEND_S, memory.tend, "a look for what memory is to forget or to finish")
 
     async def pool(self) -> Pool:
         """Connections to Postgres, opened with the first need of one."""
@@ -137,6 +143,11 @@ class _Process:
             plans_by_model=expected(self._settings.models.provider, os.environ),
         )
 
+    async def _memory(self) -> ProcessMemory:
+        memory = ProcessMemory(self._settings, self.pool, self._exits)
+        await memory.start()
+        return memory
+
     async def _gather(self, handle: Handle) -> Gatherer:
         settings = self._settings.orchestrator
         gatherer = Gatherer(handle, settings.gather_ms, settings.gather_max)
@@ -147,14 +158,14 @@ class _Process:
     async def _tickers(self, orchestrator: Orchestrator, translator: Translator) -> None:
         every_s, pool, topology = self._settings.orchestrator.sweep_s, await self.pool(), self._topology
         retention = self._settings.retention
-        works: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (every_s, lambda: expire(orchestrator, translator, self.worker)),
-            (every_s, lambda: mend(pool, topology, translator, self.worker)),
-            (every_s, lambda: remind(pool, topology, translator, self.worker)),
-            (every_s, lambda: orchestrator.forget_keys(_KEYS_AT_ONCE)),
-        ]
+        self._tick(every_s, lambda: expire(orchestrator, translator, self.worker), "a look for deadlines")
+        self._tick(every_s, lambda: mend(pool, topology, translator, self.worker), "a look for lost steps")
+        self._tick(every_s, lambda: remind(pool, topology, translator, self.worker), "a look for what memory missed")
+        self._tick(every_s, lambda: orchestrator.forget_keys(_KEYS_AT_ONCE), "a look for expired keys")
         if retention.finished_days > 0:
-            works.append((retention.purge_s, lambda: clear(pool, topology, retention.finished_days)))
-        for often_s, work in works:
-            task = asyncio.create_task(tick(often_s, work))
-            self._exits.callback(task.cancel)
+            days = retention.finished_days
+            self._tick(retention.purge_s, lambda: clear(pool, topology, days), "a look for tasks to purge")
+
+    def _tick(self, every_s: float, work: Callable[[], Awaitable[object]], what: str) -> None:
+        task = asyncio.create_task(tick(every_s, work, what))
+        self._exits.callback(task.cancel)

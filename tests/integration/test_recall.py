@@ -1,0 +1,256 @@
+"""Recall on a real Postgres: what is found, what is never found, and what a crash leaves behind."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from making import rows
+
+from memories import HashingEmbedder, ListStore, of
+from octollm.arms.ports import Document, Ingested
+from octollm.errors import NotReadyError
+from octollm.memory.dense import Dense
+from octollm.memory.frequencies import Frequencies
+from octollm.memory.keyword import Where, find
+from octollm.memory.recall import StoredRecall
+
+GUIDE = """# Leases
+
+A worker renews its lease every five seconds. A lease that is not renewed may be taken over.
+
+# Retries
+
+Failed steps are tried again with full jitter. Set `max_failures` in streams.yaml, never `not_before`.
+"""
+COOKING = "Cut the onions. Fry them in butter until they are brown.\n\nAdd NotReadyError flavoured salt."
+
+
+def guide(text=GUIDE, **changes):
+    return Document(**{"name": "guide.md", "text": text, "media": "markdown", "attributes": {"kind": "doc"}, **changes})
+
+
+@pytest.fixture
+def store():
+    return ListStore()
+
+
+@pytest.fixture(params=["both", "words"])
+def recall(request, pool, store):
+    """With vectors and without: what is promised of words holds for both."""
+    if request.param == "words":
+        return StoredRecall(pool, None)
+    return StoredRecall(pool, Dense(HashingEmbedder(), store))
+
+
+@pytest.fixture
+def both(pool, store):
+    return StoredRecall(pool, Dense(HashingEmbedder(), store))
+
+
+async def documents(recall, query, tenant="a", **more):
+    return [one.document for one in (await recall.search(tenant, query, **more)).passages]
+
+
+async def test_a_passage_is_found_with_its_place(recall):
+    await recall.ingest("a", [guide(), Document("cooking.txt", COOKING)])
+    hits = await recall.search("a", "how often is a lease renewed?")
+    best = hits.passages[0]
+    assert (best.document, best.heading, best.first_line, best.last_line) == ("guide.md", "Leases", 1, 3)
+    assert GUIDE[best.start : best.end] == best.text
+    assert await recall.read("a", "documents", "guide.md", best.start, best.end) == best.text
+    assert best.attributes == {"kind": "doc"}
+    assert set(best.ranks) <= {"dense", "keyword"}
+    assert [one.score for one in hits.passages] == sorted((one.score for one in hits.passages), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        ("retry jitter", "guide.md"),
+        ("RETRIED", "guide.md"),
+        ("max_failures", "guide.md"),
+        ("not_before", "guide.md"),
+        ("where is max failures set", "guide.md"),
+        ("streams.yaml", "guide.md"),
+        ("NotReadyError", "cooking.txt"),
+        ("not ready error", "cooking.txt"),
+        ("onion zzzz qqqq", "cooking.txt"),
+        ("'); DROP TABLE passages; -- butter & ! | (", "cooking.txt"),
+        ("butter\\", "cooking.txt"),
+        ("renewed -zebra", "guide.md"),
+    ],
+)
+async def test_words_and_names_are_found(recall, query, document):
+    await recall.ingest("a", [guide(), Document("cooking.txt", COOKING)])
+    assert (await documents(recall, query, mode="keyword"))[0] == document
+
+
+@pytest.mark.parametrize("query", ["", "   ", "the of and", "&|!()", "zzzz"])
+async def test_what_says_nothing_finds_nothing_by_words(recall, query):
+    await recall.ingest("a", [guide()])
+    assert await documents(recall, query, mode="keyword") == []
+
+
+async def test_quoted_words_in_their_order_come_first(recall):
+    await recall.ingest("a", [Document("1", "salt salt salt brown butter"), Document("2", "butter is brown as salt")])
+    assert (await documents(recall, "salt butter brown", mode="keyword"))[0] == "1"
+    assert await documents(recall, 'salt "butter is brown"', mode="keyword") == ["2", "1"]
+
+
+async def test_filters_limit_every_leg(recall):
+    await recall.ingest(
+        "a",
+        [
+            guide(),
+            guide(name="other", collection="notes"),
+            guide(name="third", attributes={"kind": "note", "year": "2026"}),
+        ],
+    )
+    for mode in ("hybrid", "dense", "keyword"):
+        assert set(await documents(recall, "lease", mode=mode)) == {"guide.md", "other", "third"}
+        assert set(await documents(recall, "lease", mode=mode, collection="notes")) == {"other"}
+        assert set(await documents(recall, "lease", mode=mode, attributes={"kind": "note"})) == {"third"}
+        assert await documents(recall, "lease", mode=mode, attributes={"kind": "doc", "year": "2026"}) == []
+    assert len((await recall.search("a", "lease", limit=2)).passages) == 2
+
+
+async def test_no_tenant_sees_anothers(recall):
+    await recall.ingest("a", [guide()])
+    await recall.ingest("b", [guide("Leases of tenant b.")])
+    for mode in ("hybrid", "dense", "keyword"):
+        for passage in (await recall.search("b", "lease renewed worker", mode=mode)).passages:
+            assert passage.text == "Leases of tenant b."
+    assert await recall.read("b", "documents", "guide.md", 0, 6) == "Leases"
+    assert await recall.read("c", "documents", "guide.md", 0, 6) is None
+    assert not await recall.forget("c", "documents", "guide.md")
+    assert await recall.forget("b", "documents", "guide.md")
+    assert "guide.md" in await documents(recall, "lease")
+
+
+async def test_the_same_again_costs_nothing_and_another_text_replaces_it(pool, store):
+    embedder = HashingEmbedder()
+    recall = StoredRecall(pool, Dense(embedder, store))
+    (first,) = await recall.ingest("a", [guide()])
+    assert (first.state, first.passages) == ("new", 2)
+    assert first.tokens > 30
+    spent = len(embedder.embedded)
+    assert await recall.ingest("a", [guide()]) == [Ingested("guide.md", "unchanged", 2, first.tokens)]
+    assert len(embedder.embedded) == spent
+    (second,) = await recall.ingest("a", [guide("# Leases\n\nNothing else.")])
+    assert (second.state, second.passages) == ("replaced", 1)
+    assert await documents(recall, "jitter", mode="keyword") == []
+    assert len(store.points) == 1
+    (third,) = await recall.ingest("a", [guide("# Leases\n\nNothing else.", attributes={"kind": "new"})])
+    assert third.state == "replaced"
+    assert [point.attributes for point in store.points.values()] == [{"kind": "new"}]
+
+
+async def test_what_is_forgotten_is_gone_everywhere(both, pool, store):
+    await both.ingest("a", [guide(), guide(name="kept")])
+    assert await both.forget("a", "documents", "guide.md")
+    assert not await both.forget("a", "documents", "guide.md")
+    assert set(await documents(both, "lease")) == {"kept"}
+    assert await both.read("a", "documents", "guide.md", 0, 5) is None
+    assert of(store, document="guide.md") == []
+    assert {row["name"] for row in await rows(pool, "SELECT name FROM documents")} == {"kept"}
+
+
+async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
+    """The store went away between the passages and their vectors, at every place where it may."""
+    store.away = True
+    with pytest.raises(NotReadyError):
+        await both.ingest("a", [guide()])
+    # Postgres has the truth: what was taken in is found by its words.
+    assert await documents(both, "jitter", mode="keyword") == ["guide.md"]
+    store.away = False
+    assert (await both.ingest("a", [guide()]))[0].state == "new"
+    assert len(store.points) == 2
+    store.away = True
+    with pytest.raises(NotReadyError):
+        await both.ingest("a", [guide("# Other\n\nWords of a new text.")])
+    store.away = False
+    # The old vectors are still there, and nobody sees them.
+    assert len(store.points) == 2
+    assert [one.heading for one in (await both.search("a", "lease renewed", mode="dense")).passages] == []
+    await both.ingest("a", [guide("# Other\n\nWords of a new text.")])
+    assert len(store.points) == 1
+    store.away = True
+    with pytest.raises(NotReadyError):
+        await both.forget("a", "documents", "guide.md")
+    store.away = False
+    assert await both.read("a", "documents", "guide.md", 0, 5) is None
+    assert not await both.forget("a", "documents", "guide.md")
+    assert store.points == {}
+    assert await rows(pool, "SELECT * FROM documents") == []
+
+
+async def test_mend_finishes_what_nobody_retries(both, pool, store):
+    await both.ingest("a", [guide(), guide(name="leaving")])
+    store.away = True
+    for broken in (both.ingest("a", [guide("New text.")]), both.forget("a", "documents", "leaving")):
+        with pytest.raises(NotReadyError):
+            await broken
+    store.away = False
+    assert await both.documents.mend(10) == 0  # somebody may still be at it
+    await rows(pool, "UPDATE documents SET changed_at = now() - interval '1 h' RETURNING 1")
+    assert await both.documents.mend(10) == 2
+    assert [point.document for point in store.points.values()] == ["guide.md"]
+    assert await documents(both, "new text", mode="dense") == ["guide.md"]
+    assert await both.documents.mend(10) == 0
+
+
+async def test_documents_get_vectors_once_there_is_an_embedder(pool, store):
+    words = StoredRecall(pool, None)
+    (found,) = await words.ingest("a", [guide()])
+    assert (found.state, found.tokens) == ("new", 0)
+    later = StoredRecall(pool, Dense(HashingEmbedder(), store))
+    assert await later.documents.mend(10) == 1
+    assert await documents(later, "lease renewed", mode="dense")
+    # Without one again nothing is lost, and what leaves keeps its place until its vectors can go.
+    assert (await words.ingest("a", [guide()]))[0].state == "unchanged"
+    assert await words.forget("a", "documents", "guide.md")
+    assert await documents(words, "lease") == []
+    await rows(pool, "UPDATE documents SET changed_at = now() - interval '1 h' RETURNING 1")
+    assert await words.documents.mend(10) == 0
+    assert await later.documents.mend(10) == 1
+    assert store.points == {}
+
+
+async def test_two_ingests_of_one_document_never_mix(both, store):
+    texts = [f"# Number {number}\n\nText {number}.\n\n# End\n\nOf {number}." for number in range(12)]
+    await asyncio.gather(*(both.ingest("a", [guide(text)]) for text in texts))
+    left = (await both.read("a", "documents", "guide.md", 0, 100)) or ""
+    hits = await both.search("a", "number text end", mode="dense")
+    assert len(store.points) == len(hits.passages) == 2
+    assert all(left[one.start : one.end] == one.text for one in hits.passages)
+
+
+async def test_what_was_used_is_said(pool, store, both):
+    lacking = StoredRecall(pool, None, "no model is there")
+    for mode in ("hybrid", "dense"):
+        hits = await lacking.search("a", "lease", mode=mode)
+        assert (hits.used, hits.note) == ("keyword", "no model is there")
+    assert (await lacking.search("a", "lease", mode="keyword")).note is None
+    hits = await both.search("a", "lease")
+    assert (hits.used, hits.note) == ("hybrid", None)
+    store.away = True
+    with pytest.raises(NotReadyError):
+        await both.search("a", "lease")
+
+
+async def test_postgres_away_is_not_now(both, pool):
+    await pool.close()
+    for call in (both.search("a", "x"), both.ingest("a", [guide()]), both.forget("a", "b", "c"),
+                 both.read("a", "b", "c", 0, 1), both.documents.mend(1)):  # fmt: skip
+        with pytest.raises(NotReadyError):
+            await call
+
+
+async def test_each_query_by_itself_keeps_tenants_apart(both, pool, store):
+    await both.ingest("a", [guide()])
+    async with pool.acquire() as connection:
+        where = Where("b", None, None)
+        assert await find(connection, Frequencies(), where, "lease renewed worker", 10) == []
+    # Even a store that mixed tenants up would show nothing of another's.
+    store.points = {id_: replace(point, tenant="b") for id_, point in store.points.items()}
+    assert (await both.search("b", "lease renewed", mode="dense")).passages == []
