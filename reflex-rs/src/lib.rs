@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod cli;
+pub mod healthcheck;
 pub mod http;
 pub mod ingest;
 pub mod logs;

@@ -49,6 +49,8 @@ impl std::fmt::Debug for Redis {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Reflex {
     pub listen: String,
+    /// Lets `listen` be another address than a loopback one, although there are no credentials.
+    pub trust_network: bool,
     pub url: String,
     pub body_limit_bytes: usize,
     pub max_connections: usize,
