@@ -8,7 +8,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     initdb --username="$POSTGRES_USER" --pwfile="$secret" --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 >/dev/null
     rm "$secret"
     echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
-    pg_ctl --silent --wait --options="-c listen_addresses=''" start >/dev/null
+    pg_ctl --silent --wait --options="-c listen_addresses=''" start
     PGPASSWORD=$POSTGRES_PASSWORD createdb --username="$POSTGRES_USER" "$POSTGRES_DB"
     pg_ctl --silent --wait --mode=fast stop
 fi

@@ -67,7 +67,7 @@ def _prove() -> None:
 
 def _run(composed: Stack) -> None:
     def up() -> None:
-        composed.compose("up", "--detach", "--no-build")
+        composed.up()
         composed.until_healthy(count)
 
     count = len(composed.compose("config", "--services").split())
@@ -91,7 +91,7 @@ def _demo(composed: Stack) -> None:
 
 
 def _scale(composed: Stack, count: int) -> None:
-    composed.compose("up", "--detach", "--no-build", "--no-recreate", "--scale", f"judge={JUDGES}")
+    composed.up("--no-recreate", "--scale", f"judge={JUDGES}")
     composed.until_healthy(count + JUDGES - 1)
     with redis.Redis.from_url(composed.redis_url, decode_responses=True) as client:
         hosts = {one["name"].partition("-")[0] for one in client.xinfo_consumers(_STREAM, "judge")}

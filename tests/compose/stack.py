@@ -30,6 +30,13 @@ class Stack:
         command = (*self.engine.compose, "-p", PROJECT, *files, *arguments)
         return call(*command, environment=self.environment)
 
+    def up(self, *arguments: str) -> None:
+        """Starts what does not run yet; a failure carries the last words of all containers."""
+        try:
+            self.compose("up", "--detach", "--no-build", *arguments)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}\n{self._last_words()}") from error
+
     def containers(self, service: str = "") -> dict[str, str]:
         """Id (12 signs, which is also the host name inside) to its state in words."""
         label = [f"label=com.docker.compose.project={PROJECT}"]
