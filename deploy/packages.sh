@@ -6,9 +6,9 @@
 set -eu
 [ $# -eq 2 ] || { echo "usage: deploy/packages.sh FOLDER PYTHON_VERSION" >&2; exit 2; }
 folder=$1 version=$2 uv=${UV:-uv}
+wheels=$folder.wheel  # always the same place: it is written into the packages, and an image is built anew when they change
 cd "$(dirname "$0")/.."
-wheels=$(mktemp -d)
-trap 'rm -rf "$wheels"' EXIT
+rm -rf "$wheels"
 "$uv" build --quiet --wheel --out-dir "$wheels" .
 rm -rf "$folder"
 # The lock gives versions and hashes; what is not in it is refused as much as what has another hash.
