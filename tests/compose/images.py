@@ -34,6 +34,7 @@ def variables() -> dict[str, str]:
         "REDIS_IMAGE": _stand_in("redis"),
         "POSTGRES_IMAGE": _stand_in("postgres"),
         "PACKAGES": "given",
+        "QDRANT_URL": "",
         "IMAGE_TAG": "demo",
     }
 
