@@ -1,19 +1,22 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup rust redis models fmt lint generate lock clean
+.PHONY: help demo test setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # The stamp lies inside the environment, so that both go together.
 STAMP := .venv/.made-from-lock
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: setup redis models  ## run the demo tasks on the embedded stack and check every outcome
 	@$(PY) -m octollm demo
 
 test: setup redis models  ## formatting, lints, types, import rules, all tests; last line: N passed, M failed
 	@$(PY) tests/run_all.py
+
+compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and take-over (Docker)
+	@$(PY) tests/compose/demo.py
 
 setup: rust $(STAMP)  ## virtual environment and release build
 

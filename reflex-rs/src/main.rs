@@ -10,6 +10,7 @@ use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
 use octollm_reflex::cli::{self, Command};
+use octollm_reflex::healthcheck;
 use octollm_reflex::http::{self, App, Parts};
 use octollm_reflex::ingest::{self, Common};
 use octollm_reflex::logs;
@@ -29,6 +30,7 @@ const MISUSE: u8 = 2;
 fn main() -> ExitCode {
     match cli::parse(std::env::args().skip(1)) {
         Command::Run => {}
+        Command::Healthcheck => return check_health(),
         Command::Help => {
             print!("{}", cli::HELP);
             return ExitCode::SUCCESS;
@@ -64,6 +66,29 @@ fn main() -> ExitCode {
     }
 }
 
+fn check_health() -> ExitCode {
+    let listen = settings::load()
+        .map_err(Failure::from)
+        .and_then(|settings| listen_address(&settings.reflex));
+    let address = match listen {
+        Ok(address) => address,
+        Err(error) => {
+            eprintln!("octollm-reflex cannot be asked: {error}");
+            return ExitCode::from(MISUSE);
+        }
+    };
+    match healthcheck::ask(address) {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("octollm-reflex is not ready: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Everything that a person has to correct when it is wrong.
 struct Prepared {
     settings: Settings,
@@ -78,17 +103,7 @@ fn prepare() -> Result<Prepared, Failure> {
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
     let sources = contracts::webhooks::load(&settings.webhooks_path()?)?;
     let sources = webhooks::open(sources, |name| std::env::var(name).ok())?;
-    let listen = settings.reflex.listen.replace("localhost:", "127.0.0.1:");
-    let address: SocketAddr = listen.parse().map_err(|_| {
-        "setting reflex.listen is refused: must be an IP address and a port, like 127.0.0.1:8080"
-    })?;
-    if !address.ip().is_loopback() {
-        return Err(
-            "setting reflex.listen is refused: until there are credentials every caller is tenant \
-            \"default\", so it must be a loopback address like 127.0.0.1:8080"
-                .into(),
-        );
-    }
+    let address = listen_address(&settings.reflex)?;
     redis::Client::open(settings.redis.url.as_str())
         .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0")?;
     Ok(Prepared {
@@ -97,6 +112,23 @@ fn prepare() -> Result<Prepared, Failure> {
         sources,
         address,
     })
+}
+
+/// Loopback, unless someone said that the network may be trusted.
+fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
+    let listen = reflex.listen.replace("localhost:", "127.0.0.1:");
+    let address: SocketAddr = listen.parse().map_err(|_| {
+        "setting reflex.listen is refused: must be an IP address and a port, like 127.0.0.1:8080"
+    })?;
+    if address.ip().is_loopback() || reflex.trust_network {
+        return Ok(address);
+    }
+    Err(
+        "setting reflex.listen is refused: until there are credentials every caller is tenant \
+        \"default\", so it must be a loopback address like 127.0.0.1:8080; where the network itself \
+        keeps strangers out, OCTOLLM_REFLEX_TRUST_NETWORK=true allows any other"
+            .into(),
+    )
 }
 
 async fn run(prepared: Prepared) -> Result<(), Failure> {
@@ -115,6 +147,11 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         .map_err(|error| {
             format!("cannot listen on {address} ({error}); free it or set OCTOLLM_REFLEX_LISTEN")
         })?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "reflex.trust_network is set: whoever reaches {address} submits and reads as tenant \"default\""
+        );
+    }
     let link = Link::open(&settings.redis)?;
     let sink = Arc::new(Sink::new(link, reflex.idempotency_ttl_s));
     let (rules, topology) = (Arc::new(Rules::built_in()?), Arc::new(topology));

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::run;
+use common::{run, until, Redis, Reflex};
 
 #[test]
 fn help_and_version_are_printed_and_other_arguments_refused() {
@@ -33,6 +33,12 @@ fn wrong_settings_end_it_with_what_to_correct() {
     let taken = taken.local_addr().unwrap().to_string();
     for (name, value, code, says) in [
         ("OCTOLLM_REFLEX_LISTEN", "0.0.0.0:8080", 2, "loopback"),
+        (
+            "OCTOLLM_REFLEX_TRUST_NETWORK",
+            "perhaps",
+            2,
+            "must be a boolean",
+        ),
         ("OCTOLLM_REFLEX_LISTEN", "somewhere:80", 2, "reflex.listen"),
         (
             "OCTOLLM_REFLEX_LISTEN",
@@ -60,6 +66,50 @@ fn wrong_settings_end_it_with_what_to_correct() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn another_address_than_loopback_is_taken_only_where_the_network_is_trusted() {
+    let redis = Redis::start();
+    let port = common::free_port();
+    let listen = format!("0.0.0.0:{port}");
+    let trusting = [
+        ("OCTOLLM_REFLEX_LISTEN", listen.as_str()),
+        ("OCTOLLM_REFLEX_TRUST_NETWORK", "true"),
+    ];
+    let asked = run(&["--healthcheck"], &trusting);
+    let error = String::from_utf8(asked.stderr).unwrap();
+    assert_eq!(asked.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("no answer from http://127.0.0.1:"),
+        "{error}"
+    );
+
+    let mut reflex = Reflex::start_with(&redis.url(), &trusting);
+    reflex.until_ready();
+    let warned = reflex.log();
+    assert!(
+        warned
+            .iter()
+            .any(|line| line.contains("trust_network is set")),
+        "{warned:?}"
+    );
+    let ready = run(&["--healthcheck"], &trusting);
+    assert_eq!(ready.status.code(), Some(0));
+    assert_eq!(ready.stdout, b"ready\n");
+
+    drop(redis);
+    until("it is not ready without Redis", || {
+        let asked = run(&["--healthcheck"], &trusting);
+        let error = String::from_utf8(asked.stderr).unwrap();
+        (asked.status.code() == Some(1) && error.contains("answers 503")).then_some(())
+    });
+
+    let refused = run(&["--healthcheck"], &[("OCTOLLM_REFLEX_LISTEN", &listen)]);
+    assert_eq!(refused.status.code(), Some(2));
+    let without_port = run(&["--healthcheck"], &[]);
+    let error = String::from_utf8(without_port.stderr).unwrap();
+    assert!(error.contains("port 0"), "{error}");
 }
 
 #[test]

@@ -168,3 +168,21 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path):
     with up(tmp_path, TMPDIR=str(tmp_path)) as running:
         assert running.addresses["ephemeral"] is True
     assert [path for path in tmp_path.iterdir() if path.name != "up.log"] == []
+
+
+def test_the_demo_runs_against_a_stack_that_runs_also_a_second_time(stack, url):
+    stores = {"OCTOLLM_REDIS_URL": stack.addresses["redis"], "OCTOLLM_POSTGRES_DSN": stack.addresses["postgres"]}
+    seen = set()
+    for _ in range(2):
+        done = octollm("demo", "--against", "--json", **url, **stores)
+        assert done.returncode == 0, done.stderr
+        seen |= {task["where"] for task in json.loads(done.stdout)["tasks"]}
+    assert len(seen) == 2 * len(json.loads(done.stdout)["tasks"])
+
+
+def test_the_demo_says_which_part_of_another_stack_is_not_there(stack, url):
+    absent = octollm("demo", "--against", **url, OCTOLLM_POSTGRES_DSN="postgresql://u:secret@127.0.0.1:1/d")
+    assert absent.returncode == 1
+    assert "Postgres at postgresql://u:***@127.0.0.1:1/d cannot be used" in absent.stderr
+    assert "secret" not in absent.stdout + absent.stderr
+    assert "unexpected" not in absent.stderr

@@ -49,6 +49,8 @@ impl std::fmt::Debug for Redis {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Reflex {
     pub listen: String,
+    /// Lets `listen` be another address than a loopback one, although there are no credentials.
+    pub trust_network: bool,
     pub url: String,
     pub body_limit_bytes: usize,
     pub max_connections: usize,
@@ -223,7 +225,12 @@ fn merge_environment(
         let value = match old {
             Value::Integer(_) => Value::Integer(text.trim().parse().map_err(|_| refused())?),
             Value::Float(_) => Value::Float(text.trim().parse().map_err(|_| refused())?),
-            Value::Boolean(_) => Value::Boolean(text.trim().parse().map_err(|_| refused())?),
+            Value::Boolean(_) => Value::Boolean(
+                text.trim()
+                    .to_ascii_lowercase()
+                    .parse()
+                    .map_err(|_| refused())?,
+            ),
             _ => Value::String(text.clone()),
         };
         *old = value;

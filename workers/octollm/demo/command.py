@@ -1,4 +1,4 @@
-"""The command: a stack of its own, all tasks, a table, the answers, and one last line that says whether all is well."""
+"""The command: a stack, all tasks, a table, the answers, and one last line that says whether all is well."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from octollm.cli.output import JsonOption, clean, emit_json, note, out, pretty_json
-from octollm.demo.find import run_task
+from octollm.demo.find import Doors, require_postgres, run_task
 from octollm.demo.tasks import DemoTask, Outcome, demo_tasks
 from octollm.errors import OctoError
 from octollm.runtime.logging import configure_logging
 from octollm.runtime.settings import Settings, load_settings
-from octollm.runtime.up import Running, Stack
+from octollm.runtime.up import Stack
 
 _LONGEST_ANSWER = 1500
 
@@ -40,13 +40,19 @@ class Row:
 
 def demo(
     *,
+    against: Annotated[
+        bool,
+        typer.Option(
+            "--against", help="Use the stack that runs where OCTOLLM_REFLEX_URL, _REDIS_URL and _POSTGRES_DSN say."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
-    """Run real tasks through every door of a stack of its own, and check every outcome."""
+    """Run real tasks through every door of a stack (its own, or with --against another) and check every outcome."""
     settings = load_settings()
     # What the workers have to say below a warning would drown the demo.
     configure_logging(settings.log.model_copy(update={"level": "error"}))
-    rows = uvloop.run(_run(settings))
+    rows = uvloop.run(_against(settings) if against else _run(settings))
     good = sum(row.fault is None for row in rows)
     if as_json:
         emit_json({"tasks": [_as_json(row) for row in rows], "as_expected": good})
@@ -59,7 +65,8 @@ def demo(
 
 async def _run(settings: Settings) -> list[Row]:
     async with Stack(settings, progress=note) as running:
-        work = asyncio.ensure_future(_all(running))
+        doors = Doors(running.http_url, running.redis_url, running.postgres_dsn)
+        work = asyncio.ensure_future(_all(doors))
         broken = asyncio.ensure_future(running.wait())
         try:
             await asyncio.wait((work, broken), return_when=asyncio.FIRST_COMPLETED)
@@ -72,17 +79,22 @@ async def _run(settings: Settings) -> list[Row]:
             await asyncio.gather(work, broken, return_exceptions=True)
 
 
-async def _all(running: Running) -> list[Row]:
+async def _against(settings: Settings) -> list[Row]:
+    await require_postgres(settings.postgres.dsn)
+    return await _all(Doors(settings.reflex.url, settings.redis.url, settings.postgres.dsn))
+
+
+async def _all(doors: Doors) -> list[Row]:
     rows = []
     for task in demo_tasks():
         note(f"task {task.name} ({task.door})")
-        rows.append(await _one(task, running))
+        rows.append(await _one(task, doors))
     return rows
 
 
-async def _one(task: DemoTask, running: Running) -> Row:
+async def _one(task: DemoTask, doors: Doors) -> Row:
     try:
-        outcome, seconds = await run_task(task, running)
+        outcome, seconds = await run_task(task, doors)
     except OctoError as error:
         return Row(task, 0.0, None, str(error))
     row = Row(task, seconds, outcome, None)

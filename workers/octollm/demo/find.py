@@ -1,8 +1,10 @@
 """Sends the demo's tasks and finds what became of them: over HTTP, or onto the stream and out of Postgres."""
 
 import asyncio
+import secrets
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +15,56 @@ from octollm.client import Client
 from octollm.demo.tasks import DemoTask, Outcome
 from octollm.errors import StartError
 from octollm.runtime.embedded.redis import find_cli
-from octollm.runtime.up import Running
+from octollm.runtime.logging import without_passwords
+from octollm.runtime.outage import ADVICE, cause
 
 _PATIENCE_S = 60
 _STREAM = "ingest:default"
 
 
-async def run_task(task: DemoTask, running: Running) -> tuple[Outcome, float]:
+@dataclass(frozen=True)
+class Doors:
+    """Where a running stack takes tasks and keeps what became of them."""
+
+    http_url: str
+    redis_url: str
+    postgres_dsn: str
+
+
+async def require_postgres(dsn: str) -> None:
+    """Raises StartError when it cannot be used: without it no outcome could be found."""
+    await (await _connect(dsn)).close()
+
+
+async def run_task(task: DemoTask, doors: Doors) -> tuple[Outcome, float]:
     """The outcome and the seconds until it was there."""
     began = time.monotonic()
     if task.door == "http":
-        outcome = await _over_http(task, running)
+        outcome = await _over_http(task, doors)
     else:
-        outcome = await _over_the_stream(task, running)
+        outcome = await _over_the_stream(task, doors)
     return outcome, time.monotonic() - began
 
 
-async def _over_http(task: DemoTask, running: Running) -> Outcome:
+async def _over_http(task: DemoTask, doors: Doors) -> Outcome:
     def send_and_wait() -> str:
-        with Client(running.http_url) as client:
+        with Client(doors.http_url) as client:
             ident = client.submit_json(task.body).task
             client.wait(ident, _PATIENCE_S)
             return ident
 
     ident = await asyncio.to_thread(send_and_wait)
-    connection = await asyncpg.connect(running.postgres_dsn)
+    connection = await _connect(doors.postgres_dsn)
     try:
         return await _stored_task(connection, "id", ident)
     finally:
         await connection.close()
 
 
-async def _over_the_stream(task: DemoTask, running: Running) -> Outcome:
-    key = f"demo-{task.name}"
-    entry = await asyncio.to_thread(_xadd, running.redis_url, task.body, key)
-    connection = await asyncpg.connect(running.postgres_dsn)
+async def _over_the_stream(task: DemoTask, doors: Doors) -> Outcome:
+    key = f"demo-{task.name}-{secrets.token_hex(4)}"  # a stack that lives on has seen this task before
+    entry = await asyncio.to_thread(_xadd, doors.redis_url, task.body, key)
+    connection = await _connect(doors.postgres_dsn)
     try:
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
@@ -68,6 +85,14 @@ async def _over_the_stream(task: DemoTask, running: Running) -> Outcome:
     finally:
         await connection.close()
     raise StartError(f"nothing came of entry {entry} on {_STREAM} within {_PATIENCE_S} s")
+
+
+async def _connect(dsn: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(dsn, timeout=10)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        address = without_passwords(dsn)
+        raise StartError(f"Postgres at {address} cannot be used ({cause(error)}); {ADVICE['Postgres']}") from error
 
 
 async def _stored_task(connection: asyncpg.Connection, column: str, value: str) -> Outcome:

@@ -93,10 +93,10 @@ def _listener(settings: Settings) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        if settings.api.trust == "loopback" and not _is_loopback(str(address[0])):
+        if not settings.api.trust_network and not _is_loopback(str(address[0])):
             raise SettingsError(
                 f"api.listen {listen} is open to others, and the API believes whoever asks; listen on 127.0.0.1, "
-                'or set api.trust = "network" (OCTOLLM_API_TRUST) where only the reflex can reach it'
+                "or set OCTOLLM_API_TRUST_NETWORK=true where only the reflex can reach it"
             )
         made = socket.socket(family, kind, protocol)
     except OSError as error:

@@ -38,7 +38,7 @@ async def start_program(
 def _environment(settings: Settings) -> dict[str, str]:
     """This process's environment with every setting spelled out: the child must not decide differently."""
     values = {
-        variable(section, key): str(value)
+        variable(section, key): str(value).lower() if isinstance(value, bool) else str(value)
         for section, keys in settings.model_dump().items()
         for key, value in keys.items()
     }

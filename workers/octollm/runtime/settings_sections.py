@@ -77,6 +77,7 @@ class PostgresSettings(Section):
 
 class ReflexSettings(Section):
     listen: Listen
+    trust_network: bool
     url: Annotated[str, AfterValidator(_http_url)]
     body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
     max_connections: Annotated[int, Field(ge=1)]
@@ -114,7 +115,7 @@ class OrchestratorSettings(Section):
 
 class ApiSettings(Section):
     listen: Listen
-    trust: Literal["loopback", "network"]
+    trust_network: bool
     url: Annotated[str, AfterValidator(_optional_http_url)]
 
 
