@@ -1,6 +1,7 @@
 """Sends the demo's tasks and finds what became of them: over HTTP, or onto the stream and out of Postgres."""
 
 import asyncio
+import os
 import secrets
 import subprocess
 import time
@@ -11,15 +12,19 @@ from typing import Any
 import asyncpg
 import orjson
 
+from octollm.cli.webhook_signing import sign
 from octollm.client import Client
-from octollm.demo.tasks import DemoTask, Outcome
-from octollm.errors import StartError
+from octollm.contracts import TaskEvent
+from octollm.demo.memory_tasks import EVENT, SOURCE
+from octollm.demo.outcome import DemoTask, Outcome
+from octollm.errors import RefusedError, StartError
 from octollm.runtime.embedded.redis import find_cli
 from octollm.runtime.logging import without_passwords
 from octollm.runtime.outage import ADVICE, cause
 
 _PATIENCE_S = 60
 _STREAM = "ingest:default"
+WEBHOOK_SECRET = "GITHUB_WEBHOOK_SECRET"  # noqa: S105  a variable's name, as in webhooks.yaml
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ async def run_task(task: DemoTask, doors: Doors) -> tuple[Outcome, float]:
     began = time.monotonic()
     if task.door == "http":
         outcome = await _over_http(task, doors)
+    elif task.door == "webhook":
+        outcome = await _as_webhook(task, doors)
     else:
         outcome = await _over_the_stream(task, doors)
     return outcome, time.monotonic() - began
@@ -50,12 +57,45 @@ async def _over_http(task: DemoTask, doors: Doors) -> Outcome:
     def send_and_wait() -> str:
         with Client(doors.http_url) as client:
             ident = client.submit_json(task.body).task
+            if task.cancelled:
+                next(
+                    event for event in client.events(ident) if isinstance(event, TaskEvent) and event.arm == "executor"
+                )
+                client.cancel(ident, "the demo takes it back")
             client.wait(ident, _PATIENCE_S)
             return ident
 
     ident = await asyncio.to_thread(send_and_wait)
     connection = await _connect(doors.postgres_dsn)
     try:
+        return await _stored_task(connection, "id", ident)
+    finally:
+        await connection.close()
+
+
+async def _as_webhook(task: DemoTask, doors: Doors) -> Outcome:
+    """Signed as GitHub signs. Waits until memory has what came of it, so that the next one can find it."""
+
+    def deliver() -> str:
+        secret = secrets.token_hex(16) if task.forged else os.environ[WEBHOOK_SECRET]
+        now_s, delivery = int(time.time()), secrets.token_hex(16)
+        headers = sign("github", secret, task.body, event=EVENT, delivery=delivery, now_s=now_s)
+        with Client(doors.http_url) as client:
+            ident = str(client.deliver(SOURCE, task.body, headers)["task"])
+            client.wait(ident, _PATIENCE_S)
+            return ident
+
+    try:
+        ident = await asyncio.to_thread(deliver)
+    except RefusedError as error:
+        return Outcome("refused", error.code, str(error), 0, None, "", "")
+    connection = await _connect(doors.postgres_dsn)
+    try:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not await connection.fetchval("SELECT remembered_at IS NOT NULL FROM tasks WHERE id = $1", ident):
+            if time.monotonic() > deadline:
+                raise StartError(f"memory has nothing of task {ident} within {_PATIENCE_S} s")
+            await asyncio.sleep(0.02)
         return await _stored_task(connection, "id", ident)
     finally:
         await connection.close()

@@ -56,6 +56,11 @@ def schemas_path() -> Path:
     return share_dir() / "schemas" / "events"
 
 
+def texts() -> list[Path]:
+    """The project's own Markdown, which the demo takes into memory."""
+    return sorted([*share_dir().glob("*.md"), *share_dir().glob("docs/*.md")])
+
+
 def rules_path() -> Path:
     """The folder of the admission and redaction rules that both languages read."""
     return share_dir() / "schemas" / "rules"
