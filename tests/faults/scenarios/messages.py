@@ -1,0 +1,123 @@
+"""Messages that kill, come twice, come late, come by the thousand, or come from another version."""
+
+import asyncio
+import json
+
+from scenarios import Landed, MissedError, Ring, scenario
+
+_PATIENCE_S = 60.0
+
+
+@scenario("poison")
+async def poison(ring: Ring) -> Landed:
+    """A step that kills every worker that takes it is given up on, and its neighbours are not charged for it."""
+    order = ring.load.order({"crash": "always"}, door="http0", expected="dead")
+    ring.load.send(order)
+    for _ in range(6):
+        ring.load.send(ring.load.order({"sleep_ms": 300}))
+
+    async def given_up() -> bool:
+        async with ring.stage.database() as connection:
+            return bool(
+                await connection.fetchval(
+                    "SELECT 1 FROM tasks WHERE idempotency_key = $1 AND state = 'failed'", order.key
+                )
+            )
+
+    try:
+        await ring.stage.until(given_up, "the end of the poison", _PATIENCE_S)
+    except Exception as error:
+        raise MissedError(str(error)) from error
+    return Landed("a step killed every worker that took it", count=5)
+
+
+@scenario("two_ingresses")
+async def two_ingresses(ring: Ring) -> Landed:
+    """The same submission over both, at once, ten times."""
+    for _ in range(10):
+        ring.load.send(ring.load.order({}, door="both"))
+    await asyncio.sleep(1)
+    return Landed("ten submissions went over both ingresses", count=10)
+
+
+@scenario("late_result")
+async def late_result(ring: Ring) -> Landed:
+    """The result of an attempt that was replaced, and one that was applied long ago, are put on the stream again."""
+    async with ring.stage.database() as connection:
+        row = await connection.fetchrow(
+            "SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task "
+            "WHERE outcome = 'succeeded' ORDER BY random() LIMIT 1"
+        )
+    if row is None:
+        raise MissedError("no attempt had ended yet")
+    ident = f"{row['task']}.{row['run']}.{row['step']}.{row['round']}.{row['attempt']}"
+    body = {
+        "outcome": "succeeded", "task": row["task"], "run": row["run"], "step": row["step"], "round": row["round"],
+        "attempt": row["attempt"], "tenant": row["tenant"], "arm": "effect", "worker": "zombie", "delivery": 1,
+        "finished_at": "2026-01-31T12:00:00.000Z", "duration_ms": 1,
+        "output": {"at": "inline", "value": {"value": -1000}},
+    }  # fmt: skip
+    fields = {"type": "step.done.v1", "id": ident, "tenant": row["tenant"], "traceparent": "", "body": json.dumps(body)}
+    async with ring.stage.client() as client:
+        for _ in range(3):
+            await client.xadd("{l0}:steps.done", fields)  # type: ignore[arg-type]
+    return Landed(f"a late result of {ident} came three times", count=3)
+
+
+@scenario("overload")
+async def overload(ring: Ring) -> Landed:
+    """Ten times the load at once: above the high-water mark producers are told to come back, and all is finished."""
+    before = ring.load.retry_after
+    ways = ring.stage.proxies("redis", ["orchestrator"])
+    for way in ways:
+        way.delay_s = 0.2  # so that the mark is reached with few messages
+    for _ in range(150):
+        ring.load.send(ring.load.order({}, door=ring.rng.choice(("http0", "http1"))))
+    await asyncio.sleep(3)
+    for way in ways:
+        way.delay_s = 0.0
+    return Landed(f"150 submissions at once, {ring.load.retry_after - before} were told to come back later")
+
+
+@scenario("other_versions")
+async def other_versions(ring: Ring) -> Landed:
+    """Messages of a version that nobody here knows are dead letters, and those of ours beside them are finished."""
+    ident = "l0-01jd0000000000000000000000"
+    sent = 0
+    async with ring.stage.client() as client:
+        for stream, kind in (
+            ("{l0}:tasks:normal", "task.submitted.v2"),
+            ("{l0}:steps.done", "step.done.v9"),
+            ("{l0}:arm.effect:normal", "step.requested.v2"),
+        ):
+            await client.xadd(
+                stream, {"type": kind, "id": ident, "tenant": "default", "traceparent": "", "body": '{"new": 1}'}
+            )
+            sent += 1
+        for tenant in ("default", "other"):
+            await client.xadd(f"ingest:{tenant}", {"type": "task.submission.v2", "body": '{"goal": "g"}'})
+            sent += 1
+
+    async def buried() -> bool:
+        async with ring.stage.database() as connection:
+            found = await connection.fetchval(
+                "SELECT count(*) FROM dead_letters WHERE body->>'type' ~ 'v[29]$' OR body->>'type' = ''"
+            )
+            return bool(found >= sent)
+
+    for _ in range(4):
+        ring.load.send(ring.load.order({}))
+    try:
+        await ring.stage.until(buried, "the dead letters", 20)
+    except Exception as error:
+        raise MissedError(str(error)) from error
+    return Landed(f"{sent} messages of other versions became dead letters", count=sent)
+
+
+@scenario("slow_steps")
+async def slow_steps(ring: Ring) -> Landed:
+    """Steps that run for much longer than any lease: nobody else may get them."""
+    for _ in range(6):
+        ring.load.send(ring.load.order({"sleep_ms": 12_000}))
+    await asyncio.sleep(12)
+    return Landed("six steps ran for four leases", count=6)
