@@ -110,7 +110,7 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
     try:
         landed = await asyncio.wait_for(scenario(ring), _LONGEST_S)
         fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
-        fault.loss, fault.excuses = landed.loss, landed.excuses
+        fault.loss, fault.excuses, fault.made = landed.loss, landed.excuses, landed.made
     except (MissedError, TimeoutError) as error:
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()

@@ -55,7 +55,8 @@ def check(
     by_key: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for task in system.tasks:
         by_key[task["tenant"], task["idempotency_key"]].append(task)
-    verdict.offences += _unasked(asked.values(), system.tasks)
+    made = {task for fault in faults for task in fault.made}
+    verdict.offences += _unasked(asked.values(), (task for task in system.tasks if task["id"] not in made))
     for one in asked.values():
         rows = by_key.get((one.tenant, one.key), [])
         _one(verdict, one, rows, system, losses, excuses)

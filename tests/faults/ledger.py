@@ -104,6 +104,8 @@ class Fault:
     loss: Loss = "none"
     excuses: tuple[str, ...] = ()
     """What may be seen because of it, for instance `failed: step_dead`."""
+    made: tuple[str, ...] = ()
+    """Tasks that come from the fault itself and from no producer."""
     recovery_s: float | None = None
     detail: str = ""
     count: int = 1

@@ -26,6 +26,8 @@ class Landed:
     count: int = 1
     loss: Loss = "none"
     excuses: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
+    """Tasks that come from the fault itself and from no producer."""
 
 
 class MissedError(Exception):

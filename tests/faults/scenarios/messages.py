@@ -3,9 +3,15 @@
 import asyncio
 import json
 
+import asyncpg
+
 from scenarios import Landed, MissedError, Ring, scenario
 
 _PATIENCE_S = 60.0
+_ENDED = """
+SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task
+WHERE outcome = 'succeeded' AND tasks.result IS NOT NULL ORDER BY random() LIMIT 1
+"""
 
 
 @scenario("poison")
@@ -43,13 +49,16 @@ async def two_ingresses(ring: Ring) -> Landed:
 @scenario("late_result")
 async def late_result(ring: Ring) -> Landed:
     """The result of an attempt that was replaced, and one that was applied long ago, are put on the stream again."""
-    async with ring.stage.database() as connection:
-        row = await connection.fetchrow(
-            "SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task "
-            "WHERE outcome = 'succeeded' ORDER BY random() LIMIT 1"
-        )
-    if row is None:
-        raise MissedError("no attempt had ended yet")
+    ring.load.send(ring.load.order({}))
+    found: list[asyncpg.Record] = []
+
+    async def ended() -> bool:
+        async with ring.stage.database() as connection:
+            found[:] = await connection.fetch(_ENDED)
+        return bool(found)
+
+    await ring.stage.until(ended, "the end of an attempt", 20)
+    row = found[0]
     ident = f"{row['task']}.{row['run']}.{row['step']}.{row['round']}.{row['attempt']}"
     body = {
         "outcome": "succeeded", "task": row["task"], "run": row["run"], "step": row["step"], "round": row["round"],
@@ -66,17 +75,21 @@ async def late_result(ring: Ring) -> Landed:
 
 @scenario("overload")
 async def overload(ring: Ring) -> Landed:
-    """Ten times the load at once: above the high-water mark producers are told to come back, and all is finished."""
+    """Ten times what is taken: above the high-water mark producers are told to come back, and all is finished."""
     before = ring.load.retry_after
     ways = ring.stage.proxies("redis", ["orchestrator"])
     for way in ways:
-        way.delay_s = 0.2  # so that the mark is reached with few messages
-    for _ in range(150):
+        way.hold()
+    for _ in range(400):
         ring.load.send(ring.load.order({}, door=ring.rng.choice(("http0", "http1"))))
-    await asyncio.sleep(3)
-    for way in ways:
-        way.delay_s = 0.0
-    return Landed(f"150 submissions at once, {ring.load.retry_after - before} were told to come back later")
+    try:
+        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", 15)
+    except Exception as error:
+        raise MissedError(str(error)) from error
+    finally:
+        for way in ways:
+            way.release()
+    return Landed(f"400 submissions at once, {ring.load.retry_after - before} were told to come back later")
 
 
 @scenario("other_versions")
@@ -111,7 +124,7 @@ async def other_versions(ring: Ring) -> Landed:
         await ring.stage.until(buried, "the dead letters", 20)
     except Exception as error:
         raise MissedError(str(error)) from error
-    return Landed(f"{sent} messages of other versions became dead letters", count=sent)
+    return Landed(f"{sent} messages of other versions became dead letters", count=sent, made=(ident,))
 
 
 @scenario("slow_steps")
