@@ -1,19 +1,31 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup rust redis fmt lint generate lock clean
+.PHONY: help demo test faults faults-ci setup rust redis fmt lint generate lock clean
 
 PY := .venv/bin/python
 # The stamp lies inside the environment, so that both go together.
 STAMP := .venv/.made-from-lock
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: setup redis  ## run the demo tasks on the embedded stack and check every outcome
 	@$(PY) -m octollm demo
 
 test: setup redis  ## formatting, lints, types, import rules, all tests; last line: N passed, M failed
 	@$(PY) tests/run_all.py
+
+SEED ?= 7
+TASKS ?= 2000
+MINUTES ?= 5
+SCENARIO ?= all
+faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all
+	@.ci/setup-faults
+	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO)
+
+faults-ci: setup redis  ## three seeds of every fault, and every planted bug; what CI runs after the tests
+	@.ci/setup-faults
+	@$(PY) tests/faults/ci.py
 
 setup: rust $(STAMP)  ## virtual environment and release build
 

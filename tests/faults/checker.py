@@ -128,22 +128,20 @@ def _unasked(asked: Iterable[Asked], tasks: Iterable[Mapping[str, Any]]) -> list
 
 
 def _ends(system: System) -> list[Offence]:
-    found = []
-    for (task, run), count in system.finished.items():
-        if count > 1:
-            found.append(Offence("second_terminals", task, f"run {run} ended {count} times"))
-    for task in system.tasks:
-        if (
-            task["state"] in TERMINAL
-            and task["reason"] != "poison"
-            and not system.finished.get((task["id"], task["run"]))
-        ):
-            found.append(Offence("second_terminals", task["id"], "ended without an event that says so"))
-    return found
+    twice = [
+        Offence("second_terminals", task, f"run {run} ended {count} times")
+        for (task, run), count in system.finished.items()
+        if count > 1
+    ]
+    return twice + [
+        Offence("second_terminals", task["id"], "ended without an event that says so")
+        for task in system.tasks
+        if task["state"] in TERMINAL and not system.finished.get((task["id"], task["run"]))
+    ]
 
 
 def _work(system: System, effects: Sequence[Mapping[str, Any]], losses: list[Fault]) -> list[Offence]:
-    """Steps: each committed once, by whoever held it; run as often as it was delivered; sent again only after a loss."""
+    """Each step is committed once, by whoever held it; it runs once a delivery; it is sent again only after a loss."""
     found = []
     tenants = {task["id"]: task["tenant"] for task in system.tasks}
     ended = {task["id"] for task in system.tasks if task["state"] in TERMINAL}

@@ -54,7 +54,7 @@ class Load:
         kind: str | None = None,
         expected: str = "succeeded",
     ) -> Order:
-        """The next one. Without `do` and `kind` one in ten is for the sandbox; on streams one in twenty cannot be read."""
+        """The next one. With neither `do` nor `kind` some are for the sandbox, and on streams some cannot be read."""
         self._made += 1
         number = self._made
         door = door or self._rng.choice(("http0", "http1", "stream"))

@@ -74,7 +74,11 @@ input: {type: object, required: [n], properties: {n: {type: integer}}}
 steps:
   run:
     arm: executor
-    input: {language: python, parse: json, args: [{$: "to_string(task.input.n)"}], code: "import sys; print(int(sys.argv[1]) + 1)"}
+    input:
+      language: python
+      parse: json
+      args: [{$: "to_string(task.input.n)"}]
+      code: "import sys; print(int(sys.argv[1]) + 1)"
 answer: {$: steps.run.output.result}
 """,
 }
@@ -197,7 +201,7 @@ class Stage:
         self.postgres = await EmbeddedPostgres.start(self.folder / "postgres", ephemeral=False)
 
     async def kill_postgres(self) -> None:
-        """All its processes at once, as a power loss of the database's machine would; its disk keeps what was synced."""
+        """All its processes at once and without a checkpoint; the next start recovers from its log."""
         if self.postgres is not None:
             self.postgres.child.send(signal.SIGQUIT)
             await self.postgres.child.wait()
