@@ -140,9 +140,10 @@ async def freeze_executor(ring: Ring) -> Landed:
 
 async def _freeze(ring: Ring, role: str) -> Landed:
     one = ring.rng.choice(ring.stage.of(role))
-    for _ in range(6):
-        ring.load.send(ring.load.order(kind="sandbox") if role == "executor" else ring.load.order({"sleep_ms": 800}))
-    await asyncio.sleep(0.5)
+    # Long steps: whoever takes one over is still at it when the first wakes up and has its result ready.
+    for _ in range(6 if role == "executor" else 3):
+        ring.load.send(ring.load.order(kind="sandbox") if role == "executor" else ring.load.order({"sleep_ms": 6000}))
+    await asyncio.sleep(0.7)
     one.kill(signal.SIGSTOP)
     try:
         await asyncio.sleep(LEASE_S * 2 + 1)
