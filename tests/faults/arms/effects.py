@@ -1,0 +1,52 @@
+"""An arm whose every call leaves a line in a log that the system cannot touch, and that can die at a named moment.
+
+Input: {"n": number, "do"?: {"sleep_ms"?: ms, "crash"?: "before" | "after" | "always", "token"?: file}}. A crash with a
+token happens once: whoever removes the file dies. Output: {"value": n + 1}.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from typing import Any
+
+from octollm.arms.base import ArmContext
+from octollm.contracts import StepRequested
+
+_LOG = os.open(os.environ["FAULTS_EFFECTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+class Effect:
+    """Arm `effect`."""
+
+    async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
+        """One more than was given."""
+        do = step.input.get("do") or {}
+        if do.get("crash") == "before":
+            _die_once(do)
+        line = {
+            "at": time.monotonic(),
+            "task": step.task,
+            "run": step.run,
+            "step": step.step,
+            "round": step.round,
+            "attempt": step.attempt,
+            "tenant": step.tenant,
+            "n": step.input["n"],
+            "worker": ctx.worker,
+        }
+        os.write(_LOG, json.dumps(line).encode() + b"\n")
+        if do.get("crash") == "always":
+            os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.sleep(do.get("sleep_ms", 0) / 1000)
+        if do.get("crash") == "after":
+            _die_once(do)
+        return {"value": step.input["n"] + 1}
+
+
+def _die_once(do: dict[str, Any]) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(do["token"])  # noqa: PTH108  one call that only one process can win
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,214 @@
+"""A campaign: the real stack, a known load, faults from a seed, a drain, and a verdict.
+
+Usage: python tests/faults/campaign.py [--seed N] [--tasks N] [--minutes N] [--scenario all|NAME,...] [--mutant NAME]
+The last line is one JSON object; exit code 0 only on `valid`. Loopback only; all lies in one folder and ends with it.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import checker
+import system
+import uvloop
+from ledger import Fault, Log, asked, lines, now
+from load import Load
+from mutants import MUTANTS, plant
+from scenarios import MissedError, Ring, Scenario, load_all
+from stage import ROOT, Stage
+
+_DRAIN_S = 90.0
+_PROBE_S = 60.0
+_LONGEST_S = 180.0
+"""After that a scenario has failed."""
+
+
+@dataclass
+class Plan:
+    """What a campaign does."""
+
+    seed: int
+    tasks: int
+    minutes: float
+    scenarios: list[str]
+    mutant: str | None = None
+    keep: Path | None = None
+    """Where logs go when the verdict is not valid."""
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    verdict: str
+    found: checker.Verdict
+    faults: list[Fault]
+    missed: dict[str, str]
+    offenders: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
+    """One campaign in an empty folder."""
+    rng = random.Random(plan.seed)
+    known = load_all()
+    order = [name for name in plan.scenarios if name in known]
+    rng.shuffle(order)
+    package = plant(plan.mutant, folder / "package") if plan.mutant else ROOT
+    producers, nemesis = Log(folder / "producers.jsonl", sync=True), Log(folder / "faults.jsonl", sync=True)
+    faults: list[Fault] = []
+    missed: dict[str, str] = {}
+    (folder / "stage").mkdir()
+    # The mark lies low, so that an overload reaches it with a load that two cores can make.
+    async with Stage(folder / "stage", package=package, high_water=100) as stage:
+        say(f"the stack runs; seed {plan.seed}, scenarios: {', '.join(order)}")
+        load = Load(stage, producers, rng)
+        ring = Ring(stage, load, rng)
+        over = asyncio.Event()
+        rate = plan.tasks / (plan.minutes * 60)
+        steady = asyncio.create_task(load.steady(rate, over.is_set, plan.tasks))
+        try:
+            for name in order:
+                fault = await _inject(name, known[name], ring, missed, say)
+                faults.append(fault)
+                nemesis.write(**asdict(fault))
+            await _whole_load(steady, plan, over)
+            await load.settle()
+            took = await system.drained(stage, _DRAIN_S)
+            say(f"drained within {took:.1f} s")
+        finally:
+            steady.cancel()
+            await load.close()
+        found = checker.check(asked(producers.path), lines(stage.effects), await system.read_system(stage), faults)
+        offenders = [
+            {**asdict(one), "history": await system.history(stage, one.about)} for one in found.broken[: checker.SHOWN]
+        ]
+    verdict = "invalid" if found.broken else "unknown" if missed or not found.accepted else "valid"
+    return Outcome(verdict, found, faults, missed, offenders)
+
+
+async def _whole_load(steady: asyncio.Task[int], plan: Plan, over: asyncio.Event) -> None:
+    """The rest of the load, no longer than the campaign may take."""
+    try:
+        await asyncio.wait_for(asyncio.shield(steady), plan.minutes * 60)
+    except TimeoutError:
+        over.set()
+        await steady
+
+
+async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, str], say: Any) -> Fault:
+    """One scenario, and how long it takes until a task that is sent afterwards has ended."""
+    began = now()
+    fault = Fault(name, began, began, landed=False)
+    try:
+        landed = await asyncio.wait_for(scenario(ring), _LONGEST_S)
+        fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
+        fault.loss, fault.excuses, fault.made = landed.loss, landed.excuses, landed.made
+    except (MissedError, TimeoutError) as error:
+        missed[name] = fault.detail = str(error) or "it took too long"
+    fault.ended = now()
+    fault.recovery_s = await _probe(ring)
+    say(f"  {name}: {'landed' if fault.landed else 'MISSED'}, {fault.detail}; recovered in {fault.recovery_s} s")
+    return fault
+
+
+async def _probe(ring: Ring) -> float | None:
+    """Seconds until a task that is sent now has ended; None when it has not."""
+    order = ring.load.order({}, door="both")
+    began = now()
+    ring.load.send(order)
+
+    async def ended() -> bool:
+        try:
+            async with ring.stage.database() as connection:
+                return bool(
+                    await connection.fetchval(
+                        "SELECT 1 FROM tasks WHERE idempotency_key = $1 AND result IS NOT NULL "
+                        "AND reason IS DISTINCT FROM 'duplicate'",
+                        order.key,
+                    )
+                )
+        except OSError:
+            return False
+
+    try:
+        await ring.stage.until(ended, "the probe's end", _PROBE_S)
+    except Exception:  # noqa: BLE001  the ledger says what became of it
+        return None
+    return round(now() - began, 2)
+
+
+def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    """The last line."""
+    found = outcome.found
+    recoveries = [fault.recovery_s for fault in outcome.faults if fault.recovery_s is not None]
+    landed: dict[str, int] = dict.fromkeys((name for name in plan.scenarios), 0)
+    for fault in outcome.faults:
+        landed[fault.scenario] = landed.get(fault.scenario, 0) + (fault.count if fault.landed else 0)
+    kinds = ("lost", "unprotected", "duplicate_effects", "second_terminals", "unauthorised", "wrong_ends", "undrained")
+    return {
+        "verdict": outcome.verdict,
+        "accepted": found.accepted,
+        "terminal": found.terminal,
+        **{kind: found.count(kind) for kind in kinds},  # type: ignore[arg-type]  the kinds of Offence
+        "faults_injected": sum(landed.values()),
+        "scenarios": landed,
+        "missed": outcome.missed,
+        "recovery_p50_s": round(statistics.median(recoveries), 2) if recoveries else None,
+        "recovery_max_s": max(recoveries) if recoveries else None,
+        "seed": plan.seed,
+        "mutant": plan.mutant,
+    }
+
+
+def _plan(arguments: list[str]) -> Plan:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--scenario", default="all", help="all, or names with commas between them")
+    parser.add_argument(
+        "--mutant", choices=sorted(MUTANTS), help="a planted bug; its own scenarios unless others are named"
+    )
+    parser.add_argument("--keep", type=Path, help="a folder for the logs of a campaign that is not valid")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.tasks <= 1_000_000 or not 0 < options.minutes <= 24 * 60:
+        parser.error("--tasks must be from 1 to 1000000 and --minutes above 0 and at most 1440")
+    known = load_all()
+    if options.scenario == "all":
+        names = list(MUTANTS[options.mutant].scenarios) if options.mutant else list(known)
+    else:
+        names = options.scenario.split(",")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"unknown scenario {', '.join(unknown)}; there are {', '.join(known)}")
+    return Plan(options.seed, options.tasks, options.minutes, names, options.mutant, options.keep)
+
+
+def main(arguments: list[str]) -> int:
+    """0 only when the verdict is `valid`."""
+    plan = _plan(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="octollm-faults-"))
+    try:
+        outcome = uvloop.run(run(plan, folder))
+        for offender in outcome.offenders:
+            print(json.dumps(offender, indent=1))
+        if plan.keep is not None and outcome.verdict != "valid":
+            shutil.copytree(
+                folder, plan.keep, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("*.s.PGSQL*")
+            )
+        print(json.dumps(summary(plan, outcome)))
+        return 0 if outcome.verdict == "valid" else 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""The verdict: compares what producers asked with what the system says and what its arms did. Pure.
+
+A rule that finds nothing wrong proves nothing until it has found something: `test_checker.py` and the mutants do that.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ledger import Asked, Fault, System
+
+Kind = Literal[
+    "lost", "unprotected", "duplicate_effects", "second_terminals", "unauthorised", "wrong_ends", "undrained"
+]
+TERMINAL = {"succeeded", "failed", "rejected", "cancelled", "expired"}
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Offence:
+    """One broken promise."""
+
+    kind: Kind
+    about: str
+    """Key, task or Redis key."""
+    text: str
+
+
+@dataclass
+class Verdict:
+    """What came of a campaign."""
+
+    accepted: int = 0
+    terminal: int = 0
+    offences: list[Offence] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[Offence]:
+        """All but what the durability mode allows."""
+        return [one for one in self.offences if one.kind != "unprotected"]
+
+    def count(self, kind: Kind) -> int:
+        """Offences of one kind."""
+        return sum(one.kind == kind for one in self.offences)
+
+
+def check(
+    asked: Mapping[str, Asked], effects: Sequence[Mapping[str, Any]], system: System, faults: Sequence[Fault]
+) -> Verdict:
+    """Every rule on everything."""
+    verdict = Verdict()
+    losses = [fault for fault in faults if fault.loss == "redis"]
+    excuses = {excuse for fault in faults for excuse in fault.excuses}
+    by_key: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for task in system.tasks:
+        by_key[task["tenant"], task["idempotency_key"]].append(task)
+    made = {task for fault in faults for task in fault.made}
+    verdict.offences += _unasked(asked.values(), (task for task in system.tasks if task["id"] not in made))
+    for one in asked.values():
+        rows = by_key.get((one.tenant, one.key), [])
+        _one(verdict, one, rows, system, losses, excuses)
+    verdict.offences += _ends(system)
+    verdict.offences += _work(system, effects, losses)
+    verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
+    return verdict
+
+
+def _one(
+    verdict: Verdict, one: Asked, rows: list[dict[str, Any]], system: System, losses: list[Fault], excuses: set[str]
+) -> None:
+    """What became of one submission."""
+    if one.outcome == "ok":
+        verdict.accepted += 1
+    if one.expected == "letter":
+        stream = f"ingest:{one.tenant}"
+        known = any(letter["entry"] == one.entry and letter["stream"] == stream for letter in system.letters)
+        verdict.terminal += known
+        if one.outcome == "ok" and not known:
+            kind: Kind = "unprotected" if _may_be_gone(one, losses) else "lost"
+            verdict.offences.append(Offence(kind, one.key, "no dead letter for what could not be read"))
+        return
+    real = [row for row in rows if row["reason"] != "duplicate"]
+    if len(real) > 1:
+        verdict.offences.append(
+            Offence("duplicate_effects", one.key, f"one submission became tasks {[row['id'] for row in real]}")
+        )
+    if one.outcome == "ok" and not real:
+        kind = "unprotected" if _may_be_gone(one, losses) else "lost"
+        verdict.offences.append(Offence(kind, one.key, f"accepted as {one.task} and nowhere in Postgres"))
+    for row in real:
+        _row(verdict, one, row, excuses)
+
+
+def _row(verdict: Verdict, one: Asked, row: Mapping[str, Any], excuses: set[str]) -> None:
+    if row["state"] not in TERMINAL:
+        verdict.offences.append(Offence("lost", one.key, f"task {row['id']} is still {row['state']} after the drain"))
+        return
+    verdict.terminal += 1
+    wanted = {"succeeded": "succeeded", "dead": "failed: step_dead", "cancelled": "cancelled: requested"}[one.expected]
+    end = ": ".join(part for part in (row["state"], row["reason"]) if part)
+    if end != wanted and end not in excuses:
+        verdict.offences.append(
+            Offence("wrong_ends", one.key, f"task {row['id']} ended as {end}, not {wanted}: {row['detail']}")
+        )
+    if row["state"] == "succeeded" and one.answer is not None and row["answer"] != one.answer:
+        text = f"task {row['id']} answered {row['answer']!r}, not {one.answer!r}"
+        verdict.offences.append(Offence("unauthorised", one.key, text))
+
+
+def _may_be_gone(one: Asked, losses: Iterable[Fault]) -> bool:
+    """Accepted before Redis itself lost data, and perhaps not yet in Postgres then."""
+    return one.accepted_at is not None and any(one.accepted_at <= fault.ended for fault in losses)
+
+
+def _unasked(asked: Iterable[Asked], tasks: Iterable[Mapping[str, Any]]) -> list[Offence]:
+    """Tasks that nobody asked for, or that belong to somebody else."""
+    known = {(one.tenant, one.key) for one in asked}
+    keys = {key: tenant for tenant, key in known}
+    found = []
+    for task in tasks:
+        if (task["tenant"], task["idempotency_key"]) in known:
+            continue
+        owner = keys.get(task["idempotency_key"])
+        text = f"belongs to {task['tenant']}, asked by {owner}" if owner else "nobody asked for it"
+        found.append(Offence("unauthorised", task["id"], text))
+    return found
+
+
+def _ends(system: System) -> list[Offence]:
+    twice = [
+        Offence("second_terminals", task, f"run {run} ended {count} times")
+        for (task, run), count in system.finished.items()
+        if count > 1
+    ]
+    return twice + [
+        Offence("second_terminals", task["id"], "ended without an event that says so")
+        for task in system.tasks
+        if task["state"] in TERMINAL and not system.finished.get((task["id"], task["run"]))
+    ]
+
+
+def _work(system: System, effects: Sequence[Mapping[str, Any]], losses: list[Fault]) -> list[Offence]:
+    """Each step is committed once, by whoever held it; it runs once a delivery; it is sent again only after a loss."""
+    found = []
+    tenants = {task["id"]: task["tenant"] for task in system.tasks}
+    ended = {task["id"] for task in system.tasks if task["state"] in TERMINAL}
+    calls: Counter[tuple[Any, ...]] = Counter()
+    for effect in effects:
+        calls[_attempt(effect)] += 1
+        if effect["task"] in tenants and effect["tenant"] != tenants[effect["task"]]:
+            text = f"step {effect['step']} ran for {effect['tenant']}, its task is {tenants[effect['task']]}'s"
+            found.append(Offence("unauthorised", effect["task"], text))
+    committed: Counter[tuple[Any, ...]] = Counter()
+    retried: set[tuple[Any, ...]] = set()
+    for attempt in system.attempts:
+        if attempt["outcome"] == "retrying":
+            retried.add((*_step(attempt), attempt["attempt"] + 1))
+        if attempt["outcome"] != "succeeded":
+            continue
+        committed[_step(attempt)] += 1
+        ran = calls[_attempt(attempt)]
+        if not losses and ran > attempt["delivery"]:
+            text = (
+                f"step {attempt['step']} ran {ran} times in {attempt['delivery']} deliveries, or a lost lease committed"
+            )
+            found.append(Offence("duplicate_effects", attempt["task"], text))
+    found += [
+        Offence("duplicate_effects", step[0], f"step {step[2]} was committed {count} times")
+        for step, count in committed.items()
+        if count > 1
+    ]
+    for step in system.steps:
+        if step["attempt"] > 1 and not losses and (*_step(step), step["attempt"]) not in retried:
+            text = f"step {step['step']} is at attempt {step['attempt']}: sent again though nothing was lost"
+            found.append(Offence("duplicate_effects", step["task"], text))
+        if step["state"] == "sent" and step["task"] in ended:
+            found.append(Offence("undrained", step["task"], f"step {step['step']} is still out after its task's end"))
+    return found
+
+
+def _step(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["task"], row["run"], row["step"], row["round"]
+
+
+def _attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*_step(row), row["attempt"])

@@ -1,0 +1,125 @@
+"""The three logs that are kept outside the system: what producers asked, what arms did, which faults were injected.
+
+Each is a file of JSON lines that only grows. The producers' is on disk before anything is sent.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Loss = Literal["none", "redis"]
+"""What a fault may take by itself: nothing, or what only Redis knew."""
+
+
+def now() -> float:
+    """Seconds of the machine's own clock, the same in every process and never set back."""
+    return time.monotonic()
+
+
+class Log:
+    """A file of JSON lines."""
+
+    def __init__(self, path: Path, *, sync: bool) -> None:
+        """`sync`: each line is on disk before `write` returns."""
+        self.path = path
+        self._sync = sync
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, **fields: Any) -> None:
+        """Add a line, stamped with `at`."""
+        os.write(self._file, json.dumps({"at": now(), **fields}).encode() + b"\n")
+        if self._sync:
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        os.close(self._file)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Everything in a log. A last line that a killed process cut off says nothing."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+@dataclass
+class Asked:
+    """One submission as its producer saw it, over all its tries."""
+
+    key: str
+    tenant: str
+    door: str
+    expected: str
+    """`succeeded`, `dead` (a poison message) or `letter` (no submission at all)."""
+    answer: Any
+    """What the task has to answer; None: nothing is said of it."""
+    invoked_at: float
+    outcome: Literal["ok", "fail", "unknown"] = "unknown"
+    accepted_at: float | None = None
+    task: str | None = None
+    """As the 202 named it; the stream door names none."""
+    entry: str | None = None
+    """The stream door: the entry's id."""
+    tries: int = 0
+
+
+def asked(path: Path) -> dict[str, Asked]:
+    """The producers' log by key. An invocation without an answer is unknown, not failed."""
+    found: dict[str, Asked] = {}
+    for line in lines(path):
+        if line["what"] == "invoke":
+            one = found.get(line["key"])
+            if one is None:
+                names = ("key", "tenant", "door", "expected", "answer")
+                one = found[line["key"]] = Asked(**{name: line[name] for name in names}, invoked_at=line["at"])
+            one.tries += 1
+        else:
+            one = found[line["key"]]
+            if one.outcome != "ok":
+                one.outcome = line["what"]
+            if line["what"] == "ok" and one.accepted_at is None:
+                one.accepted_at, one.task, one.entry = line["at"], line.get("task"), line.get("entry")
+    return found
+
+
+@dataclass
+class Fault:
+    """One injected fault."""
+
+    scenario: str
+    began: float
+    ended: float
+    landed: bool
+    """Whether it did what it was meant to do; a fault that missed proves nothing."""
+    loss: Loss = "none"
+    excuses: tuple[str, ...] = ()
+    """What may be seen because of it, for instance `failed: step_dead`."""
+    made: tuple[str, ...] = ()
+    """Tasks that come from the fault itself and from no producer."""
+    recovery_s: float | None = None
+    detail: str = ""
+    count: int = 1
+
+
+@dataclass
+class System:
+    """What the system itself says after the drain."""
+
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    finished: dict[tuple[str, int], int] = field(default_factory=dict)
+    """How many `finished` events each run has."""
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    left: dict[str, int] = field(default_factory=dict)
+    """What is still in Redis: by key, how many entries, pending ones, schedule and live fields."""

@@ -1,0 +1,151 @@
+"""The producers of a campaign: a known load through every door, each try written down before it is sent.
+
+A producer behaves as a careful one would: one idempotency key per submission, tried again until it is answered.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import redis.asyncio
+from ledger import Log
+from redis.exceptions import RedisError
+from stage import Stage, answer_to
+
+_PATIENCE_S = 60.0
+_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Order:
+    """One submission to make."""
+
+    key: str
+    door: str
+    """`http0`, `http1`, `both` (the same over both ingresses) or `stream`."""
+    tenant: str
+    body: bytes
+    expected: str
+    answer: Any
+
+
+class Load:
+    """Makes orders and pushes them."""
+
+    def __init__(self, stage: Stage, log: Log, rng: random.Random) -> None:
+        self._stage = stage
+        self._log = log
+        self._rng = rng
+        self._made = 0
+        self._client = httpx.AsyncClient(trust_env=False, timeout=5)
+        self._running: set[asyncio.Task[None]] = set()
+        self.retry_after = 0
+        """How often a producer was told to come back later."""
+
+    def order(
+        self,
+        do: dict[str, Any] | None = None,
+        *,
+        door: str | None = None,
+        kind: str | None = None,
+        expected: str = "succeeded",
+    ) -> Order:
+        """The next one. With neither `do` nor `kind` some are for the sandbox, and on streams some cannot be read."""
+        self._made += 1
+        number = self._made
+        door = door or self._rng.choice(("http0", "http1", "stream"))
+        tenant = self._rng.choice(("default", "other")) if door == "stream" else "default"
+        key = f"order-{number}"
+        if do is None and kind is None and door == "stream" and self._rng.random() < 0.05:
+            return Order(key, door, tenant, b'{"goal": "cut', "letter", None)
+        if kind is None:
+            kind = "sandbox" if do is None and self._rng.random() < 0.1 else "ledger"
+        given = {"n": number} if do is None else {"n": number, "do": do}
+        priority = self._rng.choice(("high", "normal", "normal", "low"))
+        body = json.dumps({"goal": "count", "kind": kind, "priority": priority, "input": given}).encode()
+        answer = answer_to(kind, number) if expected == "succeeded" else None
+        return Order(key, door, tenant, body, expected, answer)
+
+    def send(self, order: Order) -> asyncio.Task[None]:
+        """In the background; `settle` waits for all."""
+        task = asyncio.ensure_future(self._push(order))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def steady(self, rate: float, until: Callable[[], bool], most: int) -> int:
+        """Open loop: an order every 1/rate seconds until told to end or `most` are sent; how many were."""
+        loop = asyncio.get_running_loop()
+        due, sent = loop.time(), 0
+        while sent < most and not until():
+            self.send(self.order())
+            sent += 1
+            due += self._rng.expovariate(rate)
+            await asyncio.sleep(max(0.0, due - loop.time()))
+        return sent
+
+    async def settle(self) -> None:
+        """Until every producer has its answer or has lost patience."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
+    async def close(self) -> None:
+        """Nothing more is sent."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._client.aclose()
+
+    async def _push(self, order: Order) -> None:
+        """Until one answer is final."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+        doors = {"both": ("http0", "http1")}.get(order.door, (order.door,))
+        await asyncio.gather(*(self._door(order, door, deadline) for door in doors))
+
+    async def _door(self, order: Order, door: str, deadline: float) -> None:
+        send = self._stream if door == "stream" else self._http
+        while True:
+            self._log.write(
+                what="invoke", key=order.key, tenant=order.tenant, door=order.door, expected=order.expected,
+                answer=order.answer,
+            )  # fmt: skip
+            if await send(order, door):
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(_PAUSE_S * self._rng.uniform(0.5, 1.5))
+
+    async def _http(self, order: Order, door: str) -> bool:
+        url = self._stage.of("reflex")[int(door[-1])].http
+        headers = {"content-type": "application/json", "idempotency-key": order.key}
+        try:
+            answer = await self._client.post(f"{url}/v1/tasks", content=order.body, headers=headers)
+        except httpx.HTTPError as error:
+            self._log.write(what="unknown", key=order.key, error=type(error).__name__)
+            return False
+        if answer.status_code == 202:
+            self._log.write(what="ok", key=order.key, task=answer.json()["task"], mode=answer.json()["durability"])
+            return True
+        if answer.status_code == 503:
+            self.retry_after += int("retry-after" in answer.headers)
+            self._log.write(what="unknown", key=order.key, status=503)
+            return False
+        self._log.write(what="fail", key=order.key, status=answer.status_code, said=answer.text[:300])
+        return True
+
+    async def _stream(self, order: Order, _door: str) -> bool:
+        client = redis.asyncio.Redis(port=self._stage.redis_port, socket_timeout=5)
+        try:
+            fields = {"idempotency_key": order.key, "body": order.body}
+            entry = await client.xadd(f"ingest:{order.tenant}", fields)  # type: ignore[arg-type]
+        except (RedisError, OSError) as error:
+            self._log.write(what="unknown", key=order.key, error=type(error).__name__)
+            return False
+        finally:
+            await client.aclose()
+        self._log.write(what="ok", key=order.key, entry=entry.decode())
+        return True

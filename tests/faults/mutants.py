@@ -1,0 +1,181 @@
+"""Planted bugs: a copy of the Python code with a few words changed. The campaign has to catch each of them.
+
+A mutant whose words are no longer in the code refuses to be planted: it would prove nothing.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stage import ROOT
+
+
+@dataclass(frozen=True)
+class Change:
+    """In one file, `old` becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug, and the scenarios in which it shows."""
+
+    bug: str
+    scenarios: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+
+_BUS, _ORCHESTRATOR = "workers/octollm/bus", "workers/octollm/orchestrator"
+MUTANTS: Mapping[str, Mutant] = {
+    "ack_before_commit": Mutant(
+        "the orchestrator acknowledges a message before its transaction is committed",
+        ("kill_orchestrator_after_effect",),
+        (
+            Change(
+                "workers/octollm/runtime/orchestrator_role.py",
+                "        answer = await gatherer.submit(_incoming(entry))\n",
+                "        import redis.asyncio, os\n"
+                "        client = redis.asyncio.Redis.from_url(os.environ['OCTOLLM_REDIS_URL'])\n"
+                "        await client.xack(entry.stream, topic.group, entry.id)\n"
+                "        await client.xdel(entry.stream, entry.id)\n"
+                "        await client.aclose()\n"
+                "        answer = await gatherer.submit(_incoming(entry))\n"
+                "        await publish_anyway(translator.operations(answer))\n",
+            ),
+            Change(
+                "workers/octollm/runtime/orchestrator_role.py",
+                "async def tick(",
+                "async def publish_anyway(operations):\n"
+                "    import redis.asyncio, os\n"
+                "    from octollm.bus.handoff import Handoff\n"
+                "    client = redis.asyncio.Redis.from_url(os.environ['OCTOLLM_REDIS_URL'])\n"
+                "    await Handoff(client, 'l0', '', 'mutant').publish(operations)\n"
+                "    await client.aclose()\n\n\n"
+                "async def tick(",
+            ),
+        ),
+    ),
+    "no_fence": Mutant(
+        "whoever still knows an entry may finish it, whoever holds it",
+        ("freeze_arm",),
+        (
+            Change(
+                f"{_BUS}/lua/ownership.lua",
+                "  if holder[2] ~= consumer or holder[4] ~= delivery then return 'stale' end\n",
+                "",
+            ),
+        ),
+    ),
+    "counter_join": Mutant(
+        "a join counts ends instead of looking which steps have ended",
+        ("two_ingresses",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/decide.py",
+                '        if not all(row is not None and row.state == "succeeded" for row in needed):',
+                '        if sum(one.state == "succeeded" for one in state.steps.values()) < len(needed):',
+            ),
+        ),
+    ),
+    "dropped_message": Mutant(
+        "one message in twenty is acknowledged without being worked on",
+        ("two_ingresses",),
+        (
+            Change(
+                "workers/octollm/runtime/orchestrator_role.py",
+                "        answer = await gatherer.submit(_incoming(entry))\n",
+                "        if sum(entry.id.encode()) % 20 == 0:\n"
+                "            return Ending(Outcome.DONE, (), '')\n"
+                "        answer = await gatherer.submit(_incoming(entry))\n",
+            ),
+        ),
+    ),
+    "effect_twice": Mutant(
+        "an arm's work is done twice in one delivery",
+        ("two_ingresses",),
+        (
+            Change(
+                f"{_BUS}/steps.py",
+                "                output = await self.work(step)\n",
+                "                await self.work(step)\n                output = await self.work(step)\n",
+            ),
+        ),
+    ),
+    "swapped_tenants": Mutant(
+        "some tasks are written down for another tenant",
+        ("two_ingresses",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/intake.py",
+                "        tenant=body.tenant,\n",
+                '        tenant="other" if body.task[-1] in "0123" else body.tenant,\n',
+            ),
+        ),
+    ),
+    "xack_before_xadd": Mutant(
+        "an entry is acknowledged first and what follows is written afterwards, in a second call",
+        ("kill_effect_after_commit", "kill_orchestrator_after_acknowledge"),
+        (
+            Change(
+                f"{_BUS}/handoff.py",
+                "            call = Call()\n            call.key(self.keys.live)  # the script's first key\n",
+                "            await self._early(batch)\n"
+                "            call = Call()\n            call.key(self.keys.live)  # the script's first key\n",
+            ),
+            Change(
+                f"{_BUS}/handoff.py",
+                "                call.entry(finish.held, self._group, finish.operations)\n",
+                "                call.nobodys(finish.operations)\n",
+            ),
+            Change(
+                f"{_BUS}/handoff.py",
+                "    async def publish(self",
+                "    async def _early(self, batch):\n"
+                "        empty = Call()\n"
+                "        empty.key(self.keys.live)\n"
+                "        empty.args += (self._consumer, len(batch))\n"
+                "        for finish in batch:\n"
+                "            empty.entry(finish.held, self._group, ())\n"
+                "        await self._scripts.complete(keys=empty.keys, args=empty.args)\n\n"
+                "    async def publish(self",
+            ),
+        ),
+    ),
+    "sweeper_resends_live": Mutant(
+        "the sweeper sends steps again that are still being worked on",
+        ("slow_steps",),
+        (Change(f"{_BUS}/lua/resend.lua", "local named = redis.call('HGET', live, field)\n", "local named = false\n"),),
+    ),
+    "second_terminal": Mutant(
+        "a task that has ended ends again when its last event comes twice",
+        ("late_result",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/decide.py",
+                '    if state.ended or row.state != "sent" or done.attempt < row.attempt:\n',
+                "    if done.attempt < row.attempt:\n",
+            ),
+        ),
+    ),
+}
+
+
+def plant(name: str, folder: Path) -> Path:
+    """A checkout in `folder` with the bug in it. Raises ValueError where the code has no longer what is changed."""
+    (folder / "workers").mkdir(parents=True)
+    shutil.copytree(
+        ROOT / "workers" / "octollm", folder / "workers" / "octollm", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for shared in ("streams.yaml", "recipes", "schemas"):
+        (folder / shared).symlink_to(ROOT / shared)
+    for change in MUTANTS[name].changes:
+        file = folder / change.file
+        text = file.read_text()
+        if text.count(change.old) != 1:
+            raise ValueError(f"mutant {name}: {change.file} does not hold its words once; adapt the mutant")
+        file.write_text(text.replace(change.old, change.new))
+    return folder

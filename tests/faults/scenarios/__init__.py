@@ -1,0 +1,55 @@
+"""The faults, by name. Each scenario injects one kind of fault and says whether it landed."""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ledger import Loss
+from load import Load
+from stage import Stage
+
+
+@dataclass
+class Ring:
+    """Where scenarios act."""
+
+    stage: Stage
+    load: Load
+    rng: random.Random
+
+
+@dataclass
+class Landed:
+    """A fault that did what it was meant to do."""
+
+    detail: str
+    count: int = 1
+    loss: Loss = "none"
+    excuses: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
+    """Tasks that come from the fault itself and from no producer."""
+
+
+class MissedError(Exception):
+    """The fault did not land; the message says why."""
+
+
+Scenario = Callable[[Ring], Awaitable[Landed]]
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(name: str) -> Callable[[Scenario], Scenario]:
+    """Register a scenario under its name."""
+
+    def register(function: Scenario) -> Scenario:
+        SCENARIOS[name] = function
+        return function
+
+    return register
+
+
+def load_all() -> dict[str, Scenario]:
+    """Every scenario there is."""
+    from scenarios import messages, network, postgres_faults, processes, redis_faults  # noqa: F401, PLC0415  they register
+
+    return SCENARIOS

@@ -1,0 +1,164 @@
+"""Messages that kill, come twice, come late, come by the thousand, or come from another version."""
+
+import asyncio
+import json
+
+import asyncpg
+import httpx
+
+from scenarios import Landed, MissedError, Ring, scenario
+
+_PATIENCE_S = 60.0
+_ENDED = """
+SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task
+WHERE outcome = 'succeeded' AND tasks.result IS NOT NULL ORDER BY random() LIMIT 1
+"""
+
+
+@scenario("poison")
+async def poison(ring: Ring) -> Landed:
+    """A step that kills every worker that takes it is given up on, and its neighbours are not charged for it."""
+    order = ring.load.order({"crash": "always"}, door="http0", expected="dead")
+    ring.load.send(order)
+    for _ in range(6):
+        ring.load.send(ring.load.order({"sleep_ms": 300}))
+
+    async def given_up() -> bool:
+        async with ring.stage.database() as connection:
+            return bool(
+                await connection.fetchval(
+                    "SELECT 1 FROM tasks WHERE idempotency_key = $1 AND state = 'failed'", order.key
+                )
+            )
+
+    try:
+        await ring.stage.until(given_up, "the end of the poison", _PATIENCE_S)
+    except Exception as error:
+        raise MissedError(str(error)) from error
+    return Landed("a step killed every worker that took it", count=5)
+
+
+@scenario("two_ingresses")
+async def two_ingresses(ring: Ring) -> Landed:
+    """The same submission over both, at once, ten times."""
+    for _ in range(10):
+        ring.load.send(ring.load.order({}, door="both"))
+    await asyncio.sleep(1)
+    return Landed("ten submissions went over both ingresses", count=10)
+
+
+@scenario("late_result")
+async def late_result(ring: Ring) -> Landed:
+    """The result of an attempt that was replaced, and one that was applied long ago, are put on the stream again."""
+    ring.load.send(ring.load.order({}))
+    found: list[asyncpg.Record] = []
+
+    async def ended() -> bool:
+        async with ring.stage.database() as connection:
+            found[:] = await connection.fetch(_ENDED)
+        return bool(found)
+
+    await ring.stage.until(ended, "the end of an attempt", 20)
+    row = found[0]
+    ident = f"{row['task']}.{row['run']}.{row['step']}.{row['round']}.{row['attempt']}"
+    body = {
+        "outcome": "succeeded", "task": row["task"], "run": row["run"], "step": row["step"], "round": row["round"],
+        "attempt": row["attempt"], "tenant": row["tenant"], "arm": "effect", "worker": "zombie", "delivery": 1,
+        "finished_at": "2026-01-31T12:00:00.000Z", "duration_ms": 1,
+        "output": {"at": "inline", "value": {"value": -1000}},
+    }  # fmt: skip
+    fields = {"type": "step.done.v1", "id": ident, "tenant": row["tenant"], "traceparent": "", "body": json.dumps(body)}
+    async with ring.stage.client() as client:
+        for _ in range(3):
+            await client.xadd("{l0}:steps.done", fields)  # type: ignore[arg-type]
+    return Landed(f"a late result of {ident} came three times", count=3)
+
+
+@scenario("overload")
+async def overload(ring: Ring) -> Landed:
+    """Ten times what is taken: above the high-water mark producers are told to come back, and all is finished."""
+    before = ring.load.retry_after
+    ways = ring.stage.proxies("redis", ["orchestrator"])
+    for way in ways:
+        way.hold()
+    for _ in range(400):
+        ring.load.send(ring.load.order({}, door=ring.rng.choice(("http0", "http1"))))
+    try:
+        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", 15)
+    except Exception as error:
+        raise MissedError(str(error)) from error
+    finally:
+        for way in ways:
+            way.release()
+    return Landed(f"400 submissions at once, {ring.load.retry_after - before} were told to come back later")
+
+
+@scenario("other_versions")
+async def other_versions(ring: Ring) -> Landed:
+    """Messages of a version that nobody here knows are dead letters, and those of ours beside them are finished."""
+    ident = "l0-01jd0000000000000000000000"
+    sent = 0
+    async with ring.stage.client() as client:
+        for stream, kind in (
+            ("{l0}:tasks:normal", "task.submitted.v2"),
+            ("{l0}:steps.done", "step.done.v9"),
+            ("{l0}:arm.effect:normal", "step.requested.v2"),
+        ):
+            await client.xadd(
+                stream, {"type": kind, "id": ident, "tenant": "default", "traceparent": "", "body": '{"new": 1}'}
+            )
+            sent += 1
+        for tenant in ("default", "other"):
+            await client.xadd(f"ingest:{tenant}", {"type": "task.submission.v2", "body": '{"goal": "g"}'})
+            sent += 1
+
+    async def buried() -> bool:
+        async with ring.stage.database() as connection:
+            found = await connection.fetchval(
+                "SELECT count(*) FROM dead_letters WHERE body->>'type' ~ 'v[29]$' OR body->>'type' = ''"
+            )
+            return bool(found >= sent)
+
+    for _ in range(4):
+        ring.load.send(ring.load.order({}))
+    try:
+        await ring.stage.until(buried, "the dead letters", 20)
+    except Exception as error:
+        raise MissedError(str(error)) from error
+    return Landed(f"{sent} messages of other versions became dead letters", count=sent, made=(ident,))
+
+
+@scenario("slow_steps")
+async def slow_steps(ring: Ring) -> Landed:
+    """Steps that run for much longer than any lease: nobody else may get them."""
+    for _ in range(6):
+        ring.load.send(ring.load.order({"sleep_ms": 12_000}))
+    await asyncio.sleep(12)
+    return Landed("six steps ran for four leases", count=6)
+
+
+@scenario("cancel")
+async def cancel(ring: Ring) -> Landed:
+    """Tasks are taken back while their steps run: each ends as cancelled, and none of its other steps begins."""
+    orders = [ring.load.order({"sleep_ms": 20_000}, door="http0", expected="cancelled") for _ in range(4)]
+    for order in orders:
+        ring.load.send(order)
+    found: dict[str, str] = {}
+
+    async def running() -> bool:
+        async with ring.stage.database() as connection:
+            rows = await connection.fetch(
+                "SELECT id, idempotency_key FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND state = 'running'",
+                [order.key for order in orders],
+            )
+        found.update({row["idempotency_key"]: row["id"] for row in rows})
+        return len(found) == len(orders)
+
+    await ring.stage.until(running, "tasks to take back", _PATIENCE_S)
+    url = ring.stage.of("reflex")[1].http
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        for task in found.values():
+            answer = await client.delete(f"{url}/v1/tasks/{task}")
+            if answer.status_code != 202:
+                raise MissedError(f"the reflex answered {answer.status_code}: {answer.text}")
+    return Landed("four tasks were taken back while they ran", count=4)

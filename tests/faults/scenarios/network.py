@@ -1,0 +1,80 @@
+"""The network between the processes and their servers: slow, cut, half-open; and clocks that are wrong."""
+
+import asyncio
+import shutil
+import signal
+
+from scenarios import Landed, MissedError, Ring, scenario
+
+
+@scenario("latency")
+async def latency(ring: Ring) -> Landed:
+    """Everything takes 30 to 80 ms longer."""
+    ways = [*ring.stage.proxies("redis"), *ring.stage.proxies("postgres")]
+    for way in ways:
+        way.delay_s = ring.rng.uniform(0.03, 0.08)
+    await asyncio.sleep(4)
+    for way in ways:
+        way.delay_s = 0.0
+    return Landed(f"{len(ways)} ways were slow for 4 s")
+
+
+@scenario("reset")
+async def reset(ring: Ring) -> Landed:
+    """Every connection breaks, three times."""
+    cut = 0
+    for _ in range(3):
+        cut += sum(way.reset() for way in (*ring.stage.proxies("redis"), *ring.stage.proxies("postgres")))
+        await asyncio.sleep(ring.rng.uniform(0.2, 0.6))
+    if not cut:
+        raise MissedError("there was no connection to cut")
+    return Landed(f"{cut} connections were cut", count=3)
+
+
+@scenario("half_open")
+async def half_open(ring: Ring) -> Landed:
+    """Connections stay and nothing passes, for longer than a lease; then they break."""
+    one = ring.rng.choice(ring.stage.of("effect"))
+    other = ring.rng.choice(ring.stage.of("orchestrator"))
+    one.redis.hold()
+    other.postgres.hold()
+    await asyncio.sleep(7)
+    one.redis.reset()
+    other.postgres.reset()
+    one.redis.release()
+    other.postgres.release()
+    return Landed(f"{one.name} had no Redis and {other.name} no Postgres for 7 s, and neither was told")
+
+
+@scenario("clock_jump")
+async def clock_jump(ring: Ring) -> Landed:
+    """An arm whose clock is an hour ahead and an orchestrator whose clock is an hour behind."""
+    faketime = next((path for path in _FAKETIME if shutil.os.path.exists(path)), None)  # type: ignore[attr-defined]
+    if faketime is None:
+        raise MissedError("libfaketime is not installed (apt-get install faketime)")
+    changed = []
+    for role, offset in (("effect", "+1h"), ("orchestrator", "-1h")):
+        one = ring.stage.of(role)[0]
+        one.environment = {"LD_PRELOAD": faketime, "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
+        changed.append(one)
+    try:
+        for one in changed:
+            starts = one.starts
+            one.kill(signal.SIGTERM)
+            await ring.stage.again(one, starts)
+        for _ in range(6):
+            ring.load.send(ring.load.order({}))
+        await asyncio.sleep(2)
+    finally:
+        for one in changed:
+            one.environment = {}
+            starts = one.starts
+            one.kill(signal.SIGTERM)
+            await ring.stage.again(one, starts)
+    return Landed("an arm an hour ahead, an orchestrator an hour behind")
+
+
+_FAKETIME = (
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+)

@@ -1,0 +1,163 @@
+"""Processes that are killed at named moments, frozen, or told to stop.
+
+The moments of an arm: before its effect, after its effect, after its completion is written, after it knows so. Of the
+orchestrator: before its transaction, before the commit, after the commit, after what follows is published. Of the
+reflex: before the task is in Redis, after, and after it knows so.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from functools import partial
+
+from proxy import Moment, Trap
+from stage import LEASE_S, Instance
+
+from octollm.bus.scripts import source
+from scenarios import Landed, MissedError, Ring, scenario
+
+_PATIENCE_S = 15.0
+
+
+def sha_of(script: str) -> bytes:
+    """How a client names a script."""
+    import hashlib  # noqa: PLC0415
+
+    return hashlib.sha1(source(script).encode()).hexdigest().encode()  # noqa: S324  Redis' own name for it
+
+
+async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: Moment) -> Landed:
+    """Kill whichever process of the role first sends `pattern`, at that moment; wait until it is back."""
+    killed: list[tuple[Instance, int]] = []
+
+    def kill(one: Instance) -> None:
+        if not killed:  # one of them is enough
+            killed.append((one, one.starts))
+            one.kill()
+
+    traps = []
+    for one in ring.stage.of(role):
+        trap = Trap(pattern, moment, partial(kill, one))
+        getattr(one, server).traps.append(trap)
+        traps.append((getattr(one, server), trap))
+    _feed(ring, role)
+    try:
+        await ring.stage.until(lambda: killed, f"a {role} at {moment}", _PATIENCE_S)
+    except Exception as error:
+        raise MissedError(str(error)) from error
+    finally:
+        for proxy, trap in traps:
+            proxy.traps.remove(trap)
+    one, starts = killed[0]
+    await ring.stage.again(one, starts)
+    return Landed(f"killed {one.name} {moment} {pattern[:12]!r}")
+
+
+def _feed(ring: Ring, role: str) -> None:
+    """Something for the role to do."""
+    kind = "sandbox" if role == "executor" else "ledger"
+    for _ in range(4):
+        ring.load.send(ring.load.order(kind=kind))
+
+
+def _register() -> None:
+    """One scenario for each role and moment that can be told apart from outside."""
+    moments: dict[str, list[tuple[str, str, bytes, Moment]]] = {
+        "reflex": [
+            ("before_effect", "redis", sha_of("admit"), "before_request"),
+            ("after_effect", "redis", sha_of("admit"), "after_request"),
+            ("after_acknowledge", "redis", sha_of("admit"), "before_reply"),
+        ],
+        "orchestrator": [
+            ("before_effect", "postgres", b"BEGIN;", "before_request"),
+            ("after_effect", "postgres", b"COMMIT;", "before_request"),
+            ("after_commit", "postgres", b"COMMIT;", "before_reply"),
+            ("after_acknowledge", "redis", sha_of("complete"), "before_reply"),
+        ],
+        "effect": [
+            ("after_commit", "redis", sha_of("complete"), "before_reply"),
+            ("after_acknowledge", "redis", sha_of("complete"), "after_reply"),
+        ],
+        "judge": [
+            ("before_commit", "redis", sha_of("complete"), "before_request"),
+            ("after_commit", "redis", sha_of("complete"), "before_reply"),
+        ],
+        "executor": [
+            ("before_commit", "redis", sha_of("complete"), "before_request"),
+            ("after_commit", "redis", sha_of("complete"), "before_reply"),
+        ],
+    }
+    for role, of_role in moments.items():
+        for name, server, pattern, moment in of_role:
+
+            async def run(ring: Ring, role=role, server=server, pattern=pattern, moment=moment) -> Landed:
+                return await _trapped(ring, role, server, pattern, moment)
+
+            scenario(f"kill_{role}_{name}")(run)
+
+
+_register()
+
+
+def _crash(when: str) -> Callable[[Ring], object]:
+    async def run(ring: Ring) -> Landed:
+        """An arm that dies by its own hand, once, before or after it has done what it was asked."""
+        arms = ring.stage.of("effect")
+        starts = {one.name: one.starts for one in arms}
+        token = ring.stage.folder / f"token-{when}-{ring.rng.random()}"
+        token.touch()
+        ring.load.send(ring.load.order({"crash": when, "token": str(token), "sleep_ms": 50}))
+        try:
+            await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", _PATIENCE_S)
+        except Exception as error:
+            raise MissedError(str(error)) from error
+        return Landed(f"an arm died {when} its effect")
+
+    return run
+
+
+scenario("kill_effect_before_effect")(_crash("before"))  # type: ignore[arg-type]
+scenario("kill_effect_after_effect")(_crash("after"))  # type: ignore[arg-type]
+
+
+@scenario("freeze_arm")
+async def freeze_arm(ring: Ring) -> Landed:
+    """SIGSTOP past the lease in the middle of steps; whoever wakes up must not commit."""
+    return await _freeze(ring, "effect")
+
+
+@scenario("freeze_orchestrator")
+async def freeze_orchestrator(ring: Ring) -> Landed:
+    """The same in the middle of a transaction."""
+    return await _freeze(ring, "orchestrator")
+
+
+@scenario("freeze_executor")
+async def freeze_executor(ring: Ring) -> Landed:
+    """The same with steps in the sandbox."""
+    return await _freeze(ring, "executor")
+
+
+async def _freeze(ring: Ring, role: str) -> Landed:
+    one = ring.rng.choice(ring.stage.of(role))
+    # Long steps: whoever takes one over is still at it when the first wakes up and has its result ready.
+    for _ in range(6 if role == "executor" else 3):
+        ring.load.send(ring.load.order(kind="sandbox") if role == "executor" else ring.load.order({"sleep_ms": 6000}))
+    await asyncio.sleep(0.7)
+    one.kill(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(LEASE_S * 2 + 1)
+    finally:
+        one.kill(signal.SIGCONT)
+    await asyncio.sleep(0.5)
+    return Landed(f"{one.name} stood still for {LEASE_S * 2 + 1} s")
+
+
+@scenario("rolling_restart")
+async def rolling_restart(ring: Ring) -> Landed:
+    """SIGTERM to every process, one after the other, under load."""
+    for one in ring.stage.instances:
+        starts = one.starts
+        one.kill(signal.SIGTERM)
+        await ring.stage.again(one, starts)
+    return Landed("every process was restarted in order", count=len(ring.stage.instances))

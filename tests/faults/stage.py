@@ -1,0 +1,366 @@
+"""The real stack for a campaign: built programs, one process per role and number, each behind proxies of its own.
+
+Whoever dies is started again after a moment, as a restart policy would. Everything lies in one folder and ends with it.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import httpx
+import redis.asyncio
+from proxy import Proxy
+
+from octollm.errors import StartError
+from octollm.runtime.embedded.ports import Ports
+from octollm.runtime.embedded.postgres import EmbeddedPostgres
+from octollm.runtime.embedded.process import Child
+from octollm.runtime.embedded.redis import find_server
+from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LEASE_S = 3
+TENANTS = ("default", "other")
+PLAN = {"reflex": 2, "orchestrator": 2, "archive": 1, "memory": 1, "effect": 2, "judge": 1, "executor": 1}
+"""Role to how many processes of it."""
+_RESTART_S = 0.3
+_EFFECT = """
+  arm.effect:
+    description: leaves a line in a log outside the system
+    accepts: [step.requested.v1]
+    group: effect
+    handler: effects:Effect
+    priorities: true
+    concurrency: 32
+    lease_s: 3
+    heartbeat_s: 1
+    max_deliveries: 5
+    timeout_s: 60
+    retry: {max_failures: 5, base_ms: 200, cap_ms: 2000}
+
+  dead:
+"""
+RECIPES = {
+    "ledger": """
+recipe: ledger
+version: 1
+description: four effects with a join
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
+  left: {arm: effect, needs: [one], input: {n: {$: steps.one.output.value}}}
+  right: {arm: effect, needs: [one], input: {n: {$: steps.one.output.value}, do: {sleep_ms: 50}}}
+  join: {arm: effect, needs: [left, right], input: {n: {$: "sum([steps.left.output.value, steps.right.output.value])"}}}
+  verdict:
+    arm: judge
+    needs: [join]
+    input: {checks: [{check: numeric, value: {$: steps.join.output.value}, expected: {$: steps.join.output.value}}]}
+answer: {$: steps.join.output.value}
+""",
+    "sandbox": """
+recipe: sandbox
+version: 1
+description: one step in the sandbox
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}}}
+steps:
+  run:
+    arm: executor
+    input:
+      language: python
+      parse: json
+      args: [{$: "to_string(task.input.n)"}]
+      code: "import sys; print(int(sys.argv[1]) + 1)"
+answer: {$: steps.run.output.result}
+""",
+}
+
+
+def answer_to(kind: str, n: int) -> float:
+    """What a task has to answer."""
+    return 2.0 * (n + 2) + 1 if kind == "ledger" else n + 1
+
+
+@dataclass
+class Instance:
+    """One process of one role, with its own ways to the servers."""
+
+    role: str
+    number: int
+    redis: Proxy
+    postgres: Proxy
+    child: Child | None = None
+    wanted: bool = True
+    """Whether it is started again when it ends."""
+    starts: int = 0
+    http: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What this one has beside the others, for instance another clock."""
+
+    @property
+    def name(self) -> str:
+        """As its consumer is called."""
+        return f"{self.role}-{self.number}"
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal; SIGKILL unless another is given."""
+        if self.child is not None:
+            self.child.send(number)
+
+
+class Stage:
+    """An async context manager."""
+
+    def __init__(self, folder: Path, *, package: Path = ROOT, high_water: int = 100_000) -> None:
+        """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks."""
+        self.folder = folder
+        self._package = package
+        self._high_water = high_water
+        self._ports = Ports()
+        self._exits = contextlib.AsyncExitStack()
+        self._keepers: list[asyncio.Task[None]] = []
+        self.instances: list[Instance] = []
+        self.redis: Child | None = None
+        self.redis_port = 0
+        self.redis_dir = folder / "redis"
+        self.redis_options: list[str] = []
+        self.postgres: EmbeddedPostgres | None = None
+        self.effects = folder / "effects.jsonl"
+        self.schemas = ROOT / "schemas" / "events"
+
+    async def __aenter__(self) -> "Stage":
+        """Servers first, then everybody; returns when all are ready."""
+        try:
+            self._exits.enter_context(self._ports)
+            self._files()
+            self.redis_port = self._ports.take(0)
+            await self.start_redis()
+            self.postgres = await EmbeddedPostgres.start(self.folder / "postgres", ephemeral=False)
+            for role, count in PLAN.items():
+                for number in range(count):
+                    self.instances.append(await self._instance(role, number))
+            first = next(one for one in self.instances if one.role == "orchestrator")
+            await self._launch(first)
+            await self.until(self._migrated, "the migration", 60)
+            self._keepers = [asyncio.create_task(self._keep(one)) for one in self.instances]
+            await self.until(self.all_ready, "readiness of every process", 90)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End every process."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for one in self.instances:
+            if one.child is not None:
+                one.child.send(signal.SIGCONT)
+                await one.child.stop((signal.SIGTERM, 2))
+            await one.redis.stop()
+            await one.postgres.stop()
+        if self.postgres is not None:
+            self.postgres.child.send(signal.SIGCONT)
+            await self.postgres.stop()
+        if self.redis is not None:
+            self.redis.send(signal.SIGCONT)
+            await self.redis.stop((signal.SIGTERM, 5))
+        await self._exits.aclose()
+
+    # Servers -------------------------------------------------------------------------------------------------
+
+    async def start_redis(self, *options: str) -> None:
+        """On the same port and folder as before."""
+        program, _ = find_server()
+        self.redis_dir.mkdir(exist_ok=True)
+        command = [
+            *(program, "--bind", "127.0.0.1", "--port", str(self.redis_port), "--dir", str(self.redis_dir)),
+            *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
+            *("--auto-aof-rewrite-percentage", "0", *self.redis_options, *options),
+        ]
+        self.redis = await Child.start("Redis", command, log=self.folder / "redis.log", cwd=self.redis_dir)
+        await self.until(self._redis_answers, "Redis", 30)
+
+    async def kill_redis(self) -> None:
+        """Without a word."""
+        if self.redis is not None:
+            self.redis.send(signal.SIGKILL)
+            await self.redis.wait()
+
+    async def restart_postgres(self) -> None:
+        """After it was killed: recovery from its log."""
+        self.postgres = await EmbeddedPostgres.start(self.folder / "postgres", ephemeral=False)
+
+    async def kill_postgres(self) -> None:
+        """All its processes at once and without a checkpoint; the next start recovers from its log."""
+        if self.postgres is not None:
+            self.postgres.child.send(signal.SIGQUIT)
+            await self.postgres.child.wait()
+
+    def take_port(self) -> int:
+        """A free port for a server of a scenario."""
+        return self._ports.take(0)
+
+    def client(self) -> contextlib.AbstractAsyncContextManager[redis.asyncio.Redis]:
+        """Straight to Redis."""
+        return self.client_at(self.redis_port)
+
+    @contextlib.asynccontextmanager
+    async def client_at(self, port: int) -> AsyncIterator[redis.asyncio.Redis]:
+        """Straight to the Redis on that port."""
+        made = redis.asyncio.Redis(port=port)
+        try:
+            yield made
+        finally:
+            await made.aclose()
+
+    @contextlib.asynccontextmanager
+    async def database(self) -> AsyncIterator[asyncpg.Connection]:
+        """Straight to Postgres."""
+        assert self.postgres is not None
+        connection = await asyncpg.connect(self.postgres.dsn)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    # Processes -----------------------------------------------------------------------------------------------
+
+    def of(self, role: str) -> list[Instance]:
+        """All processes of a role."""
+        return [one for one in self.instances if one.role == role]
+
+    def proxies(self, server: str, roles: Iterable[str] | None = None) -> list[Proxy]:
+        """The ways of these roles (all) to `redis` or `postgres`."""
+        wanted = set(PLAN if roles is None else roles)
+        return [getattr(one, server) for one in self.instances if one.role in wanted]
+
+    async def all_ready(self) -> bool:
+        """Whether every wanted process says so."""
+        for one in self.instances:
+            if one.wanted and not await self.ready(one):
+                return False
+        return True
+
+    async def ready(self, one: Instance) -> bool:
+        """Whether this process says that it is ready."""
+        if one.child is None or one.child.exit_code is not None:
+            return False
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+                return (await client.get(f"{one.http}/readyz")).is_success
+        except httpx.TransportError:
+            return False
+
+    async def again(self, one: Instance, starts: int) -> None:
+        """Until it has been started more often than that and is ready."""
+
+        async def back() -> bool:
+            return one.starts > starts and await self.ready(one)
+
+        await self.until(back, f"{one.name} back", 60)
+
+    async def until(self, condition: Callable[[], object], what: str, patience_s: float) -> None:
+        """Poll; StartError names what did not come."""
+        deadline = asyncio.get_running_loop().time() + patience_s
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise StartError(f"{what} did not come within {patience_s} s; the logs are in {self.folder}")
+            await asyncio.sleep(0.05)
+
+    async def _instance(self, role: str, number: int) -> Instance:
+        assert self.postgres is not None
+        ways = Proxy(("127.0.0.1", self.redis_port)), Proxy(f"{self.postgres.dsn.partition('host=')[2]}/.s.PGSQL.5432")
+        for way in ways:
+            await way.start()
+        one = Instance(role, number, *ways)
+        one.http = f"http://127.0.0.1:{self._ports.take(0)}"
+        return one
+
+    async def _keep(self, one: Instance) -> None:
+        """Start it, and start it again whenever it ends."""
+        while True:
+            if one.child is None or one.child.exit_code is not None:
+                if one.wanted:
+                    await self._launch(one)
+                else:
+                    await asyncio.sleep(0.05)
+                    continue
+            await one.child.wait()  # type: ignore[union-attr]  # launched above
+            await asyncio.sleep(_RESTART_S)
+
+    async def _launch(self, one: Instance) -> None:
+        program = {"reflex": REFLEX, "executor": EXECUTOR}.get(one.role)
+        command: list[str | Path] = (
+            [find_program(program)] if program else [sys.executable, "-m", "octollm", "worker", one.role]
+        )
+        one.starts += 1
+        one.child = await Child.start(
+            one.name, command, log=self.folder / f"{one.name}.log", env=os.environ | self._environment(one)
+        )
+
+    def _environment(self, one: Instance) -> dict[str, str]:
+        listen = one.http.removeprefix("http://")
+        return {
+            "OCTOLLM_REDIS_URL": f"redis://127.0.0.1:{one.redis.port}/0",
+            "OCTOLLM_POSTGRES_DSN": f"postgresql://octollm@127.0.0.1:{one.postgres.port}/octollm",
+            "OCTOLLM_TOPOLOGY_FILE": str(self.folder / "streams.yaml"),
+            "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(self.folder / "recipes"),
+            "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
+            "OCTOLLM_REFLEX_LISTEN": listen,
+            "OCTOLLM_WORKER_METRICS_LISTEN": listen,
+            "OCTOLLM_EXECUTOR_METRICS_LISTEN": listen,
+            "OCTOLLM_EXECUTOR_WORKSPACE_DIR": str(self.folder / "workspaces"),
+            "OCTOLLM_LOG_LEVEL": "warning",
+            "OCTOLLM_EMBEDDING_PROVIDER": "none",
+            "OCTOLLM_QDRANT_STORE": "none",
+            "FAULTS_EFFECTS": str(self.effects),
+            "PYTHONPATH": f"{self._package / 'workers'}:{HERE / 'arms'}",
+            **one.environment,
+        }
+
+    def _files(self) -> None:
+        text = (ROOT / "streams.yaml").read_text()
+        for old, new in (
+            ("lease_s: 30", f"lease_s: {LEASE_S}"),
+            ("lease_s: 60", f"lease_s: {LEASE_S}"),
+            ("heartbeat_s: 5", "heartbeat_s: 1"),
+            ("tenants: [default]", f"tenants: [{', '.join(TENANTS)}]"),
+            ("high_water: 100000", f"high_water: {self._high_water}"),
+            ("\n  dead:\n", _EFFECT),
+        ):
+            if old not in text:
+                raise StartError(f"streams.yaml has no {old!r}: the stage has to be adapted to it")
+            text = text.replace(old, new)
+        (self.folder / "streams.yaml").write_text(text)
+        (self.folder / "recipes").mkdir()
+        (self.folder / "workspaces").mkdir()
+        for name, recipe in RECIPES.items():
+            (self.folder / "recipes" / f"{name}.yaml").write_text(recipe)
+
+    async def _redis_answers(self) -> bool:
+        async with self.client() as client:
+            try:
+                return bool(await client.ping())
+            except redis.exceptions.RedisError:
+                if self.redis is not None and self.redis.exit_code is not None:
+                    raise self.redis.ended() from None
+                return False
+
+    async def _migrated(self) -> bool:
+        async with self.database() as connection:
+            return bool(await connection.fetchval("SELECT to_regclass('tasks') IS NOT NULL"))

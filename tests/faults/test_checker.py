@@ -1,0 +1,202 @@
+"""The checker on histories made by hand: one that keeps every promise, and for each promise one that breaks it."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from checker import Verdict, check
+from ledger import Asked, Fault, Log, System, asked, lines
+
+TASK, POISON = "l0-a", "l0-b"
+
+
+def _asked(key: str, task: str, expected: str = "succeeded", answer: Any = 7) -> Asked:
+    return Asked(key, "default", "http0", expected, answer, 1.0, "ok", 2.0, task)
+
+
+def _task(task: str, key: str, state: str = "succeeded", reason: str | None = None, answer: Any = 7) -> dict[str, Any]:
+    return {
+        "id": task, "tenant": "default", "state": state, "reason": reason, "detail": None, "run": 1,
+        "idempotency_key": key, "answer": answer,
+    }  # fmt: skip
+
+
+def _work(task: str, **more: Any) -> dict[str, Any]:
+    return {"task": task, "run": 1, "step": "one", "round": 0, "attempt": 1, **more}
+
+
+@dataclass
+class History:
+    """Everything the checker compares."""
+
+    asked: dict[str, Asked] = field(
+        default_factory=lambda: {
+            "k1": _asked("k1", TASK),
+            "k2": _asked("k2", POISON, "dead", None),
+            "k3": Asked("k3", "default", "stream", "letter", None, 1.0, "ok", 2.0, None, "5-0"),
+            "k4": Asked("k4", "default", "http0", "succeeded", 9, 1.0),
+        }
+    )
+    effects: list[dict[str, Any]] = field(default_factory=lambda: [_work(TASK, tenant="default")])
+    system: System = field(
+        default_factory=lambda: System(
+            tasks=[_task(TASK, "k1"), _task(POISON, "k2", "failed", "step_dead", None)],
+            finished={(TASK, 1): 1, (POISON, 1): 1},
+            attempts=[_work(TASK, delivery=1, outcome="succeeded"), _work(POISON, delivery=5, outcome="dead")],
+            steps=[_work(TASK, state="succeeded"), _work(POISON, state="dead")],
+            letters=[{"entry": "5-0", "stream": "ingest:default"}],
+            left={"stream": 0},
+        )
+    )
+    faults: list[Fault] = field(default_factory=lambda: [Fault("poison", 1.5, 2.5, landed=True)])
+
+    def judged(self) -> Verdict:
+        return check(self.asked, self.effects, self.system, self.faults)
+
+
+def test_a_history_that_keeps_every_promise_is_clean():
+    found = History().judged()
+    assert found.offences == []
+    assert (found.accepted, found.terminal) == (3, 3)
+
+
+def _lose(history: History) -> None:
+    history.system.tasks = [task for task in history.system.tasks if task["id"] != TASK]
+
+
+def _stuck(history: History) -> None:
+    history.system.tasks[0]["state"] = "running"
+
+
+def _letter_lost(history: History) -> None:
+    history.system.letters = []
+
+
+def _twice(history: History) -> None:
+    history.system.tasks.append(_task("l0-c", "k1"))
+    history.system.finished["l0-c", 1] = 1
+
+
+def _committed_twice(history: History) -> None:
+    history.system.attempts.append(_work(TASK, delivery=2, outcome="succeeded"))
+    history.effects.append(history.effects[0])
+
+
+def _ran_twice(history: History) -> None:
+    history.effects.append(copy.copy(history.effects[0]))
+
+
+def _sent_again(history: History) -> None:
+    history.system.steps[0]["attempt"] = 2
+
+
+def _ended_twice(history: History) -> None:
+    history.system.finished[TASK, 1] = 2
+
+
+def _ended_silently(history: History) -> None:
+    history.system.finished.pop((TASK, 1))
+
+
+def _swapped(history: History) -> None:
+    history.system.tasks[0]["tenant"] = "other"
+
+
+def _worked_for_another(history: History) -> None:
+    history.effects[0]["tenant"] = "other"
+
+
+def _unasked(history: History) -> None:
+    history.system.tasks.append(_task("l0-x", "nobody"))
+    history.system.finished["l0-x", 1] = 1
+
+
+def _wrong_answer(history: History) -> None:
+    history.system.tasks[0]["answer"] = 8
+
+
+def _neighbour_charged(history: History) -> None:
+    history.system.tasks[0] |= {"state": "failed", "reason": "step_dead"}
+
+
+def _left_over(history: History) -> None:
+    history.system.left["stream"] = 1
+
+
+def _still_out(history: History) -> None:
+    history.system.steps[0]["state"] = "sent"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "kind"),
+    [
+        (_lose, "lost"),
+        (_stuck, "lost"),
+        (_letter_lost, "lost"),
+        (_twice, "duplicate_effects"),
+        (_committed_twice, "duplicate_effects"),
+        (_ran_twice, "duplicate_effects"),
+        (_sent_again, "duplicate_effects"),
+        (_ended_twice, "second_terminals"),
+        (_ended_silently, "second_terminals"),
+        (_swapped, "unauthorised"),
+        (_worked_for_another, "unauthorised"),
+        (_unasked, "unauthorised"),
+        (_wrong_answer, "unauthorised"),
+        (_neighbour_charged, "wrong_ends"),
+        (_left_over, "undrained"),
+        (_still_out, "undrained"),
+    ],
+)
+def test_each_broken_promise_is_found(break_it: Callable[[History], None], kind: str):
+    history = History()
+    break_it(history)
+    found = history.judged()
+    assert kind in {one.kind for one in found.broken}
+
+
+def test_what_only_redis_knew_may_be_gone_with_it_and_nothing_else():
+    history = History(faults=[Fault("flushall", 2.1, 2.2, landed=True, loss="redis")])
+    _lose(history)
+    _letter_lost(history)
+    found = history.judged()
+    assert found.broken == []
+    assert found.count("unprotected") == 2
+    later = History(faults=[Fault("flushall", 1.1, 1.2, landed=True, loss="redis")])
+    _lose(later)
+    assert [one.kind for one in later.judged().broken] == ["lost"]
+
+
+def test_a_submission_without_an_answer_may_have_become_a_task_or_not():
+    history = History()
+    assert history.asked["k4"].outcome == "unknown"
+    history.system.tasks.append(_task("l0-d", "k4", answer=9))
+    history.system.finished["l0-d", 1] = 1
+    assert history.judged().broken == []
+
+
+def test_a_retry_is_no_second_sending():
+    history = History()
+    history.system.attempts.append(_work(TASK, delivery=1, outcome="retrying"))
+    history.system.attempts[0]["attempt"] = history.effects[0]["attempt"] = 2
+    _sent_again(history)
+    assert history.judged().broken == []
+
+
+def test_the_producers_log_is_read_by_key_and_a_torn_line_is_left_out(tmp_path):
+    log = Log(tmp_path / "log", sync=True)
+    about = {"tenant": "default", "door": "http0", "expected": "succeeded", "answer": 1}
+    log.write(what="invoke", key="a", **about)
+    log.write(what="unknown", key="a", error="ReadError")
+    log.write(what="invoke", key="a", **about)
+    log.write(what="ok", key="a", task="l0-a", mode="redis")
+    log.write(what="invoke", key="b", **about)
+    log.close()
+    with log.path.open("ab") as file:
+        file.write(b'{"what": "ok", "key": "b"')
+    found = asked(log.path)
+    assert (found["a"].outcome, found["a"].task, found["a"].tries) == ("ok", "l0-a", 2)
+    assert found["b"].outcome == "unknown"
+    assert len(lines(log.path)) == 5
