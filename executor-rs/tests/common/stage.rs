@@ -237,13 +237,18 @@ impl Stage {
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        log.read_line(&mut line).unwrap();
-        let started: Value = serde_json::from_str(&line).expect("the first line of the log");
-        let address = started["address"]
-            .as_str()
-            .expect("the address of the listener")
-            .to_owned();
+        // Other tasks of the program may have something to say before it listens.
+        let address = loop {
+            let mut line = String::new();
+            assert!(
+                log.read_line(&mut line).unwrap() > 0,
+                "ended before it listened"
+            );
+            let said: Value = serde_json::from_str(&line).expect("a line of the log");
+            if let Some(address) = said["address"].as_str() {
+                break address.to_owned();
+            }
+        };
         // Read to the end, so that the worker never waits for its log; shown where a test fails.
         std::thread::spawn(move || {
             log.lines()
