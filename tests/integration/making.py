@@ -13,7 +13,7 @@ from octollm.contracts import (
     write,
 )
 from octollm.contracts.ids import message_id
-from octollm.database.pool import Connection, Pool, transaction
+from octollm.database.pool import Pool, transaction
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing
 from samples import about, submitted_body
 
@@ -59,14 +59,3 @@ def sends(*answers: Answer | Exception) -> list[StepRequested]:
 async def rows(pool: Pool, query: str) -> list[asyncpg.Record]:
     async with transaction(pool) as connection:
         return list(await connection.fetch(query))
-
-
-async def add_columns(connection: Connection) -> None:
-    """What memory reads and writes in `tasks`, where the migrations have not made it."""
-    for column in (
-        "remember jsonb",
-        "remembered_at timestamptz",
-        "purge_since timestamptz",
-        "forgotten_at timestamptz",
-    ):
-        await connection.execute(f"ALTER TABLE tasks ADD COLUMN IF NOT EXISTS {column}")

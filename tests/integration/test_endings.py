@@ -14,7 +14,6 @@ from octollm.bus.handoff import Handoff
 from octollm.bus.worker import Worker
 from octollm.contracts import TaskCancel, TaskResult, read, write
 from octollm.contracts.ids import message_id, new_task_id, utc_now
-from octollm.database import remembering
 from octollm.database.pool import Pool, transaction
 from octollm.orchestrator import store
 from octollm.orchestrator.after import purge, unremembered
@@ -199,13 +198,7 @@ async def test_a_result_is_sent_again_more_and_more_rarely_and_not_while_it_may_
     assert await look(0.9) == 0
     assert await look(5, datetime.now(UTC) - timedelta(hours=5.5)) == 0
     assert [await look(1.1), await look(1.1), await look(2.1), await look(2.1), await look(4.1)] == [1, 0, 1, 0, 1]
-    async with transaction(pool) as connection:
-        held = await remembering.finished(connection, task, 1)
-        assert held is not None
-        assert (held.tenant, held.kind, held.result["answer"]) == ("default", "pair", 3)
-        await remembering.remembered(connection, task, 1)
-    async with transaction(pool) as connection:
-        assert await remembering.finished(connection, task, 1) is None
+    await rows(pool, f"UPDATE tasks SET remembered_at = now() WHERE id = '{task}' RETURNING 1")
     assert await look(1000) == 0
 
 
@@ -223,15 +216,8 @@ async def test_what_ended_long_ago_is_deleted_with_all_it_left_once_memory_has_f
     await rows(pool, f"UPDATE tasks SET received_at = now() - interval '99 days' WHERE id = '{running}' RETURNING 1")
     await purge(pool, 30, 100, memory=True)
     assert len(await rows(pool, "SELECT 1 FROM tasks")) == 3  # marked, and memory has not spoken
-    async with transaction(pool) as connection:
-        (marked,) = await remembering.to_forget(connection, 10)
-        assert (marked.task, marked.tenant) == (old, "default")
-        async with transaction(pool) as other:
-            assert await remembering.to_forget(other, 10) == []
-            assert await remembering.finished(other, new, 1) is not None
-        await remembering.forgotten(connection, [old])
-    async with transaction(pool) as connection:
-        assert await remembering.finished(connection, old, 1) is None
+    marked = await rows(pool, "UPDATE tasks SET forgotten_at = now() WHERE purge_since IS NOT NULL RETURNING id")
+    assert [row["id"] for row in marked] == [old]
     await purge(pool, 30, 100, memory=True)
     assert {row["id"] for row in await rows(pool, "SELECT id FROM tasks")} == {new, running}
     for table in ("runs", "steps", "attempts", "events", "dead_letters"):

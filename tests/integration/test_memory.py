@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from making import add_columns, rows, submitted
+from making import rows, submitted
 
 from memories import HashingEmbedder, ListStore
 from octollm.contracts import TaskResult, write
@@ -31,10 +31,7 @@ KEEP: dict[str, Any] = {
 
 @pytest.fixture
 async def pool(dsn: str) -> AsyncIterator[Pool]:
-    """With the columns of `tasks` that are about memory."""
-    connection = await asyncpg.connect(dsn)
-    await add_columns(connection)
-    await connection.close()
+    """Connections that speak JSON."""
     made = await open_pool(dsn, 4)
     yield made
     await made.close()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 import redis.asyncio
-from making import add_columns, rows
+from making import rows
 from stepping import KEYS, until
 from test_roles import ended, put
 
@@ -93,8 +93,6 @@ async def test_a_result_that_cannot_be_read_is_a_dead_letter(client, settings, p
 
 
 async def test_a_finished_task_is_remembered(client, settings, pool):
-    async with pool.acquire() as connection:
-        await add_columns(connection)
     async with running(settings, client):
         task = await put(client, kind="note", input={"text": "keep this"})
         status = await ended(client, task)

@@ -1,7 +1,7 @@
 """What is left to do for tasks that have ended: results that memory has not taken, and their deletion after a while.
 
 A task is deleted in three steps, each of which survives a crash: it is marked (`purge_since`), memory forgets what it
-made of it and says so (`forgotten_at`, see `octollm.database.remembering`), and only then its rows go.
+made of it and says so (`forgotten_at`, see `octollm.memory.forget`), and only then its rows go.
 """
 
 from collections.abc import Sequence
