@@ -17,8 +17,8 @@ from octollm.api.openapi import openapi
 from octollm.api.store import open_store
 from octollm.contracts.ids import new_task_id
 from octollm.database.migrate import newest
-from octollm.errors import NotReadyError, SettingsError
-from octollm.runtime.api_role import serve_api
+from octollm.errors import NotReadyError, SettingsError, StartError
+from octollm.runtime.api_role import TASK, run_api, serve_api
 from octollm.runtime.settings import load_settings
 
 ROUTES = sorted(openapi()["paths"])
@@ -276,6 +276,26 @@ async def test_a_request_that_runs_when_it_stops_is_answered(dsn, pool, monkeypa
             await until(closed)
         assert (await asked).status_code == 200
         await stopping
+
+
+async def test_whoever_runs_it_hears_that_it_ended_by_itself_and_nothing_where_it_was_stopped(dsn, monkeypatch):
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
+    heard: list[StartError] = []
+    async with serve_api(load_settings(), failed=heard.append):
+        pass
+    assert heard == []
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(run_api(load_settings(), asyncio.Event()))
+
+        async def serves() -> bool:
+            return any(line["event"] == "the API serves" for line in logs)
+
+        await until(serves)
+    (serving,) = [task for task in asyncio.all_tasks() if task.get_name() == TASK]
+    serving.cancel()
+    with pytest.raises(StartError, match="the API ended"):
+        await running
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])

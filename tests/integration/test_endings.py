@@ -235,6 +235,18 @@ async def test_without_memory_the_rows_go_at_once_and_in_batches(orchestrator, p
     assert await rows(pool, "SELECT 1 FROM tasks") == []
 
 
+async def test_dead_letters_of_no_task_go_by_their_own_age(orchestrator, pool):
+    task, gone = await finished(orchestrator), new_task_id("l0")
+    for number, id_ in enumerate(("", gone, task)):
+        await Archive(pool).handle([letter("{l0}:results", id_, number)])
+        await rows(pool, "UPDATE dead_letters SET received_at = received_at - interval '20 h' RETURNING 1")
+    await purge(pool, 2, 10, memory=False)
+    assert [row["task"] for row in await rows(pool, "SELECT task FROM dead_letters ORDER BY id")] == [gone, task]
+    await rows(pool, "UPDATE dead_letters SET received_at = received_at - interval '2 days' RETURNING 1")
+    assert await purge(pool, 2, 1, memory=False)
+    assert [row["task"] for row in await rows(pool, "SELECT task FROM dead_letters")] == [task]
+
+
 async def test_an_output_that_is_stored_again_counts_as_new(pool):
     async with transaction(pool) as connection:
         await store.keep_output(connection, "default", "a" * 64, b"{}")

@@ -216,6 +216,18 @@ async def test_documents_get_vectors_once_there_is_an_embedder(pool, store):
     assert store.points == {}
 
 
+async def test_vectors_of_a_text_that_was_replaced_without_an_embedder_go_with_their_document(both, pool, store):
+    words = StoredRecall(pool, None)
+    await both.ingest("a", [guide(), guide(name="kept")])
+    for text in ("New text.", "Newest text."):
+        await words.ingest("a", [guide(text), guide(text, name="kept")])
+    await words.forget("a", "documents", "guide.md")
+    await rows(pool, "UPDATE documents SET changed_at = now() - interval '1 h' RETURNING 1")
+    assert await both.documents.mend(10) == 2
+    assert [point.document for point in store.points.values()] == ["kept"]
+    assert await documents(both, "newest text", mode="dense") == ["kept"]
+
+
 async def test_two_ingests_of_one_document_never_mix(both, store):
     texts = [f"# Number {number}\n\nText {number}.\n\n# End\n\nOf {number}." for number in range(12)]
     await asyncio.gather(*(both.ingest("a", [guide(text)]) for text in texts))

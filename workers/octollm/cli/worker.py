@@ -16,7 +16,9 @@ from octollm.topology import Topology, load_topology
 
 
 def worker(
-    role: Annotated[str, typer.Argument(help="A consumer group of the topology: orchestrator, archive, or an arm.")],
+    role: Annotated[
+        str, typer.Argument(help="A consumer group of the topology: orchestrator, archive, memory, or an arm.")
+    ],
     *,
     concurrency: Annotated[
         int | None,

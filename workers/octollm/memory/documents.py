@@ -31,6 +31,8 @@ _CUTTING = 1
 _WORDS = 180
 """Longest passage in words and signs where no embedder counts tokens."""
 _WORD = re.compile(r"\w+|[^\w\s]")
+_FORMER = "former"
+"""In place of an embedder's name: the store has vectors, but of a text before this one."""
 _LEFT_S = 600
 """After how long an unfinished document is taken for abandoned."""
 _log = structlog.get_logger(__name__)
@@ -57,11 +59,10 @@ class Documents:
             ids = [passage_id(id_, number, one.text) for number, one in enumerate(cut)]
             tokens = sum(one.tokens for one in cut) if self._dense else 0
             async with connection.transaction():
-                embedder = self._dense.embedder.name if self._dense else None
                 await connection.execute(
                     _SQL["put_document"],
                     *(id_, tenant, document.collection, document.name, document.media, document.text),
-                    *(sha256, dict(document.attributes), embedder, tokens, task),
+                    *(sha256, dict(document.attributes), self._embedder_of(known), tokens, task),
                 )
                 await connection.execute(_SQL["delete_passages"], id_)
                 await connection.execute(
@@ -122,6 +123,12 @@ class Documents:
         if self._dense is None:
             return chunks(document.text, document.media, _count_words, _WORDS)
         return chunks(document.text, document.media, self._dense.embedder.count_tokens, self._dense.longest)
+
+    def _embedder_of(self, known: asyncpg.Record | None) -> str | None:
+        """Whose vectors are stored once what is taken in is ready. Those that cannot be deleted now must be later."""
+        if self._dense is not None:
+            return self._dense.embedder.name
+        return None if known is None or known["embedder"] is None else _FORMER
 
     @asynccontextmanager
     async def _locked(self, document: UUID) -> AsyncIterator[Connection]:

@@ -28,7 +28,7 @@ async def unremembered(pool: Pool, older_than_s: float, oldest: datetime | None,
 
 
 async def purge(pool: Pool, days: int, most: int, *, memory: bool) -> bool:
-    """Delete up to `most` tasks that ended more than `days` ago; whether there may be more now.
+    """Delete up to `most` tasks that ended more than `days` ago, and letters of no task; whether there may be more now.
 
     `memory`: there is one, which has to forget a task before its rows go.
     """
@@ -40,7 +40,8 @@ async def purge(pool: Pool, days: int, most: int, *, memory: bool) -> bool:
             await connection.execute(_SQL[query], tasks)
     async with transaction(pool) as connection:
         outputs = await connection.execute(_SQL["purge_outputs"], days, most)
-    return most in (_count(marked), len(tasks), _count(outputs))
+        letters = await connection.execute(_SQL["purge_stray_letters"], days, most)
+    return most in (_count(marked), len(tasks), _count(outputs), _count(letters))
 
 
 def _count(status: str) -> int:

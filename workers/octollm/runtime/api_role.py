@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
@@ -13,18 +13,23 @@ from octollm.api.app import create_app
 from octollm.api.store import open_store
 from octollm.database.migrate import newest
 from octollm.errors import SettingsError, StartError
+from octollm.runtime.outage import cause
 from octollm.runtime.settings import Settings
 from octollm.runtime.settings_sections import join_listen, split_listen
 
+TASK = "octollm-api"
+"""Name of the task that serves."""
 _BACKLOG = 2048
 _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def serve_api(settings: Settings) -> AsyncIterator[str]:
+async def serve_api(
+    settings: Settings, *, failed: Callable[[StartError], None] = lambda _error: None
+) -> AsyncIterator[str]:
     """Serves until the block is left; yields the base URL. Postgres may come later: until then the answer is 503.
 
-    Raises SettingsError for an address that cannot be used or must not be.
+    `failed` is told when it ends before. Raises SettingsError for an address that cannot be used or must not be.
     """
     listener = _listener(settings)
     async with open_store(settings.postgres.dsn, settings.postgres.pool_size, newest()) as store:
@@ -41,21 +46,35 @@ async def serve_api(settings: Settings) -> AsyncIterator[str]:
         )
         server = _Server(config)
         address = join_listen(*listener.getsockname()[:2])
-        work = asyncio.create_task(server.serve(sockets=[listener]))
+        work = asyncio.create_task(server.serve(sockets=[listener]), name=TASK)
+
+        def ended(work: asyncio.Task[None]) -> None:
+            failed(_ended(work))
+
         try:
             await server.until_started(work)
+            work.add_done_callback(ended)
             _log.info("the API serves", address=address)
             yield f"http://{address}"
         finally:
+            work.remove_done_callback(ended)
             server.should_exit = True
             await asyncio.gather(work, return_exceptions=True)
             listener.close()
 
 
 async def run_api(settings: Settings, stop: asyncio.Event) -> None:
-    """The API alone, until `stop` is set."""
-    async with serve_api(settings):
+    """The API alone, until `stop` is set. Raises StartError where it ends before."""
+    failures: list[StartError] = []
+
+    def failed(error: StartError) -> None:
+        failures.append(error)
+        stop.set()
+
+    async with serve_api(settings, failed=failed):
         await stop.wait()
+        if failures:
+            raise failures[0]
         _log.info("stopping: no new requests, what runs may end", drain_s=settings.worker.drain_s)
     _log.info("stopped")
 
@@ -83,7 +102,15 @@ class _Server(uvicorn.Server):
         finally:
             started.cancel()
         if work.done():
-            raise StartError("the API did not start") from work.exception()
+            raise StartError("the API did not start") from (None if work.cancelled() else work.exception())
+
+
+def _ended(work: asyncio.Task[None]) -> StartError:
+    error = None if work.cancelled() else work.exception()
+    why = f": {type(error).__name__}: {cause(error)}" if error else " by itself"
+    failure = StartError(f"the API ended{why}")
+    failure.__cause__ = error
+    return failure
 
 
 def _listener(settings: Settings) -> socket.socket:

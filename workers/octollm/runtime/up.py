@@ -125,7 +125,7 @@ class Stack:
         )
         await self._exit.enter_async_context(self._workers(settings, topology))
         self._tell("starting the API")
-        await self._exit.enter_async_context(serve_api(settings))
+        await self._exit.enter_async_context(serve_api(settings, failed=self._fail))
         reflex = await self._exit.enter_async_context(self._program(REFLEX, settings, data, settings.reflex.url))
         return Running(
             settings=settings,

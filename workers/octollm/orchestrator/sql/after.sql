@@ -28,6 +28,16 @@ ORDER BY purge_since LIMIT $2 FOR UPDATE SKIP LOCKED
 -- name: purge_letters
 DELETE FROM dead_letters WHERE task = ANY ($1::text[])
 
+-- name: purge_stray_letters
+-- Of no task, or of one that is not there: no task takes them along.
+DELETE FROM dead_letters
+WHERE id IN (
+    SELECT id FROM dead_letters AS old
+    WHERE received_at < now() - make_interval(days => $1)
+      AND NOT EXISTS (SELECT FROM tasks WHERE tasks.id = old.task)
+    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+
 -- name: purge_requests
 DELETE FROM cancel_requests WHERE task = ANY ($1::text[])
 
