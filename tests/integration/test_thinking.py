@@ -172,7 +172,7 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         return pool
 
     mind = WorkerMind(SETTINGS, get_pool)
-    handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind)
+    handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind, None)
     value = {"goal": "Redact it", "input": {"note": "x"}, "arms": sorted(topology().arms), "kinds": []}
     asked = step(step="plan", arm="planner", input=value, timeout_s=60)
     ended = []
