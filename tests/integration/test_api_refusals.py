@@ -301,10 +301,10 @@ async def test_whoever_runs_it_hears_that_it_ended_by_itself_and_nothing_where_i
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
 async def test_an_address_open_to_others_has_to_be_wanted(listen, monkeypatch):
     monkeypatch.setenv("OCTOLLM_API_LISTEN", listen)
-    with pytest.raises(SettingsError, match="OCTOLLM_API_TRUST"):
+    with pytest.raises(SettingsError, match="OCTOLLM_API_TRUST_NETWORK"):
         async with serve_api(load_settings()):
             pass
-    monkeypatch.setenv("OCTOLLM_API_TRUST", "network")
+    monkeypatch.setenv("OCTOLLM_API_TRUST_NETWORK", "true")
     async with serve_api(load_settings()) as url, httpx.AsyncClient(trust_env=False) as client:
         port = url.rpartition(":")[2]
         assert (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == 200

@@ -19,7 +19,8 @@ from octollm.arms.coder import Coder
 from octollm.arms.guardian import Guardian
 from octollm.arms.judge import Judge
 from octollm.arms.planner import Planner
-from octollm.arms.ports import Question, Reply
+from octollm.arms.ports import Hits, Question, Reply
+from octollm.arms.retriever import Retriever
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
 from octollm.minds.schemas import value_of
@@ -61,11 +62,18 @@ class Scripted:
         return Reply(text, value, "scripted", "none", 10, 5, journalled=False)
 
 
+class Nothing:
+    """A memory that holds nothing: what an input means to the arm shows without it."""
+
+    async def search(self, tenant: str, query: str, **options: Any) -> Hits:
+        return Hits((), "keyword")
+
+
 async def handle(arm: Arm, value: dict[str, Any], mind: Scripted | None = None) -> dict[str, Any]:
     about = {"task": "l0-01jd0000000000000000000000", "run": 1, "step": "s", "round": 0, "attempt": 1}
     rest = {"tenant": "default", "arm": "x", "priority": "normal", "failures": 0, "timeout_s": 5}
     step = StepRequested(**about, **rest, input=value)
-    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules_path(), mind=mind))
+    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules_path(), recall=Nothing(), mind=mind))
 
 
 def goal(**fields: Any) -> dict[str, Any]:
@@ -81,13 +89,16 @@ def executor(value: dict[str, Any]) -> int:
     return done.returncode
 
 
+ARMS_WITHOUT_PROGRAM = {"judge": Judge(), "guardian": Guardian(), "coder": Coder(), "retriever": Retriever()}
+
+
 async def accepted(arm: str, value: dict[str, Any]) -> bool:
     if arm == "executor":
         status = executor(value)
         assert status in (0, 2), f"the executor ended with {status}"
         return status == 0
     try:
-        await handle({"judge": Judge(), "guardian": Guardian(), "coder": Coder()}[arm], value, Scripted(CODE))
+        await handle(ARMS_WITHOUT_PROGRAM[arm], value, Scripted(CODE))
     except PermanentError as error:
         assert error.code == "invalid_input", error.message
         return False
@@ -123,7 +134,7 @@ def broken(value: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("arm", ["guardian", "judge", "coder"])
+@pytest.mark.parametrize("arm", ["guardian", "judge", "coder", "retriever"])
 async def test_what_the_description_refuses_the_arm_refuses_and_the_other_way_round(arm):
     for example in described()[arm]["examples"]:
         for value in broken(example):
