@@ -170,7 +170,8 @@ def _walls(composed: Stack) -> None:
     for service, networks in _NETWORKS.items():
         container = next(one for one, state in composed.containers(service).items() if "(healthy)" in state)
         said = composed.engine.run("exec", container, "python3", "-c", question).strip()
-        assert said == "10001 0", f"user and capabilities in {service}: {said}"
+        user = 10002 if service == "executor" else 10001
+        assert said == f"{user} 0", f"user and capabilities in {service}: {said}"
         written = subprocess.run(
             [composed.engine.docker, "exec", container, "sh", "-c", "echo >/opt/octollm/file"],
             env=composed.environment, capture_output=True, text=True, check=False,
