@@ -7,6 +7,7 @@ mount; the images stay in build/compose.
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ _NETWORKS = {
 
 def main() -> int:
     """0: proved, or skipped for a reason that was printed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside it tidies up as well
     ready = subprocess.run([ROOT / ".ci" / "setup-compose"], capture_output=True, text=True, check=False)
     if ready.returncode == 3:
         return _skip(ready.stderr.strip())
@@ -50,6 +52,9 @@ def main() -> int:
     except (RuntimeError, AssertionError) as error:
         print(f"compose-demo failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("compose-demo stopped before its end; nothing was left", file=sys.stderr)
+        return 130
     print("compose-demo: all as expected")
     return 0
 
