@@ -7,6 +7,7 @@ mount; the images stay in build/compose.
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,17 +19,29 @@ import httpx
 import images
 import redis
 from engine import ROOT, UnavailableError, engine
-from stack import PROJECT, Stack, stack
+from stack import PROJECT, WEBHOOK_SECRET, Stack, stack
 
 JUDGES = 4
 _TASKS = 200
 _PATIENCE_S = 120
 _STREAM = "{l0}:arm.judge:normal"
-_ENDED = {"succeeded", "failed", "rejected", "cancelled", "expired"}
+_NETWORKS = {
+    "executor": {"inside"},
+    "orchestrator": {"inside"},
+    "archive": {"inside"},
+    "guardian": {"inside"},
+    "judge": {"inside"},
+    "memory": {"inside", "outside"},
+    "retriever": {"inside", "outside"},
+    "planner": {"inside", "outside"},
+    "coder": {"inside", "outside"},
+    "api": {"inside", "door"},
+}
 
 
 def main() -> int:
     """0: proved, or skipped for a reason that was printed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside it tidies up as well
     ready = subprocess.run([ROOT / ".ci" / "setup-compose"], capture_output=True, text=True, check=False)
     if ready.returncode == 3:
         return _skip(ready.stderr.strip())
@@ -39,6 +52,9 @@ def main() -> int:
     except (RuntimeError, AssertionError) as error:
         print(f"compose-demo failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("compose-demo stopped before its end; nothing was left", file=sys.stderr)
+        return 130
     print("compose-demo: all as expected")
     return 0
 
@@ -73,8 +89,12 @@ def _run(composed: Stack) -> None:
 
     count = len(composed.compose("config", "--services").split())
     count -= "qdrant" in composed.compose("config", "--services").split()
-    timed(f"up: {count} services healthy; Qdrant is left out, for want of its image", up)
+    tell(
+        "Qdrant is left out, for want of its image: QDRANT_URL is empty, memory keeps no vectors, search is by keywords"
+    )
+    timed(f"up: {count} services healthy", up)
     timed("the demo's tasks", lambda: _demo(composed))
+    timed("the API beside the reflex answers what was stored", lambda: _read(composed))
     timed(f"--scale judge={JUDGES}: so many consumers, and all of them work", lambda: _scale(composed, count))
     timed("a judge is killed while it holds work: the others finish it", lambda: _kill(composed))
     timed("the containers keep to their walls", lambda: _walls(composed))
@@ -86,9 +106,17 @@ def _demo(composed: Stack) -> None:
         "OCTOLLM_REFLEX_URL": composed.http_url,
         "OCTOLLM_REDIS_URL": composed.redis_url,
         "OCTOLLM_POSTGRES_DSN": composed.postgres_dsn,
+        WEBHOOK_SECRET: composed.environment[WEBHOOK_SECRET],
     }
     done = subprocess.run([sys.executable, "-m", "octollm", "demo", "--against"], env=environment, check=False)
     assert done.returncode == 0, "not every task of the demo came out as expected"
+
+
+def _read(composed: Stack) -> None:
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        here, there = (client.get(f"{url}/v1/tasks").json() for url in (composed.api_url, composed.http_url))
+    assert here["items"], f"the API knows no task: {here}"
+    assert here == there, f"the reflex forwards something else than the API answers: {there}"
 
 
 def _scale(composed: Stack, count: int) -> None:
@@ -116,16 +144,19 @@ def _kill(composed: Stack) -> None:
             return sum(one["pending"] for one in found if one["name"].startswith(victim))
 
         def stopped_with_work() -> bool:
-            # Stopped between two reads it waits for nothing and is handed nothing: then once more.
-            composed.engine.run("kill", "--signal", "CONT", victim)
-            time.sleep(0.5)
-            composed.engine.run("kill", "--signal", "STOP", victim)
-            fresh = _submit(composed, _TASKS // 5)
-            tasks.extend(fresh)
-            deadline = time.monotonic() + 3
-            while not held() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            return held() > 0
+            # Stopped while there is work for all of them. Between two reads it holds nothing: then once more.
+            with ThreadPoolExecutor(1) as beside:
+                sending = beside.submit(_submit, composed, _TASKS // 2)
+                composed.engine.run("kill", "--signal", "STOP", victim)
+                tasks.extend(sending.result())
+            # What was on its way to Redis when it was stopped has arrived once the number stays.
+            before, now = -1, held()
+            while before != now:
+                time.sleep(0.5)
+                before, now = now, held()
+            if not now:
+                composed.engine.run("kill", "--signal", "CONT", victim)
+            return now > 0
 
         _until(stopped_with_work, "the stopped judge was handed nothing")
         tell(f"killed with {held()} steps in its hands")
@@ -139,19 +170,20 @@ def _kill(composed: Stack) -> None:
 
 
 def _walls(composed: Stack) -> None:
-    """What compose.yaml says of every program, asked from inside."""
+    """What compose.yaml says of every program, asked from inside; its networks, asked of Docker."""
     question = "import os; print(os.getuid(), int(open('/proc/self/status').read().split('CapEff:')[1].split()[0], 16))"
-    for service in ("executor", "judge"):
+    for service, networks in _NETWORKS.items():
         container = next(one for one, state in composed.containers(service).items() if "(healthy)" in state)
         said = composed.engine.run("exec", container, "python3", "-c", question).strip()
-        assert said == "10001 0", f"user and capabilities in {service}: {said}"
+        user = 10002 if service == "executor" else 10001
+        assert said == f"{user} 0", f"user and capabilities in {service}: {said}"
         written = subprocess.run(
             [composed.engine.docker, "exec", container, "sh", "-c", "echo >/opt/octollm/file"],
             env=composed.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert "Read-only file system" in written.stderr, f"{service} can write its own files"
-        networks = composed.engine.run("inspect", "--format", "{{json .NetworkSettings.Networks}}", container)
-        assert list(json.loads(networks)) == [f"{PROJECT}_inside"], f"{service} is in {networks}"
+        found = json.loads(composed.engine.run("inspect", "--format", "{{json .NetworkSettings.Networks}}", container))
+        assert set(found) == {f"{PROJECT}_{name}" for name in networks}, f"{service} is in {set(found)}"
     internal = composed.engine.run("network", "inspect", "--format", "{{.Internal}}", f"{PROJECT}_inside").strip()
     assert internal == "true", "the network inside has a way out"
     doctor = composed.compose("exec", "-T", "executor", "/opt/octollm/bin/octollm-executor", "doctor")
@@ -210,7 +242,7 @@ def tell(line: str) -> None:
     print(f"    {line}", flush=True)
 
 
-def timed(what: str, work: Callable[[], None]) -> None:
+def timed(what: str, work: Callable[[], object]) -> None:
     """Says what is done and how long it took."""
     print(f"==> {what}", flush=True)
     began = time.monotonic()

@@ -4,7 +4,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from engine import ROOT, Engine, call
@@ -12,6 +12,7 @@ from engine import ROOT, Engine, call
 PROJECT = "octollm-demo"
 _FILES = ("compose.yaml", "deploy/compose.ports.yaml", "deploy/compose.demo.yaml")
 _HEALTHY_S = 180
+WEBHOOK_SECRET = "GITHUB_WEBHOOK_SECRET"  # noqa: S105  a variable's name, as in webhooks.yaml
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Stack:
     engine: Engine
     environment: dict[str, str]
     http_url: str
+    api_url: str
     redis_url: str
     postgres_dsn: str
 
@@ -64,12 +66,19 @@ class Stack:
 @contextmanager
 def stack(engine: Engine, variables: dict[str, str]) -> Iterator[Stack]:
     """Started when it comes, without containers, networks and volumes when it has gone."""
-    password = secrets.token_urlsafe(16)
-    ports = {name: str(_free_port()) for name in ("REFLEX_PORT", "REDIS_PORT", "POSTGRES_PORT")}
+    password, webhook_secret = secrets.token_urlsafe(16), secrets.token_hex(16)
+    ports = _free_ports("REFLEX_PORT", "API_PORT", "REDIS_PORT", "POSTGRES_PORT")
     made = Stack(
         engine,
-        {**engine.environment, **variables, **ports, "POSTGRES_PASSWORD": password},
+        {
+            **engine.environment,
+            **variables,
+            **ports,
+            "POSTGRES_PASSWORD": password,
+            WEBHOOK_SECRET: webhook_secret,
+        },
         f"http://127.0.0.1:{ports['REFLEX_PORT']}",
+        f"http://127.0.0.1:{ports['API_PORT']}",
         f"redis://127.0.0.1:{ports['REDIS_PORT']}/0",
         f"postgresql://octollm:{password}@127.0.0.1:{ports['POSTGRES_PORT']}/octollm",
     )
@@ -80,7 +89,10 @@ def stack(engine: Engine, variables: dict[str, str]) -> Iterator[Stack]:
         made.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def _free_ports(*names: str) -> dict[str, str]:
+    """A port for each, all of them held until the last one is found, so that no two are the same."""
+    with ExitStack() as held:
+        listeners = [held.enter_context(socket.socket()) for _ in names]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return {name: str(listener.getsockname()[1]) for name, listener in zip(names, listeners, strict=True)}
