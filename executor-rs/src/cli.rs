@@ -1,6 +1,7 @@
 //! The command line: what was asked for, and the answers that need no Redis.
 
 use std::io::Read;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use contracts::events::Object;
@@ -67,11 +68,16 @@ pub fn parse(arguments: &[String]) -> Result<Command, String> {
     }
 }
 
+/// A line on standard output. A reader that has seen enough and is gone (`| head`) is no failure of ours.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// `run`: one step input, locally.
 pub async fn run(file: &str) -> ExitCode {
     let (code, message) = match run_step(file).await {
         Ok(text) => {
-            println!("{text}");
+            say(&text);
             return ExitCode::SUCCESS;
         }
         Err(failed) => failed,

@@ -5,21 +5,20 @@ use std::process::ExitCode;
 use contracts::settings::{self, MinIsolation};
 use serde_json::{Map, Value};
 
+use crate::cli::say;
 use crate::sandbox::{landlock, probe};
 
 /// Looks, prints, and answers by exit code: 0 when the least isolation that the settings ask for is reached.
 pub async fn run(json: bool) -> ExitCode {
     let (reached, facts) = examine().await;
     if json {
-        println!("{}", Value::Object(facts));
+        say(&Value::Object(facts).to_string());
     } else {
         for (name, value) in &facts {
-            println!(
-                "{name:<14} {}",
-                value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned)
-            );
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            say(&format!("{name:<14} {value}"));
         }
     }
     if reached {

@@ -33,11 +33,11 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Version => {
-            println!("octollm-executor {}", env!("CARGO_PKG_VERSION"));
+            cli::say(concat!("octollm-executor ", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
         Command::Help => {
-            println!("{}", cli::HELP);
+            cli::say(cli::HELP);
             ExitCode::SUCCESS
         }
         Command::Run { file } => runtime.block_on(cli::run(&file)),
