@@ -1,0 +1,194 @@
+"""`decide` in a simulated world: a bus that loses, repeats and reorders, workers that fail, a clock that moves.
+
+A failing run is printed as the steps that lead to it; Hypothesis' seed repeats it.
+"""
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from octollm.contracts import InlineOutput, StepError, StepFailed, StepRequested, StepRetrying, StepSucceeded
+from octollm.orchestrator.decide import (
+    Accepted,
+    CancelRequested,
+    DeadlinePassed,
+    Event,
+    MessageLost,
+    Met,
+    StepEnded,
+    decide,
+)
+from octollm.orchestrator.planning import Planning
+from octollm.orchestrator.state import TaskState
+from octollm.plans.recipes import RecipeBook, parse_recipe
+from samples import about
+
+RECIPE = parse_recipe(
+    b"""
+recipe: world
+version: 1
+description: a diamond whose end is judged and repaired
+input: {type: object}
+deadline_s: 60
+steps:
+  first: {arm: noop, input: {}}
+  left: {arm: noop, needs: [first], input: {of: {$: steps.first.output.name}}}
+  right: {arm: noop, needs: [first], input: {}}
+  last: {arm: noop, needs: [left, right], input: {}}
+  verdict: {arm: judge, needs: [last], input: {}}
+answer: {$: steps.last.output.name}
+repair: {judge: verdict, redo: left, max: 1}
+""",
+    frozenset({"noop", "judge"}),
+)
+NEEDS = {step.name: step.needs for step in RECIPE.plan.steps}
+PLANNING = Planning(RecipeBook({"world": RECIPE}))
+PICK = st.integers(min_value=0, max_value=10**6)
+
+
+class World(RuleBasedStateMachine):
+    """One task. Messages wait in lists; a rule takes any of them, keeps it, repeats it or loses it."""
+
+    @initialize()
+    def submit(self) -> None:
+        self.second = 0
+        self.state = TaskState(
+            task="l0-01jd0000000000000000000000", tenant="default", submission={"goal": "g", "kind": "world"},
+            source="http", idempotency_key="k", fingerprint="0" * 64, redactions={}, priority="normal",
+            received_at=self.now(), traceparent="", deadline_at="2026-01-01T00:01:00.000Z",
+        )  # fmt: skip
+        self.requests: list[StepRequested] = []
+        self.ends: list[StepEnded] = []
+        self.ended_as: str | None = None
+        self.told: Counter[str] = Counter()
+        self.seqs: list[int] = []
+        self.committed: Counter[tuple[str, int]] = Counter()
+        self.apply(Accepted(PLANNING))
+
+    def now(self) -> str:
+        return f"2026-01-01T00:{self.second // 60:02}:{self.second % 60:02}.000Z"
+
+    def apply(self, event: Event) -> None:
+        """One transaction, and every promise that can be checked at once."""
+        before = self.state
+        decision = decide(before, event, self.now())
+        self.state = decision.state
+        for told in decision.events:
+            self.told[told.event] += 1
+            self.seqs.append(told.seq)
+        for row in decision.steps.values():
+            known = before.steps.get((row.step, row.round))
+            if row.state == "succeeded" and (known is None or known.state != "succeeded"):
+                self.committed[row.step, row.round] += 1
+        for request in decision.sends:
+            for need in NEEDS[request.step]:
+                rows = [row for row in self.state.steps.values() if row.step == need and row.round <= request.round]
+                assert any(row.state == "succeeded" for row in rows), f"{request.step} was sent before {need} ended"
+        self.requests += decision.sends
+        if not decision.changed:
+            assert self.state == before
+
+    def end(self, request: StepRequested, model: type, **fields: Any) -> None:
+        done = model(**about(request), **fields)
+        output = done.output.value if model is StepSucceeded else None
+        self.ends.append(StepEnded(done, output))
+
+    @precondition(lambda self: self.requests)
+    @rule(pick=PICK, verdict=st.sampled_from(["pass", "fail"]), keep=st.booleans())
+    def work(self, pick: int, verdict: str, *, keep: bool) -> None:
+        """A worker does a step; kept, another worker does it, too."""
+        request = self.requests[pick % len(self.requests)]
+        if not keep:
+            self.requests.remove(request)
+        value = {"verdict": verdict, "reasons": []} if request.step == "verdict" else {"name": request.step}
+        self.end(request, StepSucceeded, outcome="succeeded", output=InlineOutput(at="inline", value=value))
+
+    @precondition(lambda self: self.requests)
+    @rule(pick=PICK)
+    def fail_for_now(self, pick: int) -> None:
+        """A worker puts a step on the schedule; its next attempt comes back."""
+        request = self.requests.pop(pick % len(self.requests))
+        error = StepError(code="busy", message="later")
+        self.end(
+            request, StepRetrying, outcome="retrying", error=error, next_attempt=request.attempt + 1,
+            failures=request.failures + 1, delay_ms=1,
+        )  # fmt: skip
+        again = {"attempt": request.attempt + 1, "failures": request.failures + 1}
+        self.requests.append(request.model_copy(update=again))
+
+    @precondition(lambda self: self.requests)
+    @rule(pick=PICK, rarely=st.integers(min_value=0, max_value=9))
+    def fail_for_good(self, pick: int, rarely: int) -> None:
+        if rarely == 0:
+            request = self.requests.pop(pick % len(self.requests))
+            self.end(request, StepFailed, outcome="failed", error=StepError(code="broken", message="no"))
+
+    @precondition(lambda self: self.ends)
+    @rule(pick=PICK, keep=st.booleans())
+    def deliver(self, pick: int, *, keep: bool) -> None:
+        """In any order; kept, it comes again."""
+        event = self.ends[pick % len(self.ends)]
+        if not keep:
+            self.ends.remove(event)
+        self.apply(event)
+
+    @rule()
+    def meet_again(self) -> None:
+        self.apply(Met())
+
+    @precondition(lambda self: self.requests)
+    @rule(pick=PICK)
+    def lose(self, pick: int) -> None:
+        """A message is gone; the sweeper finds that its step is nowhere."""
+        lost = self.requests.pop(pick % len(self.requests))
+        self.sweep(lost.step, lost.round)
+
+    def sweep(self, step: str, round_: int) -> None:
+        out = [*self.requests, *(end.done for end in self.ends)]
+        row = self.state.steps.get((step, round_))
+        if row is not None and not any((one.step, one.round) == (step, round_) for one in out):
+            self.apply(MessageLost(step, round_, row.attempt))
+
+    @rule(seconds=st.integers(min_value=1, max_value=5))
+    def wait(self, seconds: int) -> None:
+        self.second += seconds
+        self.apply(DeadlinePassed())
+
+    @rule(tenant=st.sampled_from(["default", "other"]), rarely=st.integers(min_value=0, max_value=9))
+    def cancel(self, tenant: str, rarely: int) -> None:
+        if rarely == 0:
+            self.apply(CancelRequested(tenant))
+
+    @invariant()
+    def promises_hold(self) -> None:
+        assert self.told["finished"] == int(self.state.ended)
+        assert self.seqs == list(range(1, len(self.seqs) + 1))
+        assert max(self.committed.values(), default=1) == 1
+        if self.ended_as is not None:
+            assert self.state.state == self.ended_as
+        elif self.state.ended:
+            self.ended_as = self.state.state
+            assert self.state.result is not None
+
+    def teardown(self) -> None:
+        """When nothing is lost any more, the task ends."""
+        for _ in range(200):
+            if self.state.ended:
+                return
+            for row in list(self.state.steps.values()):
+                if row.state == "sent":
+                    self.sweep(row.step, row.round)
+            if self.requests:
+                self.work(0, "pass", keep=False)
+            if self.ends:
+                self.deliver(0, keep=False)
+        raise AssertionError(f"the task is still {self.state.state}: {self.state.steps}")
+
+
+TestWorld = World.TestCase
+TestWorld.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
