@@ -26,9 +26,11 @@ from octollm.contracts.answers import (
     DeadLetter,
     DeadLetterItem,
     DeadLetterPage,
+    Drop,
     Item,
     Page,
     Provenance,
+    Redrive,
     RunItem,
     RunPage,
     StepItem,
@@ -100,6 +102,14 @@ class Client:
     def cancel(self, task: str, detail: str | None = None) -> Cancellation:
         """Ask for the task's end; `detail` says why. One that has ended stays as it is."""
         return self._run(ops.cancel(task, detail, self._patience_s))
+
+    def redrive(self, task: str, run: int | None = None) -> Redrive:
+        """Ask for one more run of a task that failed or expired; any other stays as it is, and the answer says why.
+
+        `run`: the one that ended, as it was seen. When another has followed it already, nothing is asked for: so this
+        may be repeated. Without it the newest run counts.
+        """
+        return self._run(ops.redrive(task, run, self._patience_s))
 
     def events(self, task: str, after: str | None = None) -> Iterator[TaskEvent]:
         """What happens to the task, as it happens, to its end. `after`: `<run>-<seq>` of the last event seen.
@@ -182,6 +192,10 @@ class Client:
     def dead_letter(self, number: int) -> DeadLetter:
         """One of them with what is kept of it."""
         return self._run(ops.letter(number, self._patience_s))
+
+    def drop(self, number: int) -> Drop:
+        """Say that nothing is to be done about a dead letter; it is kept, and no longer listed."""
+        return self._run(ops.drop(number, self._patience_s))
 
     def _document(self, model: type[Model], path: str, params: Mapping[str, str]) -> Model:
         return self._run(ops.document(model, path, params, self._patience_s))

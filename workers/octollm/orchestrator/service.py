@@ -6,6 +6,7 @@ is tried again message by message, so that one bad message costs only itself.
 
 from collections.abc import Mapping, Sequence, Set
 
+import asyncpg
 import structlog
 
 from octollm.contracts.ids import utc_now
@@ -15,7 +16,7 @@ from octollm.errors import NotReadyError
 from octollm.orchestrator import store
 from octollm.orchestrator.batch import Work, outgoing
 from octollm.orchestrator.decide import CancelRequested, DeadlinePassed, Event, decide
-from octollm.orchestrator.intake import Ended, Submitted, Understood, understand
+from octollm.orchestrator.intake import Ended, Redrive, Submitted, Understood, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, TaskState
@@ -107,6 +108,7 @@ class Orchestrator:
         readable = [one for one in understood if not isinstance(one, Unreadable)]
         async with transaction(self._pool) as connection:
             known = await store.lock(connection, [one.task for one in readable])
+            known |= await self._restored(connection, readable, known)
             holders = await self._holders(connection, readable, known)
             stored = [one.stored for one in readable if isinstance(one, Ended) and one.stored is not None]
             outputs = await store.stored_outputs(connection, stored)
@@ -130,11 +132,34 @@ class Orchestrator:
         ]
         return await store.key_holders(connection, claims, self._ttl_s)
 
+    async def _restored(
+        self, connection: Connection, readable: Sequence[Understood], known: Mapping[str, TaskState]
+    ) -> dict[str, TaskState]:
+        """Of the tasks that are to run again, those that could not be taken in, with what was asked for."""
+        found: dict[str, TaskState] = {}
+        for one in readable:
+            state = known.get(one.task)
+            if isinstance(one, Redrive) and state is not None and not state.submission:
+                row = await connection.fetchrow(_SQL["original_of"], one.task, one.request.tenant)
+                first = None if row is None else _first(one.task, row, self._planning)
+                if first is not None:
+                    found[one.task] = await store.restore(connection, state, first)
+        return found
+
     async def _requests(
         self, connection: Connection, readable: Sequence[Understood], known: Mapping[str, TaskState]
     ) -> Mapping[tuple[str, str], str | None]:
         new = [one.task for one in readable if isinstance(one, Submitted) and one.task not in known]
         return await store.requests(connection, new) if new else {}
+
+
+def _first(task: str, row: asyncpg.Record, planning: Planning) -> TaskState | None:
+    message = Incoming("task.submitted.v1", task, "", row["traceparent"], row["original"], "")
+    understood = understand(message, planning)
+    if isinstance(understood, Submitted) and understood.task == task:
+        return understood.first
+    _log.warning("a task's own message is still not understood; it cannot run again", task=task)
+    return None
 
 
 def _log_end(state: TaskState) -> None:

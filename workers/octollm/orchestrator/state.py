@@ -29,6 +29,10 @@ Reason = Literal[
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "rejected", "cancelled", "expired"})
 INTAKE = "intake"
 """In `StepRow.sent_by`: the task's own intake sent this step."""
+REDRIVE = "redrive"
+"""The same in a later run: the wish that opened it did."""
+REDRIVABLE: frozenset[str] = frozenset({"failed", "expired"})
+"""Ends that another run may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class StepRow:
     attempt: int
     """Highest attempt known; results of older ones are refused."""
     sent_by: str
-    """The event that sent it: `INTAKE` or the message id of a `step.done.v1`. Met again, it sends the step again."""
+    """The event that sent it: `INTAKE`, `REDRIVE` or the message id of a `step.done.v1`. Met again, it sends again."""
     sent_at: str
     """When its newest message was sent, as far as the orchestrator sent it itself; retries are the worker's."""
     failures: int = 0
@@ -137,6 +141,8 @@ class Decision:
     attempts: list[Attempt] = field(default_factory=list)
     planned: bool = False
     """Whether the run's plan is new and must be stored."""
+    opened: bool = False
+    """Whether the run is new, and those before it are history."""
 
     def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked by replace
         """Replace fields of the state."""

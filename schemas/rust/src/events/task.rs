@@ -249,6 +249,17 @@ pub struct TaskCancel {
     pub detail: Option<Text<0, 2000>>,
 }
 
+/// Somebody wants a task that did not succeed to run again (`task.redrive.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRedrive {
+    pub task: TaskId,
+    pub tenant: Tenant,
+    /// The run that ended; there is always room for one more.
+    pub run: Int<1, 2_147_483_646>,
+    pub requested_at: Timestamp,
+}
+
 /// A step on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
