@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -76,11 +76,15 @@ class AsyncClient:
         input: Mapping[str, Any] | None = None,  # noqa: A002  the field's own word
         priority: Priority | None = None,
         deadline: timedelta | None = None,
+        not_before: datetime | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Accepted:
-        """Send a task. Sent twice with the same `idempotency_key` it is one; without one, this call makes its own."""
-        body = body_of(goal, kind, input, priority, deadline, metadata)
+        """Send a task. Sent twice with the same `idempotency_key` it is one; without one, this call makes its own.
+
+        `not_before`: it begins no earlier, at most 30 days from now; the deadline counts from then. Aware of its zone.
+        """
+        body = body_of(goal, kind, input, priority, deadline, metadata, not_before)
         return await self.submit_json(body, idempotency_key=idempotency_key)
 
     async def submit_json(self, body: bytes, *, idempotency_key: str | None = None) -> Accepted:

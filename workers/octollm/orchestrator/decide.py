@@ -60,6 +60,13 @@ class DeadlinePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class MomentCame:
+    """Somebody looked at the clock for a task that was put off."""
+
+    planning: Planning
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the task to end now."""
 
@@ -85,7 +92,17 @@ class MessageLost:
     attempt: int
 
 
-Event = Accepted | Refused | Met | StepEnded | DeadlinePassed | CancelRequested | RedriveRequested | MessageLost
+Event = (
+    Accepted
+    | Refused
+    | Met
+    | StepEnded
+    | DeadlinePassed
+    | MomentCame
+    | CancelRequested
+    | RedriveRequested
+    | MessageLost
+)
 
 
 def decide(state: TaskState, event: Event, now: str) -> Decision:
@@ -101,6 +118,8 @@ def decide(state: TaskState, event: Event, now: str) -> Decision:
         match event:
             case Accepted(planning):
                 _accept(decision, planning, now)
+            case MomentCame(planning):
+                _moment(decision, planning, now)
             case CancelRequested():
                 _cancel(decision, event, now)
             case Refused(reason, detail):
@@ -116,9 +135,27 @@ def decide(state: TaskState, event: Event, now: str) -> Decision:
     return decision
 
 
-def _accept(decision: Decision, planning: Planning, now: str, sent_by: str = INTAKE, detail: str | None = None) -> None:
+def _accept(decision: Decision, planning: Planning, now: str) -> None:
+    """A task that is put off is planned when its moment has come; that it can be planned at all is seen to at once."""
     state = decision.state
-    decision.tell(now, event="accepted", detail=detail)
+    if state.not_before is None or state.not_before <= now:
+        decision.tell(now, event="accepted")
+        return _begin(decision, planning, now, INTAKE)
+    decision.tell(now, event="accepted", detail=f"begins at {state.not_before}")
+    plan = planning.plan(state)
+    if isinstance(plan, Unplannable):
+        finish(decision, now, "rejected", plan.reason, plan.detail)
+    return None
+
+
+def _moment(decision: Decision, planning: Planning, now: str) -> None:
+    state = decision.state
+    if state.state == "accepted" and (state.not_before or "") <= now:
+        _begin(decision, planning, now, INTAKE)
+
+
+def _begin(decision: Decision, planning: Planning, now: str, sent_by: str) -> None:
+    state = decision.state
     plan = planning.plan(state)
     if isinstance(plan, Unplannable):
         return finish(decision, now, "rejected", plan.reason, plan.detail)
@@ -155,8 +192,8 @@ def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
         result=None,
         remember=None,
     )
-    detail = f"run {state.run} ended as {state.state}: {state.reason}"
-    return _accept(decision, event.planning, now, REDRIVE, detail)
+    decision.tell(now, event="accepted", detail=f"run {state.run} ended as {state.state}: {state.reason}")
+    return _begin(decision, event.planning, now, REDRIVE)
 
 
 def _cancel(decision: Decision, event: CancelRequested, now: str) -> None:

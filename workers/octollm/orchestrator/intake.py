@@ -122,6 +122,7 @@ def _request(message: Incoming, planning: Planning) -> Cancel | Redrive:
 
 def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, planning: Planning) -> Submitted:
     submission = plain(body.submission)
+    begins = max(body.received_at, body.submission.not_before or "")
     seconds = body.submission.deadline_s or planning.deadline_s(body.submission.kind)
     first = TaskState(
         task=body.task,
@@ -134,7 +135,7 @@ def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, planning: 
         priority=body.submission.priority or "normal",
         received_at=body.received_at,
         traceparent=message.traceparent,
-        deadline_at=None if seconds is None else later(body.received_at, seconds),
+        deadline_at=None if seconds is None else later(begins, seconds),
     )
     event = Refused(body.reason, body.detail) if isinstance(body, TaskRejected) else Accepted(planning)
     return Submitted(first, event)

@@ -15,7 +15,7 @@ from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import store
 from octollm.orchestrator.batch import Work, outgoing
-from octollm.orchestrator.decide import CancelRequested, DeadlinePassed, Event, decide
+from octollm.orchestrator.decide import CancelRequested, DeadlinePassed, Event, MomentCame, decide
 from octollm.orchestrator.intake import Ended, Redrive, Submitted, Understood, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
 from octollm.orchestrator.planning import Planning
@@ -83,6 +83,23 @@ class Orchestrator:
         for decision in changed:
             _log_end(decision.state)
         return [outgoing(decision, ended=True) for decision in changed]
+
+    async def begin(self, most: int) -> list[Outgoing]:
+        """Begin up to `most` tasks that were put off and whose moment has come. Say with `told` when that is published.
+
+        What a crash keeps from being published is sent by the sweeper, which knows the steps from here.
+        """
+        now = utc_now()
+        async with transaction(self._pool) as connection:
+            due = [row["id"] for row in await connection.fetch(_SQL["due"], most)]
+            known = await store.lock(connection, due)
+            decisions = [decide(state, MomentCame(self._planning), now) for state in known.values()]
+            changed = [decision for decision in decisions if decision.changed]
+            await store.save(connection, [], changed)
+            await connection.execute(_SQL["set_untold"], [decision.state.task for decision in changed], True)  # noqa: FBT003  SQL has no keywords
+        for decision in changed:
+            _log_end(decision.state)
+        return [outgoing(decision, ended=decision.state.ended) for decision in changed]
 
     async def forget_keys(self, most: int) -> None:
         """Remove up to `most` idempotency keys that have expired, and old requests to cancel tasks that never came."""

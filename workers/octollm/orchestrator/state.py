@@ -113,6 +113,12 @@ class TaskState:
         return None if kind is None else str(kind)
 
     @property
+    def not_before(self) -> str | None:
+        """When its first run may begin."""
+        moment = self.submission.get("not_before")
+        return None if moment is None else str(moment)
+
+    @property
     def ended(self) -> bool:
         """Whether the run has its terminal state."""
         return self.state in TERMINAL

@@ -94,6 +94,12 @@ pub struct TaskSubmission {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
+    pub not_before: Option<Timestamp>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub metadata: Option<DigestMap<Text<0, 500>>>,
 }
 

@@ -115,6 +115,9 @@ SELECT id FROM tasks
 WHERE state IN ('accepted', 'running') AND deadline_at < now()
 ORDER BY deadline_at LIMIT $1
 
+-- name: due
+SELECT id FROM tasks WHERE state = 'accepted' AND not_before <= now() ORDER BY not_before LIMIT $1
+
 -- name: untold
 SELECT id FROM tasks WHERE untold LIMIT $1
 
