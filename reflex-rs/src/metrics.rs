@@ -39,6 +39,9 @@ impl Door {
 pub enum Route {
     Status,
     Cancel,
+    Redrive,
+    /// Of a dead letter.
+    Drop,
     Events,
     Forward,
 }
@@ -49,6 +52,8 @@ impl Route {
         match self {
             Self::Status => "status",
             Self::Cancel => "cancel",
+            Self::Redrive => "redrive",
+            Self::Drop => "drop",
             Self::Events => "events",
             Self::Forward => "forward",
         }
@@ -98,6 +103,10 @@ pub enum Outcome {
     Marked,
     /// A task that was to be cancelled had ended.
     Ended,
+    /// A run was asked for, or a dead letter's end.
+    Asked,
+    /// Nothing was asked for: it is as it should be.
+    Left,
     NotFound,
     Method,
     /// Nobody can tell where a live view should go on.
@@ -139,6 +148,8 @@ impl Outcome {
             Self::Served => "served",
             Self::Marked => "marked",
             Self::Ended => "ended",
+            Self::Asked => "asked",
+            Self::Left => "left",
             Self::NotFound => "not_found",
             Self::Method => "method",
             Self::Position => "position",
@@ -189,7 +200,7 @@ impl Default for Metrics {
         );
         registry.register(
             "requests",
-            "Reads and cancellations by route and outcome",
+            "Reads and commands by route and outcome",
             requests.clone(),
         );
         registry.register(

@@ -17,6 +17,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "step.done.v1": contracts.StepDone,
     "step.requested.v1": contracts.StepRequested,
     "task.cancel.v1": contracts.TaskCancel,
+    "task.redrive.v1": contracts.TaskRedrive,
+    "dead.drop.v1": contracts.DeadDrop,
     "task.event.v1": contracts.TaskEvent,
     "task.rejected.v1": contracts.TaskRejected,
     "task.result.v1": contracts.TaskResult,

@@ -18,6 +18,9 @@ use contracts::events::{
 use contracts::topology::Topology;
 use contracts::{ids, ContractError};
 
+/// How far ahead a task may be put off.
+const FURTHEST_MS: u64 = 30 * 86_400_000;
+
 /// What came in, with everything that is not its own text.
 pub struct Arrival<'a> {
     /// The submission as JSON text.
@@ -68,6 +71,7 @@ pub fn admit(
     topology: &Topology,
 ) -> Result<Admitted, ContractError> {
     let mut submission: TaskSubmission = read(arrival.body)?;
+    check_moment(submission.not_before.as_ref(), arrival.now_ms)?;
     let refusal = refusal(&submission, arrival.foreign, rules);
     let redactions = redact::submission(&mut submission, rules)?;
     let ulid = ids::ulid(arrival.now_ms, arrival.random);
@@ -108,6 +112,20 @@ pub fn admit(
         created_at,
         refusal,
     })
+}
+
+/// A day that is in no calendar is as wrong as one that is too far away.
+fn check_moment(moment: Option<&Timestamp>, now_ms: u64) -> Result<(), ContractError> {
+    let Some(text) = moment.map(Timestamp::as_str) else {
+        return Ok(());
+    };
+    let ms = ids::timestamp_ms(text).filter(|ms| ids::timestamp(*ms) == text);
+    let why = match ms {
+        None => "must be a time that exists, from 1970 on",
+        Some(ms) if ms > now_ms.saturating_add(FURTHEST_MS) => "must be at most 30 days ahead",
+        Some(_) => return Ok(()),
+    };
+    Err(ContractError::schema("not_before", why))
 }
 
 fn refusal(submission: &TaskSubmission, foreign: bool, rules: &Rules) -> Option<Refusal> {

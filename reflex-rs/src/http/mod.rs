@@ -3,9 +3,11 @@
 mod cancel;
 mod events;
 mod forward;
+mod letters;
 mod lookup;
 mod operate;
 mod problem;
+mod redrive;
 mod server;
 mod taking;
 mod tasks;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::{from_fn_with_state, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::Router;
 use contracts::events::Tenant;
 use contracts::settings;
@@ -96,6 +98,14 @@ pub fn router(app: App) -> Router {
         .route("/v1/tasks", post(tasks::submit).get(forward::forward))
         .route("/v1/tasks/{id}", get(tasks::show).delete(cancel::cancel))
         .route("/v1/tasks/{id}/events", get(events::watch))
+        .route(
+            "/v1/tasks/{id}/runs",
+            post(redrive::redrive).get(forward::forward),
+        )
+        .route(
+            "/v1/dead-letters/{id}",
+            delete(letters::drop_letter).get(forward::forward),
+        )
         .route("/v1/webhooks/{source}", post(webhooks::receive))
         .route("/v1/{*rest}", get(forward::forward))
         .route("/healthz", get(operate::healthy))

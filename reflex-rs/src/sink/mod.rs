@@ -1,10 +1,13 @@
-//! Stores what was decided: a task by the `admit` script, a cancellation by `cancel`, a dead letter by one XADD. Nothing else.
+//! Stores what was decided: a task by the `admit` script, a cancellation by `cancel`, one more run by `redrive`, a dead letter
+//! and what is to become of it by one XADD. Nothing else.
 
 mod cancel;
 mod letter;
+mod redrive;
 
 pub use cancel::Cancelled;
 pub use letter::bury;
+pub use redrive::Redriven;
 
 use contracts::keys::LaneKeys;
 use contracts::scripts::Script;
@@ -28,6 +31,7 @@ pub struct Sink {
     link: Link,
     admit: redis::Script,
     cancel: redis::Script,
+    redrive: redis::Script,
     ttl_s: u64,
 }
 
@@ -40,6 +44,7 @@ impl Sink {
             link,
             admit: script(Script::Admit),
             cancel: script(Script::Cancel),
+            redrive: script(Script::Redrive),
             ttl_s,
         }
     }

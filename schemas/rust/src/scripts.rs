@@ -14,19 +14,21 @@ pub enum Script {
     Complete,
     Leave,
     Promote,
+    Redrive,
     Release,
     Renew,
     Resend,
 }
 
 impl Script {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Admit,
         Self::Cancel,
         Self::Claim,
         Self::Complete,
         Self::Leave,
         Self::Promote,
+        Self::Redrive,
         Self::Release,
         Self::Renew,
         Self::Resend,
@@ -42,6 +44,7 @@ impl Script {
             Self::Complete => include_str!("../../../workers/octollm/bus/lua/complete.lua"),
             Self::Leave => include_str!("../../../workers/octollm/bus/lua/leave.lua"),
             Self::Promote => include_str!("../../../workers/octollm/bus/lua/promote.lua"),
+            Self::Redrive => include_str!("../../../workers/octollm/bus/lua/redrive.lua"),
             Self::Release => include_str!("../../../workers/octollm/bus/lua/release.lua"),
             Self::Renew => include_str!("../../../workers/octollm/bus/lua/renew.lua"),
             Self::Resend => include_str!("../../../workers/octollm/bus/lua/resend.lua"),

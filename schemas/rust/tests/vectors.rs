@@ -31,6 +31,8 @@ fn readers() -> Vec<(&'static str, Trip)> {
         (DeadLetter::TYPE, trip::<DeadLetter>),
         (TaskStatus::TYPE, trip::<TaskStatus>),
         (TaskCancel::TYPE, trip::<TaskCancel>),
+        (TaskRedrive::TYPE, trip::<TaskRedrive>),
+        (DeadDrop::TYPE, trip::<DeadDrop>),
     ]
 }
 

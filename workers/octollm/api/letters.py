@@ -9,7 +9,7 @@ from octollm.api.pages import cut
 from octollm.api.parameters import LetterFilter
 from octollm.api.store import Store
 from octollm.contracts.answers import DeadLetter, DeadLetterItem, DeadLetterPage
-from octollm.contracts.ids import as_text
+from octollm.contracts.ids import as_text, parse_message_id
 from octollm.database.queries import queries
 from octollm.errors import AbsentError
 
@@ -19,7 +19,7 @@ _SQL = queries("octollm.api", "letters")
 async def list_letters(store: Store, tenant: str, asked: LetterFilter) -> DeadLetterPage:
     """Newest first, without what they held."""
     (before,) = read_cursor(asked.cursor, int)
-    which = (asked.reason, asked.task, asked.since, asked.until)
+    which = (asked.reason, asked.task, asked.since, asked.until, asked.all)
     async with store.reading() as connection:
         rows = await connection.fetch(_SQL["list"], tenant, *which, before, asked.limit + 1)
     items, following = cut(rows, asked.limit, lambda row: DeadLetterItem(**_facts(row)), lambda row: (row["id"],))
@@ -39,7 +39,10 @@ async def letter(store: Store, tenant: str, number: int) -> DeadLetter:
 def _facts(row: asyncpg.Record) -> dict[str, Any]:
     same = {name: row[name] for name in ("id", "tenant", "task", "reason", "message")}
     told = {name: row["body"][name] for name in ("stage", "stream", "type", "bytes")}
-    return {**same, **told, "received_at": as_text(row["received_at"])}
+    times = {name: as_text(row[name]) for name in ("received_at", "redriven_at", "dropped_at") if row[name] is not None}
+    step = parse_message_id(row["body"]["id"])
+    run = None if row["task"] is None else step.run if step else 1
+    return {**same, **told, **times, "run": run}
 
 
 def _text(kept: bytes) -> str | None:

@@ -109,6 +109,7 @@ class LetterFilter(Span):
 
     reason: Annotated[Text | None, Field(max_length=100)] = None
     task: Annotated[Text | None, Field(max_length=40)] = None
+    all: Annotated[bool, Field(description="Also those that were redriven or dropped.")] = False
 
 
 def _tenant(

@@ -114,6 +114,16 @@ class Handoff:
         answer, state = await self._scripts.cancel(keys=keys, args=(tenant, ttl_s, len(message), *flat))
         return answer.decode(), state.decode()
 
+    async def redrive(self, task: str, tenant: str, run: int, message: Fields) -> tuple[str, str]:
+        """Put `message` (`task.redrive.v1`) on `steps.done`, and take back an old wish to cancel the task.
+
+        Answers `asked`, `left` or `foreign`, and the task's state where Redis holds its status.
+        """
+        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task))
+        flat = [part for field in message.items() for part in field]
+        answer, state, _ = await self._scripts.redrive(keys=keys, args=(tenant, run, len(message), *flat))
+        return answer.decode(), state.decode()
+
     async def claim(self, stream: str, topic: Topic, most: int) -> tuple[list[Entry], list[str]]:
         """Take over up to `most` entries that nobody works on; also the ids of those given up on at the cap."""
         args = (self._group, self._consumer, topic.lease_s * 1000, topic.max_deliveries, most, utc_now())

@@ -11,7 +11,7 @@ import redis.asyncio
 from redis.commands.core import AsyncScript
 
 _INCLUDE = "--@include ownership.lua"
-NAMES = ("admit", "cancel", "claim", "complete", "leave", "promote", "release", "renew", "resend")
+NAMES = ("admit", "cancel", "claim", "complete", "leave", "promote", "redrive", "release", "renew", "resend")
 
 
 @cache
@@ -32,6 +32,7 @@ class Scripts:
     complete: AsyncScript
     leave: AsyncScript
     promote: AsyncScript
+    redrive: AsyncScript
     release: AsyncScript
     renew: AsyncScript
     resend: AsyncScript

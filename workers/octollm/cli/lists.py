@@ -12,6 +12,7 @@ from rich.text import Text
 from octollm.cli.output import clean, emit_json, note, out
 from octollm.contracts import plain
 from octollm.contracts.answers import Item, Page
+from octollm.contracts.ids import as_text
 
 Since = Annotated[
     str | None, typer.Option(metavar="TIME", help="From then on: 2h, 7d, or a time like 2026-01-31T12:00:00Z.")
@@ -39,6 +40,21 @@ def moment(text: str | None, option: str) -> datetime | None:
             "must be like 30m, 2h, 7d, or a time like 2026-01-31T12:00:00Z", param_hint=option
         ) from error
     return found if found.tzinfo is not None else found.astimezone()
+
+
+def ahead(text: str | None, option: str) -> str | None:
+    """A time to come as messages carry it. Raises BadParameter."""
+    if text is None:
+        return None
+    try:
+        after = _AGO.fullmatch(text.removeprefix("+")) if text.startswith("+") else None
+        if after is not None:
+            return as_text(datetime.now(UTC) + timedelta(**{_UNITS[after[2]]: int(after[1])}))
+        return as_text(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(
+            "must be like +10m, +2h, +7d, or a time like 2026-01-31T12:00:00Z", param_hint=option
+        ) from error
 
 
 def given(**filters: Value | None) -> dict[str, Value]:

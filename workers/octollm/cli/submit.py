@@ -9,6 +9,7 @@ import orjson
 import typer
 
 from octollm.cli.connect import connect
+from octollm.cli.lists import ahead
 from octollm.cli.output import JsonOption, emit_json, note, out, pairs
 from octollm.cli.show import print_status
 from octollm.contracts import plain, strict_json
@@ -22,6 +23,9 @@ File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The sa
 Key = Annotated[str | None, typer.Option(help="Sent twice with the same key, it is one task.")]
 Priority = Annotated[str | None, typer.Option(metavar="high|normal|low", help="Which stream it travels on.")]
 Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=604800, help="After that it expires.")]
+NotBefore = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Begin no earlier: +10m, +2h, or a time like 2026-01-31T12:00:00Z.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless it succeeded.")]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long --wait waits.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
@@ -39,6 +43,7 @@ def submit(
     idempotency_key: Key = None,
     priority: Priority = None,
     deadline: Deadline = None,
+    not_before: NotBefore = None,
     wait: Wait = False,
     timeout: Timeout = 60.0,
     as_json: AsJson = False,
@@ -48,6 +53,7 @@ def submit(
         raise typer.BadParameter("give the file once, as argument or with --file", param_hint="--file")
     path = source if source is not None else file
     parts: dict[str, Any] = {"goal": goal, "kind": kind, "priority": priority, "deadline_s": deadline}
+    parts["not_before"] = ahead(not_before, "--not-before")
     given = {name: value for name, value in parts.items() if value is not None}
     if path is not None:
         if given or input_json is not None:

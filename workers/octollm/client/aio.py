@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -26,9 +26,11 @@ from octollm.contracts.answers import (
     DeadLetter,
     DeadLetterItem,
     DeadLetterPage,
+    Drop,
     Item,
     Page,
     Provenance,
+    Redrive,
     RunItem,
     RunPage,
     StepItem,
@@ -74,11 +76,15 @@ class AsyncClient:
         input: Mapping[str, Any] | None = None,  # noqa: A002  the field's own word
         priority: Priority | None = None,
         deadline: timedelta | None = None,
+        not_before: datetime | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Accepted:
-        """Send a task. Sent twice with the same `idempotency_key` it is one; without one, this call makes its own."""
-        body = body_of(goal, kind, input, priority, deadline, metadata)
+        """Send a task. Sent twice with the same `idempotency_key` it is one; without one, this call makes its own.
+
+        `not_before`: it begins no earlier, at most 30 days from now; the deadline counts from then. Aware of its zone.
+        """
+        body = body_of(goal, kind, input, priority, deadline, metadata, not_before)
         return await self.submit_json(body, idempotency_key=idempotency_key)
 
     async def submit_json(self, body: bytes, *, idempotency_key: str | None = None) -> Accepted:
@@ -100,6 +106,14 @@ class AsyncClient:
     async def cancel(self, task: str, detail: str | None = None) -> Cancellation:
         """Ask for the task's end; `detail` says why. One that has ended stays as it is."""
         return await self._run(ops.cancel(task, detail, self._patience_s))
+
+    async def redrive(self, task: str, run: int | None = None) -> Redrive:
+        """Ask for one more run of a task that failed or expired; any other stays as it is, and the answer says why.
+
+        `run`: the one that ended, as it was seen. When another has followed it already, nothing is asked for: so this
+        may be repeated. Without it the newest run counts.
+        """
+        return await self._run(ops.redrive(task, run, self._patience_s))
 
     async def events(self, task: str, after: str | None = None) -> AsyncIterator[TaskEvent]:
         """What happens to the task, as it happens, to its end. `after`: `<run>-<seq>` of the last event seen.
@@ -183,6 +197,10 @@ class AsyncClient:
     async def dead_letter(self, number: int) -> DeadLetter:
         """One of them with what is kept of it."""
         return await self._run(ops.letter(number, self._patience_s))
+
+    async def drop(self, number: int) -> Drop:
+        """Say that nothing is to be done about a dead letter; it is kept, and no longer listed."""
+        return await self._run(ops.drop(number, self._patience_s))
 
     async def _document(self, model: type[Model], path: str, params: Mapping[str, str]) -> Model:
         return await self._run(ops.document(model, path, params, self._patience_s))

@@ -37,3 +37,5 @@ class LetterFilter(TypedDict, total=False):
     task: str
     since: datetime
     until: datetime
+    all: bool
+    """Also those that were redriven or dropped."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -9,13 +10,14 @@ from urllib.parse import quote
 from octollm.client.replies import Model, parse, parse_object
 from octollm.client.talk import Ask, Pause, Talk, jittered, patiently
 from octollm.contracts import TaskStatus
-from octollm.contracts.answers import TERMINAL, Accepted, Cancellation, DeadLetter
+from octollm.contracts.answers import TERMINAL, Accepted, Cancellation, DeadLetter, Drop, Redrive
 from octollm.errors import BusyError, ParameterError, UnfinishedError, UnknownError, UnreachableError
 
 TASKS = "/v1/tasks"
 COSTS = "/v1/costs"
 LETTERS = "/v1/dead-letters"
 WEBHOOKS = "/v1/webhooks"
+_NO_LETTER = "there is no dead letter {}; `octollm dead ls --all` lists them"
 _FIRST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 1.0
 
@@ -73,6 +75,27 @@ def cancel(task: str, detail: str | None, patience_s: float) -> Talk[Cancellatio
     return parse(Cancellation, reply)
 
 
+def redrive(task: str, run: int | None, patience_s: float) -> Talk[Redrive]:
+    """With the run that was seen, asked twice it is one wish."""
+    ask = Ask("POST", task_path(task, "/runs"))
+    if run is not None:
+        ask = replace(ask, headers={"Content-Type": "application/json"}, content=b'{"run": %d}' % run)
+    try:
+        reply = yield from patiently(ask, patience_s)
+    except UnknownError as error:
+        raise UnknownError(f"there is no task {task}; is the id right, and the address?") from error
+    return parse(Redrive, reply)
+
+
+def drop(number: int, patience_s: float) -> Talk[Drop]:
+    """Dropped twice it is dropped once."""
+    try:
+        reply = yield from patiently(Ask("DELETE", f"{LETTERS}/{number:d}"), patience_s)
+    except UnknownError as error:
+        raise UnknownError(_NO_LETTER.format(number)) from error
+    return parse(Drop, reply)
+
+
 def deliver(source: str, body: bytes, headers: Mapping[str, str]) -> Talk[dict[str, Any]]:
     """A webhook, signed already, as its sender would: asked once."""
     path = f"{WEBHOOKS}/{quote(source, safe='', errors='replace')}"
@@ -85,7 +108,7 @@ def letter(number: int, patience_s: float) -> Talk[DeadLetter]:
     try:
         reply = yield from patiently(Ask("GET", f"{LETTERS}/{number:d}"), patience_s)
     except UnknownError as error:
-        raise UnknownError(f"there is no dead letter {number}; `octollm dead ls` lists them") from error
+        raise UnknownError(_NO_LETTER.format(number)) from error
     return parse(DeadLetter, reply)
 
 

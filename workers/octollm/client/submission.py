@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from octollm.contracts import TaskSubmission, write
-from octollm.contracts.ids import new_ulid
+from octollm.contracts.ids import as_text, new_ulid
 from octollm.errors import ParameterError
 
 Priority = Literal["high", "normal", "low"]
@@ -22,6 +22,7 @@ def body_of(
     priority: Priority | None,
     deadline: timedelta | None,
     metadata: Mapping[str, str] | None,
+    not_before: datetime | None = None,
 ) -> bytes:
     """`task.submission.v1`. Raises ParameterError that names the field."""
     try:
@@ -32,6 +33,7 @@ def body_of(
                 input=None if input is None else dict(input),
                 priority=priority,
                 deadline_s=None if deadline is None else round(deadline.total_seconds()),
+                not_before=None if not_before is None else as_text(not_before),
                 metadata=None if metadata is None else dict(metadata),
             )
         )

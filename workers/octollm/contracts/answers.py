@@ -50,6 +50,23 @@ class Cancellation(Answer):
     state: TaskStateName
 
 
+class Redrive(Answer):
+    """Whether one more run was asked for. What needs none stays as it is."""
+
+    task: str
+    state: TaskStateName
+    run: Annotated[int, Field(description="The run that the next one follows, or the newest.")]
+    asked: bool
+    detail: Annotated[str | None, Field(description="Why nothing was asked for.")] = None
+
+
+class Drop(Answer):
+    """Whether the archive was told to drop a letter."""
+
+    id: int
+    asked: Annotated[bool, Field(description="False: it was dropped before.")]
+
+
 class Page(Answer, Generic[Item]):
     """Some items, and the way to those that follow."""
 
@@ -101,7 +118,7 @@ class StepItem(Answer):
     state: Literal["sent", "succeeded", "failed", "dead", "cancelled"]
     attempt: Annotated[int, Field(description="Highest attempt known.")]
     failures: int
-    sent_by: Annotated[str, Field(description="`intake`, or the message whose arrival sent it.")]
+    sent_by: Annotated[str, Field(description="`intake`, `redrive`, or the message whose arrival sent it.")]
     sent_at: str
     worker: str | None = None
     duration_ms: int | None = None
@@ -154,6 +171,7 @@ class DeadLetterItem(Answer):
     id: int
     tenant: str
     task: str | None = None
+    run: Annotated[int | None, Field(description="The task's run that it belongs to.")] = None
     reason: str
     message: Annotated[str, Field(description="What was wrong.")]
     stage: Annotated[str, Field(description="before_admission or after_admission.")]
@@ -161,6 +179,8 @@ class DeadLetterItem(Answer):
     type: Annotated[str, Field(description="Its field `type`, cleaned.")]
     bytes: Annotated[int, Field(description="Length of the body as it came.")]
     received_at: str
+    redriven_at: Annotated[str | None, Field(description="Its task has begun another run.")] = None
+    dropped_at: Annotated[str | None, Field(description="Somebody wants nothing done about it.")] = None
 
 
 class DeadLetter(DeadLetterItem):

@@ -4,7 +4,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
 _TASK = r"l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}"
@@ -69,6 +69,11 @@ def parse_message_id(text: str) -> StepIdent | None:
 def as_text(moment: datetime) -> str:
     """In UTC, RFC 3339 with milliseconds and `Z`: the one form of time in messages and answers."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def later(moment: str, seconds: int) -> str:
+    """That many seconds after a time, both in the one form of time."""
+    return as_text(datetime.fromisoformat(moment) + timedelta(seconds=seconds))
 
 
 def utc_now() -> str:

@@ -1,4 +1,5 @@
-"""Stores dead letters by fixed SQL, and ends a task whose own message could not be worked on.
+"""Stores dead letters by fixed SQL, marks those that are dropped, and ends a task whose own message could not be
+worked on.
 
 Deliberately simple: nothing here runs recipes or decides, since that code may be what could not get over the message.
 """
@@ -10,7 +11,7 @@ import asyncpg
 import orjson
 import structlog
 
-from octollm.contracts import DeadLetter, TaskEvent, TaskResult, read
+from octollm.contracts import DeadDrop, DeadLetter, TaskEvent, TaskResult, read
 from octollm.contracts.ids import as_text, lane_of, parse_message_id, utc_now
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
@@ -20,6 +21,7 @@ from octollm.orchestrator.rows import event_row
 
 _SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
+_REQUESTS = frozenset({"task.cancel.v1", "task.redrive.v1"})
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -45,11 +47,15 @@ class Archive:
 
     async def _store(self, message: Incoming) -> Answer:
         try:
+            if message.type == "dead.drop.v1":
+                return await self._drop(read(DeadDrop, message.body))
             letter = read(DeadLetter, message.body)
         except ContractError as error:
             return Unreadable(error.reason, str(error))
         step = parse_message_id(letter.id)
         task = step.task if step else letter.id if _is_task(letter.id) else None
+        # Whatever names a task alone is about its intake, and that is the first run's.
+        run = step.run if step else 1
         async with transaction(self._pool) as connection:
             body = orjson.loads(message.body)
             await connection.execute(
@@ -61,12 +67,18 @@ class Archive:
                 letter.message,
                 body,
                 message.original,
+                run,
             )
-            row, events = await _poison(connection, letter, message.traceparent, task)
+            row, events = await _poison(connection, letter, message.traceparent, task, run)
         if row is None:
             return Outgoing()
         result = TaskResult.model_validate(row["result"])
         return Outgoing(events=events, traceparent=message.traceparent, status=_status(row, result.kind), result=result)
+
+    async def _drop(self, drop: DeadDrop) -> Answer:
+        async with transaction(self._pool) as connection:
+            await connection.execute(_SQL["drop_letter"], drop.letter, drop.tenant)
+        return Outgoing()
 
 
 def _is_task(text: str) -> bool:
@@ -74,19 +86,19 @@ def _is_task(text: str) -> bool:
 
 
 async def _poison(
-    connection: Connection, letter: DeadLetter, traceparent: str, task: str | None
+    connection: Connection, letter: DeadLetter, traceparent: str, task: str | None, run: int
 ) -> tuple[asyncpg.Record | None, tuple[TaskEvent, ...]]:
     """For what lay on `tasks` or `steps.done`: an arm's dead letter reaches its task through `steps.done` instead."""
     _, _, topic = letter.stream.partition("}:")
-    # A request to cancel says nothing about its task: that goes on without it.
-    own = (topic == "steps.done" and letter.type != "task.cancel.v1") or topic.startswith("tasks:")
+    # A request about a task says nothing about it: that goes on without it.
+    own = (topic == "steps.done" and letter.type not in _REQUESTS) or topic.startswith("tasks:")
     if task is None or not own or letter.stage != "after_admission":
         return None, ()
     if letter.stream.partition("}")[0] != "{" + lane_of(task):
         return None, ()
     now = utc_now()
     detail = f"its message on {topic} was given up on ({letter.reason}): {letter.message}"[:4000]
-    row = await connection.fetchrow(_SQL["poison_task"], task, detail, now)
+    row = await connection.fetchrow(_SQL["poison_task"], task, detail, now, run)
     if row is None and topic.startswith("tasks:"):
         row = await connection.fetchrow(
             _SQL["poison_unknown_task"],
@@ -98,7 +110,7 @@ async def _poison(
         )
     if row is None:
         # Met again: the first answer may have been lost between its commit and its publication.
-        return await connection.fetchrow(_SQL["poisoned_task"], task), ()
+        return await connection.fetchrow(_SQL["poisoned_task"], task, run), ()
     await connection.execute(_SQL["cancel_steps"], task, row["run"])
     event = TaskEvent(
         task=task, run=row["run"], seq=row["seq"], tenant=row["tenant"], at=now,

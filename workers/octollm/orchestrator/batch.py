@@ -7,7 +7,7 @@ import structlog
 
 from octollm.contracts import TaskCancel
 from octollm.orchestrator.decide import Accepted, CancelRequested, Event, Met, Refused, decide
-from octollm.orchestrator.intake import Cancel, Ended, Submitted, Understood
+from octollm.orchestrator.intake import Cancel, Ended, Redrive, Submitted, Understood
 from octollm.orchestrator.messages import Outgoing, Send
 from octollm.orchestrator.state import Decision, TaskState
 from octollm.orchestrator.status import status_of
@@ -34,7 +34,7 @@ class Work:
         self._requests = dict(requests)
         self._unknown: list[TaskCancel] = []
         self._now = now
-        self._decisions: dict[str, Decision] = {}
+        self._decisions: dict[tuple[str, int], Decision] = {}
 
     def apply(self, one: Understood) -> Outgoing:
         """What follows from one message."""
@@ -50,6 +50,11 @@ class Work:
                     self._unknown.append(one.request)
                     return Outgoing()
                 event = one.event
+            case Redrive():
+                if state is None:
+                    _log.warning("an unknown task is to run again", task=one.task)
+                    return Outgoing()
+                event = one.event
             case Ended():
                 if state is None:
                     # Redis knows a task that Postgres does not: a database that was restored to an older day.
@@ -58,7 +63,7 @@ class Work:
                 event = one.event(self._outputs)
         decision = decide(state, event, self._now)
         self._remember(decision)
-        return outgoing(decision, ended=decision.state.ended and not state.ended)
+        return outgoing(decision, ended=decision.state.ended and (decision.opened or not state.ended))
 
     @property
     def unknown(self) -> list[dict[str, str | None]]:
@@ -67,8 +72,8 @@ class Work:
         return [{name: getattr(one, name) for name in names} for one in self._unknown if one.task not in self._states]
 
     def changed(self, *, new: bool) -> list[Decision]:
-        """What has to be stored, one decision per task."""
-        return [one for task, one in sorted(self._decisions.items()) if (task not in self._known) == new]
+        """What has to be stored: one decision per run of a task, in order."""
+        return [one for (task, _), one in sorted(self._decisions.items()) if (task not in self._known) == new]
 
     def _first_event(self, one: Submitted) -> Event:
         holder = self._holders.get((one.first.tenant, one.first.idempotency_key), one.first.task)
@@ -82,11 +87,12 @@ class Work:
     def _remember(self, decision: Decision) -> None:
         task = decision.state.task
         self._states[task] = decision.state
-        earlier = self._decisions.get(task)
+        key = (task, decision.state.run)
+        earlier = self._decisions.get(key)
         if not decision.changed:
             return
         if earlier is None:
-            self._decisions[task] = decision
+            self._decisions[key] = decision
             return
         earlier.state = decision.state
         earlier.steps |= decision.steps

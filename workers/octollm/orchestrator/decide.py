@@ -15,12 +15,12 @@ from octollm.contracts import (
     StepRetrying,
     StepSucceeded,
 )
-from octollm.contracts.ids import message_id
+from octollm.contracts.ids import later, message_id
 from octollm.errors import RecipeError
 from octollm.orchestrator.finish import finish
 from octollm.orchestrator.planning import Planning, Unplannable, adopt, is_awaited
 from octollm.orchestrator.requests import request
-from octollm.orchestrator.state import INTAKE, Attempt, Decision, Reason, StepRow, TaskState
+from octollm.orchestrator.state import INTAKE, REDRIVABLE, REDRIVE, Attempt, Decision, Reason, StepRow, TaskState
 
 Done = StepSucceeded | StepFailed | StepRetrying | StepDead | StepCancelled
 
@@ -60,11 +60,27 @@ class DeadlinePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class MomentCame:
+    """Somebody looked at the clock for a task that was put off."""
+
+    planning: Planning
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the task to end now."""
 
     tenant: str
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveRequested:
+    """Somebody wants the run after `run`, since that one did not succeed."""
+
+    tenant: str
+    run: int
+    planning: Planning
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +92,17 @@ class MessageLost:
     attempt: int
 
 
-Event = Accepted | Refused | Met | StepEnded | DeadlinePassed | CancelRequested | MessageLost
+Event = (
+    Accepted
+    | Refused
+    | Met
+    | StepEnded
+    | DeadlinePassed
+    | MomentCame
+    | CancelRequested
+    | RedriveRequested
+    | MessageLost
+)
 
 
 def decide(state: TaskState, event: Event, now: str) -> Decision:
@@ -86,10 +112,14 @@ def decide(state: TaskState, event: Event, now: str) -> Decision:
         _send_again(decision, INTAKE)
     elif isinstance(event, StepEnded):
         _step_ended(decision, event, now)
+    elif isinstance(event, RedriveRequested):
+        _redrive(decision, event, now)
     elif not state.ended:
         match event:
             case Accepted(planning):
                 _accept(decision, planning, now)
+            case MomentCame(planning):
+                _moment(decision, planning, now)
             case CancelRequested():
                 _cancel(decision, event, now)
             case Refused(reason, detail):
@@ -106,8 +136,26 @@ def decide(state: TaskState, event: Event, now: str) -> Decision:
 
 
 def _accept(decision: Decision, planning: Planning, now: str) -> None:
+    """A task that is put off is planned when its moment has come; that it can be planned at all is seen to at once."""
     state = decision.state
-    decision.tell(now, event="accepted")
+    if state.not_before is None or state.not_before <= now:
+        decision.tell(now, event="accepted")
+        return _begin(decision, planning, now, INTAKE)
+    decision.tell(now, event="accepted", detail=f"begins at {state.not_before}")
+    plan = planning.plan(state)
+    if isinstance(plan, Unplannable):
+        finish(decision, now, "rejected", plan.reason, plan.detail)
+    return None
+
+
+def _moment(decision: Decision, planning: Planning, now: str) -> None:
+    state = decision.state
+    if state.state == "accepted" and (state.not_before or "") <= now:
+        _begin(decision, planning, now, INTAKE)
+
+
+def _begin(decision: Decision, planning: Planning, now: str, sent_by: str) -> None:
+    state = decision.state
     plan = planning.plan(state)
     if isinstance(plan, Unplannable):
         return finish(decision, now, "rejected", plan.reason, plan.detail)
@@ -117,7 +165,35 @@ def _accept(decision: Decision, planning: Planning, now: str) -> None:
         return finish(decision, now, "expired", "deadline", f"not begun by {state.deadline_at}")
     if plan.planner is None:
         decision.tell(now, event="planned", detail=f"recipe {plan.recipe}, version {plan.version}")
-    return _advance(decision, INTAKE, now)
+    return _advance(decision, sent_by, now)
+
+
+def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
+    """One run follows another once: a wish names the run that it has seen."""
+    state = decision.state
+    if event.tenant != state.tenant:
+        return None
+    if event.run == state.run - 1:
+        return _send_again(decision, REDRIVE)
+    if event.run != state.run or state.state not in REDRIVABLE or "goal" not in state.submission:
+        return None
+    seconds = state.submission.get("deadline_s") or event.planning.deadline_s(state.kind)
+    decision.opened = True
+    decision.change(
+        state="accepted",
+        reason=None,
+        detail=None,
+        run=state.run + 1,
+        round=0,
+        seq=0,
+        deadline_at=None if seconds is None else later(now, seconds),
+        plan=None,
+        steps={},
+        result=None,
+        remember=None,
+    )
+    decision.tell(now, event="accepted", detail=f"run {state.run} ended as {state.state}: {state.reason}")
+    return _begin(decision, event.planning, now, REDRIVE)
 
 
 def _cancel(decision: Decision, event: CancelRequested, now: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from octollm.contracts import (
@@ -10,14 +9,15 @@ from octollm.contracts import (
     StepSucceeded,
     StoredOutput,
     TaskCancel,
+    TaskRedrive,
     TaskRejected,
     TaskSubmitted,
     plain,
     read,
 )
-from octollm.contracts.ids import as_text
+from octollm.contracts.ids import later
 from octollm.errors import ContractError
-from octollm.orchestrator.decide import Accepted, CancelRequested, Done, Event, Refused, StepEnded
+from octollm.orchestrator.decide import Accepted, CancelRequested, Done, Event, RedriveRequested, Refused, StepEnded
 from octollm.orchestrator.messages import Incoming, Unreadable
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import TaskState
@@ -80,7 +80,20 @@ class Cancel:
         return CancelRequested(self.request.tenant, self.request.detail)
 
 
-Understood = Submitted | Ended | Cancel
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """A request for one more run."""
+
+    request: TaskRedrive
+    event: RedriveRequested
+
+    @property
+    def task(self) -> str:
+        """Of which task."""
+        return self.request.task
+
+
+Understood = Submitted | Ended | Cancel | Redrive
 
 
 def understand(message: Incoming, planning: Planning) -> Understood | Unreadable:
@@ -93,15 +106,23 @@ def understand(message: Incoming, planning: Planning) -> Understood | Unreadable
                 return _submitted(read(TaskRejected, message.body), message, planning)
             case "step.done.v1":
                 return Ended(read(StepDone, message.body).root)
-            case "task.cancel.v1":
-                return Cancel(read(TaskCancel, message.body))
+            case "task.cancel.v1" | "task.redrive.v1":
+                return _request(message, planning)
     except ContractError as error:
         return Unreadable(error.reason, str(error))
     return Unreadable("misrouted", f"messages of type {message.type} do not belong to the orchestrator")
 
 
+def _request(message: Incoming, planning: Planning) -> Cancel | Redrive:
+    if message.type == "task.cancel.v1":
+        return Cancel(read(TaskCancel, message.body))
+    wish = read(TaskRedrive, message.body)
+    return Redrive(wish, RedriveRequested(wish.tenant, wish.run, planning))
+
+
 def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, planning: Planning) -> Submitted:
     submission = plain(body.submission)
+    begins = max(body.received_at, body.submission.not_before or "")
     seconds = body.submission.deadline_s or planning.deadline_s(body.submission.kind)
     first = TaskState(
         task=body.task,
@@ -114,11 +135,7 @@ def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, planning: 
         priority=body.submission.priority or "normal",
         received_at=body.received_at,
         traceparent=message.traceparent,
-        deadline_at=None if seconds is None else _later(body.received_at, seconds),
+        deadline_at=None if seconds is None else later(begins, seconds),
     )
     event = Refused(body.reason, body.detail) if isinstance(body, TaskRejected) else Accepted(planning)
     return Submitted(first, event)
-
-
-def _later(moment: str, seconds: int) -> str:
-    return as_text(datetime.fromisoformat(moment).astimezone(UTC) + timedelta(seconds=seconds))

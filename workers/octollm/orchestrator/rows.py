@@ -34,6 +34,7 @@ def task_row(state: TaskState) -> dict[str, Any]:
         "seq": state.seq,
         "received_at": state.received_at,
         "deadline_at": state.deadline_at,
+        "not_before": state.not_before,
         "updated_at": state.updated_at or state.received_at,
         "result": None if state.result is None else plain(state.result),
         "remember": state.remember,

@@ -6,6 +6,7 @@ is tried again message by message, so that one bad message costs only itself.
 
 from collections.abc import Mapping, Sequence, Set
 
+import asyncpg
 import structlog
 
 from octollm.contracts.ids import utc_now
@@ -14,8 +15,8 @@ from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import store
 from octollm.orchestrator.batch import Work, outgoing
-from octollm.orchestrator.decide import CancelRequested, DeadlinePassed, Event, decide
-from octollm.orchestrator.intake import Ended, Submitted, Understood, understand
+from octollm.orchestrator.decide import CancelRequested, DeadlinePassed, Event, MomentCame, decide
+from octollm.orchestrator.intake import Ended, Redrive, Submitted, Understood, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, TaskState
@@ -83,6 +84,23 @@ class Orchestrator:
             _log_end(decision.state)
         return [outgoing(decision, ended=True) for decision in changed]
 
+    async def begin(self, most: int) -> list[Outgoing]:
+        """Begin up to `most` tasks that were put off and whose moment has come. Say with `told` when that is published.
+
+        What a crash keeps from being published is sent by the sweeper, which knows the steps from here.
+        """
+        now = utc_now()
+        async with transaction(self._pool) as connection:
+            due = [row["id"] for row in await connection.fetch(_SQL["due"], most)]
+            known = await store.lock(connection, due)
+            decisions = [decide(state, MomentCame(self._planning), now) for state in known.values()]
+            changed = [decision for decision in decisions if decision.changed]
+            await store.save(connection, [], changed)
+            await connection.execute(_SQL["set_untold"], [decision.state.task for decision in changed], True)  # noqa: FBT003  SQL has no keywords
+        for decision in changed:
+            _log_end(decision.state)
+        return [outgoing(decision, ended=decision.state.ended) for decision in changed]
+
     async def forget_keys(self, most: int) -> None:
         """Remove up to `most` idempotency keys that have expired, and old requests to cancel tasks that never came."""
         async with transaction(self._pool) as connection:
@@ -107,6 +125,7 @@ class Orchestrator:
         readable = [one for one in understood if not isinstance(one, Unreadable)]
         async with transaction(self._pool) as connection:
             known = await store.lock(connection, [one.task for one in readable])
+            known |= await self._restored(connection, readable, known)
             holders = await self._holders(connection, readable, known)
             stored = [one.stored for one in readable if isinstance(one, Ended) and one.stored is not None]
             outputs = await store.stored_outputs(connection, stored)
@@ -130,11 +149,34 @@ class Orchestrator:
         ]
         return await store.key_holders(connection, claims, self._ttl_s)
 
+    async def _restored(
+        self, connection: Connection, readable: Sequence[Understood], known: Mapping[str, TaskState]
+    ) -> dict[str, TaskState]:
+        """Of the tasks that are to run again, those that could not be taken in, with what was asked for."""
+        found: dict[str, TaskState] = {}
+        for one in readable:
+            state = known.get(one.task)
+            if isinstance(one, Redrive) and state is not None and not state.submission:
+                row = await connection.fetchrow(_SQL["original_of"], one.task, one.request.tenant)
+                first = None if row is None else _first(one.task, row, self._planning)
+                if first is not None:
+                    found[one.task] = await store.restore(connection, state, first)
+        return found
+
     async def _requests(
         self, connection: Connection, readable: Sequence[Understood], known: Mapping[str, TaskState]
     ) -> Mapping[tuple[str, str], str | None]:
         new = [one.task for one in readable if isinstance(one, Submitted) and one.task not in known]
         return await store.requests(connection, new) if new else {}
+
+
+def _first(task: str, row: asyncpg.Record, planning: Planning) -> TaskState | None:
+    message = Incoming("task.submitted.v1", task, "", row["traceparent"], row["original"], "")
+    understood = understand(message, planning)
+    if isinstance(understood, Submitted) and understood.task == task:
+        return understood.first
+    _log.warning("a task's own message is still not understood; it cannot run again", task=task)
+    return None
 
 
 def _log_end(state: TaskState) -> None:

@@ -29,6 +29,10 @@ Reason = Literal[
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "rejected", "cancelled", "expired"})
 INTAKE = "intake"
 """In `StepRow.sent_by`: the task's own intake sent this step."""
+REDRIVE = "redrive"
+"""The same in a later run: the wish that opened it did."""
+REDRIVABLE: frozenset[str] = frozenset({"failed", "expired"})
+"""Ends that another run may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class StepRow:
     attempt: int
     """Highest attempt known; results of older ones are refused."""
     sent_by: str
-    """The event that sent it: `INTAKE` or the message id of a `step.done.v1`. Met again, it sends the step again."""
+    """The event that sent it: `INTAKE`, `REDRIVE` or the message id of a `step.done.v1`. Met again, it sends again."""
     sent_at: str
     """When its newest message was sent, as far as the orchestrator sent it itself; retries are the worker's."""
     failures: int = 0
@@ -109,6 +113,12 @@ class TaskState:
         return None if kind is None else str(kind)
 
     @property
+    def not_before(self) -> str | None:
+        """When its first run may begin."""
+        moment = self.submission.get("not_before")
+        return None if moment is None else str(moment)
+
+    @property
     def ended(self) -> bool:
         """Whether the run has its terminal state."""
         return self.state in TERMINAL
@@ -137,6 +147,8 @@ class Decision:
     attempts: list[Attempt] = field(default_factory=list)
     planned: bool = False
     """Whether the run's plan is new and must be stored."""
+    opened: bool = False
+    """Whether the run is new, and those before it are history."""
 
     def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked by replace
         """Replace fields of the state."""

@@ -1,6 +1,7 @@
 """What the orchestrator reads and writes in Postgres, many tasks at a time. Decides nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -59,24 +60,43 @@ async def keep_output(connection: Connection, tenant: str, sha256: str, raw: byt
 
 
 async def save(connection: Connection, new: Sequence[Decision], known: Sequence[Decision]) -> None:
-    """Store decisions, `new` ones of tasks that `lock` did not find.
+    """Store decisions, `new` ones of tasks that `lock` did not find; of one task in the order of their runs.
 
     Raises NotReadyError when another orchestrator has taken in one of the new tasks meanwhile: look again.
     """
     if new:
-        values = [rows.task_row(decision.state) for decision in new]
+        values = _tasks(new)
         inserted = await connection.fetch(_SQL["insert_tasks"], values)
         if len(inserted) != len(values):
             raise NotReadyError("another orchestrator has just taken in one of these tasks")
     if known:
-        await connection.execute(_SQL["update_tasks"], [rows.task_row(decision.state) for decision in known])
+        await connection.execute(_SQL["update_tasks"], _tasks(known))
     both = [*new, *known]
     await _put(connection, "put_runs", [rows.run_row(one.state) for one in both if one.planned])
     await _put(connection, "put_steps", [rows.step_row(one.state, row) for one in both for row in one.steps.values()])
     await _put(
         connection, "insert_attempts", [rows.attempt_row(one.state, item) for one in both for item in one.attempts]
     )
+    opened = [one.state.task for one in both if one.opened]
+    if opened:
+        await connection.execute(_SQL["redriven_letters"], opened)
     await _put(connection, "insert_events", [rows.event_row(event) for one in both for event in one.events])
+
+
+async def restore(connection: Connection, state: TaskState, first: TaskState) -> TaskState:
+    """Give a task that could not be taken in what its message, understood at last, asks for: `first`."""
+    whole = replace(
+        state,
+        submission=first.submission,
+        source=first.source,
+        idempotency_key=first.idempotency_key,
+        fingerprint=first.fingerprint,
+        redactions=first.redactions,
+        priority=first.priority,
+        received_at=first.received_at,
+    )
+    await connection.execute(_SQL["restore_task"], [rows.task_row(whole)])
+    return whole
 
 
 async def keep_requests(connection: Connection, requests: Sequence[Mapping[str, str | None]]) -> None:
@@ -88,6 +108,11 @@ async def requests(connection: Connection, tasks: Sequence[str]) -> dict[tuple[s
     """Why tasks shall be cancelled, by task and tenant who asked, of those requested before they were known."""
     found = await connection.fetch(_SQL["requests"], tasks)
     return {(row["task"], row["tenant"]): row["detail"] for row in found}
+
+
+def _tasks(decisions: Sequence[Decision]) -> list[dict[str, object]]:
+    """A row per task: that of its newest run."""
+    return list({decision.state.task: rows.task_row(decision.state) for decision in decisions}.values())
 
 
 async def _put(connection: Connection, query: str, values: list[dict[str, object]]) -> None:

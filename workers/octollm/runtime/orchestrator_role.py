@@ -166,6 +166,21 @@ async def expire(orchestrator: Orchestrator, translator: Translator, worker: Wor
             look = orchestrator.expire
 
 
+async def begin(orchestrator: Orchestrator, translator: Translator, worker: Worker) -> None:
+    """Begin the tasks that were put off and whose moment has come."""
+    while True:
+        begun = await orchestrator.begin(_BATCH)
+        tasks = []
+        for answer in begun:
+            if answer.status is not None:
+                await worker.publish(lane_of(answer.status.task), translator.operations(answer))
+                tasks.append(answer.status.task)
+        if tasks:
+            await orchestrator.told(tasks)
+        if len(begun) < _BATCH:
+            return
+
+
 async def mend(pool: Pool, topology: Topology, translator: Translator, worker: Worker) -> None:
     """Send again what is nowhere any more. A step counts as long in flight after twice the longest lease."""
 

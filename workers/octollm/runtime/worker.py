@@ -22,7 +22,7 @@ from octollm.runtime.arm_role import arm_handler, load_arm, thinks
 from octollm.runtime.memory_role import NEEDING, TEND_S, ProcessMemory
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.mind_role import WorkerMind
-from octollm.runtime.orchestrator_role import Translator, clear, expire, gathered, mend, remind, tick
+from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, gathered, mend, remind, tick
 from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.settings import Settings
@@ -30,6 +30,8 @@ from octollm.runtime.share import recipes_path
 from octollm.topology import ARM, Topic, Topology
 
 _log = structlog.get_logger(__name__)
+_BEGIN_S = 1.0
+"""How late a task that was put off begins at most, while nothing is in its way."""
 _KEYS_AT_ONCE = 10_000
 _STORED = frozenset({"tasks", "steps.done", "dead"}) | NEEDING
 
@@ -159,6 +161,7 @@ class _Process:
         every_s, pool, topology = self._settings.orchestrator.sweep_s, await self.pool(), self._topology
         retention = self._settings.retention
         self._tick(every_s, lambda: expire(orchestrator, translator, self.worker), "a look for deadlines")
+        self._tick(_BEGIN_S, lambda: begin(orchestrator, translator, self.worker), "a look for tasks put off")
         self._tick(every_s, lambda: mend(pool, topology, translator, self.worker), "a look for lost steps")
         self._tick(every_s, lambda: remind(pool, topology, translator, self.worker), "a look for what memory missed")
         self._tick(every_s, lambda: orchestrator.forget_keys(_KEYS_AT_ONCE), "a look for expired keys")

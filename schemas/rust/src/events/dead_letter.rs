@@ -1,8 +1,8 @@
-//! A message that was given up on (`dead.letter.v1`).
+//! A message that was given up on (`dead.letter.v1`), and the word that nothing is to be done about it (`dead.drop.v1`).
 
 use serde::{Deserialize, Serialize};
 
-use super::fields::{present, words, Bytes, Count, Sha256, Text, Timestamp};
+use super::fields::{present, words, Bytes, Count, Int, Sha256, Tenant, Text, Timestamp, MAX_SAFE};
 
 words!(
     /// Why a message was given up on.
@@ -40,4 +40,14 @@ pub struct DeadLetter {
     )]
     pub sha256: Option<Sha256>,
     pub at: Timestamp,
+}
+
+/// Somebody has seen a letter and wants nothing done about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadDrop {
+    /// Its number in the archive.
+    pub letter: Int<1, MAX_SAFE>,
+    pub tenant: Tenant,
+    pub requested_at: Timestamp,
 }

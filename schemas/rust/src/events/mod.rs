@@ -1,4 +1,4 @@
-//! The ten events of `schemas/events`, one file per subject, and the one way to read and write them.
+//! The twelve events of `schemas/events`, one file per subject, and the one way to read and write them.
 //!
 //! JSON Schema is the source; these types are written by hand and judged by `schemas/vectors`. Optional fields are
 //! absent, never null.
@@ -8,7 +8,7 @@ pub mod fields;
 pub mod step;
 pub mod task;
 
-pub use dead_letter::{DeadLetter, DeadReason, Stage};
+pub use dead_letter::{DeadDrop, DeadLetter, DeadReason, Stage};
 pub use fields::{
     Code, Count, Detail, DigestMap, Int, Kind, List, Name, Object, Priority, Sha256, TaskId,
     Tenant, Text, Timestamp,
@@ -16,8 +16,8 @@ pub use fields::{
 pub use step::{StepDone, StepError, StepOutput, StepRequested};
 pub use task::{
     EventName, Mode, OpenStep, RefusalReason, Source, State, StepState, StepSummary, TaskCancel,
-    TaskEvent, TaskReason, TaskRejected, TaskResult, TaskState, TaskStatus, TaskSubmission,
-    TaskSubmitted, WaitingStep,
+    TaskEvent, TaskReason, TaskRedrive, TaskRejected, TaskResult, TaskState, TaskStatus,
+    TaskSubmission, TaskSubmitted, WaitingStep,
 };
 
 use serde::de::DeserializeOwned;
@@ -47,10 +47,12 @@ events! {
     DeadLetter => "dead.letter.v1",
     TaskStatus => "task.status.v1",
     TaskCancel => "task.cancel.v1",
+    TaskRedrive => "task.redrive.v1",
+    DeadDrop => "dead.drop.v1",
 }
 
 /// Every event's name on the wire.
-pub const TYPES: [&str; 10] = [
+pub const TYPES: [&str; 12] = [
     TaskSubmission::TYPE,
     TaskSubmitted::TYPE,
     TaskRejected::TYPE,
@@ -61,6 +63,8 @@ pub const TYPES: [&str; 10] = [
     DeadLetter::TYPE,
     TaskStatus::TYPE,
     TaskCancel::TYPE,
+    TaskRedrive::TYPE,
+    DeadDrop::TYPE,
 ];
 
 /// Reads one event: strict JSON first, then its schema.

@@ -94,6 +94,12 @@ pub struct TaskSubmission {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
+    pub not_before: Option<Timestamp>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub metadata: Option<DigestMap<Text<0, 500>>>,
 }
 
@@ -247,6 +253,17 @@ pub struct TaskCancel {
         skip_serializing_if = "Option::is_none"
     )]
     pub detail: Option<Text<0, 2000>>,
+}
+
+/// Somebody wants a task that did not succeed to run again (`task.redrive.v1`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRedrive {
+    pub task: TaskId,
+    pub tenant: Tenant,
+    /// The run that ended; there is always room for one more.
+    pub run: Int<1, 2_147_483_646>,
+    pub requested_at: Timestamp,
 }
 
 /// A step on its way.

@@ -42,9 +42,16 @@ class TaskSubmission(Strict):
     deadline_s: Annotated[
         int | None,
         Field(
-            description='Seconds from admission after which the task is expired.',
+            description='Seconds from admission, or from not_before where that is later, after which the task is expired.',
             ge=1,
             le=604800,
+        ),
+    ] = None
+    not_before: Annotated[
+        str | None,
+        Field(
+            description='Begin no earlier: UTC, RFC 3339 with milliseconds, at most 30 days ahead. The deadline counts from then.',
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$',
         ),
     ] = None
     metadata: Annotated[

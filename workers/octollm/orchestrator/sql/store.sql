@@ -53,13 +53,43 @@ SELECT * FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) ORDER BY id
 ON CONFLICT DO NOTHING
 RETURNING id
 
+-- name: original_of
+-- Of a task that could not be taken in: the admitted message itself, as its dead letter kept it.
+SELECT dead_letters.original, tasks.traceparent
+FROM tasks
+JOIN dead_letters ON dead_letters.task = tasks.id AND dead_letters.tenant = tasks.tenant
+WHERE tasks.id = $1 AND tasks.tenant = $2 AND tasks.submission = '{}' AND tasks.state = 'failed'
+  AND dead_letters.body->>'type' = 'task.submitted.v1'
+ORDER BY dead_letters.id LIMIT 1
+
+-- name: restore_task
+UPDATE tasks
+SET kind = new.kind, source = new.source, priority = new.priority, idempotency_key = new.idempotency_key,
+    fingerprint = new.fingerprint, submission = new.submission, redactions = new.redactions,
+    received_at = new.received_at
+FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) AS new
+WHERE tasks.id = new.id
+
 -- name: update_tasks
 UPDATE tasks
 SET state = new.state, reason = new.reason, detail = new.detail, run = new.run, round = new.round,
     version = new.version, seq = new.seq, updated_at = new.updated_at, result = new.result,
-    remember = new.remember, finished_at = new.finished_at, result_sent_at = new.result_sent_at
+    remember = new.remember, finished_at = new.finished_at, result_sent_at = new.result_sent_at,
+    deadline_at = new.deadline_at,
+    -- What is left to do after a run's end is of that run: a new one is not remembered yet, nor to be deleted.
+    remembered_at = CASE WHEN new.run = tasks.run THEN tasks.remembered_at END,
+    result_sends = CASE WHEN new.run = tasks.run THEN tasks.result_sends END,
+    purge_since = CASE WHEN new.run = tasks.run THEN tasks.purge_since END,
+    forgotten_at = CASE WHEN new.run = tasks.run THEN tasks.forgotten_at END
 FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) AS new
 WHERE tasks.id = new.id
+
+-- name: redriven_letters
+-- What was given up on is done anew. One that comes later knows its run, see insert_letter.
+UPDATE dead_letters SET redriven_at = now()
+FROM tasks
+WHERE tasks.id = dead_letters.task AND tasks.tenant = dead_letters.tenant AND tasks.id = ANY ($1::text[])
+  AND dead_letters.redriven_at IS NULL AND dead_letters.dropped_at IS NULL
 
 -- name: put_runs
 -- A plan grows once, when the planner arm has answered.
@@ -84,6 +114,9 @@ INSERT INTO events SELECT * FROM jsonb_populate_recordset(NULL::events, $1::json
 SELECT id FROM tasks
 WHERE state IN ('accepted', 'running') AND deadline_at < now()
 ORDER BY deadline_at LIMIT $1
+
+-- name: due
+SELECT id FROM tasks WHERE state = 'accepted' AND not_before <= now() ORDER BY not_before LIMIT $1
 
 -- name: untold
 SELECT id FROM tasks WHERE untold LIMIT $1
@@ -127,9 +160,13 @@ LIMIT $1
 DELETE FROM cancel_requests WHERE received_at < now() - make_interval(days => $1)
 
 -- name: insert_letter
-INSERT INTO dead_letters (letter, tenant, task, reason, message, body, original)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7)
+-- Of a run that another one has followed meanwhile, it is redriven already.
+INSERT INTO dead_letters (letter, tenant, task, reason, message, body, original, redriven_at)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, (SELECT now() FROM tasks WHERE id = $3 AND tenant = $2 AND run > $8))
 ON CONFLICT (letter) DO NOTHING
+
+-- name: drop_letter
+UPDATE dead_letters SET dropped_at = now() WHERE id = $1 AND tenant = $2 AND dropped_at IS NULL
 
 -- name: poison_task
 -- Fixed SQL and not `decide`: the code that cannot get over the message must not have to run for this.
@@ -140,7 +177,7 @@ SET state = 'failed', reason = 'poison', detail = $2, version = version + 1, seq
         'task', id, 'run', run, 'tenant', tenant, 'state', 'failed', 'reason', 'poison', 'detail', $2::text,
         'answer', NULL, 'steps', '[]'::jsonb, 'mode', 'deterministic', 'redactions', redactions, 'finished_at', $3::text
     ) || CASE WHEN kind IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('kind', kind) END
-WHERE id = $1 AND state IN ('accepted', 'running')
+WHERE id = $1 AND run = $4 AND state IN ('accepted', 'running')
 RETURNING *
 
 -- name: poison_unknown_task
@@ -158,7 +195,7 @@ ON CONFLICT DO NOTHING
 RETURNING *
 
 -- name: poisoned_task
-SELECT * FROM tasks WHERE id = $1 AND reason = 'poison'
+SELECT * FROM tasks WHERE id = $1 AND run = $2 AND reason = 'poison'
 
 -- name: cancel_steps
 -- Of a task that was ended without `decide`: nothing looks for them any more.

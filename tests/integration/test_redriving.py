@@ -1,0 +1,213 @@
+"""One more run of a task and the end of dead letters, on a real Postgres and Redis."""
+
+from typing import Any
+
+import orjson
+import pytest
+from asking import accepted, finished, get, letter
+from making import done, rows, sends, submitted
+from stepping import KEYS
+from test_lists import octollm, url  # noqa: F401  a fixture
+from test_store import letter as from_bus
+
+from octollm.bus.handoff import Handoff
+from octollm.contracts import DeadDrop, StepDead, StepError, TaskRedrive, write
+from octollm.contracts.ids import new_task_id, utc_now
+from octollm.orchestrator.archive import Archive
+from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
+from octollm.orchestrator.service import Orchestrator
+
+GONE: dict[str, Any] = {
+    "outcome": "dead",
+    "reason": "deliveries_exhausted",
+    "error": StepError(code="deliveries_exhausted", message="gone"),
+}
+
+
+def wish(task: str, run: int = 1, tenant: str = "default") -> Incoming:
+    body = write(TaskRedrive(task=task, tenant=tenant, run=run, requested_at=utc_now()))
+    return Incoming("task.redrive.v1", task, tenant, "", body, f"done {task}")
+
+
+def drop(number: int, tenant: str = "default") -> Incoming:
+    body = write(DeadDrop(letter=number, tenant=tenant, requested_at=utc_now()))
+    return Incoming("dead.drop.v1", "", tenant, "", body, "dead 9-9")
+
+
+async def dead(orchestrator: Orchestrator, pool: Any) -> tuple[str, Incoming]:
+    """A task whose left step was given up on, and its letter."""
+    task = new_task_id("l0")
+    left, _ = sends(*(await orchestrator.handle([submitted(task)])))
+    gone = done(left, model=StepDead, **GONE)
+    await orchestrator.handle([gone])
+    await letter(pool, f"{task} 1", b"{}", reason="deliveries_exhausted", id=f"{task}.1.left.0.1",
+                 stage="after_admission", stream="{l0}:arm.noop:normal")  # fmt: skip
+    return task, gone
+
+
+async def test_a_redrive_is_a_run_of_its_own_and_the_one_before_is_history(orchestrator, pool, api):
+    task, gone = await dead(orchestrator, pool)
+    await pool.execute("UPDATE tasks SET remembered_at = now(), result_sends = 3, purge_since = now()")
+    (before,) = await rows(pool, "SELECT * FROM tasks")
+    answer, again = await orchestrator.handle([wish(task), wish(task)])
+    assert isinstance(answer, Outgoing)
+    assert answer.status is not None
+    assert (answer.status.fields["state"], answer.status.fields["run"], answer.status.ended) == ("running", "2", False)
+    assert answer.status.version > before["version"]
+    assert [(step.run, step.step) for step in sends(answer)] == [(2, "left"), (2, "right")]
+    assert sends(again) == sends(answer)
+    (row,) = await rows(pool, "SELECT * FROM tasks")
+    names = ("result", "finished_at", "result_sent_at", "remembered_at", "result_sends", "purge_since", "reason")
+    assert [row[name] for name in names] == [None] * len(names)
+    assert row["deadline_at"] > before["deadline_at"]
+    (one,) = await rows(pool, "SELECT redriven_at, dropped_at FROM dead_letters")
+    assert (one["redriven_at"] is not None, one["dropped_at"]) == (True, None)
+    assert await get(api, "/v1/dead-letters") == {"items": [], "next": None}
+    (shown,) = (await get(api, "/v1/dead-letters", all="true"))["items"]
+    assert (shown["task"], shown["run"], "redriven_at" in shown) == (task, 1, True)
+    # What was late of run 1 changes nothing; run 2 goes to its end.
+    left, right = sends(answer)
+    assert sends(*await orchestrator.handle([gone])) == []
+    (both,) = sends(*await orchestrator.handle([done(left, {"n": 1}), done(right, {"n": 2})]))
+    (last,) = await orchestrator.handle([done(both, {"sum": 3})])
+    assert isinstance(last, Outgoing)
+    assert last.result is not None
+    assert (last.result.state, last.result.run) == ("succeeded", 2)
+    runs = (await get(api, f"/v1/tasks/{task}/runs"))["items"]
+    assert [(run["run"], run["state"]) for run in runs] == [(1, "failed"), (2, "succeeded")]
+    places = [(item["run"], item["seq"]) for item in (await get(api, f"/v1/tasks/{task}/events"))["items"]]
+    assert places == sorted(places)
+    assert {1, 2} == {run for run, _ in places}
+    assert (await get(api, f"/v1/tasks/{task}/attempts", run=1))["items"][0]["outcome"] == "dead"
+    assert sends(*await orchestrator.handle([wish(task), wish(task, 2)])) == []
+
+
+async def test_a_run_that_ends_and_its_redrive_in_one_transaction_are_both_stored(orchestrator, pool):
+    task = new_task_id("l0")
+    left, _ = sends(*(await orchestrator.handle([submitted(task)])))
+    gone = done(left, model=StepDead, **GONE)
+    ended, opened = await orchestrator.handle([gone, wish(task)])
+    assert isinstance(ended, Outgoing)
+    assert isinstance(opened, Outgoing)
+    assert ended.result is not None
+    assert (ended.result.run, opened.result, len(sends(opened))) == (1, None, 2)
+    found = await rows(pool, "SELECT run, step, state FROM steps ORDER BY run, step")
+    assert [tuple(row) for row in found] == [
+        (1, "left", "dead"), (1, "right", "cancelled"), (2, "left", "sent"), (2, "right", "sent"),
+    ]  # fmt: skip
+    assert [row["run"] for row in await rows(pool, "SELECT run FROM attempts")] == [1]
+    assert [row["run"] for row in await rows(pool, "SELECT run FROM runs ORDER BY run")] == [1, 2]
+
+
+async def test_letters_that_come_after_the_redrive_neither_stay_open_nor_end_the_new_run(orchestrator, pool):
+    task, _ = await dead(orchestrator, pool)
+    await orchestrator.handle([wish(task)])
+    late = from_bus("{l0}:arm.noop:normal", f"{task}.1.right.0.1", number=2)
+    poison = from_bus("{l0}:steps.done", f"{task}.1.left.0.1", number=3)
+    request = from_bus("{l0}:steps.done", task, number=4, type="task.redrive.v1")
+    for answer in await Archive(pool).handle([late, poison, request]):
+        assert answer == Outgoing()
+    (row,) = await rows(pool, "SELECT state, run FROM tasks")
+    assert tuple(row) == ("running", 2)
+    assert len(await rows(pool, "SELECT * FROM dead_letters WHERE redriven_at IS NULL")) == 0
+    await Archive(pool).handle([from_bus("{l0}:steps.done", f"{task}.2.left.0.1", number=5)])
+    (row,) = await rows(pool, "SELECT state, reason FROM tasks")
+    assert tuple(row) == ("failed", "poison")
+
+
+async def test_a_task_that_could_not_be_taken_in_runs_once_its_message_is_understood(orchestrator, pool):
+    """After a bad deploy: the message is all there is, and it lies in the dead letter."""
+    task = new_task_id("l0")
+    message = submitted(task, key="k-1", priority="high")
+    given_up = from_bus("{l0}:tasks:high", task, type="task.submitted.v1")
+    given_up = Incoming(given_up.type, given_up.id, "default", "", given_up.body, "dead 7", message.body)
+    await Archive(pool).handle([given_up])
+    assert sends(*await orchestrator.handle([wish(task, tenant="other")])) == []
+    answers = await orchestrator.handle([wish(task)])
+    assert [(step.run, step.priority) for step in sends(*answers)] == [(2, "high"), (2, "high")]
+    (row,) = await rows(pool, "SELECT kind, source, priority, idempotency_key, submission FROM tasks")
+    assert (row["kind"], row["source"], row["priority"], row["idempotency_key"]) == ("pair", "http", "high", "k-1")
+    assert row["submission"]["input"] == {"n": 1}
+
+
+async def test_what_cannot_be_taken_in_even_now_stays_failed(orchestrator, pool):
+    task = new_task_id("l0")
+    await Archive(pool).handle([from_bus("{l0}:tasks:normal", task, type="task.submitted.v1")])
+    assert sends(*await orchestrator.handle([wish(task)])) == []
+    (row,) = await rows(pool, "SELECT state, run FROM tasks")
+    assert tuple(row) == ("failed", 1)
+
+
+async def test_others_unknown_and_unreadable_wishes_change_nothing(orchestrator, pool):
+    task, _ = await dead(orchestrator, pool)
+    unreadable = Incoming("task.redrive.v1", task, "default", "", b"{}", "x")
+    foreign, unknown, wrong = await orchestrator.handle(
+        [wish(task, tenant="other"), wish(new_task_id("l0")), unreadable]
+    )
+    assert (sends(foreign, unknown), isinstance(wrong, Unreadable)) == ([], True)
+    (row,) = await rows(pool, "SELECT state, run FROM tasks")
+    assert tuple(row) == ("failed", 1)
+
+
+async def test_a_dropped_letter_is_kept_and_no_longer_listed(orchestrator, pool, api):
+    await letter(pool, "1-1", b"x")
+    (item,) = (await get(api, "/v1/dead-letters"))["items"]
+    archive = Archive(pool)
+    assert await archive.handle([drop(item["id"], "other")]) == [Outgoing()]
+    assert len((await get(api, "/v1/dead-letters"))["items"]) == 1
+    assert await archive.handle([drop(item["id"]), drop(item["id"]), drop(10**9)]) == [Outgoing()] * 3
+    assert (await get(api, "/v1/dead-letters"))["items"] == []
+    (kept,) = (await get(api, "/v1/dead-letters", all="true"))["items"]
+    assert "dropped_at" in kept
+    assert "dropped_at" in await get(api, f"/v1/dead-letters/{item['id']}")
+    (wrong,) = await archive.handle([Incoming("dead.drop.v1", "", "default", "", b"{}", "x")])
+    assert isinstance(wrong, Unreadable)
+
+
+async def test_the_script_takes_back_an_old_wish_to_cancel_and_knows_who_may_ask(client):
+    door, task = Handoff(client, "l0", "", "door"), new_task_id("l0")
+    message: dict[str, str | bytes] = {"type": "task.redrive.v1", "id": task, "body": orjson.dumps({})}
+
+    async def asked(state: str | None, run: int = 1, tenant: str = "default") -> tuple[str, str]:
+        await client.flushall()
+        await client.set(KEYS.cancel(task), "default")
+        if state is not None:
+            await client.hset(KEYS.status(task), mapping={"tenant": "default", "state": state, "run": "1"})
+        return await door.redrive(task, tenant, run, message)
+
+    for state in ("failed", "expired", None):
+        assert await asked(state) == ("asked", state or "")
+        assert (await client.exists(KEYS.cancel(task)), await client.xlen(KEYS.done)) == (0, 1)
+    for state in ("accepted", "running", "succeeded", "rejected", "cancelled"):
+        assert await asked(state) == ("left", state)
+        assert (await client.exists(KEYS.cancel(task)), await client.xlen(KEYS.done)) == (1, 0)
+    assert await asked("failed", run=2) == ("left", "failed")
+    assert await asked("failed", tenant="other") == ("foreign", "")
+    assert await client.xlen(KEYS.done) == 0
+
+
+async def test_in_bulk_it_is_looked_at_first_and_asked_for_only_with_a_yes(url, orchestrator, pool):  # noqa: F811
+    """Against the API alone: it refuses commands, so that nothing is asked for unnoticed."""
+    await letter(pool, "1-1", b"x")
+    task, _ = await dead(orchestrator, pool)
+    shown = await octollm("dead", "redrive", "--since", "1h", "--dry-run", "--json")
+    items = orjson.loads(shown.stdout)["items"]
+    assert ([item["task"] for item in items], shown.exit_code) == ([task, None], 0)
+    unsure = await octollm("dead", "drop", "--reason", "unreadable")
+    assert (unsure.exit_code, "--yes" in unsure.stderr) == (2, True)
+    assert "no such dead letters" in (await octollm("dead", "drop", "--reason", "schema", "--yes")).stderr
+    for arguments in (("redrive",), ("drop",), ("redrive", "1", "--task", task), ("redrive", "0"), ("drop", "x")):
+        assert (await octollm("dead", *arguments)).exit_code == 2
+    assert "there is no dead letter 99" in str((await octollm("dead", "redrive", "99")).exception)
+    unreadable = str(items[1]["letter"])
+    no_task = await octollm("dead", "redrive", unreadable)
+    assert (no_task.exit_code, "belongs to no task" in no_task.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("state", ["running", "succeeded"])
+async def test_what_runs_or_has_succeeded_is_left_alone(orchestrator, pool, state):
+    task = await (accepted(orchestrator) if state == "running" else finished(orchestrator, pool))
+    (left,) = await orchestrator.handle([wish(task)])
+    assert sends(left) == []
+    (row,) = await rows(pool, "SELECT state, run FROM tasks")
+    assert tuple(row) == (state, 1)
