@@ -66,6 +66,7 @@ def topology(tmp_path: Path) -> Path:
         (ROOT / "streams.yaml")
         .read_text()
         .replace("lease_s: 30", "lease_s: 3")
+        .replace("lease_s: 60", "lease_s: 3")
         .replace("heartbeat_s: 5", "heartbeat_s: 1")
     )
     assert text.count("\n  dead:\n") == 1

@@ -52,6 +52,7 @@ impl Stage {
             .unwrap();
         let text = text
             .replace("lease_s: 30", &format!("lease_s: {lease_s}"))
+            .replace("lease_s: 60", &format!("lease_s: {lease_s}"))
             .replace("heartbeat_s: 5", &format!("heartbeat_s: {heartbeat_s}"));
         std::fs::write(stage.topology(), text).unwrap();
         stage.start_redis();
