@@ -8,8 +8,8 @@ import pytest
 EVENTS = sorted((Path(__file__).resolve().parents[2] / "schemas/events").glob("*.schema.json"))
 
 
-def test_all_ten_events_have_a_schema():
-    assert len(EVENTS) == 10
+def test_all_twelve_events_have_a_schema():
+    assert len(EVENTS) == 12
 
 
 @pytest.mark.parametrize("file", EVENTS, ids=lambda file: file.name.removesuffix(".schema.json"))
