@@ -7,7 +7,7 @@ import pytest
 from asking import accepted, finished, get, letter
 from making import done, rows, sends, submitted
 from stepping import KEYS
-from test_lists import octollm, url  # noqa: F401  a fixture
+from test_lists import octollm
 from test_store import letter as from_bus
 
 from octollm.bus.handoff import Handoff
@@ -186,7 +186,8 @@ async def test_the_script_takes_back_an_old_wish_to_cancel_and_knows_who_may_ask
     assert await client.xlen(KEYS.done) == 0
 
 
-async def test_in_bulk_it_is_looked_at_first_and_asked_for_only_with_a_yes(url, orchestrator, pool):  # noqa: F811
+async def test_in_bulk_it_is_looked_at_first_and_asked_for_only_with_a_yes(api, monkeypatch, orchestrator, pool):
+    monkeypatch.setenv("OCTOLLM_REFLEX_URL", str(api.base_url).rstrip("/"))
     """Against the API alone: it refuses commands, so that nothing is asked for unnoticed."""
     await letter(pool, "1-1", b"x")
     task, _ = await dead(orchestrator, pool)

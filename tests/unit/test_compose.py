@@ -51,7 +51,9 @@ def test_ours_cannot_write_their_files_and_know_whether_they_are_healthy(name):
         rf"^FROM \S+ AS {target}\n(.*?)(?=^FROM |\Z)", (ROOT / "deploy/Dockerfile").read_text(), re.M | re.S
     )
     assert stage is not None
-    assert "\nUSER 10001:10001\n" in stage[1]
+    # The executor has a user of its own: limits on processes count all of a user.
+    user = 10002 if name == "executor" else 10001
+    assert f"\nUSER {user}:{user}\n" in stage[1]
     assert "\nHEALTHCHECK " in stage[1]
     assert OURS[name]["read_only"] is True
 
