@@ -187,8 +187,8 @@ async def test_the_script_takes_back_an_old_wish_to_cancel_and_knows_who_may_ask
 
 
 async def test_in_bulk_it_is_looked_at_first_and_asked_for_only_with_a_yes(api, monkeypatch, orchestrator, pool):
-    monkeypatch.setenv("OCTOLLM_REFLEX_URL", str(api.base_url).rstrip("/"))
     """Against the API alone: it refuses commands, so that nothing is asked for unnoticed."""
+    monkeypatch.setenv("OCTOLLM_REFLEX_URL", str(api.base_url).rstrip("/"))
     await letter(pool, "1-1", b"x")
     task, _ = await dead(orchestrator, pool)
     shown = await octollm("dead", "redrive", "--since", "1h", "--dry-run", "--json")
