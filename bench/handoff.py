@@ -107,6 +107,7 @@ async def _measure(messages: int, stock: int, rounds: int) -> dict[str, float]:
         env = {
             "OCTOLLM_REDIS_URL": server.url,
             "OCTOLLM_TOPOLOGY_FILE": str(_BENCH / "streams.yaml"),
+            "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(_BENCH / "recipes"),
             "OCTOLLM_LOG_LEVEL": "warning",
         }
         try:
