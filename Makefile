@@ -3,6 +3,8 @@
 .PHONY: help demo test faults setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
+# Where this is set, each of the hundreds of processes of a test run compiles every module anew: 3 s of CPU, each time.
+unexport PYTHONDONTWRITEBYTECODE
 # The stamp lies inside the environment, so that both go together.
 STAMP := .venv/.made-from-lock
 
