@@ -5,7 +5,10 @@ from pathlib import Path
 from subprocess import run
 from sys import executable
 
+import jiter
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from octollm.contracts import strict_json
 from octollm.errors import ContractError
@@ -66,3 +69,27 @@ def test_a_string_without_an_end_costs_no_more_than_its_length():
     )
     done = run([executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "unreadable\n"
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        *('{"a":1}', '"', "-0", "-0.0", "1e999", "18446744073709551616", "-9223372036854775809", "NaN", "1.5E-3"),
+        *("\\u0000", "\\ud800", "\\\\", ":", "{", "}", "[", "]", ",", " ", "null", "true", '"a":', '"a" :', "\ufeff"),
+        *("0", "1", "é", "\t"),
+    ]
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.lists(FRAGMENTS, max_size=12).map("".join))
+@example('["a", {"b":-0}]')
+@example('{"a":1,"b":{"c":2,"c":3}}')
+def test_the_quick_look_takes_only_what_the_slow_one_takes(text: str):
+    data = text.encode()
+    if strict_json._surely_strict(data):
+        strict_json._check_slowly(data)
+        assert json.loads(data) == jiter.from_json(data)
+
+
+def test_the_quick_look_is_enough_for_a_message():
+    assert strict_json._surely_strict(b'{"at":"2026-01-02T03:04:05.678Z","n":[-1,0.5,{"x":"-0"}],"text":"a\\nb"}')

@@ -77,7 +77,8 @@ class Member:
     async def kill(self):
         await asyncio.to_thread(self.leases.stop)
         await self.broker.stop()
-        for task in (self.consumer._claims, self.consumer._completions._task, *self.consumer._running.values()):
+        consumer = self.consumer
+        for task in (consumer._claims, consumer._completions._task, *consumer._hands._tasks, *consumer._alone):
             task.cancel()
         await asyncio.sleep(0)
 

@@ -1,7 +1,6 @@
 """Cancelling on the workers' side, on a real Redis: a marked task's steps end nowhere, nobody else's are touched."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from stepping import KEYS, consuming, fields, judge, step, topology, until
@@ -84,7 +83,7 @@ async def test_a_foreign_marker_changes_nothing(client):
 async def test_what_tells_the_orchestrator_ignores_the_marker(client):
     """An entry without a marker of its own: on `tasks` and `steps.done`."""
     await cancel(client, step(1))
-    plain = replace(await held(client, step(1)), marker=None)
+    plain = (await held(client, step(1)))._replace(marker=None)
     assert await Handoff(client, "l0", "judge", "a").complete([Finish(plain, SEND)]) == [Standing.DONE]
     assert await client.xlen(KEYS.done) == 2
 

@@ -4,6 +4,8 @@ Most of a call's cost is the round trip and the script's start, so a hundred ent
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import structlog
 from redis.exceptions import ResponseError
@@ -14,16 +16,22 @@ from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.tasks import end
 
 _log = structlog.get_logger(__name__)
-_Waiting = tuple[Finish, asyncio.Future[Standing | None]]
+Tag = TypeVar("Tag")
 
 
-class Completions:
+class Completions(Generic[Tag]):
     """One consumer's stream of finishes."""
 
-    def __init__(self, handoff: Handoff, topic: str) -> None:
+    def __init__(
+        self, handoff: Handoff, topic: str, answered: Callable[[Sequence[tuple[Tag, Standing | None]]], None]
+    ) -> None:
+        """`answered` is told what became of the entries; None: Redis refuses these very operations, and the entry
+        stays pending.
+        """
         self._handoff = handoff
         self._topic = topic
-        self._waiting: list[_Waiting] = []
+        self._answered = answered
+        self._waiting: list[tuple[Finish, Tag]] = []
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -32,16 +40,14 @@ class Completions:
         self._task = asyncio.create_task(self._run(), name=f"complete {self._topic}")
 
     async def stop(self) -> None:
-        """End at once; who still waits gets a cancellation. Call it when nothing runs any more."""
+        """End at once; what still waits is never answered. Call it when nothing runs any more."""
         if self._task is not None:
             await end([self._task])
 
-    async def finish(self, finish: Finish) -> Standing | None:
-        """What became of the entry; None: Redis refuses these very operations, and the entry stays pending."""
-        future: asyncio.Future[Standing | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((finish, future))
+    def add(self, finish: Finish, tag: Tag) -> None:
+        """Finish this with the next call."""
+        self._waiting.append((finish, tag))
         self._some.set()
-        return await future
 
     async def _run(self) -> None:
         pause = Pause()
@@ -55,7 +61,7 @@ class Completions:
                 await pause.wait()
             pause.over()
 
-    async def _send(self, batch: list[_Waiting]) -> bool:
+    async def _send(self, batch: list[tuple[Finish, Tag]]) -> bool:
         """Whether the batch is through. A repeat after a lost reply answers `gone` and writes nothing twice."""
         try:
             answers: list[Standing] = await self._handoff.complete([finish for finish, _ in batch])
@@ -70,13 +76,16 @@ class Completions:
                         await pause.wait()
                 return True
             _log.error("Redis refuses a completion; its entry stays pending", topic=self._topic, error=str(error))
-            _answer(batch, [None])
+            self._answer(batch, [None])
             return True
         except TROUBLES as error:
             _log.warning("completions wait for Redis", topic=self._topic, error=str(error))
             return False
-        _answer(batch, answers)
+        self._answer(batch, answers)
         return True
+
+    def _answer(self, batch: list[tuple[Finish, Tag]], answers: Sequence[Standing | None]) -> None:
+        self._answered([(tag, answer) for (_, tag), answer in zip(batch, answers, strict=True)])
 
 
 _STATES = ("LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MASTERDOWN")
@@ -88,9 +97,3 @@ def _passing(error: ResponseError) -> bool:
     redis-py cuts the word off the message of those errors that it has a class for, and keeps it as `status_code`.
     """
     return error.status_code in _STATES or str(error).partition(" ")[0] in _STATES
-
-
-def _answer(batch: list[_Waiting], answers: list[Standing] | list[None]) -> None:
-    for (_, future), answer in zip(batch, answers, strict=True):
-        if not future.done():
-            future.set_result(answer)

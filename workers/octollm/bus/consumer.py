@@ -4,8 +4,10 @@ The handler decides what an entry leads to; everything about leases, deliveries 
 """
 
 import asyncio
+import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
@@ -14,10 +16,11 @@ import structlog
 from faststream.redis import RedisBroker
 
 from octollm.bus.completions import Completions
+from octollm.bus.delivery import CURRENT, Delivery, Place
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
+from octollm.bus.hands import Hands
 from octollm.bus.leases import Leases
-from octollm.bus.letters import clean
-from octollm.bus.operations import Held, Marker
+from octollm.bus.operations import Held, Key, Marker
 from octollm.bus.outcomes import MESSAGES, RUNNING, SECONDS, TROUBLE, Ending, Outcome
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.reader import create_groups, subscribe
@@ -29,8 +32,6 @@ from octollm.topology import ARM, LaneKeys, Topic
 
 _log = structlog.get_logger(__name__)
 Handler = Callable[[Entry], Awaitable[Ending]]
-_Delivery = tuple[str, str, int]
-"""Stream, entry id, delivery count."""
 FORGET_AFTER_S = 600.0
 """After how long without a word a worker that owns nothing is taken for gone; a living one reads every two seconds."""
 _GRACE_S = 30.0
@@ -58,19 +59,23 @@ class Consumer:
         self._keys = LaneKeys(lane)
         self._streams = self._keys.streams(topic)
         self.handoff = Handoff(client, lane, topic.group, consumer)
-        self._completions = Completions(self.handoff, topic.name)
+        self._completions: Completions[Delivery] = Completions(self.handoff, topic.name, self._answered)
+        self._hands: Hands[Delivery] = Hands(self._work, f"work {topic.name}")
         self._slots = Slots(concurrency)
-        # By delivery, too: when Redis stood still for longer than a lease, an entry may come back while it still runs.
-        self._running: dict[_Delivery, asyncio.Task[None]] = {}
-        self._handling: dict[_Delivery, Held] = {}
-        """Whose handler runs right now; what is being finished is no longer among them."""
-        self._cancelled: set[_Delivery] = set()
-        """Whose handler is being stopped because its task was cancelled."""
-        self._waiting: set[_Delivery] = set()
-        """Who waits to be alone: taken over and not begun."""
+        self._running: dict[Key, Delivery] = {}
+        """Everything that was begun and has not ended."""
+        self._alone: dict[asyncio.Task[None], Delivery] = {}
+        """What was taken over, with the task that waits to be alone with it and then works on it."""
+        self._drained = asyncio.Event()
         self._claims: asyncio.Task[None] | None = None
         self._stopping = False
         self._next_forgetting = 0.0
+        self._steps = topic.name.startswith(ARM)
+        # Without a limit of its own (the orchestrator's topics) a handler waits for Postgres as long as it takes.
+        self._limit_s = float("inf") if topic.timeout_s is None else topic.timeout_s + _GRACE_S
+        # By topic and outcome once, not with every message.
+        self._running_gauge, self._seconds = RUNNING.labels(topic.name), SECONDS.labels(topic.name)
+        self._messages = {outcome: MESSAGES.labels(topic.name, outcome) for outcome in Outcome}
 
     async def start(self, broker: RedisBroker) -> None:
         """Create the groups and register the reader with `broker`, which the caller starts afterwards."""
@@ -84,15 +89,18 @@ class Consumer:
         self._stopping = True
         if self._claims is not None:
             await end([self._claims])
-        await end([self._running[key] for key in self._waiting if key in self._running])
+        await end([task for task, delivery in self._alone.items() if delivery.task is None])
         try:
             await asyncio.wait_for(self._release_unstarted(), timeout=5)
         except (*TROUBLES, NotReadyError) as error:
             _log.warning("unstarted entries stay pending", topic=self._topic.name, error=str(error))
         if self._running:
-            await asyncio.wait(self._running.values(), timeout=drain_s)
-        await end(list(self._running.values()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), timeout=drain_s)
+        await self._hands.close()
+        await end(list(self._alone))
         await self._completions.stop()
+        self._over(*((delivery, Outcome.ABANDONED) for delivery in list(self._running.values())))
         try:
             await asyncio.wait_for(self.handoff.leave(self._streams), timeout=5)
         except TROUBLES as error:
@@ -100,132 +108,139 @@ class Consumer:
 
     async def _take(self, entries: Sequence[Entry]) -> None:
         """Start what there is room for; give back the rest."""
-        surplus = []
-        for entry in entries:
-            if self._slots.free() > 0 and not self._stopping:
-                self._begin(entry)
-            else:
-                surplus.append(entry)
-        if surplus:
+        room = 0 if self._stopping else max(0, self._slots.free())
+        if mine := entries[:room]:
+            self._begin(mine)
+        if surplus := entries[room:]:
             await self._release(surplus)
 
-    def _begin(self, entry: Entry) -> None:
-        self._slots.take()
-        self._track(entry, self._run_in_slot(entry))
+    def _begin(self, entries: Sequence[Entry]) -> None:
+        self._slots.take(len(entries))
+        self._running_gauge.inc(len(entries))
+        self._hands.put([self._keep(entry, Place.SLOT) for entry in entries])
 
-    def _track(self, entry: Entry, work: Awaitable[None]) -> None:
-        key = (entry.stream, entry.id, entry.delivery)
-        task = asyncio.ensure_future(work)
-        self._running[key] = task
-        task.add_done_callback(lambda _: self._running.pop(key, None))
+    def _keep(self, entry: Entry, place: Place) -> Delivery:
+        """One more that runs, and its lease."""
+        delivery = Delivery(self._topic.name, entry, self._held(entry), place)
+        self._running[delivery.key] = delivery
+        # Waiting for its turn is no handler's time: such a lease has no end of its own.
+        self._lease(delivery, self._limit_s if place is Place.SLOT else float("inf"))
+        return delivery
 
-    async def _run_in_slot(self, entry: Entry) -> None:
-        try:
-            await self._run(entry)
-        finally:
-            await self._slots.give()
+    def _lease(self, delivery: Delivery, longest_s: float) -> None:
+        self._leases.keep(delivery.key, delivery.held, longest_s, self._lost)
 
-    async def _run_alone(self, entry: Entry) -> None:
+    async def _run_alone(self, delivery: Delivery) -> None:
         """In quarantine: if it kills this process, it is charged for it and not its neighbours."""
-        # Waiting for its turn is no handler's time: its lease has no end of its own.
-        held = self._keep(entry, float("inf"))
-        key = (entry.stream, entry.id, entry.delivery)
-        self._waiting.add(key)
         try:
             await self._slots.take_alone()
         except asyncio.CancelledError:
-            self._leases.drop(held)
+            self._over((delivery, Outcome.ABANDONED))
             raise
-        finally:
-            self._waiting.discard(key)
-        try:
-            await self._run(entry)
-        finally:
-            await self._slots.give_alone()
-
-    def _keep(self, entry: Entry, longest_s: float) -> Held:
-        held = self._held(entry)
-        self._leases.keep(held, longest_s, self._lost)
-        return held
+        delivery.place = Place.ALL
+        delivery.over = asyncio.get_running_loop().create_future()
+        self._lease(delivery, self._limit_s)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  for mypy; this is a coroutine of one
+        await self._work(delivery, task)
+        await delivery.over
 
     def _held(self, entry: Entry) -> Held:
         """Only steps can be cancelled: what tells the orchestrator about a task is worked on to its end."""
-        step = parse_message_id(clean(entry.fields.get(b"id"))) if self._topic.name.startswith(ARM) else None
+        ident = entry.fields.get(b"id", b"").decode("ascii", "replace") if self._steps else ""
+        step = parse_message_id(ident)
         if step is None:
             return Held(entry.stream, entry.id, entry.delivery)
-        marker = Marker(self._keys.cancel(step.task), clean(entry.fields.get(b"tenant")))
-        return Held(entry.stream, entry.id, entry.delivery, step.live_field, marker)
+        marker = Marker(self._keys.cancel(step.task), entry.fields.get(b"tenant", b""))
+        return Held(entry.stream, entry.id, entry.delivery, ident.rpartition(".")[0], marker)
 
-    def _limit_s(self) -> float:
-        """How long a lease is kept for a handler. Without a limit of its own (the orchestrator's topics) it waits for
-        Postgres as long as it takes.
-        """
-        limit_s = self._topic.timeout_s
-        return float("inf") if limit_s is None else limit_s + _GRACE_S
-
-    async def _run(self, entry: Entry) -> None:
-        """One delivery, from its lease to its outcome."""
-        topic = self._topic.name
-        held = self._keep(entry, self._limit_s())
-        RUNNING.labels(topic).inc()
-        outcome = Outcome.ABANDONED
-        context = {"message": clean(entry.fields.get(b"id")), "tenant": clean(entry.fields.get(b"tenant"))}
-        trace = clean(entry.fields.get(b"traceparent"))[3:35]
-        try:
-            with structlog.contextvars.bound_contextvars(topic=topic, trace=trace, **context):
-                outcome = await self._work(entry, held)
-        finally:
-            self._leases.drop(held)
-            RUNNING.labels(topic).dec()
-            MESSAGES.labels(topic, outcome).inc()
-
-    async def _work(self, entry: Entry, held: Held) -> Outcome:
-        key = (entry.stream, entry.id, entry.delivery)
+    async def _work(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
+        """In `task`, until it is handed to the completions, or over."""
+        delivery.task = task
+        CURRENT.set(delivery)
+        held = delivery.held
         began = perf_counter()
         try:
-            ending = await self._handle(entry, held, key)
+            ending = await self._handle(delivery)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if key not in self._cancelled or task is None or task.uncancel() > 0:
+            if not _was_stopped(delivery):
+                self._over((delivery, Outcome.ABANDONED))
                 raise
-            return _outcome(await self._completions.finish(Finish(held, (), only_cancelled=True)), Outcome.CANCELLED)
+            if delivery.stopped is not Standing.CANCELLED:
+                self._over((delivery, Outcome.ABANDONED))
+                return
+            delivery.meant = Outcome.CANCELLED
+            self._completions.add(Finish(held, (), only_cancelled=True), delivery)
+        else:
+            _was_stopped(delivery)
+            if ending is None:
+                self._over((delivery, Outcome.ABANDONED))
+                return
+            delivery.meant = ending.outcome
+            if ending.live != held.live:
+                held = held._replace(live=ending.live)
+            self._completions.add(Finish(held, tuple(ending.operations)), delivery)
         finally:
-            self._cancelled.discard(key)
-            SECONDS.labels(self._topic.name).observe(perf_counter() - began)
-        if ending is None:
-            return Outcome.ABANDONED
-        fenced = Held(held.stream, held.entry, held.delivery, ending.live, held.marker)
-        return _outcome(await self._completions.finish(Finish(fenced, tuple(ending.operations))), ending.outcome)
+            self._seconds.observe(perf_counter() - began)
 
-    async def _handle(self, entry: Entry, held: Held, key: _Delivery) -> Ending | None:
+    def _answered(self, answers: Sequence[tuple[Delivery, Standing | None]]) -> None:
+        """What Redis says about what has been finished."""
+        self._over(*((delivery, _outcome(standing, delivery.meant)) for delivery, standing in answers))
+
+    def _over(self, *ended: tuple[Delivery, Outcome]) -> None:
+        """Each delivery comes here at its end."""
+        outcomes: Counter[Outcome] = Counter()
+        slots = 0
+        for delivery, outcome in ended:
+            if self._running.pop(delivery.key, None) is None:
+                continue
+            self._leases.drop(delivery.key)
+            outcomes[outcome] += 1
+            if delivery.place is Place.SLOT:
+                slots += 1
+            elif delivery.place is Place.ALL:
+                self._slots.give_alone()
+            if delivery.over is not None and not delivery.over.done():
+                delivery.over.set_result(None)
+        for outcome, count in outcomes.items():
+            self._messages[outcome].inc(count)
+        self._running_gauge.dec(outcomes.total())
+        if slots:
+            self._slots.give(slots)
+        if self._stopping and not self._running:
+            self._drained.set()
+
+    async def _handle(self, delivery: Delivery) -> Ending | None:
         """What the handler makes of the entry, once our stores are there for it; None: it broke."""
-        pause = Pause()
+        pause = None
         ending: Ending | None = None
         while True:
             try:
-                self._handling[key] = held
+                delivery.handling = True
                 if ending is None:
-                    ending = await self._handler(entry)
+                    ending = await self._handler(delivery.entry)
                 if ending.before is not None:
                     await ending.before()
             except NotReadyError as error:
                 # A store of ours is away: that is no fault of the message and costs it neither attempt nor delivery.
                 _log.warning("waiting for a store", error=error.message)
-                self._keep(entry, float("inf"))  # waiting is no handler's time
+                self._lease(delivery, float("inf"))  # waiting is no handler's time
+                pause = pause or Pause()
                 await pause.wait()
-                self._keep(entry, self._limit_s())
+                self._lease(delivery, self._limit_s)
             except Exception:  # noqa: BLE001  whatever it is, it must end in an outcome
-                _log.exception("the handler broke; the message stays pending", entry=entry.id)
+                _log.exception("the handler broke; the message stays pending", entry=delivery.entry.id)
                 return None
             else:
                 return ending
             finally:
-                self._handling.pop(key, None)
+                delivery.handling = False
 
     async def cancel(self, task: str) -> None:
         """Stop at once what runs of a task that Redis says is cancelled. Steps of others with this id go on."""
         marker = self._keys.cancel(task)
-        held = [one for one in self._handling.values() if one.marker is not None and one.marker.key == marker]
+        handled = [one.held for one in self._running.values() if one.handling]
+        held = [one for one in handled if one.marker is not None and one.marker.key == marker]
         if held:
             for one, standing in zip(held, await self.handoff.renew(held), strict=True):
                 if standing is Standing.CANCELLED:
@@ -237,19 +252,20 @@ class Consumer:
         Only while the handler runs: a completion that is on its way finds out by itself, and one whose reply is on
         its way is no loss.
         """
-        self._leases.drop(held)
-        key = (held.stream, held.entry, held.delivery)
-        task = self._running.get(key)
-        if task is None or key not in self._handling or self._topic.timeout_s is None:
+        key: Key = (held.stream, held.entry, held.delivery)
+        self._leases.drop(key)
+        delivery = self._running.get(key)
+        if delivery is None or delivery.task is None or not delivery.handling or self._topic.timeout_s is None:
             return
         if standing is Standing.CANCELLED:
-            if key in self._cancelled:
+            if delivery.stopped is standing:
                 return
             _log.info("stopping a step of a cancelled task", topic=self._topic.name, entry=held.entry)
-            self._cancelled.add(key)
         else:
             _log.warning("lost the lease of an entry", topic=self._topic.name, entry=held.entry, standing=standing)
-        task.cancel()
+        if delivery.stopped is None:
+            delivery.task.cancel()
+        delivery.stopped = standing
 
     async def _claim_for_ever(self) -> None:
         pause = Pause()
@@ -293,11 +309,15 @@ class Consumer:
                 _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=given_up)
             for entry in entries:
                 if entry.delivery == 1 and self._slots.free() > 0:
-                    self._begin(entry)  # released before anyone had begun
+                    self._begin([entry])  # released before anyone had begun
                 else:
                     _log.info("took over an entry", topic=self._topic.name, entry=entry.id, delivery=entry.delivery)
-                    self._track(entry, self._run_alone(entry))
-                    await asyncio.wait([self._running[entry.stream, entry.id, entry.delivery]])
+                    delivery = self._keep(entry, Place.QUEUE)
+                    self._running_gauge.inc()
+                    task = asyncio.create_task(self._run_alone(delivery), name=f"alone {self._topic.name}")
+                    self._alone[task] = delivery
+                    task.add_done_callback(self._alone.pop)
+                    await asyncio.wait([task])
             found = found or bool(entries or dead)
         return found
 
@@ -321,6 +341,12 @@ class Consumer:
         for answer in await self.handoff.release(held):
             outcome = Outcome.RELEASED if answer is Standing.RELEASED else Outcome.GONE
             MESSAGES.labels(self._topic.name, outcome).inc()
+
+
+def _was_stopped(delivery: Delivery) -> bool:
+    """Whether this consumer has stopped the handler; its task goes on with the next delivery."""
+    task = delivery.task
+    return delivery.stopped is not None and task is not None and task.uncancel() == 0
 
 
 def _outcome(standing: Standing | None, meant: Outcome) -> Outcome:

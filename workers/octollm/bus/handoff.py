@@ -4,8 +4,8 @@ Everything here is one atomic step in Redis. Errors of the server are left to th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import redis.asyncio
 
@@ -32,8 +32,7 @@ class Standing(StrEnum):
     """Not pending any more, for instance because the first reply to the same call got lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry as it was read: its fields untouched, so that one bad entry is judged alone."""
 
     stream: str
@@ -42,8 +41,7 @@ class Entry:
     fields: dict[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """A held entry and what is to be written when it is finished."""
 
     held: Held
@@ -166,5 +164,8 @@ def renewal(group: str, consumer: str, held: Sequence[Held]) -> Call:
     return call
 
 
+_STANDINGS = {standing.value.encode(): standing for standing in Standing}
+
+
 def _standings(answers: Sequence[bytes]) -> list[Standing]:
-    return [Standing(answer.decode()) for answer in answers]
+    return [_STANDINGS[answer] for answer in answers]

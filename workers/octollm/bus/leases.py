@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import redis
 import structlog
@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from octollm.bus.handoff import Standing, renewal
-from octollm.bus.operations import Held
+from octollm.bus.operations import Held, Key
 from octollm.bus.pauses import TROUBLES
 from octollm.bus.scripts import source
 
@@ -25,8 +25,7 @@ _AT_ONCE = 500
 Lost = Callable[[Held, Standing], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Lease:
+class _Lease(NamedTuple):
     held: Held
     until: float
     """On the monotonic clock: when it is given up."""
@@ -35,7 +34,7 @@ class _Lease:
 
 
 class Leases:
-    """All leases of one consumer in one group. Thread-safe."""
+    """All leases of one consumer in one group; kept and dropped on one event loop."""
 
     def __init__(self, url: str, group: str, consumer: str, heartbeat_s: float) -> None:
         self._client = redis.Redis.from_url(
@@ -45,8 +44,8 @@ class Leases:
         self._group = group
         self._consumer = consumer
         self._heartbeat_s = heartbeat_s
-        self._lock = threading.Lock()
-        self._leases: dict[tuple[str, str, int], _Lease] = {}
+        # Changed by the event loop and copied by the thread, each in one step of the interpreter: no lock is needed.
+        self._leases: dict[Key, _Lease] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"leases {group}", daemon=True)
 
@@ -60,24 +59,21 @@ class Leases:
         self._thread.join(timeout=2 * self._heartbeat_s)
         self._client.close()
 
-    def keep(self, held: Held, longest_s: float, lost: Lost) -> None:
+    def keep(self, key: Key, held: Held, longest_s: float, lost: Lost) -> None:
         """Renew from now on. `lost` is called on the current event loop when the lease is lost: somebody else has the
         entry, it is gone, or its task was cancelled.
         """
-        lease = _Lease(held, time.monotonic() + longest_s, lost, asyncio.get_running_loop())
-        with self._lock:
-            self._leases[held.stream, held.entry, held.delivery] = lease
+        until = time.monotonic() + longest_s
+        self._leases[key] = _Lease(held, until, lost, asyncio.get_running_loop())
 
-    def drop(self, held: Held) -> None:
+    def drop(self, key: Key) -> None:
         """Renew no longer."""
-        with self._lock:
-            self._leases.pop((held.stream, held.entry, held.delivery), None)
+        self._leases.pop(key, None)
 
     def _run(self) -> None:
         while not self._stop.wait(self._heartbeat_s):
             now = time.monotonic()
-            with self._lock:
-                due = [lease for lease in self._leases.values() if lease.until > now]
+            due = [lease for lease in list(self._leases.values()) if lease.until > now]
             lanes: dict[str, list[_Lease]] = {}
             for lease in due:
                 # One call stays within one lane: on a cluster its keys lie in one slot.

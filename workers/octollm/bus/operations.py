@@ -5,13 +5,16 @@ The order of the arguments is documented in `lua/complete.lua`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Text = str | bytes
 Fields = Mapping[str, Text]
+Key = tuple[str, str, int]
+"""One delivery: stream, entry id, delivery count. When Redis stood still for longer than a lease, an entry may come
+back while it still runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Add:
+class Add(NamedTuple):
     """Put a message on a stream."""
 
     stream: str
@@ -20,8 +23,7 @@ class Add:
     """Live field that shall name the new entry; empty: none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delay:
+class Delay(NamedTuple):
     """Put a message on the schedule; `promote` moves it to `stream` when it is due."""
 
     schedule: str
@@ -33,8 +35,7 @@ class Delay:
     live: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """Write a task's status hash, only over a lower version."""
 
     key: str
@@ -44,8 +45,7 @@ class Status:
     fields: Fields
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
+class Live(NamedTuple):
     """Put an event on a capped stream."""
 
     stream: str
@@ -56,16 +56,14 @@ class Live:
 Operation = Add | Delay | Status | Live
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(NamedTuple):
     """Where it is said that a step's task is cancelled: the key, and the tenant it has to hold."""
 
     key: str
-    tenant: str
+    tenant: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """An entry this consumer holds: where it lies and at which delivery it was given to us (the fence)."""
 
     stream: str
@@ -87,15 +85,16 @@ class Call:
 
     def key(self, name: str) -> int:
         """The key's index in KEYS, from 1; each key stands there once."""
-        if name not in self._index:
+        known = self._index.get(name)
+        if known is None:
             self.keys.append(name)
-            self._index[name] = len(self.keys)
-        return self._index[name]
+            known = self._index[name] = len(self.keys)
+        return known
 
     def _fields(self, fields: Fields) -> None:
         self.args.append(len(fields))
-        for name, value in fields.items():
-            self.args += (name, value)
+        for field_ in fields.items():
+            self.args += field_
 
     def _operation(self, operation: Operation) -> None:
         match operation:

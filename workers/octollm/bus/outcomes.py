@@ -1,8 +1,8 @@
 """In what every message ends, as an enum that is the metric's label too, and the counters themselves."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -32,8 +32,7 @@ class Outcome(StrEnum):
     """Left pending (a fault of ours, or cut off while draining); someone takes it over when its lease ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """What a handler makes of an entry: how it ended, and what is to be written as it is finished."""
 
     outcome: Outcome

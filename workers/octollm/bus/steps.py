@@ -3,12 +3,10 @@
 The arm is a plain callable; this room knows nothing of arms. Everything an arm may do wrong ends here.
 """
 
-import asyncio
 import hashlib
 import random
 import re
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -18,24 +16,19 @@ import orjson
 import structlog
 
 from octollm.bus import retry
+from octollm.bus.eager import within
 from octollm.bus.handoff import Entry
 from octollm.bus.letters import Reason, dead_letter
-from octollm.bus.operations import Add, Delay, Fields, Operation
+from octollm.bus.operations import Add, Delay, Fields
 from octollm.bus.outcomes import Ending, Outcome
 from octollm.contracts import (
-    InlineOutput,
-    StepDone,
     StepError,
-    StepFailed,
     StepRequested,
-    StepRetrying,
-    StepSucceeded,
-    StoredOutput,
     read,
     strict_json,
     write,
 )
-from octollm.contracts.ids import live_field, message_id, utc_now
+from octollm.contracts.ids import message_id, utc_now
 from octollm.errors import ContractError, NotReadyError, PermanentError, TransientError
 from octollm.topology import LaneKeys, Topic
 
@@ -43,11 +36,9 @@ _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
 """Levels an output may have: room is left for the messages that carry it."""
 INLINE_LIMIT = 64 * 1024
 """Bytes of JSON an output may have to travel in the message; larger ones go to Postgres."""
-DELIVERY: ContextVar[int] = ContextVar("delivery", default=1)
-"""Delivery count of the entry whose step is being worked on; what is written for a step names it."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _log = structlog.get_logger(__name__)
-Work = Callable[[StepRequested], Awaitable[dict[str, Any]]]
+Work = Callable[[StepRequested], Coroutine[Any, Any, dict[str, Any]]]
 Keep = Callable[[str, str, bytes], Awaitable[None]]
 """Stores a large output: tenant, SHA-256, bytes. Raises NotReadyError while Postgres is away."""
 
@@ -70,8 +61,23 @@ class StepRunner:
             _log.warning("a message cannot be read and is given up on", reason=refused.reason, fault=str(refused))
             operations, live = dead_letter(entry, self.topic, self.keys, self.consumer, refused.reason, str(refused))
             return Ending(Outcome.DEAD, operations, live)
-        with structlog.contextvars.bound_contextvars(task=step.task, step=step.step, attempt=step.attempt):
-            return await self._run(entry, step)
+        began = perf_counter()
+        limit_s = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
+        try:
+            output = await within(limit_s, self.work(step))
+            return self._succeeded(entry, step, output, began)
+        except PermanentError as error:
+            return self._failed(entry, step, _fault(error.code, error.message), began)
+        except TransientError as error:
+            return self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
+        except TimeoutError:
+            return self._passing(entry, step, StepError(code="timeout", message=f"no end after {limit_s} s"), began)
+        except NotReadyError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
+            _log.exception("the arm broke")
+            message = f"the arm broke: {type(error).__name__}"
+            return self._passing(entry, step, StepError(code="internal", message=message), began)
 
     def _read(self, entry: Entry) -> StepRequested:
         kind = entry.fields.get(b"type", b"")
@@ -88,49 +94,30 @@ class StepRunner:
             raise _RefusedError("misrouted", f"field id is not the body's {ident}")
         return step
 
-    async def _run(self, entry: Entry, step: StepRequested) -> Ending:
-        DELIVERY.set(entry.delivery)
-        began = perf_counter()
-        limit_s = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
-        try:
-            async with asyncio.timeout(limit_s):
-                output = await self.work(step)
-            return self._succeeded(entry, step, output, began)
-        except PermanentError as error:
-            return self._failed(entry, step, _fault(error.code, error.message), began)
-        except TransientError as error:
-            return self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
-        except TimeoutError:
-            return self._passing(entry, step, StepError(code="timeout", message=f"no end after {limit_s} s"), began)
-        except NotReadyError:
-            raise
-        except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
-            _log.exception("the arm broke")
-            message = f"the arm broke: {type(error).__name__}"
-            return self._passing(entry, step, StepError(code="internal", message=message), began)
-
     def _succeeded(self, entry: Entry, step: StepRequested, output: dict[str, Any], began: float) -> Ending:
         try:
             raw = orjson.dumps(output)
-            strict_json.check(raw, _OUTPUT_DEPTH)
+            strict_json.check_written(raw, _OUTPUT_DEPTH)
         except (TypeError, ContractError) as error:
             fault = _fault("output_not_json", f"the arm's output is not JSON: {error}")
             return self._failed(entry, step, fault, began)
-        value: InlineOutput | StoredOutput
+        value: dict[str, object]
         before = None
         if len(raw) <= INLINE_LIMIT:
-            value = InlineOutput(at="inline", value=output)
+            value = {"at": "inline", "value": orjson.Fragment(raw)}
         else:
             digest = hashlib.sha256(raw).hexdigest()
             before = partial(self.keep, step.tenant, digest, raw)
-            value = StoredOutput(at="postgres", sha256=digest, bytes=len(raw))
-        done = StepSucceeded(outcome="succeeded", output=value, **self._about(entry, step, began))
-        return Ending(Outcome.DONE, (self._tell(entry, step, StepDone(done)),), _live(step), before)
+            value = {"at": "postgres", "sha256": digest, "bytes": len(raw)}
+        live = _live(entry)
+        told = self._tell(entry, step, began, live, outcome="succeeded", output=value)
+        return Ending(Outcome.DONE, (told,), live, before)
 
     def _failed(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> Ending:
         _log.info("the step failed", code=error.code)
-        done = StepFailed(outcome="failed", error=error, **self._about(entry, step, began))
-        return Ending(Outcome.FAILED, (self._tell(entry, step, StepDone(done)),), _live(step))
+        live = _live(entry)
+        told = self._tell(entry, step, began, live, outcome="failed", error=error)
+        return Ending(Outcome.FAILED, (told,), live)
 
     def _passing(
         self, entry: Entry, step: StepRequested, error: StepError, began: float, retry_after_s: float | None = None
@@ -149,23 +136,24 @@ class StepRunner:
         ident = _ident(again)
         fields: Fields = {**self._fields(entry, step), "type": "step.requested.v1", "id": ident, "body": write(again)}
         stream = self.keys.stream(self.topic, step.priority)
-        done = StepRetrying(
-            outcome="retrying",
-            error=error,
-            next_attempt=again.attempt,
-            failures=failures,
-            delay_ms=decision.delay_ms,
-            **self._about(entry, step, began),
-        )
+        live = _live(entry)
         operations = (
             # The schedule comes last: the live field names the message that carries the step on.
-            self._tell(entry, step, StepDone(done), live=False),
-            Delay(self.keys.schedule, self.keys.messages, stream, decision.delay_ms, ident, fields, _live(step)),
-        )
-        return Ending(Outcome.RETRYING, operations, _live(step))
+            self._tell(
+                entry, step, began, "",
+                outcome="retrying", error=error, next_attempt=again.attempt, failures=failures,
+                delay_ms=decision.delay_ms,
+            ),
+            Delay(self.keys.schedule, self.keys.messages, stream, decision.delay_ms, ident, fields, live),
+        )  # fmt: skip
+        return Ending(Outcome.RETRYING, operations, live)
 
-    def _about(self, entry: Entry, step: StepRequested, began: float) -> dict[str, Any]:
-        return {
+    def _tell(self, entry: Entry, step: StepRequested, began: float, live: str, **how: object) -> Add:
+        """`step.done.v1`, written without its model, which takes five times as long: all of it was checked when it
+        came. `tests/contract/test_step_endings.py` reads each kind back.
+        """
+        done = {
+            **how,
             "task": step.task,
             "run": step.run,
             "step": step.step,
@@ -178,14 +166,13 @@ class StepRunner:
             "finished_at": utc_now(),
             "duration_ms": int((perf_counter() - began) * 1000),
         }
+        message: Fields = {
+            "type": "step.done.v1", "id": entry.fields[b"id"], **self._fields(entry, step), "body": write(done)
+        }  # fmt: skip
+        return Add(self.keys.done, message, live)
 
     def _fields(self, entry: Entry, step: StepRequested) -> dict[str, str | bytes]:
         return {"tenant": step.tenant, "traceparent": entry.fields.get(b"traceparent", b"")}
-
-    def _tell(self, entry: Entry, step: StepRequested, done: StepDone, *, live: bool = True) -> Operation:
-        ident = _ident(step)
-        fields = {"type": "step.done.v1", "id": ident, **self._fields(entry, step), "body": write(done)}
-        return Add(self.keys.done, fields, _live(step) if live else "")
 
 
 class _RefusedError(Exception):
@@ -194,8 +181,9 @@ class _RefusedError(Exception):
         self.reason: Reason = reason
 
 
-def _live(step: StepRequested) -> str:
-    return live_field(step.task, step.run, step.step, step.round)
+def _live(entry: Entry) -> str:
+    """The step's live field, from an id that has been compared with the body."""
+    return entry.fields[b"id"].rpartition(b".")[0].decode()
 
 
 def _ident(step: StepRequested) -> str:

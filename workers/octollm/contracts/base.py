@@ -17,7 +17,8 @@ class Strict(BaseModel):
         # Generated optional fields have the type `X | None`, so that absence has a value in Python. On the wire
         # null is not absence. Only JSON is judged: code may pass None for "leave it out".
         if info.mode == "json":
-            for name in self.model_fields_set:
-                if getattr(self, name) is None and not type(self).model_fields[name].is_required():
+            given = self.model_fields_set
+            for name, value in self.__dict__.items():
+                if value is None and name in given and not type(self).model_fields[name].is_required():
                     raise PydanticCustomError("null", "{field} is null; leave it out", {"field": name})
         return self

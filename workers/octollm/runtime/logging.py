@@ -1,7 +1,7 @@
 """Logs of every Python process: structlog, as JSON lines or for a reader at a terminal, on standard error.
 
-Owns the form of a log line. The standard library's loggers go the same way. Callers bind task, step, tenant
-and trace with `structlog.contextvars.bound_contextvars`. Two rules are enforced here and not left to memory:
+Owns the form of a log line. The standard library's loggers go the same way. Task, step, tenant and trace come
+from the delivery that is being worked on. Two rules are enforced here and not left to memory:
 bodies never appear, and no URL shows its password.
 """
 
@@ -14,6 +14,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from octollm.bus.delivery import add_delivery
 from octollm.runtime.settings_sections import LogSettings
 
 # Field names whose content comes from producers, models or programs.
@@ -33,6 +34,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_delivery,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

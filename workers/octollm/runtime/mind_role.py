@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from octollm.arms.ports import Question, Reply
-from octollm.bus.steps import DELIVERY
+from octollm.bus.delivery import delivery_count
 from octollm.contracts import StepRequested
 from octollm.database.pool import Pool
 from octollm.minds.choose import choose
@@ -26,7 +26,7 @@ class WorkerMind:
         self._settings = settings
         self._get_pool = get_pool
         self._provider: Provider | None = self._choose()
-        self._mind = JournalledMind(self._journal, self._provider, settings.timeout_s, DELIVERY.get)
+        self._mind = JournalledMind(self._journal, self._provider, settings.timeout_s, delivery_count)
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
         """See `Mind.ask`."""

@@ -1,0 +1,89 @@
+"""What a worker says about a step's end is written without the model: each kind is read back by it here."""
+
+import asyncio
+
+import pytest
+
+from octollm.bus.handoff import Entry
+from octollm.bus.operations import Add
+from octollm.bus.steps import StepRunner
+from octollm.contracts import StepDone, StepRequested, read, write
+from octollm.errors import PermanentError, TransientError
+from octollm.runtime.share import checkout, schemas_path
+from octollm.topology import LaneKeys, load_topology
+
+STEP = StepRequested(
+    task="l0-01jd0000000000000000000001", run=2, step="check", round=1, attempt=3, tenant="acme", arm="judge",
+    priority="low", failures=0, input={"a": 1}, timeout_s=5,
+)  # fmt: skip
+ENTRY = Entry(
+    "{l0}:arm.judge:low", "7-0", 4,
+    {
+        b"type": b"step.requested.v1", b"id": b"l0-01jd0000000000000000000001.2.check.1.3", b"tenant": b"acme",
+        b"traceparent": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", b"body": write(STEP),
+    },
+)  # fmt: skip
+
+
+def told(work):
+    async def keep(tenant, sha256, raw):
+        raise AssertionError("stored only when the entry is finished")
+
+    topic = load_topology(checkout() / "streams.yaml", schemas_path()).topics["arm.judge"]
+    ending = asyncio.run(StepRunner(topic, LaneKeys("l0"), "w1", work, keep)(ENTRY))
+    [message] = [one for one in ending.operations if isinstance(one, Add) and one.stream == "{l0}:steps.done"]
+    assert message.fields["type"] == "step.done.v1"
+    assert message.fields["id"] == ENTRY.fields[b"id"]
+    assert (message.fields["tenant"], message.fields["traceparent"]) == ("acme", ENTRY.fields[b"traceparent"])
+    done = read(StepDone, message.fields["body"]).root
+    about = (done.task, done.run, done.step, done.round, done.attempt, done.tenant, done.arm)
+    assert about == (STEP.task, 2, "check", 1, 3, "acme", "judge")
+    assert (done.worker, done.delivery) == ("w1", 4)
+    return done
+
+
+async def small(_step):
+    return {"text": "é", "list": [1, 2.5, None]}
+
+
+async def large(_step):
+    return {"text": "x" * 70_000}
+
+
+async def wrong(_step):
+    raise PermanentError("no_such_file", "there is no such file")
+
+
+async def busy(_step):
+    raise TransientError("busy", "later", retry_after_s=2)
+
+
+async def broken(_step):
+    await asyncio.sleep(0)
+    raise ZeroDivisionError
+
+
+def test_an_output_travels_in_the_message():
+    done = told(small)
+    assert (done.outcome, done.output.at, done.output.value) == (
+        "succeeded",
+        "inline",
+        {"text": "é", "list": [1, 2.5, None]},
+    )
+
+
+def test_a_large_output_travels_by_its_digest():
+    done = told(large)
+    assert (done.outcome, done.output.at, done.output.bytes) == ("succeeded", "postgres", 70_011)
+
+
+def test_a_failure_travels_with_its_code():
+    done = told(wrong)
+    assert (done.outcome, done.error.code, done.error.message) == ("failed", "no_such_file", "there is no such file")
+
+
+@pytest.mark.parametrize(("work", "code"), [(busy, "busy"), (broken, "internal")])
+def test_a_retry_travels_with_its_delay(work, code: str):
+    done = told(work)
+    assert (done.outcome, done.error.code, done.next_attempt, done.failures) == ("retrying", code, 4, 1)
+    assert done.delay_ms >= 0

@@ -1,0 +1,115 @@
+"""Hands work on every item once, pass each other by when one waits, and end what they work on when they are closed."""
+
+import asyncio
+from collections import deque
+
+from octollm.bus.eager import within
+from octollm.bus.hands import Hands
+
+
+def test_items_that_never_wait_are_worked_on_in_order_by_few_hands():
+    async def run():
+        done = []
+
+        async def work(item, task):
+            done.append((item, task))
+
+        hands = Hands(work, "work")
+        hands.put(range(100))
+        while len(done) < 100:
+            await asyncio.sleep(0)
+        assert [item for item, _ in done] == list(range(100))
+        # After 32 in a row another is let in, once each.
+        assert len({task for _, task in done}) <= 4
+        await hands.close()
+
+    asyncio.run(run())
+
+
+def test_one_that_waits_does_not_hold_up_the_others():
+    async def run():
+        gates = {number: asyncio.Event() for number in range(50)}
+        done = []
+
+        async def work(item, _task):
+            await gates[item].wait()
+            done.append(item)
+
+        hands = Hands(work, "work")
+        hands.put(range(25))
+        hands.put(range(25, 50))
+        for number in reversed(range(50)):
+            gates[number].set()
+            while number not in done:
+                await asyncio.sleep(0)
+        assert done == list(reversed(range(50)))
+        hands.put([])
+        await hands.close()
+
+    asyncio.run(run())
+
+
+def test_what_waits_is_cancelled_by_closing_and_the_rest_forgotten():
+    async def run():
+        seen = deque()
+
+        async def work(item, _task):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                seen.append(item)
+                raise
+
+        hands = Hands(work, "work")
+        hands.put(range(3))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await hands.close()
+        assert sorted(seen) == [0, 1, 2]
+
+    asyncio.run(run())
+
+
+def test_a_limit_holds_only_for_what_waits():
+    async def run():
+        async def at_once():
+            return asyncio.current_task()
+
+        async def patient(gate):
+            async with asyncio.timeout(60):
+                await gate.wait()
+            await asyncio.sleep(0)
+            return "done"
+
+        assert await within(0, at_once()) is asyncio.current_task()
+        gate = asyncio.Event()
+        asyncio.get_running_loop().call_soon(gate.set)
+        assert await within(60, patient(gate)) == "done"
+        try:
+            await within(0.01, patient(asyncio.Event()))
+        except TimeoutError:
+            return
+        raise AssertionError("nothing ended it")
+
+    asyncio.run(run())
+
+
+def test_a_cancellation_reaches_what_waits():
+    async def run():
+        reached = []
+
+        async def work():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                reached.append(True)
+                raise
+
+        task = asyncio.create_task(within(60, work()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert reached == [True]
+
+    asyncio.run(run())
