@@ -100,8 +100,8 @@ MUTANTS: Mapping[str, Mutant] = {
         (
             Change(
                 f"{_BUS}/steps.py",
-                "                output = await self.work(step)\n",
-                "                await self.work(step)\n                output = await self.work(step)\n",
+                "            output = await within(limit_s, self.work(step))\n",
+                "            await self.work(step)\n            output = await within(limit_s, self.work(step))\n",
             ),
         ),
     ),

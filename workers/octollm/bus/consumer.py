@@ -16,7 +16,8 @@ import structlog
 from faststream.redis import RedisBroker
 
 from octollm.bus.completions import Completions
-from octollm.bus.delivery import CURRENT, Delivery, Place
+from octollm.bus.context import CURRENT
+from octollm.bus.delivery import Delivery, Place
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.hands import Hands
 from octollm.bus.leases import Leases

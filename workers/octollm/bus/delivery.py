@@ -1,16 +1,11 @@
-"""One delivery of an entry while this process works on it, and what logs say about it."""
+"""One delivery of an entry while this process works on it."""
 
 import asyncio
-from contextvars import ContextVar
 from enum import Enum, auto
 
-from structlog.typing import EventDict, WrappedLogger
-
 from octollm.bus.handoff import Entry, Standing
-from octollm.bus.letters import clean
 from octollm.bus.operations import Held, Key
 from octollm.bus.outcomes import Outcome
-from octollm.contracts.ids import parse_message_id
 
 
 class Place(Enum):
@@ -44,32 +39,3 @@ class Delivery:
         """How it ends if Redis agrees."""
         self.over: asyncio.Future[None] | None = None
         """Set when it has ended, where somebody waits for that."""
-
-
-CURRENT: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
-"""What the current task works on."""
-
-
-def delivery_count() -> int:
-    """Delivery count of the entry that is being worked on; what is written for a step names it."""
-    current = CURRENT.get()
-    return 1 if current is None else current.entry.delivery
-
-
-def add_delivery(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor of structlog: whose work a line is about. Read from the entry only when there is a line."""
-    current = CURRENT.get()
-    if current is None:
-        return event
-    fields = current.entry.fields
-    message = clean(fields.get(b"id"))
-    event.setdefault("topic", current.topic)
-    event.setdefault("trace", clean(fields.get(b"traceparent"))[3:35])
-    event.setdefault("message", message)
-    event.setdefault("tenant", clean(fields.get(b"tenant")))
-    step = parse_message_id(message)
-    if step is not None:
-        event.setdefault("task", step.task)
-        event.setdefault("step", step.step)
-        event.setdefault("attempt", step.attempt)
-    return event

@@ -7,6 +7,7 @@ import hashlib
 import re
 from typing import Literal
 
+from octollm.bus.fields import clean
 from octollm.bus.handoff import Entry
 from octollm.bus.operations import Add, Operation
 from octollm.contracts import DeadLetter, StepDead, StepDone, StepError, write
@@ -14,13 +15,7 @@ from octollm.contracts.ids import parse_message_id, utc_now
 from octollm.topology import LaneKeys, Topic
 
 Reason = Literal["unreadable", "schema", "misrouted", "deliveries_exhausted", "failures_exhausted"]
-_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-
-
-def clean(raw: bytes | None) -> str:
-    """A field that anyone may have written, fit for JSON and a terminal."""
-    return _PRINTABLE.sub("?", (raw or b"")[:300].decode("ascii", "replace"))
 
 
 def dead_letter(

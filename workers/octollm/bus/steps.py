@@ -95,6 +95,8 @@ class StepRunner:
         return step
 
     def _succeeded(self, entry: Entry, step: StepRequested, output: dict[str, Any], began: float) -> Ending:
+        if not isinstance(output, dict):  # an arm may be anybody's
+            raise TypeError("an output is an object")
         try:
             raw = orjson.dumps(output)
             strict_json.check_written(raw, _OUTPUT_DEPTH)

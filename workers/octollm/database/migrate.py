@@ -1,50 +1,33 @@
-"""Brings a database to the newest shape with alembic. Safe to run from many processes at once."""
+"""Brings a database to the newest shape. Safe to run from many processes at once."""
+
+import importlib
+from importlib import resources
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-
-from octollm.errors import StartError
-
-# Any number that no other program uses: the advisory lock under which one process migrates.
-_LOCK = 0x0C70_77A1
 
 
 def newest() -> str:
-    """The newest revision this code knows."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+    """The newest revision this code knows: they are numbered, and each lies in a file named after its number."""
+    names = (file.name for file in resources.files("octollm.database.migrations.versions").iterdir())
+    return max(name[1:5] for name in names if name.startswith("m") and name.endswith(".py"))
 
 
 async def migrate(dsn: str) -> None:
     """Run what is missing. Raises StartError with the database's own sentence, and what it raises when it is away."""
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(dsn, timeout=10))
+    if await _revision(dsn) != newest():
+        await importlib.import_module("octollm.database.upgrade").upgrade(dsn)
+
+
+async def _revision(dsn: str) -> str | None:
+    """Where the database is; None: nothing was ever made in it."""
+    connection = await asyncpg.connect(dsn, timeout=10)
     try:
-        async with engine.connect() as connection:
-            await connection.run_sync(_upgrade)
-            await connection.commit()
-    except SQLAlchemyError as error:
-        raise StartError(f"the database could not be migrated: {str(error).splitlines()[0]}") from error
+        if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+            return None
+        found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.PostgresError:
+        return None  # the upgrade meets it again, and says it in a sentence
+    else:
+        return found
     finally:
-        await engine.dispose()
-
-
-def _upgrade(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-    connection.commit()
-    try:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.commit()
-    finally:
-        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "octollm.database:migrations")
-    return config
+        await connection.close()

@@ -14,7 +14,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from octollm.bus.delivery import add_delivery
+from octollm.bus.context import add_delivery
 from octollm.runtime.settings_sections import LogSettings
 
 # Field names whose content comes from producers, models or programs.

@@ -22,10 +22,6 @@ from octollm.memory.worker import Memory
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
 from octollm.runtime.settings import Settings
 
-NEEDING = frozenset({"results", "arm.retriever"})
-"""Topics whose roles do not start without memory."""
-TEND_S = 30
-"""How often it is looked for what to forget and what was left unfinished."""
 _AT_ONCE = 100
 _NO_STORE = "search is by keywords only: no vector store is configured; set OCTOLLM_QDRANT_URL or qdrant.path"
 _log = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from octollm.arms.ports import Question, Reply
-from octollm.bus.delivery import delivery_count
+from octollm.bus.context import delivery_count
 from octollm.contracts import StepRequested
 from octollm.database.pool import Pool
 from octollm.minds.choose import choose

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import structlog
 
 from octollm.bus.consumer import Handler
+from octollm.bus.fields import clean
 from octollm.bus.handoff import Entry
-from octollm.bus.letters import clean, dead_letter
+from octollm.bus.letters import dead_letter
 from octollm.bus.operations import Add, Fields, Live, Operation, Status
 from octollm.bus.outcomes import Ending, Outcome
 from octollm.bus.worker import Worker

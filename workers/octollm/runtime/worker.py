@@ -1,11 +1,13 @@
 """Runs roles of the topology in this process: connects, starts, reports, and drains when told to stop."""
 
 import asyncio
+import importlib
 import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,7 +21,6 @@ from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler, load_arm, thinks
-from octollm.runtime.memory_role import NEEDING, TEND_S, ProcessMemory
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.mind_role import WorkerMind
 from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, gathered, mend, remind, tick
@@ -29,11 +30,18 @@ from octollm.runtime.settings import Settings
 from octollm.runtime.share import recipes_path
 from octollm.topology import ARM, Topic, Topology
 
+if TYPE_CHECKING:
+    from octollm.runtime.memory_role import ProcessMemory
+
 _log = structlog.get_logger(__name__)
 _BEGIN_S = 1.0
 """How late a task that was put off begins at most, while nothing is in its way."""
 _KEYS_AT_ONCE = 10_000
-_STORED = frozenset({"tasks", "steps.done", "dead"}) | NEEDING
+_NEED_MEMORY = frozenset({"results", "arm.retriever"})
+"""Topics whose roles do not start without memory."""
+_TEND_S = 30
+"""How often it is looked for what to forget and what memory left unfinished."""
+_STORED = frozenset({"tasks", "steps.done", "dead"}) | _NEED_MEMORY
 
 
 async def run_roles(
@@ -104,7 +112,7 @@ class _Process:
         gatherers = {"dead": await self._gather(Archive(await self.pool()).handle)} if "dead" in names else {}
         if orchestrator is not None:
             gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle)
-        memory = await self._memory() if names & NEEDING else None
+        memory = await self._memory() if names & _NEED_MEMORY else None
         if memory is not None and "results" in names:
             gatherers["results"] = await self._gather(memory.remember)
         for topic in topics:
@@ -119,7 +127,7 @@ class _Process:
         if orchestrator is not None:
             await self._tickers(orchestrator, translator)
         if memory is not None and "results" in names:
-            self._tick(TEND_S, memory.tend, "a look for what memory is to forget or to finish")
+            self._tick(_TEND_S, memory.tend, "a look for what memory is to forget or to finish")
 
     async def pool(self) -> Pool:
         """Connections to Postgres, opened with the first need of one."""
@@ -145,8 +153,10 @@ class _Process:
             plans_by_model=expected(self._settings.models.provider, os.environ),
         )
 
-    async def _memory(self) -> ProcessMemory:
-        memory = ProcessMemory(self._settings, self.pool, self._exits)
+    async def _memory(self) -> "ProcessMemory":
+        # Vectors, models and their libraries weigh as much as a small arm: only who needs them loads them.
+        role = importlib.import_module("octollm.runtime.memory_role")
+        memory: ProcessMemory = role.ProcessMemory(self._settings, self.pool, self._exits)
         await memory.start()
         return memory
 
