@@ -29,7 +29,7 @@ from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.redis import EmbeddedRedis
 
 _BENCH = Path(__file__).parent
-_SOURCE, _TARGET = "{l0}:arm.noop:normal", "{l0}:steps.done"
+_SOURCE, TARGET = "{l0}:arm.noop:normal", "{l0}:steps.done"
 _BODY = 400
 _POLL_S = 0.005
 
@@ -43,43 +43,60 @@ class Figure:
     rss_mb: float
 
 
-async def _fill(client: redis.asyncio.Redis, messages: int) -> None:
-    """Steps as the orchestrator sends them, on an empty server."""
+def step_fields(arm: str, values: dict[str, object], fill_to: int = 0) -> dict[str, str | bytes]:
+    """A step as the orchestrator sends it, with a body of `fill_to` bytes where it would be shorter."""
+    task = new_task_id("l0")
+    step = StepRequested(
+        task=task, run=1, step="hop", round=0, attempt=1, tenant="default", arm=arm, priority="normal",
+        failures=0, input={**values, "fill": ""}, timeout_s=30,
+    )  # fmt: skip
+    step.input["fill"] = "x" * (fill_to - len(write(step)))
+    return {
+        "type": "step.requested.v1", "id": message_id(task, 1, "hop", 0, 1), "tenant": "default",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "body": write(step),
+    }  # fmt: skip
+
+
+async def fill(client: redis.asyncio.Redis, messages: int) -> None:
+    """Steps on an empty server."""
     await client.flushall()
     pipe = client.pipeline(transaction=False)
     for number in range(messages):
-        task = new_task_id("l0")
-        step = StepRequested(
-            task=task, run=1, step="hop", round=0, attempt=1, tenant="default", arm="noop", priority="normal",
-            failures=0, input={"n": number, "fill": ""}, timeout_s=30,
-        )  # fmt: skip
-        step.input["fill"] = "x" * (_BODY - len(write(step)))
-        fields = {
-            "type": "step.requested.v1", "id": message_id(task, 1, "hop", 0, 1), "tenant": "default",
-            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "body": write(step),
-        }  # fmt: skip
-        pipe.xadd(_SOURCE, fields)  # type: ignore[arg-type]
+        pipe.xadd(_SOURCE, step_fields("noop", {"n": number}, _BODY))  # type: ignore[arg-type]
         if number % 1000 == 999:
             await pipe.execute()
     await pipe.execute()
 
 
-async def _drain(client: redis.asyncio.Redis, command: Sequence[str], env: dict[str, str], messages: int) -> Figure:
-    """Start the contestant and watch it: from the first message passed on to the last."""
+def environment(url: str) -> dict[str, str]:
+    """Of a worker that is measured."""
+    return {
+        "OCTOLLM_REDIS_URL": url,
+        "OCTOLLM_TOPOLOGY_FILE": str(_BENCH / "streams.yaml"),
+        "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(_BENCH / "recipes"),
+        "OCTOLLM_LOG_LEVEL": "warning",
+    }
+
+
+WORKER = (sys.executable, "-m", "octollm", "worker", "noop", "--concurrency", "256")
+
+
+async def drain(client: redis.asyncio.Redis, command: Sequence[str], env: dict[str, str], messages: int) -> Figure:
+    """Start the contestant and watch it: from the first message passed on to the one with this number."""
     process = await asyncio.create_subprocess_exec(*command, env=os.environ | env)
     watched = psutil.Process(process.pid)
     try:
         first, first_at, first_cpu = 0, 0.0, 0.0
         while True:
-            passed = await client.xlen(_TARGET)
+            passed = await client.xlen(TARGET)
             if first == 0 and passed:
-                first, first_at, first_cpu = passed, time.perf_counter(), _cpu(watched)
+                first, first_at, first_cpu = passed, time.perf_counter(), cpu_of(watched)
             if passed >= messages:
                 break
             if process.returncode is not None:
                 raise SystemExit(f"{' '.join(command[1:])} ended; see above")
             await asyncio.sleep(_POLL_S)
-        took, cpu = time.perf_counter() - first_at, _cpu(watched) - first_cpu
+        took, cpu = time.perf_counter() - first_at, cpu_of(watched) - first_cpu
         rss = watched.memory_info().rss / 2**20
     finally:
         if process.returncode is None:
@@ -89,32 +106,30 @@ async def _drain(client: redis.asyncio.Redis, command: Sequence[str], env: dict[
     return Figure(hops / took, cpu / hops * 10_000, rss)
 
 
-def _cpu(process: psutil.Process) -> float:
+def cpu_of(process: psutil.Process) -> float:
+    """Seconds it has used."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-async def _measure(messages: int, stock: int, rounds: int) -> dict[str, float]:
+async def measure(options: argparse.Namespace) -> dict[str, float]:
+    """The figures of one run."""
+    messages, stock, rounds = options.messages, options.stock, options.rounds
     contestants = {
-        "handoff": ([sys.executable, "-m", "octollm", "worker", "noop", "--concurrency", "256"], messages),
-        "faststream": ([sys.executable, "-m", "bench.rivals", "faststream"], stock),
-        "raw_limit": ([sys.executable, "-m", "bench.rivals", "raw"], messages),
+        "handoff": (WORKER, messages),
+        "faststream": ((sys.executable, "-m", "bench.rivals", "faststream"), stock),
+        "raw_limit": ((sys.executable, "-m", "bench.rivals", "raw"), messages),
     }
     found: dict[str, list[Figure]] = {name: [] for name in contestants}
     with tempfile.TemporaryDirectory() as folder, Ports() as ports:
         server = await EmbeddedRedis.start(Path(folder) / "redis", ports)
         client = redis.asyncio.Redis.from_url(server.url)
-        env = {
-            "OCTOLLM_REDIS_URL": server.url,
-            "OCTOLLM_TOPOLOGY_FILE": str(_BENCH / "streams.yaml"),
-            "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(_BENCH / "recipes"),
-            "OCTOLLM_LOG_LEVEL": "warning",
-        }
+        env = environment(server.url)
         try:
             for number in range(rounds):
                 for name, (command, count) in contestants.items():
-                    await _fill(client, count)
-                    figure = await _drain(client, command, env, count)
+                    await fill(client, count)
+                    figure = await drain(client, command, env, count)
                     found[name].append(figure)
                     print(f"round {number + 1} {name}: {figure.per_s:.0f} per s", file=sys.stderr)
         finally:
@@ -135,15 +150,14 @@ async def _measure(messages: int, stock: int, rounds: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=40_000)
-    parser.add_argument("--stock", type=int, default=4_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    print(orjson.dumps(uvloop.run(_measure(options.messages, options.stock, options.rounds))).decode())
+def parser() -> argparse.ArgumentParser:
+    """What can be chosen."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--messages", type=int, default=40_000)
+    made.add_argument("--stock", type=int, default=4_000)
+    made.add_argument("--rounds", type=int, default=3)
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    print(orjson.dumps(uvloop.run(measure(parser().parse_args()))).decode())

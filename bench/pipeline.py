@@ -46,7 +46,11 @@ async def _drained(running: Running, tasks: int) -> None:
         await connection.close()
 
 
-async def _measure(tasks: int, connections: int) -> dict[str, float]:
+async def measure(options: argparse.Namespace) -> dict[str, float]:
+    """The figures of one run."""
+    os.environ["OCTOLLM_TOPOLOGY_FILE"] = str(_BENCH / "streams.yaml")
+    os.environ["OCTOLLM_ORCHESTRATOR_RECIPES_DIR"] = str(_BENCH / "recipes")
+    tasks, connections = options.tasks, options.connections
     settings = load_settings()
     configure_logging(settings.log.model_copy(update={"level": "warning"}))
     async with Stack(settings, progress=lambda line: print(line, file=sys.stderr)) as running:
@@ -65,16 +69,13 @@ async def _measure(tasks: int, connections: int) -> dict[str, float]:
         }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--connections", type=int, default=32)
-    options = parser.parse_args()
-    os.environ["OCTOLLM_TOPOLOGY_FILE"] = str(_BENCH / "streams.yaml")
-    os.environ["OCTOLLM_ORCHESTRATOR_RECIPES_DIR"] = str(_BENCH / "recipes")
-    print(orjson.dumps(uvloop.run(_measure(options.tasks, options.connections))).decode())
+def parser() -> argparse.ArgumentParser:
+    """What can be chosen."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--tasks", type=int, default=1000)
+    made.add_argument("--connections", type=int, default=32)
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    print(orjson.dumps(uvloop.run(measure(parser().parse_args()))).decode())
