@@ -14,6 +14,7 @@ import structlog
 from faststream.redis import RedisBroker
 
 from octollm.bus.completions import Completions
+from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.leases import Leases
 from octollm.bus.letters import clean
@@ -49,6 +50,7 @@ class Consumer:
         consumer: str,
         handler: Handler,
         concurrency: int,
+        fairness: Fairness | None = None,
     ) -> None:
         self._client = client
         self._leases = leases
@@ -57,7 +59,7 @@ class Consumer:
         self._handler = handler
         self._keys = LaneKeys(lane)
         self._streams = self._keys.streams(topic)
-        self.handoff = Handoff(client, lane, topic.group, consumer)
+        self.handoff = Handoff(client, lane, topic.group, consumer, fairness)
         self._completions = Completions(self.handoff, topic.name)
         self._slots = Slots(concurrency)
         # By delivery, too: when Redis stood still for longer than a lease, an entry may come back while it still runs.
