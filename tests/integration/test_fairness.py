@@ -117,6 +117,15 @@ async def test_turns_go_round_among_many_tenants(client):
         assert sorted(order[place : place + 3]) == ["ann", "bob", "cyd"], order
 
 
+async def test_what_comes_later_does_not_pass_what_waits(client):
+    """Also where there is room: workers have read the stream empty, and nothing has let in what waits since."""
+    handoff = made(client, limited(window=4))
+    await send(handoff, range(6))
+    await read(client, count=4)
+    await send(handoff, [6])
+    assert [number for _, _, number in await read(client, count=9)] == [4, 5, 6]
+
+
 async def test_without_window_and_cap_nothing_waits(client):
     handoff = made(client, limited(window=None))
     await send(handoff, range(300))
