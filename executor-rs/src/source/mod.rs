@@ -7,7 +7,7 @@ pub mod leases;
 pub mod link;
 pub mod pause;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use contracts::fairness::Described;
@@ -105,8 +105,10 @@ pub struct Source {
     pub streams: Vec<String>,
     /// Where the topic has a window or a cap.
     pub limited: Option<Described>,
-    /// How often there was too little room to ask all streams at once.
+    /// How often the streams were asked one after the other.
     looks: AtomicUsize,
+    /// More than one priority had more than its share at the last look.
+    crowded: AtomicBool,
     /// Blocked by reads, so nothing else uses it.
     reading: Link,
     pub calls: Arc<Link>,
@@ -127,6 +129,7 @@ impl Source {
             streams: keys.streams(&topic, &topology.priorities),
             limited: Some(Described::new(topology, &topic, &keys)).filter(Described::limits),
             looks: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
             keys,
             topic,
             consumer,
@@ -153,13 +156,20 @@ impl Source {
         Ok(())
     }
 
-    /// New entries, about as many as there is `room` for. COUNT counts per stream, so little room is shared out by
-    /// asking one stream after the other, high first but now and then another, so that none starves; when all are
-    /// empty, one entry per stream may come at once.
+    /// New entries, about as many as there is `room` for. COUNT counts per stream, so where there is little room or much
+    /// work one stream is asked after the other, high first but now and then another, so that none starves; when all
+    /// are empty, one entry per stream may come at once.
     pub async fn read(&self, room: usize) -> RedisResult<Vec<Entry>> {
         let each = room / self.streams.len();
-        if each > 0 {
-            return self.read_from(&self.streams, each, true).await;
+        let crowded = self.crowded.load(Ordering::Relaxed);
+        if each > 0 && !crowded {
+            let found = self.read_from(&self.streams, each, true).await?;
+            let full = |stream: &&String| {
+                found.iter().filter(|one| one.stream == **stream).count() == each
+            };
+            let crowded = self.streams.iter().filter(full).count() > 1;
+            self.crowded.store(crowded, Ordering::Relaxed);
+            return Ok(found);
         }
         let first = first_asked(
             self.looks.fetch_add(1, Ordering::Relaxed),
@@ -171,9 +181,12 @@ impl Source {
                 .read_from(std::slice::from_ref(stream), room, false)
                 .await?;
             if !found.is_empty() {
+                self.crowded
+                    .store(crowded && found.len() == room, Ordering::Relaxed);
                 return Ok(found);
             }
         }
+        self.crowded.store(false, Ordering::Relaxed);
         self.read_from(&self.streams, 1, true).await
     }
 
