@@ -375,3 +375,22 @@ fn a_redis_that_lost_everything_is_worked_with_again() {
     );
     assert_eq!(stage.entry("{l0}:steps.done", 0)["id"], ID);
 }
+
+#[test]
+fn what_waits_beside_the_stream_is_let_in_when_a_step_ends() {
+    let stage = Stage::new();
+    stage.wait(&Stage::message(
+        &json!({"language": "python", "code": "print('second')"}),
+        0,
+    ));
+    let _worker = stage.worker(&[]);
+    stage.add(&Stage::message(
+        &json!({"language": "python", "code": "print('first')"}),
+        0,
+    ));
+    for (number, said) in ["first\n", "second\n"].into_iter().enumerate() {
+        let (_, done) = stage.done(number);
+        assert_eq!(done["output"]["value"]["stdout"], said, "{done}");
+    }
+    until("nothing is left", || stage.length(STREAM) == 0);
+}

@@ -231,3 +231,23 @@ fn it_can_be_watched() {
         assert!(text.body.contains(line), "{line} in {}", text.body);
     }
 }
+
+#[test]
+fn beyond_the_window_a_task_waits_beside_its_stream_and_is_accepted_all_the_same() {
+    let (_folder, file) = common::topology(&[("window: 256", "window: 1")]);
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);
+    let mut last = String::new();
+    for _ in 0..3 {
+        let reply = reflex.post(br#"{"goal": "wait for it"}"#, "");
+        assert_eq!(reply.status, 202);
+        last = reply.json()["task"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(redis.length(TASKS), 1);
+    let waiting: Vec<String> = redis.ask(&format!("HKEYS|{TASKS}:waiting"));
+    assert_eq!(waiting.len(), 3, "two tasks and their queue: {waiting:?}");
+    assert_eq!(
+        reflex.get(&format!("/v1/tasks/{last}")).json()["state"],
+        "accepted"
+    );
+}

@@ -38,6 +38,13 @@ def test_the_lane_has_its_fixed_keys():
     assert [ingest_stream(case["tenant"]) for case in CASES["ingest"]] == [case["key"] for case in CASES["ingest"]]
 
 
+@pytest.mark.parametrize("case", CASES["fairness"], ids=lambda case: case["topic"])
+def test_what_waits_lies_beside_its_stream(topology: Topology, case):
+    keys = LaneKeys("l0")
+    assert keys.held(topology.topics[case["topic"]]) == case["held"]
+    assert (keys.waiting(case["stream"]), keys.turns(case["stream"])) == (case["waiting"], case["turns"])
+
+
 @pytest.mark.parametrize("case", CASES["idempotency"], ids=lambda case: repr(case["key"][:8]))
 def test_an_idempotency_key_is_hashed(case):
     assert LaneKeys("l0").idempotency(case["tenant"], case["key"]) == case["name"]

@@ -122,9 +122,11 @@ MUTANTS: Mapping[str, Mutant] = {
         (
             Change(
                 f"{_BUS}/handoff.py",
-                "            call = Call()\n            call.key(self.keys.live)  # the script's first key\n",
+                "            call = Call(fairness=self._fairness)\n"
+                "            call.key(self.keys.live)  # the script's first key\n",
                 "            await self._early(batch)\n"
-                "            call = Call()\n            call.key(self.keys.live)  # the script's first key\n",
+                "            call = Call(fairness=self._fairness)\n"
+                "            call.key(self.keys.live)  # the script's first key\n",
             ),
             Change(
                 f"{_BUS}/handoff.py",

@@ -48,6 +48,8 @@ async def left(stage: Stage) -> dict[str, int]:
             streams = [stream for topic in topology.topics.values() for stream in keys.streams(topic)]
             for stream in (*streams, *(f"ingest:{tenant}" for tenant in topology.ingest.tenants)):
                 found[stream] = int(await client.xlen(stream))
+            for waiting in map(keys.waiting, streams):
+                found[waiting] = int(await client.hlen(waiting))
             found[keys.live] = int(await client.hlen(keys.live))
             found[keys.schedule] = int(await client.zcard(keys.schedule))
             found[keys.messages] = int(await client.hlen(keys.messages))

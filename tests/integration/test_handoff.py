@@ -5,6 +5,7 @@ import pytest
 import redis.asyncio
 from redis.exceptions import ResponseError
 
+from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.operations import Add, Delay, Held, Live, Status
 from octollm.bus.scripts import Scripts
@@ -205,28 +206,28 @@ async def test_scripts_survive_a_server_that_forgot_them(client, stream):
     assert await handoff.renew([held]) == [Standing.HELD]
 
 
-async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, stream):
+async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, stream, topology):
     held = await deliver(client, stream, "a")
-    scripts = Scripts.of(client)
-    keys = (KEYS.live, KEYS.schedule, stream, stream, KEYS.done)
-    again = ("type", "step.requested.v1")
-    assert await scripts.resend(keys=keys, args=(FIELD, "send", 1, *again)) == b"exists"
+    handoff = Handoff(client, "l0", "", "sweeper")
+    assert not await handoff.resend(topology, FIELD, stream, FIELDS)
     await client.delete(stream)
-    assert await scripts.resend(keys=keys, args=(FIELD, "look")) == b"missing"
-    assert await scripts.resend(keys=keys, args=(FIELD, "send", 1, *again)) == b"sent"
-    assert await scripts.resend(keys=keys, args=(FIELD, "send", 1, *again)) == b"exists"
+    assert not await handoff.in_flight(topology, FIELD, stream)
+    assert await handoff.resend(topology, FIELD, stream, FIELDS)
+    assert not await handoff.resend(topology, FIELD, stream, FIELDS)
+    assert await handoff.in_flight(topology, FIELD, stream)
     assert await client.xlen(stream) == 1
     assert held.stream == stream
 
 
-async def test_admit_once_per_key_and_never_above_the_mark(client):
+async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
     scripts = Scripts.of(client)
+    fairness = Fairness(topology, "l0")
 
     async def admit(fingerprint: str, task: str, mark: int = 0) -> list[bytes]:
-        keys = ("{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status(task))
-        answer: list[bytes] = await scripts.admit(
-            keys=keys, args=(fingerprint, task, 60, mark, 1, "state", "accepted", 1, "id", task)
-        )
+        keys = ["{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status(task)]
+        args: list[str | bytes | int] = [fingerprint, task, 60, mark, 1, "state", "accepted", 1, "id", task]
+        fairness.describe([fairness.every["{l0}:tasks:normal"]], keys, args)
+        answer: list[bytes] = await scripts.admit(keys=keys, args=args)
         return answer
 
     assert await admit("aa", "one") == [b"accepted", b"one"]

@@ -2,28 +2,32 @@
 //!
 //! Trying on is always safe: the script writes only while this consumer holds the entry at this delivery.
 
-use contracts::keys::LaneKeys;
 use contracts::scripts::Script;
 
 use super::operations::{Call, Ending, Outcome};
-use crate::source::link::{is_passing, Link};
+use crate::source::link::is_passing;
 use crate::source::pause::Pause;
-use crate::source::{standings, Entry, Marker, Standing};
+use crate::source::{standings, Entry, Marker, Source, Standing};
 
 /// Answers how the entry ended in truth.
 pub async fn complete(
-    link: &Link,
-    lane: &LaneKeys,
-    group: &str,
-    consumer: &str,
+    source: &Source,
     entry: &Entry,
     marker: Option<&Marker>,
     ending: &Ending,
 ) -> Outcome {
-    let call = Call::complete(lane, group, consumer, entry, marker, ending);
+    let (group, consumer) = (&source.topic.group, &source.consumer);
+    let mut call = Call::complete(&source.keys, group, consumer, entry, marker, ending);
+    if let Some(topic) = &source.limited {
+        call.describe(topic);
+    }
     let mut pause = Pause::default();
     loop {
-        match link.script(Script::Complete, &call.keys, &call.args).await {
+        match source
+            .calls
+            .script(Script::Complete, &call.keys, &call.args)
+            .await
+        {
             Ok(answer) => {
                 return match standings(&answer).first() {
                     Some(Standing::Done) => ending.outcome,

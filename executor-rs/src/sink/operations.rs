@@ -2,6 +2,7 @@
 //!
 //! The order of the arguments is documented in `complete.lua`.
 
+use contracts::fairness::Described;
 use contracts::keys::LaneKeys;
 
 use crate::source::{Entry, Marker, Standing};
@@ -160,6 +161,14 @@ impl Call {
             call.operation(lane, operation);
         }
         call
+    }
+
+    /// Describes the topic whose window and cap the call has to keep; nothing may be added afterwards.
+    pub fn describe(&mut self, topic: &Described) {
+        for word in topic.args(self.keys.len()) {
+            self.arg(word);
+        }
+        self.keys.extend_from_slice(topic.keys());
     }
 
     fn operation(&mut self, lane: &LaneKeys, operation: &Operation) {

@@ -7,12 +7,14 @@ pub mod leases;
 pub mod link;
 pub mod pause;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
+use contracts::fairness::Described;
 use contracts::ids::{parse_message_id, utc_now};
 use contracts::keys::LaneKeys;
 use contracts::scripts::Script;
-use contracts::topology::Topic;
+use contracts::topology::{Topic, Topology};
 use redis::{RedisResult, Value};
 
 use crate::sink::operations::Call;
@@ -101,6 +103,12 @@ pub struct Source {
     pub consumer: String,
     /// In the order of reading: high, normal, low.
     pub streams: Vec<String>,
+    /// Where the topic has a window or a cap.
+    pub limited: Option<Described>,
+    /// How often the streams were asked one after the other.
+    looks: AtomicUsize,
+    /// More than one priority had more than its share at the last look.
+    crowded: AtomicBool,
     /// Blocked by reads, so nothing else uses it.
     reading: Link,
     pub calls: Arc<Link>,
@@ -110,15 +118,18 @@ impl Source {
     #[must_use]
     pub fn new(
         lane: &str,
+        topology: &Topology,
         topic: Arc<Topic>,
-        priorities: &[String],
         consumer: String,
         reading: Link,
         calls: Arc<Link>,
     ) -> Self {
         let keys = LaneKeys::new(lane);
         Self {
-            streams: keys.streams(&topic, priorities),
+            streams: keys.streams(&topic, &topology.priorities),
+            limited: Some(Described::new(topology, &topic, &keys)).filter(Described::limits),
+            looks: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
             keys,
             topic,
             consumer,
@@ -145,21 +156,37 @@ impl Source {
         Ok(())
     }
 
-    /// New entries, about as many as there is `room` for. COUNT counts per stream, so little room is shared out by
-    /// asking one stream after the other; when all are empty, one entry per stream may come at once.
+    /// New entries, about as many as there is `room` for. COUNT counts per stream, so where there is little room or much
+    /// work one stream is asked after the other, high first but now and then another, so that none starves; when all
+    /// are empty, one entry per stream may come at once.
     pub async fn read(&self, room: usize) -> RedisResult<Vec<Entry>> {
         let each = room / self.streams.len();
-        if each > 0 {
-            return self.read_from(&self.streams, each, true).await;
+        let crowded = self.crowded.load(Ordering::Relaxed);
+        if each > 0 && !crowded {
+            let found = self.read_from(&self.streams, each, true).await?;
+            let full = |stream: &&String| {
+                found.iter().filter(|one| one.stream == **stream).count() == each
+            };
+            let crowded = self.streams.iter().filter(full).count() > 1;
+            self.crowded.store(crowded, Ordering::Relaxed);
+            return Ok(found);
         }
-        for stream in &self.streams {
+        let first = first_asked(
+            self.looks.fetch_add(1, Ordering::Relaxed),
+            self.streams.len(),
+        );
+        let (later, sooner) = self.streams.split_at(first);
+        for stream in sooner.iter().chain(later) {
             let found = self
                 .read_from(std::slice::from_ref(stream), room, false)
                 .await?;
             if !found.is_empty() {
+                self.crowded
+                    .store(crowded && found.len() == room, Ordering::Relaxed);
                 return Ok(found);
             }
         }
+        self.crowded.store(false, Ordering::Relaxed);
         self.read_from(&self.streams, 1, true).await
     }
 
@@ -211,7 +238,14 @@ impl Source {
         call.arg(self.topic.max_deliveries);
         call.arg(most);
         call.arg(utc_now());
-        let answer = self.calls.script(Script::Claim, &keys, &call.args).await?;
+        call.keys = keys.to_vec();
+        if let Some(topic) = &self.limited {
+            call.describe(topic);
+        }
+        let answer = self
+            .calls
+            .script(Script::Claim, &call.keys, &call.args)
+            .await?;
         let [claimed, dead] = items(&answer) else {
             return Ok((Vec::new(), Vec::new()));
         };
@@ -288,6 +322,16 @@ impl Source {
     }
 }
 
+/// Which of the streams is asked first: of eight looks one begins with the last, one with the one before it, and six
+/// with the first.
+fn first_asked(look: usize, streams: usize) -> usize {
+    match look % 8 {
+        3 => streams.saturating_sub(2),
+        7 => streams.saturating_sub(1),
+        _ => 0,
+    }
+}
+
 /// KEYS and ARGV of `renew` and `release`.
 pub(crate) fn held_call<'a>(
     group: &str,
@@ -343,4 +387,16 @@ fn pairs(value: &Value) -> Vec<(Vec<u8>, Vec<u8>)> {
         .chunks_exact(2)
         .map(|pair| (bytes(&pair[0]).to_vec(), bytes(&pair[1]).to_vec()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_asked;
+
+    #[test]
+    fn each_stream_comes_first_now_and_then() {
+        let order: Vec<usize> = (0..8).map(|look| first_asked(look, 3)).collect();
+        assert_eq!(order, [0, 0, 0, 1, 0, 0, 0, 2]);
+        assert!((0..8).all(|look| first_asked(look, 1) == 0));
+    }
 }

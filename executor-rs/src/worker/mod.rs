@@ -193,13 +193,12 @@ fn lanes(
     let mut lanes = Vec::new();
     for name in &topology.lanes {
         let reading = Link::new(&settings.redis)?;
-        let priorities = &topology.priorities;
         let calls = shared.calls.clone();
         lanes.push(Arc::new(Lane {
             source: Source::new(
                 name,
+                topology,
                 topic.clone(),
-                priorities,
                 consumer.to_owned(),
                 reading,
                 calls,

@@ -83,16 +83,7 @@ async fn work(lane: &Lane, entry: &Entry, held: &Held) -> Outcome {
             return Outcome::Abandoned;
         }
     };
-    complete(
-        &lane.source.calls,
-        &lane.source.keys,
-        &topic.group,
-        &lane.source.consumer,
-        entry,
-        marker.as_ref(),
-        &ending,
-    )
-    .await
+    complete(&lane.source, entry, marker.as_ref(), &ending).await
 }
 
 fn conclude(about: &About<'_>, step: &StepRequested, ran: Ran) -> Result<Ending, ContractError> {

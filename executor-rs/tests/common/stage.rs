@@ -129,6 +129,20 @@ impl Stage {
         self.ask(&words)
     }
 
+    /// The only message of its tenant that waits, as the scripts would have put it there.
+    pub fn wait(&self, message: &Message) {
+        const SCRIPT: &str = "redis.call('HSET', KEYS[1], 'default', '0 1', 'default.0', cmsgpack.pack({'', ARGV})) \
+             return redis.call('ZADD', KEYS[2], 1, 'default')";
+        let (waiting, turns) = (format!("{STREAM}:waiting"), format!("{STREAM}:turns"));
+        let mut words = vec!["EVAL", SCRIPT, "2", &waiting, &turns];
+        words.extend(
+            message
+                .iter()
+                .flat_map(|(name, value)| [name.as_str(), value.as_str()]),
+        );
+        let _: u64 = self.ask(&words);
+    }
+
     pub fn length(&self, stream: &str) -> usize {
         self.ask(&["XLEN", stream])
     }

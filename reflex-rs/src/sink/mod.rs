@@ -9,6 +9,7 @@ pub use cancel::Cancelled;
 pub use letter::bury;
 pub use redrive::Redriven;
 
+use contracts::fairness::Described;
 use contracts::keys::LaneKeys;
 use contracts::scripts::Script;
 use contracts::topology::Topology;
@@ -94,6 +95,8 @@ impl Sink {
             .arg(&["traceparent", &task.traceparent])
             .arg("body")
             .arg(&task.body);
+        let described = Described::new(topology, topic, &keys);
+        call.key(described.keys()).arg(described.args(3));
         let (answer, id): (String, String) =
             call.invoke_async(&mut self.link.connection()?).await?;
         match answer.as_str() {

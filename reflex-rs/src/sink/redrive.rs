@@ -35,6 +35,7 @@ impl Sink {
             .key(keys.cancel(task))
             .key(keys.done())
             .key(keys.status(task))
+            .key(keys.cancelled())
             .arg(tenant)
             .arg(message.run.get())
             .arg(5)

@@ -46,6 +46,24 @@ impl LaneKeys {
         }
     }
 
+    /// Hash: what waits for a stream, and the numbers of each tenant's queue.
+    #[must_use]
+    pub fn waiting(stream: &str) -> String {
+        format!("{stream}:waiting")
+    }
+
+    /// Sorted set: whose turn it is to put something on a stream.
+    #[must_use]
+    pub fn turns(stream: &str) -> String {
+        format!("{stream}:turns")
+    }
+
+    /// Sorted set: which entries each tenant has on the streams of a topic with a cap.
+    #[must_use]
+    pub fn held(&self, topic: &Topic) -> String {
+        self.key(&format!("{}:held", topic.name))
+    }
+
     /// Hash of live steps.
     #[must_use]
     pub fn live(&self) -> String {
@@ -87,6 +105,12 @@ impl LaneKeys {
     #[must_use]
     pub fn cancel(&self, task: &str) -> String {
         self.key(&format!("cancel:{task}"))
+    }
+
+    /// Sorted set: cancelled tasks with their tenant, by the time (s since 1970) at which that is forgotten.
+    #[must_use]
+    pub fn cancelled(&self) -> String {
+        self.key("cancelled")
     }
 
     #[must_use]

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod events;
+pub mod fairness;
 pub mod ids;
 pub mod keys;
 pub mod scripts;

@@ -2,8 +2,17 @@
 //!
 //! A script's header in `workers/octollm/bus/lua` documents its KEYS and ARGV.
 
-const OWNERSHIP: &str = include_str!("../../../workers/octollm/bus/lua/ownership.lua");
-const INCLUDE: &str = "--@include ownership.lua";
+/// What is put where a script says `--@include`.
+const INCLUDED: [(&str, &str); 2] = [
+    (
+        "--@include ownership.lua\n",
+        include_str!("../../../workers/octollm/bus/lua/ownership.lua"),
+    ),
+    (
+        "--@include fairness.lua\n",
+        include_str!("../../../workers/octollm/bus/lua/fairness.lua"),
+    ),
+];
 
 /// One of the scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +58,11 @@ impl Script {
             Self::Renew => include_str!("../../../workers/octollm/bus/lua/renew.lua"),
             Self::Resend => include_str!("../../../workers/octollm/bus/lua/resend.lua"),
         };
-        text.replace(INCLUDE, OWNERSHIP)
+        INCLUDED
+            .iter()
+            .fold(text.to_owned(), |text, (line, included)| {
+                text.replace(line, included)
+            })
     }
 }
 
@@ -68,5 +81,6 @@ mod tests {
             );
         }
         assert!(Script::Renew.source().contains("local function standing("));
+        assert!(Script::Admit.source().contains("local function push("));
     }
 }

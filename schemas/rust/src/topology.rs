@@ -79,9 +79,15 @@ pub struct Topic {
     pub lease_s: u64,
     pub heartbeat_s: u64,
     pub max_deliveries: u64,
-    /// Entries per stream above which admission answers 503; 0 means no mark.
+    /// Entries per stream, with what waits for it, above which admission answers 503; 0 means no mark.
     #[serde(default)]
     pub high_water: u64,
+    /// Entries per stream that nobody has read yet; beyond it work waits, a queue per tenant. None: nothing waits.
+    #[serde(default)]
+    pub window: Option<u64>,
+    /// Over all lanes. Arms only; none: no cap.
+    #[serde(default)]
+    pub max_running_per_tenant: Option<u64>,
     #[serde(default)]
     pub timeout_s: Option<u64>,
     #[serde(default)]
@@ -109,6 +115,17 @@ impl Topology {
     #[must_use]
     pub fn arm(&self, name: &str) -> Option<&Topic> {
         self.topics.get(&format!("arm.{name}"))
+    }
+
+    /// The lane's share of a topic's cap on what runs of one tenant; 0: there is no cap. The shares add up to it.
+    #[must_use]
+    pub fn cap_in(&self, topic: &Topic, lane: &str) -> u64 {
+        let Some(cap) = topic.max_running_per_tenant else {
+            return 0;
+        };
+        let lanes = self.lanes.len() as u64;
+        let index = self.lanes.iter().take_while(|one| *one != lane).count() as u64;
+        cap / lanes + u64::from(index < cap % lanes)
     }
 
     /// The lane of a tenant's idempotency key (the task's ULID where there is none).
@@ -196,7 +213,7 @@ fn check(topology: &Topology, schemas: &Path) -> Result<(), String> {
         })?;
     }
     for topic in topology.topics.values() {
-        check_topic(topic, schemas)?;
+        check_topic(topic, schemas, topology.lanes.len() as u64)?;
     }
     ensure(topology.live.contains_key("events"), || {
         "live: events is missing; add it".to_owned()
@@ -212,7 +229,7 @@ fn check(topology: &Topology, schemas: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
+fn check_topic(topic: &Topic, schemas: &Path, lanes: u64) -> Result<(), String> {
     let at = format!("topics.{}", topic.name);
     let arm = topic.name.strip_prefix("arm.");
     let plain = arm.map_or_else(
@@ -244,6 +261,7 @@ fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
         format!("{at}.priorities: must be {prioritised}; tasks and arms have priorities, others have none")
     })?;
     within(&format!("{at}.high_water"), topic.high_water, 0, MOST)?;
+    limits(topic, &at, lanes)?;
     if let Some(arm) = arm {
         ensure(topic.accepts == ["step.requested.v1"], || {
             format!("{at}.accepts: an arm takes [step.requested.v1]")
@@ -274,6 +292,26 @@ fn check_topic(topic: &Topic, schemas: &Path) -> Result<(), String> {
     } else {
         ensure(topic.timeout_s.is_none() && topic.retry.is_none(), || {
             format!("{at}: timeout_s and retry belong to arms only; remove them")
+        })?;
+    }
+    Ok(())
+}
+
+/// Window and cap.
+fn limits(topic: &Topic, at: &str, lanes: u64) -> Result<(), String> {
+    if let Some(window) = topic.window {
+        within(&format!("{at}.window"), window, 1, MOST)?;
+        ensure(topic.priorities, || {
+            format!("{at}.window: belongs to tasks and arms only; remove it")
+        })?;
+    }
+    if let Some(cap) = topic.max_running_per_tenant {
+        within(&format!("{at}.max_running_per_tenant"), cap, 1, MOST)?;
+        ensure(topic.name.starts_with("arm."), || {
+            format!("{at}.max_running_per_tenant: belongs to arms only; remove it")
+        })?;
+        ensure(cap >= lanes, || {
+            format!("{at}.max_running_per_tenant: is {cap}, must be at least {lanes}; each lane gets its share")
         })?;
     }
     Ok(())

@@ -68,8 +68,18 @@ fn the_lane_has_its_fixed_keys() {
     let ours = serde_json::json!({
         "live": keys.live(), "schedule": keys.schedule(), "messages": keys.messages(),
         "dead": keys.dead(), "done": keys.done(), "events": keys.events(), "control": keys.control(),
+        "cancelled": keys.cancelled(),
     });
     assert_eq!(ours, found["fixed"]);
+    for case in cases("fairness") {
+        let stream = text(&case, "stream");
+        assert_eq!(
+            keys.held(&shipped().topics[text(&case, "topic")]),
+            text(&case, "held")
+        );
+        assert_eq!(LaneKeys::waiting(stream), text(&case, "waiting"));
+        assert_eq!(LaneKeys::turns(stream), text(&case, "turns"));
+    }
     for case in cases("status") {
         assert_eq!(keys.status(text(&case, "task")), text(&case, "key"));
     }

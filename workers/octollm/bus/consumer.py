@@ -18,6 +18,7 @@ from faststream.redis import RedisBroker
 from octollm.bus.completions import Completions
 from octollm.bus.context import CURRENT
 from octollm.bus.delivery import Delivery, Place
+from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.hands import Hands
 from octollm.bus.leases import Leases
@@ -51,6 +52,7 @@ class Consumer:
         consumer: str,
         handler: Handler,
         concurrency: int,
+        fairness: Fairness | None = None,
     ) -> None:
         self._client = client
         self._leases = leases
@@ -59,7 +61,7 @@ class Consumer:
         self._handler = handler
         self._keys = LaneKeys(lane)
         self._streams = self._keys.streams(topic)
-        self.handoff = Handoff(client, lane, topic.group, consumer)
+        self.handoff = Handoff(client, lane, topic.group, consumer, fairness)
         self._completions: Completions[Delivery] = Completions(self.handoff, topic.name, self._answered)
         self._hands: Hands[Delivery] = Hands(self._work, f"work {topic.name}")
         self._slots = Slots(concurrency)

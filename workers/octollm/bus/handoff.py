@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import redis.asyncio
 
-from octollm.bus.operations import Call, Fields, Held, Operation
+from octollm.bus.fairness import Fairness
+from octollm.bus.operations import Call, Fields, Held, Operation, Text
 from octollm.bus.scripts import Scripts
 from octollm.contracts.ids import utc_now
 from octollm.topology import LaneKeys, Topic, Topology
@@ -53,8 +54,14 @@ class Finish(NamedTuple):
 class Handoff:
     """One consumer of one group in one lane."""
 
-    def __init__(self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str, fairness: Fairness | None = None
+    ) -> None:
+        """`fairness`: of this lane; without it what is added goes to its stream at once, past window and cap."""
         self.keys = LaneKeys(lane)
+        self.waiting: dict[str, int] = {}
+        """How many messages wait for each stream, as `promote` saw it last."""
+        self._fairness = fairness
         self._group = group
         self._consumer = consumer
         self._scripts = Scripts.of(client)
@@ -64,32 +71,40 @@ class Handoff:
         answers: list[Standing] = []
         for first in range(0, len(finishes), BATCH):
             batch = finishes[first : first + BATCH]
-            call = Call()
+            call = Call(fairness=self._fairness)
             call.key(self.keys.live)  # the script's first key
             call.args += (self._consumer, len(batch))
             for finish in batch:
                 call.entry(finish.held, self._group, finish.operations, only_cancelled=finish.only_cancelled)
+            call.close()
             answers += _standings(await self._scripts.complete(keys=call.keys, args=call.args))
         return answers
 
     async def publish(self, operations: Sequence[Operation]) -> None:
         """Write what follows from no entry, for instance from a deadline."""
-        call = Call()
+        call = Call(fairness=self._fairness)
         call.key(self.keys.live)
         call.args += (self._consumer, 1)
         call.nobodys(operations)
+        call.close()
         await self._scripts.complete(keys=call.keys, args=call.args)
 
-    async def in_flight(self, live: str, target: str, streams: Sequence[str]) -> bool:
-        """Whether the step's latest message is still somewhere."""
-        keys = (self.keys.live, self.keys.schedule, target, *streams)
-        return bool(await self._scripts.resend(keys=keys, args=(live, "look")) == b"exists")
+    async def in_flight(self, topology: Topology, live: str, target: str) -> bool:
+        """Whether the step's latest message is still somewhere. `target`: the stream of its arm."""
+        return await self._look(topology, live, target, "look", {}) == b"exists"
 
-    async def resend(self, live: str, target: str, streams: Sequence[str], fields: Fields) -> bool:
-        """Put a step's message on `target`, only if its latest one is nowhere; whether it was sent."""
-        keys = (self.keys.live, self.keys.schedule, target, *streams)
-        flat = [part for field in fields.items() for part in field]
-        return bool(await self._scripts.resend(keys=keys, args=(live, "send", len(fields), *flat)) == b"sent")
+    async def resend(self, topology: Topology, live: str, target: str, fields: Fields) -> bool:
+        """Send a step's message to `target`, only if its latest one is nowhere; whether it was sent."""
+        return await self._look(topology, live, target, "send", fields) == b"sent"
+
+    async def _look(self, topology: Topology, live: str, target: str, mode: str, fields: Fields) -> bytes:
+        fairness = Fairness(topology, self.keys.lane)
+        keys = [self.keys.live, self.keys.schedule, target, fairness.cancelled]
+        args: list[Text | int] = [live, mode, len(fields), *(part for field in fields.items() for part in field)]
+        fairness.describe([fairness.every[target]], keys, args)
+        keys += fairness.others
+        answer: bytes = await self._scripts.resend(keys=keys, args=args)
+        return answer
 
     async def renew(self, held: Sequence[Held]) -> list[Standing]:
         """Keep the leases: held, cancelled, stale or gone for each, in order."""
@@ -107,7 +122,7 @@ class Handoff:
 
         Answers `marked`, `ended` or `foreign`, and the task's state where Redis holds its status.
         """
-        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task))
+        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task), self.keys.cancelled)
         flat = [part for field in message.items() for part in field]
         answer, state = await self._scripts.cancel(keys=keys, args=(tenant, ttl_s, len(message), *flat))
         return answer.decode(), state.decode()
@@ -117,17 +132,19 @@ class Handoff:
 
         Answers `asked`, `left` or `foreign`, and the task's state where Redis holds its status.
         """
-        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task))
+        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task), self.keys.cancelled)
         flat = [part for field in message.items() for part in field]
         answer, state, _ = await self._scripts.redrive(keys=keys, args=(tenant, run, len(message), *flat))
         return answer.decode(), state.decode()
 
     async def claim(self, stream: str, topic: Topic, most: int) -> tuple[list[Entry], list[str]]:
         """Take over up to `most` entries that nobody works on; also the ids of those given up on at the cap."""
-        args = (self._group, self._consumer, topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
-        claimed, dead = await self._scripts.claim(
-            keys=(stream, self.keys.dead, self.keys.done, self.keys.live), args=args
-        )
+        keys = [stream, self.keys.dead, self.keys.done, self.keys.live]
+        args: list[Text | int] = [self._group, self._consumer]
+        args += (topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
+        if self._fairness is not None and stream in self._fairness.limited:
+            self._fairness.describe([self._fairness.limited[stream]], keys, args)
+        claimed, dead = await self._scripts.claim(keys=keys, args=args)
         entries = [
             Entry(stream, id_.decode(), delivery, dict(zip(fields[::2], fields[1::2], strict=True)))
             for id_, delivery, fields in claimed
@@ -135,21 +152,17 @@ class Handoff:
         return entries, [id_.decode() for id_ in dead]
 
     async def promote(self, topology: Topology, most: int = 100) -> tuple[int, int]:
-        """Move due messages to their streams and drop those of cancelled tasks: how many, and when the next one is due
-        (ms since 1970, 0: none).
+        """Move due messages on, let in what waits and drop the steps of cancelled tasks: how many, and when the next
+        one is due (ms since 1970, 0: none).
         """
-        streams = [stream for topic in topology.topics.values() for stream in self.keys.streams(topic)]
-        asked: Sequence[bytes] = ()
-        while True:
-            call = Call()
-            for key in (self.keys.live, self.keys.schedule, self.keys.messages, *streams):
-                call.key(key)
-            call.args += (most, len(streams))
-            for message in asked:
-                call.args += (message, call.key(self.keys.cancel(message.decode().partition(".")[0])))
-            moved, due, asked, dropped = await self._scripts.promote(keys=call.keys, args=call.args)
-            if moved or dropped or not asked:
-                return int(moved) + int(dropped), int(float(due))
+        fairness = Fairness(topology, self.keys.lane)
+        keys = [self.keys.live, self.keys.schedule, self.keys.messages, fairness.cancelled, *fairness.others]
+        args: list[Text | int] = [most, len(fairness.others)]
+        topics = list(fairness.every.values())
+        fairness.describe(dict.fromkeys(topics), keys, args)
+        moved, due, dropped, *waiting = await self._scripts.promote(keys=keys, args=args)
+        self.waiting = dict(zip(fairness.every, waiting, strict=True))
+        return int(moved) + int(dropped), int(float(due))
 
     async def leave(self, streams: Sequence[str], consumer: str | None = None) -> int:
         """Delete this consumer, or another, where it owns nothing; how many entries it still owns."""

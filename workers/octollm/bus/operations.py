@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from octollm.bus.fairness import Described, Fairness
+
 Text = str | bytes
 Fields = Mapping[str, Text]
 Key = tuple[str, str, int]
@@ -81,7 +83,10 @@ class Call:
 
     keys: list[str] = field(default_factory=list)
     args: list[Text | int] = field(default_factory=list)
+    fairness: Fairness | None = None
+    """None: whatever is added goes to its stream at once."""
     _index: dict[str, int] = field(default_factory=dict)
+    _described: dict[str, Described] = field(default_factory=dict)
 
     def key(self, name: str) -> int:
         """The key's index in KEYS, from 1; each key stands there once."""
@@ -90,6 +95,15 @@ class Call:
             self.keys.append(name)
             known = self._index[name] = len(self.keys)
         return known
+
+    def _concerns(self, stream: str) -> None:
+        if self.fairness is not None and (topic := self.fairness.limited.get(stream)) is not None:
+            self._described[topic.held] = topic
+
+    def close(self) -> None:
+        """Describe the topics with a window or a cap that are concerned; nothing may be added afterwards."""
+        if self.fairness is not None and self._described:
+            self.fairness.describe(self._described.values(), self.keys, self.args)
 
     def _fields(self, fields: Fields) -> None:
         self.args.append(len(fields))
@@ -100,6 +114,7 @@ class Call:
         match operation:
             case Add():
                 self.args += ("add", self.key(operation.stream), operation.live)
+                self._concerns(operation.stream)
             case Delay():
                 self.args += ("delay", self.key(operation.schedule), self.key(operation.messages))
                 self.args += (self.key(operation.stream), operation.delay_ms, operation.live, operation.id)
@@ -131,6 +146,7 @@ class Call:
         """Add one entry with what is to happen when it is still held (`only_cancelled`: and its task cancelled)."""
         marker = held.marker
         count = len(operations) + (marker is not None)
+        self._concerns(held.stream)
         self.args += (self.key(held.stream), group, held.entry, held.delivery, held.live, count)
         if marker is not None:
             self.args += ("only" if only_cancelled else "unless", self.key(marker.key), marker.tenant)

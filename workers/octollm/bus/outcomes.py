@@ -45,6 +45,11 @@ class Ending(NamedTuple):
 
 MESSAGES = Counter("octollm_messages_total", "Deliveries by how they ended.", ("topic", "outcome"))
 RUNNING = Gauge("octollm_running", "Entries being worked on.", ("topic",))
+WAITING = Gauge(
+    "octollm_waiting",
+    "Messages that wait for room on their stream, as this process saw them last; every process shows the same ones.",
+    ("lane", "topic", "priority"),
+)
 SECONDS = Histogram(
     "octollm_handler_seconds",
     "From the start of a handler to its end.",

@@ -10,16 +10,18 @@ from importlib import resources
 import redis.asyncio
 from redis.commands.core import AsyncScript
 
-_INCLUDE = "--@include ownership.lua"
+_INCLUDED = ("ownership.lua", "fairness.lua")
 NAMES = ("admit", "cancel", "claim", "complete", "leave", "promote", "redrive", "release", "renew", "resend")
 
 
 @cache
-def source(name: str) -> str:
+def source(script: str) -> str:
     """The text to load; the `#!lua` line stays first, as Redis demands."""
     folder = resources.files("octollm.bus") / "lua"
-    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    return text.replace(_INCLUDE, (folder / "ownership.lua").read_text(encoding="utf-8"))
+    text = (folder / f"{script}.lua").read_text(encoding="utf-8")
+    for name in _INCLUDED:
+        text = text.replace(f"--@include {name}\n", (folder / name).read_text(encoding="utf-8"))
+    return text
 
 
 @dataclass(frozen=True, slots=True)

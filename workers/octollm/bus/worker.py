@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from faststream.redis import RedisBroker
@@ -15,10 +15,11 @@ from faststream.redis import RedisBroker
 from octollm.bus.connection import connect
 from octollm.bus.consumer import Consumer, Handler
 from octollm.bus.control import listen
+from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Handoff
 from octollm.bus.leases import Leases
 from octollm.bus.operations import Fields, Operation
-from octollm.bus.outcomes import TROUBLE
+from octollm.bus.outcomes import TROUBLE, WAITING
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.tasks import end
 from octollm.errors import NotReadyError
@@ -40,6 +41,7 @@ class Worker:
         self._client = connect(url, connect_timeout_s)
         log = logging.getLogger("octollm.faststream")
         self._broker = RedisBroker(url, apply_types=False, logger=log, socket_connect_timeout=connect_timeout_s)
+        self._fairness = {lane: Fairness(topology, lane) for lane in topology.lanes}
         self._leases: dict[str, Leases] = {}
         self._consumers: list[Consumer] = []
         self._loops: list[asyncio.Task[None]] = []
@@ -53,7 +55,8 @@ class Worker:
             self._leases[topic.group] = Leases(self._url, topic.group, self._name, heartbeat_s)
         leases = self._leases[topic.group]
         slots = concurrency or topic.concurrency
-        self._consumers.append(Consumer(self._client, leases, topic, lane, self._name, handler, slots))
+        fairness = self._fairness[lane]
+        self._consumers.append(Consumer(self._client, leases, topic, lane, self._name, handler, slots, fairness))
 
     async def start(self) -> None:
         """Create groups and begin to read. Redis has to be reachable; raises NotReadyError otherwise."""
@@ -89,14 +92,14 @@ class Worker:
     async def in_flight(self, lane: str, live: str, target: str) -> bool:
         """Whether a step's latest message is still somewhere. Raises NotReadyError while Redis is away."""
         try:
-            return await self._handoff(lane).in_flight(live, target, self._streams(lane))
+            return await self._handoff(lane).in_flight(self._topology, live, target)
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 
     async def resend(self, lane: str, live: str, target: str, fields: Fields) -> bool:
         """Send a step's message again if it is nowhere. Raises NotReadyError while Redis is away."""
         try:
-            return await self._handoff(lane).resend(live, target, self._streams(lane), fields)
+            return await self._handoff(lane).resend(self._topology, live, target, fields)
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 
@@ -115,11 +118,12 @@ class Worker:
         return min(found, default=None)
 
     def _handoff(self, lane: str) -> Handoff:
-        return Handoff(self._client, lane, "", self._name)
+        return Handoff(self._client, lane, "", self._name, self._fairness[lane])
 
-    def _streams(self, lane: str) -> list[str]:
-        keys = LaneKeys(lane)
-        return [stream for topic in self._topology.topics.values() for stream in keys.streams(topic)]
+    def _count_waiting(self, lane: str, waiting: Mapping[str, int]) -> None:
+        for stream, count in waiting.items():
+            _, topic, priority = stream.split(":")
+            WAITING.labels(lane, topic, priority).set(count)
 
     async def _cancel(self, lane: str, task: str) -> None:
         for consumer in self._consumers:
@@ -127,11 +131,12 @@ class Worker:
                 await consumer.cancel(task)
 
     async def _promote(self, lane: str) -> None:
-        """Move due retries to their streams, for ever."""
+        """Move due retries on and let in what waits, for ever."""
         handoff, pause = self._handoff(lane), Pause()
         while True:
             try:
                 moved, _ = await handoff.promote(self._topology)
+                self._count_waiting(lane, handoff.waiting)
                 pause.over()
             except TROUBLES as error:
                 TROUBLE.labels("schedule", "promote").inc()

@@ -68,6 +68,8 @@ def _as_object(found: Topology) -> dict[str, object]:
                 "concurrency": topic.concurrency,
                 "lease_s": topic.lease_s,
                 "max_deliveries": topic.max_deliveries,
+                "window": topic.window,
+                "max_running_per_tenant": topic.max_running_per_tenant,
             }
             for topic in found.topics.values()
         ],
@@ -88,6 +90,10 @@ def _print_text(found: Topology, path: str) -> None:
         streams = f" (one stream each: {', '.join(found.priorities)})" if topic.priorities else ""
         print_line(f"\n{topic.name}: {topic.description}{streams}")
         _print_work(print_line, topic)
+        if topic.window is not None:
+            print_line(f"  beyond {topic.window} unread entries work waits, a queue for each tenant")
+        if topic.max_running_per_tenant is not None:
+            print_line(f"  at most {topic.max_running_per_tenant} at a time for one tenant")
     for live in found.live.values():
         print_line(f"\n{live.name}: {live.description}")
         print_line(f"  {', '.join(live.accepts)} -> watchers, the newest {live.max_length} are kept")

@@ -44,6 +44,8 @@ class TopicFile(WorkFile):
 
     priorities: bool = False
     high_water: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    window: Positive | None = None
+    max_running_per_tenant: Positive | None = None
     timeout_s: Annotated[int, Field(ge=1, le=86400)] | None = None
     retry: RetryFile | None = None
 

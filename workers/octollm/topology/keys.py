@@ -27,6 +27,18 @@ class LaneKeys:
             return (self.stream(topic),)
         return tuple(self.stream(topic, priority) for priority in PRIORITIES)
 
+    def waiting(self, stream: str) -> str:
+        """Hash: what waits for a stream, and the numbers of each tenant's queue."""
+        return f"{stream}:waiting"
+
+    def turns(self, stream: str) -> str:
+        """Sorted set: whose turn it is to put something on a stream."""
+        return f"{stream}:turns"
+
+    def held(self, topic: Topic) -> str:
+        """Sorted set: which entries each tenant has on the streams of a topic with a cap."""
+        return self._key(f"{topic.name}:held")
+
     @property
     def live(self) -> str:
         """Hash: live field of a step to the key and entry of its latest message."""
@@ -65,6 +77,11 @@ class LaneKeys:
     def cancel(self, task: str) -> str:
         """String: marker of a cancelled task, holds its tenant."""
         return self._key(f"cancel:{task}")
+
+    @property
+    def cancelled(self) -> str:
+        """Sorted set: cancelled tasks with their tenant, by the time (s since 1970) at which that is forgotten."""
+        return self._key("cancelled")
 
     def status(self, task: str) -> str:
         """Hash with a task's status."""

@@ -79,14 +79,14 @@ def _check(file: TopologyFile, events: Path) -> None:
     for name in _REQUIRED:
         _ensure(name in file.topics, f"topics: {name} is missing; add it")
     for name, topic in file.topics.items():
-        _check_topic(name, topic, events)
+        _check_topic(name, topic, events, lanes=len(file.lanes))
     _ensure("events" in file.live, "live: events is missing; add it")
     for name, live in file.live.items():
         _ensure(name not in file.topics, f"live.{name}: is also a topic; rename one of them")
         _check_accepts(f"live.{name}", live.accepts, events)
 
 
-def _check_topic(name: str, topic: TopicFile, events: Path) -> None:
+def _check_topic(name: str, topic: TopicFile, events: Path, lanes: int) -> None:
     at = f"topics.{name}"
     arm = name.removeprefix(ARM) if name.startswith(ARM) else None
     _ensure(
@@ -99,7 +99,13 @@ def _check_topic(name: str, topic: TopicFile, events: Path) -> None:
         topic.priorities == prioritised,
         f"{at}.priorities: must be {str(prioritised).lower()}; tasks and arms have priorities, others have none",
     )
+    _ensure(
+        prioritised or topic.window is None,
+        f"{at}.window: belongs to tasks and arms only; remove it",
+    )
+    cap = topic.max_running_per_tenant
     if arm is None:
+        _ensure(cap is None, f"{at}.max_running_per_tenant: belongs to arms only; remove it")
         _ensure(
             topic.timeout_s is None and topic.retry is None,
             f"{at}: timeout_s and retry belong to arms only; remove them",
@@ -111,6 +117,10 @@ def _check_topic(name: str, topic: TopicFile, events: Path) -> None:
     if topic.retry is None:
         raise TopologyError(f"{at}.retry: an arm needs one")
     _ensure(topic.retry.cap_ms >= topic.retry.base_ms, f"{at}.retry: cap_ms must be at least base_ms")
+    _ensure(
+        cap is None or cap >= lanes,
+        f"{at}.max_running_per_tenant: is {cap}, must be at least {lanes}; each lane gets its share",
+    )
 
 
 def _check_work(at: str, work: WorkFile, events: Path) -> None:

@@ -47,7 +47,11 @@ class Topic:
     heartbeat_s: int
     max_deliveries: int
     high_water: int
-    """Entries per stream above which admission answers 503; 0: no mark."""
+    """Entries per stream, with what waits for it, above which admission answers 503; 0: no mark."""
+    window: int | None
+    """Entries per stream that nobody has read yet; beyond it work waits, a queue per tenant. None: nothing waits."""
+    max_running_per_tenant: int | None
+    """Over all lanes. Arms only; None: no cap."""
     timeout_s: int | None
     """Longest a handler may run on one step; arms only."""
     retry: Retry | None
@@ -84,6 +88,13 @@ class Topology:
     def arm(self, name: str) -> Topic | None:
         """The topic of an arm, if there is such an arm."""
         return self.topics.get(ARM + name)
+
+    def cap_in(self, topic: Topic, lane: str) -> int:
+        """The lane's share of a topic's cap on what runs of one tenant; 0: there is no cap. The shares add up to it."""
+        if topic.max_running_per_tenant is None:
+            return 0
+        share, rest = divmod(topic.max_running_per_tenant, len(self.lanes))
+        return share + (self.lanes.index(lane) < rest)
 
     def lane_for(self, tenant: str, key: str) -> str:
         """The lane of a tenant's idempotency key (of the task's ULID where there is none)."""

@@ -2,11 +2,14 @@
 -- admit: claim the idempotency key, put the task on its stream and open its status, all or nothing.
 -- Without allow-oom on purpose: when Redis is full, nothing new is taken in and running work still ends.
 --
--- KEYS[1] idempotency key   KEYS[2] stream of tasks   KEYS[3] status hash of the new task
+-- KEYS[1] idempotency key   KEYS[2] stream of tasks   KEYS[3] status hash of the new task   KEYS[4..] see fairness.lua
 -- ARGV    fingerprint, task id, time to live of the key in s, high-water mark (0: none),
---         status fields, (name, value)*, message fields, (name, value)*
+--         status fields, (name, value)*, message fields, (name, value)*, the topic of tasks as fairness.lua describes it
 -- Answers {accepted, task} | {duplicate, first task} | {conflict, first task} | {busy, entries waiting}.
 -- A repeat (same key, same fingerprint) gives the first task again and changes nothing, also above the mark.
+-- Above the mark stand the stream and what waits for it. A tenant that has nothing waiting is let in all the same: what
+-- others have piled up must not lock it out.
+--@include fairness.lua
 local fingerprint, task = ARGV[1], ARGV[2]
 local ttl, mark = tonumber(ARGV[3]), tonumber(ARGV[4])
 if not (ttl and ttl > 0 and mark) then error({err = 'ERR admit: time to live or high-water mark is not a number'}) end
@@ -18,7 +21,9 @@ local function fields(at)
   return list, at + 2 * count + 1
 end
 local status, at = fields(5)
-local message = fields(at)
+local message
+message, at = fields(at)
+read_fairness(at)
 for i, kind in ipairs({'string', 'stream', 'hash'}) do
   local is = redis.call('TYPE', KEYS[i]).ok
   if is ~= 'none' and is ~= kind then error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. is .. ', not a ' .. kind}) end
@@ -30,9 +35,15 @@ if known then
   if first_print == fingerprint then return {'duplicate', first_task} end
   return {'conflict', first_task}
 end
-local waiting = redis.call('XLEN', KEYS[2])
-if mark > 0 and waiting >= mark then return {'busy', tostring(waiting)} end
-redis.call('XADD', KEYS[2], '*', unpack(message))
+local stream = fair.of[KEYS[2]]
+if not stream then error({err = 'ERR admit: the stream is not among the described ones'}) end
+if mark > 0 then
+  local length, waiting = redis.call('XLEN', KEYS[2]), waiting_of(stream)
+  local first = waiting > 0 and redis.call('HEXISTS', stream.waiting, field_of(message, 'tenant')) == 0
+  if length >= mark or (length + waiting >= mark and not first) then return {'busy', tostring(length + waiting)} end
+end
+push(stream, '', message)
 redis.call('HSET', KEYS[3], unpack(status))
 redis.call('SET', KEYS[1], fingerprint .. ' ' .. task, 'EX', ttl)
+refill_touched(8)
 return {'accepted', task}

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- claim: take over entries whose lease has run out or that were released; at the cap make them dead letters.
 --
--- KEYS[1] source stream   KEYS[2] dead letters   KEYS[3] steps.done   KEYS[4] hash of live steps
+-- KEYS[1] source stream   KEYS[2] dead letters   KEYS[3] steps.done   KEYS[4] hash of live steps   KEYS[5..] see fairness.lua
 --         (ingest lies outside the lanes: it gives KEYS[1] and KEYS[2] only, see below)
--- ARGV    group, consumer, lease in ms, cap on deliveries (0: never), how many at most, time as RFC 3339
+-- ARGV    group, consumer, lease in ms, cap on deliveries (0: never), how many at most, time as RFC 3339,
+--         where the topic has a window or a cap: its description, see fairness.lua
 -- Answers {claimed, dead}: claimed is a list of {entry id, delivery, {name, value, ...}},
 --         dead a list of the entry ids that were given up on.
 --
@@ -12,10 +13,12 @@
 -- The body goes on untouched in the field `original`. What comes from outside our own writers is cleaned
 -- before it enters JSON. Ingest passes cap 0, since what never passed admission must be redacted first: it
 -- gets the entry with its delivery count and decides by itself.
+--@include fairness.lua
 local key, dead_key, done_key, live = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 local lease, cap, most, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 if not (lease and cap and most and now) then error({err = 'ERR claim: missing or wrong arguments'}) end
+if #ARGV > 6 then read_fairness(7, live) end
 
 local function clean(text) return (string.gsub(string.sub(text or '', 1, 300), '[^\32-\126]', '?')) end
 
@@ -51,6 +54,7 @@ local function give_up(id, last_consumer, deliveries)
   end
   redis.call('XACK', key, group, id)
   redis.call('XDEL', key, id)
+  if found and fair.of[key] then leave(fair.of[key], field_of(found[2], 'tenant'), id) end
 end
 
 local candidates = {}
@@ -77,4 +81,5 @@ for _, entry in ipairs(candidates) do
     end
   end
 end
+refill_touched(2 * #dead)
 return {claimed, dead}

@@ -15,14 +15,18 @@
 --                       removed, nothing is sent, and the answer is cancelled
 --              'only'   the same, and an entry that is not cancelled stays as it is (answer: held)
 -- An entry with source key index 0 is nobody's: its operations are applied without finishing anything.
+--          at the end, where a topic with a window or a cap is concerned: its description, see fairness.lua
 -- Answers one of done, cancelled, held, stale, gone per entry, in order.
 --
 -- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
 -- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost.
 -- An entry's own live field is removed only while it still names this entry; 'add' and 'delay' set theirs.
+-- What is added to a described topic may have to wait, and what waits is let in as entries are finished: about two for
+-- each, so that a call stays short and a tenant alone is never held up.
 -- A status is written only over a lower version, so that a late writer changes nothing; it is the whole status, so
 -- what the one before said besides is gone.
 --@include ownership.lua
+--@include fairness.lua
 local at = 0
 local function take(what)
   at = at + 1
@@ -83,6 +87,7 @@ local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local apply = {
   add = function(op)
+    if fair.of[op.key] then return push(fair.of[op.key], op.live, op.fields) end
     local id = redis.call('XADD', op.key, '*', unpack(op.fields))
     if op.live ~= '' then redis.call('HSET', live, op.live, op.key .. ' ' .. id) end
   end,
@@ -125,7 +130,7 @@ for i = 1, take_number('count') do
   end
   entries[i] = entry
 end
-if at ~= #ARGV then error({err = 'ERR ' .. (#ARGV - at) .. ' arguments too many'}) end
+if at ~= #ARGV then read_fairness(at + 1, live) end
 
 -- All markers in one command: a batch has as many as it has steps.
 local holders = #markers > 0 and redis.call('MGET', unpack(markers)) or {}
@@ -150,7 +155,9 @@ for i, entry in ipairs(entries) do
     end
     redis.call('XACK', entry.key, entry.group, entry.id)
     redis.call('XDEL', entry.key, entry.id)
+    if fair.of[entry.key] then leave(fair.of[entry.key], entry.marker and entry.marker.tenant, entry.id) end
   end
   answers[i] = answer == 'nobodys' and 'done' or answer
 end
+refill_touched(2 * #entries + 16)
 return answers

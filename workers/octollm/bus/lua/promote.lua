@@ -1,48 +1,39 @@
 #!lua flags=allow-oom
--- promote: move due messages from the schedule to their streams, each once; drop the steps of cancelled tasks.
+-- promote: move due messages from the schedule on, each once, and let in what waits; drop the steps of cancelled tasks.
 --
 -- KEYS[1] hash of live steps   KEYS[2] schedule (message id by due time in ms)
 -- KEYS[3] messages (message id -> JSON of stream, live field and fields)
--- KEYS[4..] the streams they may go to, then markers of tasks
--- ARGV    how many at most, how many streams, then per step asked about before: message id, marker key index
--- Answers {moved, due time in ms of the next one or 0, message ids of steps to be given with their markers, dropped}.
+-- KEYS[4] cancelled tasks      KEYS[5..] other streams that scheduled messages may go to, then what fairness.lua describes
+-- ARGV    how many at most, how many other streams, all topics with priorities as fairness.lua describes them
+-- Answers {moved, due time in ms of the next one or 0, dropped, (number waiting for a stream)*}, in the order described.
 --
--- Which steps are due is known only in here, and markers must be in KEYS: a due step whose marker is not is answered,
--- and the caller calls again with it. While nothing is due that is one call.
-local most, streams = tonumber(ARGV[1]), tonumber(ARGV[2])
-if not (most and streams) then error({err = 'ERR promote: how many is not a number'}) end
+-- All topics with priorities, also those without window and cap: what waited before these were taken out must not stay.
+--@include ownership.lua
+--@include fairness.lua
+local most, others = number(ARGV[1], 'most'), number(ARGV[2], 'other streams')
 local live, schedule, messages = KEYS[1], KEYS[2], KEYS[3]
-local allowed, marker_of = {}, {}
-for i = 4, 3 + streams do allowed[KEYS[i]] = true end
-for at = 3, #ARGV, 2 do
-  marker_of[ARGV[at]] = KEYS[tonumber(ARGV[at + 1]) or 0]
-  if not marker_of[ARGV[at]] then error({err = 'ERR promote: no such marker key'}) end
-end
+local allowed = {}
+for i = 5, 4 + others do allowed[KEYS[i]] = true end
+read_fairness(3, live)
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 
-local function tenant_of(fields)
-  for i = 1, #fields, 2 do
-    if fields[i] == 'tenant' then return fields[i + 1] end
-  end
-end
 -- A stream this caller does not know belongs to a newer topology: leave it for a caller who does, and look past it, or
 -- enough of them would hold up everything else for good.
-local moved, dropped, left, asked, page = 0, 0, 0, {}, nil
+local moved, left, page = 0, 0, nil
 local function move(id)
   local text = redis.call('HGET', messages, id)
   if text then
     local message = cjson.decode(text)
-    if not allowed[message.stream] then return false end
+    local stream = fair.of[message.stream]
+    if not (stream or allowed[message.stream]) then return false end
     local ours = message.live ~= '' and redis.call('HGET', live, message.live) == schedule .. ' ' .. id
-    local marker = marker_of[id]
-    if not marker and string.match(id, '^[^.]+%.%d+%.[^.]+%.%d+%.%d+$') then
-      asked[#asked + 1] = id
-      return false
-    end
-    if marker and redis.pcall('GET', marker) == tenant_of(message.fields) then
+    if is_cancelled(message.fields) then
       if ours then redis.call('HDEL', live, message.live) end
-      dropped = dropped + 1
+      fair.dropped = fair.dropped + 1
+    elseif stream then
+      push(stream, ours and message.live or '', message.fields)
+      moved = moved + 1
     else
       local entry = redis.call('XADD', message.stream, '*', unpack(message.fields))
       if ours then redis.call('HSET', live, message.live, message.stream .. ' ' .. entry) end
@@ -58,6 +49,45 @@ repeat
   for _, id in ipairs(page) do
     if not move(id) then left = left + 1 end
   end
-until #page < most or moved + dropped > 0 or #asked > 0
+until #page < most or moved + fair.dropped > 0
+
+-- What a lost key, an entry deleted by hand or a changed cap leaves behind is mended a little in each call.
+local function mend_turns(stream)
+  if not stream.some then return end
+  if redis.call('ZCARD', stream.turns) == 0 then
+    for _, member in ipairs(redis.call('HRANDFIELD', stream.waiting, 100)) do
+      redis.call('ZADD', stream.turns, 'NX', last_turn(stream), (string.gsub(member, '%.%d+$', '')))
+    end
+  end
+  local capped = redis.call('ZCOUNT', stream.turns, '+inf', '+inf')
+  local from = capped > 20 and now[2] % capped or 0
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.turns, '+inf', '+inf', 'LIMIT', from, 20)) do
+    if below_cap(stream.topic, tenant) then give_turn_back(stream, tenant) end
+  end
+end
+local function mend_held(topic)
+  local length = 0
+  for _, stream in ipairs(topic.streams) do length = length + redis.call('XLEN', stream.key) end
+  if redis.call('ZCARD', topic.held) == length then return end
+  for _, stream in ipairs(topic.streams) do
+    -- The oldest: those are the ones that run.
+    for _, entry in ipairs(redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 100)) do
+      redis.call('ZADD', topic.held, 0, field_of(entry[2], 'tenant') .. ' ' .. stream.key .. ' ' .. entry[1])
+    end
+  end
+  for _, member in ipairs(redis.call('ZRANDMEMBER', topic.held, 100)) do
+    local key, id = string.match(member, '(%S+) (%S+)$')
+    local stream = fair.of[key]
+    if not stream or #redis.call('XRANGE', key, id, id) == 0 then redis.call('ZREM', topic.held, member) end
+  end
+  topic.counts = {}
+end
+local waiting = {}
+for _, topic in ipairs(fair.topics) do
+  if topic.cap > 0 then mend_held(topic) end
+  for _, stream in ipairs(topic.streams) do mend_turns(stream) end
+  moved = moved + refill(topic, most)
+  for _, stream in ipairs(topic.streams) do waiting[#waiting + 1] = waiting_of(stream) end
+end
 local next_due = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
-return {moved, next_due or '0', asked, dropped}
+return {moved, next_due or '0', fair.dropped, unpack(waiting)}

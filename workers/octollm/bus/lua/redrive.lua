@@ -2,7 +2,7 @@
 -- redrive: ask for one more run of a task that did not succeed, and take back an old wish to cancel it.
 -- Without allow-oom on purpose: when Redis is full, nothing begins anew.
 --
--- KEYS[1] marker of a cancelled task   KEYS[2] stream of step ends   KEYS[3] status hash of the task
+-- KEYS[1] marker of a cancelled task   KEYS[2] stream of step ends   KEYS[3] status hash of the task   KEYS[4] cancelled tasks
 -- ARGV    tenant, the run that ended, message fields, (name, value)*
 -- Answers {asked, state, run} | {left, state, run} | {foreign, '', ''}; state and run are '' where Redis holds no status.
 -- Whether the run is opened is the orchestrator's to say; asked again it opens no other one, since the message names the
@@ -11,7 +11,7 @@ local tenant, run, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if not (tenant and run and run > 0 and count and count > 0 and #ARGV == 3 + 2 * count) then
   error({err = 'ERR redrive: missing or wrong arguments'})
 end
-for i, kind in ipairs({'string', 'stream', 'hash'}) do
+for i, kind in ipairs({'string', 'stream', 'hash', 'zset'}) do
   local is = redis.call('TYPE', KEYS[i]).ok
   if is ~= 'none' and is ~= kind then error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. is .. ', not a ' .. kind}) end
 end
@@ -24,4 +24,5 @@ local message = {}
 for i = 1, 2 * count do message[i] = ARGV[3 + i] end
 redis.call('XADD', KEYS[2], '*', unpack(message))
 redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[4], string.match(KEYS[1], '[^:]*$') .. ' ' .. tenant)
 return {'asked', state, newest}

@@ -1,24 +1,34 @@
 #!lua flags=allow-oom
--- resend: put a step on its stream again, only if its latest message is nowhere any more.
+-- resend: put a step on its way again, only if its latest message is nowhere any more.
 --
--- KEYS[1] hash of live steps   KEYS[2] schedule   KEYS[3] stream to send to   KEYS[4..] streams a step's message may lie on
--- ARGV    live field, mode (look | send), fields, (name, value)*  (look: no fields)
+-- KEYS[1] hash of live steps   KEYS[2] schedule   KEYS[3] stream to send to   KEYS[4] cancelled tasks
+-- KEYS[5..] the topic to send to as fairness.lua describes it, then other streams on which its message may lie
+-- ARGV    live field, mode (look | send), fields, (name, value)* (look: 0 fields), the topic's description
 -- Answers exists, missing (look) or sent (send). Look-up and send are one script, so that two sweepers send once.
-local live, field, mode = KEYS[1], ARGV[1], ARGV[2]
+--@include ownership.lua
+--@include fairness.lua
+local live, field, mode, count = KEYS[1], ARGV[1], ARGV[2], number(ARGV[3], 'fields')
+local fields = {}
+for i = 1, 2 * count do fields[i] = ARGV[3 + i] end
+read_fairness(4 + 2 * count, live)
+local target = fair.of[KEYS[3]]
+if not target then error({err = 'ERR resend: the stream is not among the described ones'}) end
+
 local named = redis.call('HGET', live, field)
 if named then
   local key, id = string.match(named, '^(%S+) (%S+)$')
   if key == KEYS[2] then
     if redis.call('ZSCORE', key, id) then return 'exists' end
   else
+    for _, stream in ipairs(target.topic.streams) do
+      if stream.waiting == key and redis.call('HEXISTS', key, id) == 1 then return 'exists' end
+    end
     for i = 3, #KEYS do
       if KEYS[i] == key and #redis.pcall('XRANGE', key, id, id) > 0 then return 'exists' end
     end
   end
 end
 if mode == 'look' then return 'missing' end
-local fields = {}
-for i = 1, 2 * tonumber(ARGV[3]) do fields[i] = ARGV[3 + i] end
-local entry = redis.call('XADD', KEYS[3], '*', unpack(fields))
-redis.call('HSET', live, field, KEYS[3] .. ' ' .. entry)
+push(target, field, fields)
+refill_touched(8)
 return 'sent'

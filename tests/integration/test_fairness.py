@@ -1,0 +1,419 @@
+"""Fairness on a real Redis: who piles up work waits for itself; nobody else does, and nothing that waits is lost."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from stepping import KEYS, Member, consuming, fields, judge, step, topology, until
+
+from octollm.bus.fairness import Fairness
+from octollm.bus.handoff import Finish, Handoff, Standing
+from octollm.bus.operations import Add, Delay, Held, Marker
+from octollm.bus.scripts import Scripts
+from octollm.bus.tasks import end
+from octollm.contracts.ids import live_field, message_id
+
+JUDGE, SHIPPED = judge(), topology()
+STREAM = KEYS.stream(JUDGE)
+WAITING, TURNS, HELD = KEYS.waiting(STREAM), KEYS.turns(STREAM), KEYS.held(JUDGE)
+
+
+def limited(window=8, cap=None):
+    """The topology that ships with another window and cap for the judge."""
+    found = SHIPPED
+    changed = replace(found.topics["arm.judge"], window=window, max_running_per_tenant=cap)
+    return replace(found, topics={**found.topics, "arm.judge": changed})
+
+
+def made(client, wiring, consumer="a"):
+    return Handoff(client, "l0", "judge", consumer, Fairness(wiring, "l0"))
+
+
+def message(number, tenant="ann", priority="normal"):
+    one = step(number, tenant=tenant, priority=priority)
+    live = live_field(one.task, one.run, one.step, one.round)
+    return Add(KEYS.stream(JUDGE, priority), {**fields(one), "tenant": tenant}, live)
+
+
+async def send(handoff, numbers, tenant="ann", priority="normal"):
+    operations = [message(number, tenant, priority) for number in numbers]
+    for first in range(0, len(operations), 500):
+        await handoff.publish(operations[first : first + 500])
+
+
+async def read(client, consumer="a", count=1, stream=STREAM):
+    """Entries as `consumer` holds them, with their tenants and the numbers of their tasks."""
+    if not await client.exists(stream) or not await client.xinfo_groups(stream):
+        await client.xgroup_create(stream, "judge", "0", mkstream=True)
+    found = []
+    for name, entries in await client.xreadgroup("judge", consumer, {stream: ">"}, count=count) or ():
+        for entry, got in entries:
+            tenant, task = got[b"tenant"].decode(), got[b"id"].decode().partition(".")[0]
+            live = got[b"id"].decode().rpartition(".")[0]
+            held = Held(name.decode(), entry.decode(), 1, live, Marker(KEYS.cancel(task), tenant))
+            found.append((held, tenant, int(task[-5:])))
+    return found
+
+
+async def work(client, handoff, count=1, rounds=100_000):
+    """Reads and finishes `count` at a time until nothing is left; tenant and number in the order of reading."""
+    order = []
+    for _ in range(rounds):
+        got = await read(client, count=count)
+        if not got:
+            break
+        assert await handoff.complete([Finish(held, ()) for held, _, _ in got]) == [Standing.DONE] * len(got)
+        order += [(tenant, number) for _, tenant, number in got]
+    return order
+
+
+async def left(client):
+    """What any of the structures still holds."""
+    return [await client.exists(key) for key in (WAITING, TURNS, HELD)] + [await client.hlen(KEYS.live)]
+
+
+async def test_the_first_task_of_another_tenant_passes_ten_thousand(client):
+    handoff = made(client, limited(window=8))
+    await send(handoff, range(12_000))
+    assert await client.xlen(STREAM) == 8
+    assert await client.hlen(WAITING) == 12_000 - 8 + 1
+    await send(handoff, range(20_000, 20_003), tenant="bob")
+    order = await work(client, handoff, count=4, rounds=10)
+    places = [place for place, (tenant, _) in enumerate(order) if tenant == "bob"]
+    # The window's eight, then one of each in turn.
+    assert places == [9, 11, 13]
+    order += await work(client, handoff, count=100)
+    assert [number for tenant, number in order if tenant == "ann"] == list(range(12_000))
+    assert await left(client) == [0, 0, 0, 0]
+
+
+async def test_a_tenant_alone_fills_the_stream_with_every_completion(client):
+    handoff = made(client, limited(window=8))
+    await send(handoff, range(300))
+    while waiting := await client.hlen(WAITING):
+        got = await read(client, count=8)
+        assert len(got) == min(8, len(got) + waiting)
+        await handoff.complete([Finish(held, ()) for held, _, _ in got])
+        assert await client.xlen(STREAM) == min(8, waiting - 1)
+
+
+async def test_what_workers_hold_does_not_count_as_ready(client):
+    """However many workers there are, one tenant alone can use them all."""
+    handoff = made(client, limited(window=8))
+    await send(handoff, range(100))
+    for number in range(12):
+        assert len(await read(client, f"worker{number}", count=8)) == 8
+        await handoff.promote(limited(window=8))
+    assert (await client.xpending(STREAM, "judge"))["pending"] == 96
+
+
+async def test_turns_go_round_among_many_tenants(client):
+    handoff = made(client, limited(window=4))
+    for tenant in ("ann", "bob", "cyd"):
+        await send(handoff, range(10), tenant=tenant)
+    order = [tenant for tenant, _ in await work(client, handoff, count=4)]
+    assert len(order) == 30
+    for place in range(4, 22, 3):
+        assert sorted(order[place : place + 3]) == ["ann", "bob", "cyd"], order
+
+
+async def test_what_comes_later_does_not_pass_what_waits(client):
+    """Also where there is room: workers have read the stream empty, and nothing has let in what waits since."""
+    handoff = made(client, limited(window=4))
+    await send(handoff, range(6))
+    await read(client, count=4)
+    await send(handoff, [6])
+    assert [number for _, _, number in await read(client, count=9)] == [4, 5, 6]
+
+
+async def test_without_window_and_cap_nothing_waits(client):
+    handoff = made(client, limited(window=None))
+    await send(handoff, range(300))
+    assert (await client.xlen(STREAM), await left(client)) == (300, [0, 0, 0, 300])
+
+
+async def test_what_waited_goes_on_after_the_limits_are_taken_out(client):
+    await send(made(client, limited(window=8, cap=1)), range(300))
+    handoff = made(client, limited(window=None))
+    while (await handoff.promote(limited(window=None)))[0]:
+        pass
+    assert [number for _, number in await work(client, handoff, count=50)] == list(range(300))
+    assert (await client.exists(WAITING), await client.exists(TURNS)) == (0, 0)
+
+
+async def test_the_live_hash_names_what_waits_and_the_sweeper_sees_it(client):
+    wiring = limited(window=1)
+    handoff = made(client, wiring)
+    await send(handoff, range(2))
+    live = message(1).live
+    assert await client.hget(KEYS.live, live) == f"{WAITING} ann.0".encode()
+    sweeper = Handoff(client, "l0", "", "sweeper")
+    assert await sweeper.in_flight(wiring, live, STREAM)
+    assert not await sweeper.resend(wiring, live, STREAM, message(1).fields)
+    await work(client, handoff, rounds=1)
+    ((entry, _),) = await client.xrange(STREAM)
+    assert await client.hget(KEYS.live, live) == f"{STREAM} {entry.decode()}".encode()
+    await client.delete(STREAM, WAITING)
+    assert not await sweeper.in_flight(wiring, live, STREAM)
+
+
+async def test_what_is_sent_again_waits_as_well(client):
+    wiring = limited(window=1)
+    await send(made(client, wiring), [0])
+    sweeper = Handoff(client, "l0", "", "sweeper")
+    assert await sweeper.resend(wiring, message(1).live, STREAM, message(1).fields)
+    assert (await client.xlen(STREAM), await sweeper.in_flight(wiring, message(1).live, STREAM)) == (1, True)
+
+
+async def test_a_due_retry_waits_behind_what_waits_already(client):
+    wiring = limited(window=1)
+    handoff = made(client, wiring)
+    await send(handoff, range(3))
+    again = message(9)
+    ident = message_id(step(9).task, 1, "check", 0, 1)
+    await handoff.publish([Delay(KEYS.schedule, KEYS.messages, STREAM, 0, ident, again.fields, again.live)])
+    await handoff.promote(wiring)
+    assert await client.hget(KEYS.live, again.live) == f"{WAITING} ann.2".encode()
+    assert [number for _, number in await work(client, handoff)] == [0, 1, 2, 9]
+    assert await left(client) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("cap", [None, 1])
+async def test_waiting_steps_of_a_cancelled_task_are_dropped(client, cap):
+    handoff = made(client, limited(window=1, cap=cap))
+    await send(handoff, range(6))
+    for number, tenant in ((2, "ann"), (3, "bob"), (4, "ann"), (5, "ann")):
+        told = {"type": "task.cancel.v1", "id": step(number).task, "tenant": tenant, "body": "{}"}
+        assert await handoff.cancel(step(number).task, tenant, 60, told) == ("marked", "")
+    # A redrive takes the wish back: what the next run sends is not dropped.
+    told = {"type": "task.redrive.v1", "id": step(5).task, "tenant": "ann", "body": "{}"}
+    assert await handoff.redrive(step(5).task, "ann", 1, told) == ("asked", "")
+    # Number 3 is not bob's to cancel.
+    assert [number for _, number in await work(client, handoff)] == [0, 1, 3, 5]
+    assert await left(client) == [0, 0, 0, 0]
+
+
+async def test_a_wish_to_cancel_is_forgotten_with_its_marker(client):
+    handoff = made(client, limited(window=1))
+    told = {"type": "task.cancel.v1", "tenant": "ann", "body": "{}"}
+    await handoff.cancel(step(1).task, "ann", 60, told)
+    await client.zadd(KEYS.cancelled, {f"{step(1).task} ann": 1})
+    await client.delete(KEYS.cancel(step(1).task))
+    await send(handoff, range(2))
+    assert [number for _, number in await work(client, handoff)] == [0, 1]
+    await handoff.cancel(step(2).task, "ann", 60, told)
+    assert await client.zrange(KEYS.cancelled, 0, -1) == [f"{step(2).task} ann".encode()]
+
+
+async def test_a_flush_and_a_deleted_stream_leave_nothing_that_blocks(client):
+    wiring = limited(window=4, cap=4)
+    handoff = made(client, wiring)
+    await send(handoff, range(20))
+    await read(client, count=4)
+    await client.delete(STREAM)
+    assert (await handoff.promote(wiring))[0] == 4
+    assert [number for _, number in await work(client, handoff)] == list(range(4, 20))
+    await client.flushall()
+    await send(handoff, range(20))
+    assert [number for _, number in await work(client, handoff)] == list(range(20))
+
+
+@pytest.mark.parametrize("lost", [TURNS, HELD])
+@pytest.mark.parametrize("cap", [None, 2])
+async def test_a_lost_key_beside_the_stream_is_mended(client, lost, cap):
+    wiring = limited(window=4, cap=cap)
+    handoff = made(client, wiring)
+    for tenant in ("ann", "bob"):
+        await send(handoff, range(20), tenant=tenant)
+    await client.delete(lost)
+    order = []
+    for _ in range(100):
+        await handoff.promote(wiring)
+        order += await work(client, handoff, rounds=1)
+    for tenant in ("ann", "bob"):
+        assert [number for one, number in order if one == tenant] == list(range(20))
+    await handoff.promote(wiring)
+    assert (await left(client))[:3] == [0, 0, 0]
+
+
+async def test_entries_that_were_there_before_the_cap_count_and_ghosts_do_not(client):
+    before = made(client, limited(window=None))
+    await send(before, range(3))
+    wiring = limited(window=None, cap=4)
+    handoff = made(client, wiring)
+    await handoff.promote(wiring)
+    await send(handoff, range(3, 10))
+    assert await client.xlen(STREAM) == 4
+    ids = [entry for entry, _ in await client.xrange(STREAM)]
+    await client.xdel(STREAM, *ids[:3])  # by hand
+    await handoff.promote(wiring)
+    assert await client.xlen(STREAM) == 4
+
+
+async def test_a_cap_holds_over_priorities_and_low_does_not_starve(client):
+    handoff = made(client, limited(window=8, cap=2))
+    for priority in ("low", "normal", "high"):
+        await send(handoff, range(400), priority=priority)
+    order = []
+    for _ in range(300):
+        lengths = [await client.xlen(stream) for stream in KEYS.streams(JUDGE)]
+        assert sum(lengths) == 2
+        for stream in KEYS.streams(JUDGE):
+            for held, _, _ in await read(client, stream=stream):
+                order.append(stream.rpartition(":")[2])
+                await handoff.complete([Finish(held, ())])
+    counts = [order.count(priority) for priority in ("high", "normal", "low")]
+    assert counts[0] > sum(counts) / 2, counts
+    assert min(counts) > 0, counts
+
+
+async def test_a_tenant_at_its_cap_does_not_hold_up_another(client):
+    handoff = made(client, limited(window=8, cap=2))
+    await send(handoff, range(50))
+    await send(handoff, range(50), tenant="bob")
+    got = [(tenant, number) for _, tenant, number in await read(client, count=10)]
+    assert got == [("ann", 0), ("ann", 1), ("bob", 0), ("bob", 1)]
+
+
+async def test_an_entry_given_up_on_makes_room(client):
+    wiring = limited(window=8, cap=1)
+    handoff = made(client, wiring)
+    await send(handoff, range(3))
+    ((held, _, _),) = await read(client)
+    await client.xclaim(STREAM, "judge", "a", 0, [held.entry], idle=60_000, retrycount=5, justid=True)
+    assert await handoff.claim(STREAM, wiring.topics["arm.judge"], 1) == ([], [held.entry])
+    assert [number for _, _, number in await read(client, count=5)] == [1]
+
+
+async def test_intake_lets_a_newcomer_pass_and_counts_what_waits(client):
+    found = SHIPPED
+    wiring = replace(found, topics={**found.topics, "tasks": replace(found.topics["tasks"], window=4)})
+    scripts, stream = Scripts.of(client), "{l0}:tasks:normal"
+    fairness = Fairness(wiring, "l0")
+
+    async def admit(number, tenant, mark=1000):
+        keys = [f"{{l0}}:idempotency:{tenant}:{number}", stream, KEYS.status(f"{tenant}{number}")]
+        args: list[str | bytes | int] = ["aa", f"{tenant}{number}", 60, mark, 1, "state", "accepted"]
+        args += (3, "type", "task.submitted.v1", "id", f"{tenant}{number}", "tenant", tenant)
+        fairness.describe([fairness.every[stream]], keys, args)
+        return await scripts.admit(keys=keys, args=args)
+
+    for number in range(10):
+        assert (await admit(number, "ann"))[0] == b"accepted"
+    assert await client.xlen(stream) == 4
+    # The mark is reached: whoever has something waiting is told to come back, who has nothing is let in, once.
+    assert await admit(10, "ann", mark=10) == [b"busy", b"10"]
+    assert await client.exists(KEYS.status("ann10")) == 0
+    assert (await admit(0, "bob", mark=10))[0] == b"accepted"
+    assert await admit(1, "bob", mark=10) == [b"busy", b"11"]
+    assert (await admit(0, "ann", mark=10))[0] == b"duplicate"
+    intake = Handoff(client, "l0", "orchestrator", "a", fairness)
+    await client.xgroup_create(stream, "orchestrator", "0")
+    order = []
+    while got := await client.xreadgroup("orchestrator", "a", {stream: ">"}, count=2):
+        for entry, one in got[0][1]:
+            order.append(one[b"id"].decode())
+            await intake.complete([Finish(Held(stream, entry.decode(), 1), ())])
+    assert order == ["ann0", "ann1", "ann2", "ann3", "ann4", "bob0", "ann5", "ann6", "ann7", "ann8", "ann9"]
+    assert await client.exists(KEYS.waiting(stream)) == 0
+
+
+async def test_the_number_that_waits_is_known(client):
+    wiring = limited(window=2)
+    handoff = made(client, wiring)
+    await send(handoff, range(10))
+    await handoff.promote(wiring)
+    assert {stream: count for stream, count in handoff.waiting.items() if count} == {STREAM: 8}
+
+
+async def test_a_key_of_another_type_is_refused_before_anything_is_written(client):
+    handoff = made(client, limited(window=1))
+    await send(handoff, range(1))
+    await client.set(WAITING, "no hash")
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        await send(handoff, range(1, 2))
+    assert await client.xlen(STREAM) == 1
+    ((held, _, _),) = await read(client)
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        await handoff.complete([Finish(held, ())])
+    await client.delete(WAITING)
+    assert await handoff.complete([Finish(held, ())]) == [Standing.DONE]
+
+
+async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server, client):
+    """Also while one is killed again and again and the other takes its entries over."""
+    wiring = limited(window=8, cap=3)
+    topic = replace(wiring.topics["arm.judge"], heartbeat_s=1, lease_s=3)
+    running: dict[tuple[str, str], set[str]] = {}
+    most: dict[str, int] = {}
+    ended: dict[str, set[int]] = {"ann": set(), "bob": set()}
+
+    def of(name):
+        async def run(one):
+            mine = running.setdefault((one.tenant, one.task), set())
+            mine.add(name)
+            busy = sum(1 for (tenant, _), who in running.items() if tenant == one.tenant and who)
+            most[one.tenant] = max(most.get(one.tenant, 0), busy)
+            await asyncio.sleep(0)
+            try:
+                if name.startswith("victim") and one.input["number"] % 20 == 7:
+                    await asyncio.Event().wait()  # until it is killed
+            finally:
+                mine.discard(name)
+            ended[one.tenant].add(one.input["number"])
+            return {}
+
+        return run
+
+    handoff = made(client, wiring)
+    for tenant in ("ann", "bob"):
+        await send(handoff, range(120), tenant=tenant)
+    fair = Fairness(wiring, "l0")
+
+    async def promote():
+        while True:
+            await handoff.promote(wiring)
+            await asyncio.sleep(0.05)
+
+    ticking = asyncio.create_task(promote())
+    async with consuming(redis_server.url, client, topic, of("steady"), name="steady", fairness=fair):
+        for round_ in range(3):
+            member = Member(redis_server.url, client, topic, of(f"victim{round_}"), name=f"v{round_}", fairness=fair)
+            await member.start()
+            seen = sum(map(len, ended.values()))
+            await until(lambda seen=seen: enough(ended, seen + 10), seconds=30)
+            await member.kill()
+        await until(lambda: enough(ended, 240), seconds=60)
+        await until(lambda: drained(client), seconds=30)
+    await end([ticking])
+    assert most.keys() == {"ann", "bob"}
+    assert max(most.values()) <= 3, most
+    assert await client.exists(HELD) == 0
+
+
+async def enough(ended, count):
+    return sum(map(len, ended.values())) >= count
+
+
+async def drained(client):
+    return await client.xlen(STREAM) == 0 and not await client.exists(WAITING)
+
+
+@pytest.mark.parametrize("concurrency", [1, 9])
+async def test_high_comes_first_and_neither_normal_nor_low_starves(redis_server, client, concurrency):
+    """While there is more of every priority than workers can take."""
+    for priority in ("low", "normal", "high"):
+        for number in range(100):
+            await client.xadd(KEYS.stream(JUDGE, priority), fields(step(number, priority=priority)))
+    order = []
+
+    async def run(one):
+        order.append(one.priority)
+        return {}
+
+    async with consuming(redis_server.url, client, JUDGE, run, concurrency=concurrency):
+        await until(lambda: enough({"all": order}, 300), seconds=60)
+    crowded = order[: order.index("high") + 100]
+    counts = [crowded.count(priority) for priority in ("high", "normal", "low")]
+    assert counts[0] > 2 * max(counts[1:]), counts
+    assert min(counts) >= 5, counts

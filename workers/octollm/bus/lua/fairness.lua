@@ -1,0 +1,234 @@
+-- Shared by admit, claim, complete, promote and resend (their loader puts it where they say `--@include fairness.lua`).
+-- It decides whether a message goes to its stream at once or waits, and lets in by turns what waits.
+--
+-- Of each stream S of a topic with priorities:
+--   S           the stream. Its entries that nobody has read yet are `ready`; beyond `window` of them work waits.
+--   S:waiting   hash: <tenant> -> "<first> <next>", the numbers of its queue, and <tenant>.<number> -> a message
+--   S:turns     sorted set: each tenant with a queue, the next one first; score inf: it is at its cap
+-- and of each topic T
+--   T:held      sorted set of "<tenant> <stream> <entry>", every score 0: what a tenant has on the topic's streams, being
+--               worked on or not. Kept only where there is a cap.
+--
+-- How many are ready is counted in the stream itself (its length without what its group has pending), so that nothing
+-- has to be kept in step: whatever becomes of a stream, the next call sees it as it is.
+--
+-- read_fairness(at) reads the end of ARGV, from `at`: key index of the cancelled tasks, number of topics, then per topic
+--   index of its first key, streams, window (0: none), cap (0: none), group
+-- A topic's keys stand together in KEYS: T:held, then per stream S, S:waiting, S:turns. Types are checked here, before
+-- anything is written.
+local fair = {of = {}, topics = {}, dropped = 0}
+
+local function has_type(key, kind)
+  if not key then error({err = 'ERR fairness: a key is missing'}) end
+  local is = redis.call('TYPE', key).ok
+  if is ~= 'none' and is ~= kind then error({err = 'WRONGTYPE ' .. key .. ' is a ' .. is .. ', not a ' .. kind}) end
+  return is ~= 'none'
+end
+
+local function read_fairness(at, live)
+  local function take()
+    local value = tonumber(ARGV[at])
+    if not value then error({err = 'ERR fairness: missing or wrong arguments'}) end
+    at = at + 1
+    return value
+  end
+  fair.live, fair.cancelled = live, KEYS[take()]
+  for _ = 1, take() do
+    local base, streams, topic = take(), take(), {window = take(), cap = take(), group = ARGV[at], counts = {}, streams = {}}
+    at = at + 1
+    topic.held = KEYS[base]
+    if topic.cap > 0 then has_type(topic.held, 'zset') end
+    for i = 1, streams do
+      local first = base + 3 * i - 2
+      local stream = {topic = topic, key = KEYS[first], waiting = KEYS[first + 1], turns = KEYS[first + 2]}
+      has_type(stream.turns, 'zset')
+      stream.some = has_type(stream.waiting, 'hash')
+      if stream.some then has_type(stream.key, 'stream') end
+      topic.streams[i], fair.of[stream.key] = stream, stream
+    end
+    fair.topics[#fair.topics + 1] = topic
+  end
+  if at ~= #ARGV + 1 then error({err = 'ERR fairness: arguments too many or missing'}) end
+end
+
+local function field_of(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+  return ''
+end
+
+-- How many more may be put on the stream before its window is full.
+local function room_of(stream)
+  if stream.topic.window == 0 then return math.huge end
+  if not stream.ready then
+    local pending, groups = 0, redis.pcall('XINFO', 'GROUPS', stream.key)
+    for i = 1, groups.err and 0 or #groups do
+      local about = {}
+      for j = 1, #groups[i], 2 do about[groups[i][j]] = groups[i][j + 1] end
+      if about.name == stream.topic.group then pending = about.pending end
+    end
+    stream.ready = redis.call('XLEN', stream.key) - pending
+  end
+  return stream.topic.window - stream.ready
+end
+
+-- How many messages wait for the stream: the hash without its queues' numbers, a field for each tenant.
+local function waiting_of(stream)
+  if not stream.some then return 0 end
+  return math.max(redis.call('HLEN', stream.waiting) - redis.call('ZCARD', stream.turns), 0)
+end
+
+local function below_cap(topic, tenant)
+  if topic.cap == 0 then return true end
+  if not topic.counts[tenant] then
+    topic.counts[tenant] = redis.call('ZLEXCOUNT', topic.held, '[' .. tenant .. ' ', '(' .. tenant .. '!')
+  end
+  return topic.counts[tenant] < topic.cap
+end
+
+local function last_turn(stream)
+  if not stream.last then
+    stream.last = tonumber(redis.call('ZREVRANGEBYSCORE', stream.turns, '(+inf', '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or 0)
+  end
+  stream.last = stream.last + 1
+  return stream.last
+end
+
+local function enter(stream, tenant, fields)
+  local topic = stream.topic
+  local id = redis.call('XADD', stream.key, '*', unpack(fields))
+  if stream.ready then stream.ready = stream.ready + 1 end
+  if topic.cap > 0 then
+    redis.call('ZADD', topic.held, 0, tenant .. ' ' .. stream.key .. ' ' .. id)
+    if topic.counts[tenant] then topic.counts[tenant] = topic.counts[tenant] + 1 end
+  end
+  return id
+end
+
+local function wait(stream, tenant, live_field, fields)
+  local queue = redis.call('HGET', stream.waiting, tenant)
+  local first, next_number = string.match(queue or '0 0', '^(%d+) (%d+)$')
+  local member = tenant .. '.' .. next_number
+  if not queue then redis.call('ZADD', stream.turns, 'NX', last_turn(stream), tenant) end
+  redis.call('HSET', stream.waiting, member, cmsgpack.pack({live_field, fields}), tenant,
+    first .. ' ' .. string.format('%d', next_number + 1))
+  stream.some = true
+  return member
+end
+
+-- Puts a message on its stream, or into its tenant's queue: not past what waits already, not beyond window or cap.
+local function push(stream, live_field, fields)
+  local tenant = field_of(fields, 'tenant')
+  stream.topic.touched = true
+  local at
+  if not stream.some and room_of(stream) > 0 and below_cap(stream.topic, tenant) then
+    at = stream.key .. ' ' .. enter(stream, tenant, fields)
+  else
+    at = stream.waiting .. ' ' .. wait(stream, tenant, live_field, fields)
+  end
+  if live_field ~= '' then redis.call('HSET', fair.live, live_field, at) end
+end
+
+local function is_cancelled(fields)
+  if not fair.any then fair.any = redis.call('ZCARD', fair.cancelled) end
+  if fair.any == 0 then return false end
+  local task = string.match(field_of(fields, 'id'), '^([^.]+)%.%d+%.[^.]+%.%d+%.%d+$')
+  local ends = task and redis.call('ZSCORE', fair.cancelled, task .. ' ' .. field_of(fields, 'tenant'))
+  return ends and tonumber(ends) > tonumber(redis.call('TIME')[1])
+end
+
+-- The first message of a queue to its stream. Steps of cancelled tasks are dropped instead.
+local function let_one_in(stream, tenant, member)
+  local packed = redis.call('HGET', stream.waiting, member)
+  if not packed then return 0 end
+  local message = cmsgpack.unpack(packed)
+  local live_field, fields = message[1], message[2]
+  local ours = live_field ~= '' and redis.call('HGET', fair.live, live_field) == stream.waiting .. ' ' .. member
+  local entered = 0
+  if is_cancelled(fields) then
+    if ours then redis.call('HDEL', fair.live, live_field) end
+    fair.dropped = fair.dropped + 1
+  else
+    local id = enter(stream, tenant, fields)
+    if ours then redis.call('HSET', fair.live, live_field, stream.key .. ' ' .. id) end
+    entered = 1
+  end
+  redis.call('HDEL', stream.waiting, member)
+  return entered
+end
+
+-- Up to `most` messages of a stream's queues, one of each tenant in turn; how many were looked at, and entered.
+local function let_in(stream, most)
+  local ring, front, back, looked, entered = {}, 1, 0, 0, 0
+  local least = math.min(most, room_of(stream))
+  if least <= 0 then return 0, 0 end
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.turns, '-inf', '(+inf', 'LIMIT', 0, least)) do
+    local first, next_number = string.match(redis.call('HGET', stream.waiting, tenant) or '', '^(%d+) (%d+)$')
+    if first then
+      back = back + 1
+      ring[back] = {tenant = tenant, first = tonumber(first), next = tonumber(next_number)}
+    else
+      redis.call('ZREM', stream.turns, tenant)
+    end
+  end
+  local function keep(queue, turn)
+    redis.call('HSET', stream.waiting, queue.tenant, string.format('%d %d', queue.first, queue.next))
+    redis.call('ZADD', stream.turns, turn, queue.tenant)
+  end
+  while front <= back and looked < most and room_of(stream) > 0 do
+    local queue = ring[front]
+    front, looked = front + 1, looked + 1
+    if not below_cap(stream.topic, queue.tenant) then
+      keep(queue, '+inf')
+    else
+      entered = entered + let_one_in(stream, queue.tenant, queue.tenant .. '.' .. string.format('%d', queue.first))
+      queue.first = queue.first + 1
+      if queue.first < queue.next then
+        back = back + 1
+        ring[back] = queue
+      else
+        redis.call('HDEL', stream.waiting, queue.tenant)
+        redis.call('ZREM', stream.turns, queue.tenant)
+      end
+    end
+  end
+  for i = front, back do keep(ring[i], last_turn(stream)) end
+  return looked, entered
+end
+
+-- A topic's streams, high first; one time in eight low first and one in eight normal first, for under a cap they share.
+local function refill(topic, most)
+  local begin, total = math.floor(tonumber(redis.call('TIME')[2]) % 8), 0
+  begin = begin == 0 and #topic.streams - 1 or begin == 1 and 1 or 0
+  for i = 0, #topic.streams - 1 do
+    local stream = topic.streams[(begin + i) % #topic.streams + 1]
+    if stream.some and most > 0 then
+      local looked, entered = let_in(stream, most)
+      most, total = most - looked, total + entered
+    end
+  end
+  return total
+end
+
+local function refill_touched(most)
+  for _, topic in ipairs(fair.topics) do
+    if topic.touched then refill(topic, most) end
+  end
+end
+
+local function give_turn_back(stream, tenant)
+  if stream.some and redis.call('ZSCORE', stream.turns, tenant) == 'inf' then
+    redis.call('ZADD', stream.turns, last_turn(stream), tenant)
+  end
+end
+
+-- An entry is gone from its stream: its tenant has one less, and its turn again.
+local function leave(stream, tenant, id)
+  local topic = stream.topic
+  topic.touched = true
+  if topic.cap == 0 or not tenant then return end
+  redis.call('ZREM', topic.held, tenant .. ' ' .. stream.key .. ' ' .. id)
+  topic.counts[tenant] = nil
+  for _, one in ipairs(topic.streams) do give_turn_back(one, tenant) end
+end
