@@ -24,7 +24,7 @@ _LONGEST_INTEGER = 20  # characters of both ends; int() on far longer ones would
 
 def check(data: bytes, max_depth: int = MAX_DEPTH) -> None:
     """Raises ContractError (`unreadable`) that says what is wrong, and where."""
-    _check_depth(data, max_depth)  # first: the parser recurses
+    check_depth(data, max_depth)  # first: the parser recurses
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -39,7 +39,8 @@ def check(data: bytes, max_depth: int = MAX_DEPTH) -> None:
         _check_strings(value)
 
 
-def _check_depth(data: bytes, most: int) -> None:
+def check_depth(data: bytes, most: int) -> None:
+    """Raises ContractError (`unreadable`) on more than `most` levels of nesting. Looks at nothing else."""
     if data.count(b"[") + data.count(b"{") <= most:
         return
     depth = 0
