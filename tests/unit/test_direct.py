@@ -152,6 +152,13 @@ def test_a_result_made_from_another_output_is_dropped_and_its_step_sent_again():
         assert states(apply(decision.state, end))["b"] == ("succeeded", 2)
 
 
+def test_of_many_that_were_made_from_other_outputs_the_step_is_sent_again_once():
+    state, first = begun()
+    others = [line(first, f" other {number}")[1] for number in range(3)]
+    decision = apply(state, *others, work(first, "ours")[0])
+    assert [(one.step, one.attempt) for one in decision.sends] == [("b", 2)]
+
+
 def test_a_lost_step_that_is_sent_again_hands_on_with_a_higher_attempt():
     state, first = begun()
     lost = line(first, " lost")

@@ -81,7 +81,7 @@ def digest(state: TaskState, event: StepEnded) -> str | None:
     """What to store beside an output that a handed-on step may name. One that travels by reference is never named."""
     if state.plan is None or event.output is None or event.output_sha256 is not None:
         return None
-    return stretch.digest(event.output) if stretch.following(state.plan, event.done.step) else None
+    return stretch.digest(event.output) if stretch.leads_on(state.plan, event.done.step) else None
 
 
 def dropped(done: Done) -> Attempt:

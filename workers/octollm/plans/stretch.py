@@ -27,6 +27,11 @@ _ENDS_AFTER = frozenset({"executor", "judge"})
 _ENDS_BEFORE = frozenset({"executor"})
 
 
+def leads_on(plan: Plan, name: str) -> bool:
+    """Whether a step may be handed on that was made from this one's output. Says yes more often than `following`."""
+    return plan.by_name[name].arm not in _ENDS_AFTER and any(step.needs == (name,) for step in plan.steps)
+
+
 def following(plan: Plan, first: str) -> tuple[PlanStep, ...]:
     """The steps that may follow `first` directly, in order.
 
@@ -57,11 +62,12 @@ def rest(
     steps: Sequence[PlanStep | RestStep], seen: Mapping[str, Any], digests: Mapping[str, str], attempt: int
 ) -> StepRest | None:
     """As much of these steps as fits into a message. `seen`: what references see, see `template`. `attempt`: theirs."""
-    while steps:
-        names = _names(steps)
+    left = [step if isinstance(step, RestStep) else _plain(step) for step in steps]
+    while left:
+        names = _names(left)
         found = StepRest(
             attempt=attempt,
-            steps=[_plain(step) for step in steps],
+            steps=left,
             seen={
                 "task": {name: value for name, value in seen["task"].items() if ("task", name) in names},
                 "steps": {name: value for name, value in seen["steps"].items() if ("steps", name) in names},
@@ -71,7 +77,7 @@ def rest(
         )
         if _fits(found):
             return found
-        steps = steps[: len(steps) // 2]
+        left = left[: len(left) // 2]
     return None
 
 
@@ -128,15 +134,13 @@ def _settled(plan: Plan, step: PlanStep, members: set[str]) -> bool:
     return not template.sees_all(step.input)
 
 
-def _names(steps: Sequence[PlanStep | RestStep]) -> set[tuple[str, str]]:
+def _names(steps: Sequence[RestStep]) -> set[tuple[str, str]]:
     """What their references look at: ("task", field) and ("steps", name)."""
     paths = (path for step in steps for path in template.references(step.input))
     return {(path[0], path[1]) for path in paths if len(path) > 1}
 
 
-def _plain(step: PlanStep | RestStep) -> RestStep:
-    if isinstance(step, RestStep):
-        return step
+def _plain(step: PlanStep) -> RestStep:
     return RestStep(step=step.name, arm=step.arm, timeout_s=step.timeout_s, input=dict(step.input))
 
 

@@ -72,9 +72,8 @@ def sees_all(template: Any) -> bool:  # noqa: ANN401  as above
 
 
 def _expression(template: Mapping[str, Any]) -> str | None:
-    if len(template) == 1 and isinstance(template.get(REFERENCE), str):
-        return str(template[REFERENCE])
-    return None
+    found = template.get(REFERENCE) if len(template) == 1 else None
+    return found if isinstance(found, str) else None
 
 
 # Of these, only the first part is looked up in the context; the rest in what that gave.
