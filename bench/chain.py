@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import asyncpg
+import httpx
 import orjson
 import uvloop
 
@@ -22,8 +23,8 @@ from octollm.runtime.up import Running, Stack
 
 _BENCH = Path(__file__).parent
 _SWITCH = "OCTOLLM_HANDOFF_DIRECT"
-_ALONE = 50
-"""Tasks that are pushed one by one, for the time that one takes on an idle machine."""
+_ALONE = 30
+"""Tasks that are pushed one by one, for the time that one takes when nothing else runs."""
 _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 _ALONE_MS = """
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - received_at) * 1000) FROM tasks
@@ -60,6 +61,15 @@ class _Watch:
         return await self.ask(_COMMITS) - self.looks
 
 
+async def _alone(running: Running, watch: _Watch) -> None:
+    """Each task once the one before has ended."""
+    async with httpx.AsyncClient(base_url=running.http_url, trust_env=False, timeout=30) as client:
+        for number in range(_ALONE):
+            body = {"goal": "measure", "kind": "chain", "input": {"n": number}}
+            (await client.post("/v1/tasks", json=body)).raise_for_status()
+            await watch.ended(number + 1)
+
+
 async def _measure(tasks: int, connections: int, *, direct: bool) -> dict[str, float]:
     os.environ[_SWITCH] = str(direct).lower()
     settings = load_settings()
@@ -68,8 +78,7 @@ async def _measure(tasks: int, connections: int, *, direct: bool) -> dict[str, f
         connection = await asyncpg.connect(running.postgres_dsn)
         try:
             watch = _Watch(connection)
-            await _push(running, _ALONE, 1)
-            await watch.ended(_ALONE)
+            await _alone(running, watch)
             alone_ms = await watch.ask(_ALONE_MS)
             before, cpu, began = await watch.commits(), time.process_time(), time.perf_counter()
             pushing = asyncio.create_task(_push(running, tasks, connections))
