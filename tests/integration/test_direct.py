@@ -234,6 +234,20 @@ async def test_what_came_early_is_committed_when_its_turn_has_come(direct, pool)
     assert [row["outcome"] for row in await rows(pool, "SELECT outcome FROM attempts")] == ["succeeded"] * 3
 
 
+async def test_a_lost_step_is_sent_again_with_its_rest_at_a_higher_attempt(direct, pool):
+    await begun(direct)
+    again = []
+
+    async def missing(_step: Any) -> bool:
+        return False
+
+    async def resend(send: Any, _status: Any) -> None:
+        again.append(send.step)
+
+    assert await sweep(pool, -1, 10, missing, resend, hand_on=True) == 1
+    assert [(one.step, one.attempt, one.rest.attempt) for one in again] == [("one", 2, 2)]
+
+
 async def test_a_result_of_another_lineage_is_dropped_once_and_its_step_sent_again(direct, pool):
     first = await begun(direct)
     ours, _ = work(first, "ours")
