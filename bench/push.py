@@ -1,6 +1,6 @@
 """The producer of a measurement, as a process of its own: pushes tasks over HTTP, prints the seconds it took.
 
-Usage: python -m bench.push URL TASKS CONNECTIONS
+Usage: python -m bench.push URL TASKS CONNECTIONS [KIND]
 """
 
 import asyncio
@@ -12,13 +12,13 @@ import orjson
 import uvloop
 
 
-async def _push(url: str, tasks: int, connections: int) -> float:
+async def _push(url: str, tasks: int, connections: int, kind: str = "five") -> float:
     numbers = iter(range(tasks))
     began = time.perf_counter()
 
     async def one(client: httpx.AsyncClient) -> None:
         for number in numbers:
-            body = orjson.dumps({"goal": "measure", "kind": "five", "input": {"n": number}})
+            body = orjson.dumps({"goal": "measure", "kind": kind, "input": {"n": number}})
             answer = await client.post("/v1/tasks", content=body, headers={"Content-Type": "application/json"})
             answer.raise_for_status()
 
@@ -29,4 +29,4 @@ async def _push(url: str, tasks: int, connections: int) -> float:
 
 
 if __name__ == "__main__":
-    print(uvloop.run(_push(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    print(uvloop.run(_push(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:5])))

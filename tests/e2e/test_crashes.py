@@ -15,6 +15,8 @@ import pytest
 import redis as redis_sync
 from programs import OCTOLLM, until
 
+from octollm.contracts import StepDone, StepRequested, read, write
+from octollm.contracts.ids import new_task_id
 from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.programs import EXECUTOR, find_program
 from samples import submitted_entry
@@ -45,6 +47,20 @@ deadline_s: 300
 input: {type: object, properties: {folder: {type: string}}}
 steps: {wait: {arm: slow, input: {folder: {$: task.input.folder}}}}
 answer: {$: steps.wait.output.pid}
+""",
+    "relay": """
+recipe: relay
+version: 1
+description: five steps that wait, one after the other
+deadline_s: 300
+input: {type: object, properties: {folder: {type: string}}}
+steps:
+  a: {arm: slow, input: {folder: {$: "join('/', [task.input.folder, 'a'])"}}}
+  b: {arm: slow, needs: [a], input: {folder: {$: "join('/', [task.input.folder, 'b'])"}}}
+  c: {arm: slow, needs: [b], input: {folder: {$: "join('/', [task.input.folder, 'c'])"}}}
+  d: {arm: slow, needs: [c], input: {folder: {$: "join('/', [task.input.folder, 'd'])"}}}
+  e: {arm: slow, needs: [d], input: {folder: {$: "join('/', [task.input.folder, 'e'])"}}}
+answer: {$: "[steps.a.output.pid, steps.e.output.pid]"}
 """,
     "sleep": """
 recipe: sleep
@@ -182,6 +198,60 @@ def test_an_arm_killed_in_the_middle_of_a_step(start, server, dsn, tmp_path):
     assert finishes(dsn, task) == 1
     (row,) = query(dsn, "SELECT result->>'answer' AS pid FROM tasks WHERE id = $1", task)
     assert int(row["pid"]) == begun(tmp_path)[1] != first
+
+
+def test_arms_hand_on_without_an_orchestrator_also_when_one_is_killed_in_the_middle(start, server, dsn, tmp_path):
+    for name in "abcde":
+        (tmp_path / name).mkdir()
+    first = start(*OCTOLLM, "worker", "orchestrator", OCTOLLM_HANDOFF_DIRECT="true")
+    start(*OCTOLLM, "worker", "slow")
+    start(*OCTOLLM, "worker", "slow")
+    task = put(server, "relay", {"folder": str(tmp_path)})
+    until(lambda: begun(tmp_path / "a"), "the first step's begin")
+    first.kill()
+    first.wait()
+    (tmp_path / "a" / "go").touch()
+    (killed,) = until(lambda: begun(tmp_path / "b"), "the second step's begin")
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: len(begun(tmp_path / "b")) == 2, "the takeover")
+    for name in "bcde":
+        (tmp_path / name / "go").touch()
+    until(lambda: server.xlen("{l0}:steps.done") == 5, "the ends of all steps")
+    assert state(dsn, task) == "running"
+    start(*OCTOLLM, "worker", "orchestrator", OCTOLLM_HANDOFF_DIRECT="true")
+    until(lambda: state(dsn, task) == "succeeded", "the end")
+    ran = "SELECT step, outcome, attempt, delivery FROM attempts WHERE task = $1 ORDER BY step"
+    wanted = [(name, "succeeded", 1, 2 if name == "b" else 1) for name in "abcde"]
+    assert [tuple(row) for row in query(dsn, ran, task)] == wanted
+    assert finishes(dsn, task) == 1
+    assert [len(begun(tmp_path / name)) for name in "abcde"] == [1, 2, 1, 1, 1]
+    until(lambda: server.hlen("{l0}:live-steps") == 0, "an empty hash of live steps")
+
+
+def test_the_executor_takes_a_step_with_a_rest_and_leaves_that_to_the_orchestrator(start, server):
+    start(find_program(EXECUTOR))
+    task = new_task_id("l0")
+    rest = {
+        "attempt": 1,
+        "steps": [{"step": "then", "arm": "slow", "timeout_s": 5, "input": {}}],
+        "seen": {"task": {}, "steps": {}, "round": 0},
+        "digests": {},
+    }
+    for number, given in enumerate(({"language": "shell", "code": "echo x"}, {"language": "none"})):
+        step = StepRequested(
+            task=task, run=1, step=f"s{number}", round=0, attempt=1, tenant="default", arm="executor",
+            priority="normal", failures=0, input=given, timeout_s=20, builds_on={"before": "0" * 64}, rest=rest,
+        )  # fmt: skip
+        fields = {
+            "type": "step.requested.v1", "id": f"{task}.1.s{number}.0.1", "tenant": "default", "traceparent": "",
+            "body": write(step),
+        }  # fmt: skip
+        server.xadd("{l0}:arm.executor:normal", fields)
+    until(lambda: server.xlen("{l0}:steps.done") == 2, "both ends")
+    told = [read(StepDone, entry[b"body"]).root for _, entry in server.xrange("{l0}:steps.done")]
+    assert sorted(one.outcome for one in told) == ["failed", "succeeded"]
+    assert all(one.builds_on == {"before": "0" * 64} for one in told)
+    assert server.exists("{l0}:arm.slow:normal") == 0
 
 
 def test_an_arm_told_to_stop_ends_its_step_first(start, server, dsn, tmp_path):

@@ -58,11 +58,21 @@ class Member:
     """One consumer; `kill` stops it as SIGKILL would: nothing is released, nobody leaves."""
 
     def __init__(
-        self, url, client, topic, work, name="a", concurrency=8, keep=keep_nothing, handler=None, fairness=None
+        self,
+        url,
+        client,
+        topic,
+        work,
+        name="a",
+        concurrency=8,
+        keep=keep_nothing,
+        handler=None,
+        fairness=None,
+        **options,
     ):
-        """`handler`: a role's own, instead of one made from `work`."""
+        """`handler`: a role's own, instead of one made from `work`, which may take `options`."""
         self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
-        handler = handler or StepRunner(topic, KEYS, name, work, keep)
+        handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
         self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fairness)
         self.broker = RedisBroker(url, apply_types=False, logger=None)
 

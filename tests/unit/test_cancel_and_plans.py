@@ -15,11 +15,10 @@ from octollm.orchestrator.decide import (
     Event,
     MessageLost,
     Met,
-    StepEnded,
     decide,
 )
 from octollm.orchestrator.planning import Planning
-from octollm.orchestrator.state import Decision, TaskState
+from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.orchestrator.status import status_of
 from octollm.plans.plan import Plan
 from octollm.plans.recipes import RecipeBook, parse_recipe

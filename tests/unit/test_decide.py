@@ -18,9 +18,9 @@ from octollm.contracts import (
     read,
     write,
 )
-from octollm.orchestrator.decide import Accepted, DeadlinePassed, MessageLost, Met, StepEnded, decide
+from octollm.orchestrator.decide import Accepted, DeadlinePassed, MessageLost, Met, decide
 from octollm.orchestrator.planning import Planning
-from octollm.orchestrator.state import Decision, TaskState
+from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.plans.recipes import RecipeBook, parse_recipe
 from samples import about
 

@@ -1,5 +1,7 @@
 """`decide` in a simulated world: a bus that loses, repeats and reorders, workers that fail, a clock that moves.
 
+With and without direct hand-off. No step gives the same output twice, so that whoever mixes up outputs is seen.
+
 A failing run is printed as the steps that lead to it; Hypothesis' seed repeats it.
 """
 
@@ -10,7 +12,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from octollm.contracts import InlineOutput, StepError, StepFailed, StepRequested, StepRetrying, StepSucceeded
+from octollm.contracts import (
+    HandedOn,
+    InlineOutput,
+    StepDead,
+    StepError,
+    StepFailed,
+    StepRequested,
+    StepRetrying,
+    StepSucceeded,
+)
+from octollm.orchestrator import direct, requests
 from octollm.orchestrator.decide import (
     Accepted,
     CancelRequested,
@@ -18,11 +30,11 @@ from octollm.orchestrator.decide import (
     Event,
     MessageLost,
     Met,
-    StepEnded,
     decide,
 )
 from octollm.orchestrator.planning import Planning
-from octollm.orchestrator.state import TaskState
+from octollm.orchestrator.state import StepEnded, TaskState
+from octollm.plans import stretch
 from octollm.plans.recipes import RecipeBook, parse_recipe
 from samples import about
 
@@ -30,16 +42,19 @@ RECIPE = parse_recipe(
     b"""
 recipe: world
 version: 1
-description: a diamond whose end is judged and repaired
+description: a diamond with a longer side, whose end is judged and repaired
 input: {type: object}
 deadline_s: 60
 steps:
   first: {arm: noop, input: {}}
   left: {arm: noop, needs: [first], input: {of: {$: steps.first.output.name}}}
-  right: {arm: noop, needs: [first], input: {}}
-  last: {arm: noop, needs: [left, right], input: {}}
-  verdict: {arm: judge, needs: [last], input: {}}
-answer: {$: steps.last.output.name}
+  polish: {arm: noop, needs: [left], input: {of: {$: steps.left.output.name}, goal: {$: task.goal}}}
+  press: {arm: noop, needs: [polish], input: {of: {$: "[steps.left.output.name, steps.polish.output.name]"}}}
+  right: {arm: noop, needs: [first], input: {of: {$: steps.first.output.name}}}
+  last: {arm: noop, needs: [press, right], input: {of: {$: "[steps.press.output.name, steps.right.output.name]"}}}
+  bind: {arm: noop, needs: [last], input: {of: {$: steps.last.output.name}, before: {$: steps.verdict.output.name}}}
+  verdict: {arm: judge, needs: [bind], input: {of: {$: steps.bind.output.name}}}
+answer: {$: steps.bind.output.name}
 repair: {judge: verdict, redo: left, max: 1}
 """,
     frozenset({"noop", "judge"}),
@@ -52,9 +67,11 @@ PICK = st.integers(min_value=0, max_value=10**6)
 class World(RuleBasedStateMachine):
     """One task. Messages wait in lists; a rule takes any of them, keeps it, repeats it or loses it."""
 
-    @initialize()
-    def submit(self) -> None:
+    @initialize(hand_on=st.booleans())
+    def submit(self, *, hand_on: bool) -> None:
+        self.hand_on = hand_on
         self.second = 0
+        self.outputs = 0
         self.state = TaskState(
             task="l0-01jd0000000000000000000000", tenant="default", submission={"goal": "g", "kind": "world"},
             source="http", idempotency_key="k", fingerprint="0" * 64, redactions={}, priority="normal",
@@ -83,28 +100,41 @@ class World(RuleBasedStateMachine):
             known = before.steps.get((row.step, row.round))
             if row.state == "succeeded" and (known is None or known.state != "succeeded"):
                 self.committed[row.step, row.round] += 1
+                assert row.output is not None
+                assert row.output["made_of"] == requests.request(self.state, row).input, f"{row.step} is made of others"
         for request in decision.sends:
             for need in NEEDS[request.step]:
                 rows = [row for row in self.state.steps.values() if row.step == need and row.round <= request.round]
                 assert any(row.state == "succeeded" for row in rows), f"{request.step} was sent before {need} ended"
-        self.requests += decision.sends
+        sends = decision.sends
+        self.requests += [direct.with_rest(self.state, one) for one in sends] if self.hand_on else sends
         if not decision.changed:
             assert self.state == before
 
     def end(self, request: StepRequested, model: type, **fields: Any) -> None:
+        if model is not StepDead:
+            fields["builds_on"] = request.builds_on
         done = model(**about(request), **fields)
         output = done.output.value if model is StepSucceeded else None
         self.ends.append(StepEnded(done, output))
 
     @precondition(lambda self: self.requests)
-    @rule(pick=PICK, verdict=st.sampled_from(["pass", "fail"]), keep=st.booleans())
-    def work(self, pick: int, verdict: str, *, keep: bool) -> None:
-        """A worker does a step; kept, another worker does it, too."""
+    @rule(pick=PICK, verdict=st.sampled_from(["pass", "fail"]), keep=st.booleans(), small=st.booleans())
+    def work(self, pick: int, verdict: str, *, keep: bool, small: bool) -> None:
+        """A worker does a step; kept, another worker does it, too. What is not small is not handed on."""
         request = self.requests[pick % len(self.requests)]
         if not keep:
             self.requests.remove(request)
-        value = {"verdict": verdict, "reasons": []} if request.step == "verdict" else {"name": request.step}
-        self.end(request, StepSucceeded, outcome="succeeded", output=InlineOutput(at="inline", value=value))
+        self.outputs += 1
+        value: dict[str, Any] = {"name": f"{request.step} {self.outputs}", "made_of": request.input}
+        if request.step == "verdict":
+            value |= {"verdict": verdict, "reasons": []}
+        follows = stretch.onward(request, value) if small else None
+        told = None if follows is None else HandedOn(step=follows.step, attempt=follows.attempt)
+        output = InlineOutput(at="inline", value=value)
+        self.end(request, StepSucceeded, outcome="succeeded", output=output, handed_on=told)
+        if follows is not None:
+            self.requests.append(follows)
 
     @precondition(lambda self: self.requests)
     @rule(pick=PICK)
@@ -125,6 +155,26 @@ class World(RuleBasedStateMachine):
         if rarely == 0:
             request = self.requests.pop(pick % len(self.requests))
             self.end(request, StepFailed, outcome="failed", error=StepError(code="broken", message="no"))
+
+    @precondition(lambda self: self.requests)
+    @rule(pick=PICK, rarely=st.integers(min_value=0, max_value=9))
+    def give_up(self, pick: int, rarely: int) -> None:
+        """A message kills its workers; whoever finds that knows its id and nothing else."""
+        if rarely == 0:
+            request = self.requests.pop(pick % len(self.requests))
+            error = StepError(code="deliveries_exhausted", message="no")
+            self.end(request, StepDead, outcome="dead", reason="deliveries_exhausted", error=error)
+
+    @rule(rarely=st.integers(min_value=0, max_value=9))
+    def flush(self, rarely: int) -> None:
+        if rarely == 0:
+            self.requests.clear()
+            self.ends.clear()
+
+    @precondition(lambda self: self.ends)
+    @rule(pick=PICK)
+    def lose_end(self, pick: int) -> None:
+        self.ends.pop(pick % len(self.ends))
 
     @precondition(lambda self: self.ends)
     @rule(pick=PICK, keep=st.booleans())
@@ -149,7 +199,7 @@ class World(RuleBasedStateMachine):
     def sweep(self, step: str, round_: int) -> None:
         out = [*self.requests, *(end.done for end in self.ends)]
         row = self.state.steps.get((step, round_))
-        if row is not None and not any((one.step, one.round) == (step, round_) for one in out):
+        if row is not None and not row.early and not any((one.step, one.round) == (step, round_) for one in out):
             self.apply(MessageLost(step, round_, row.attempt))
 
     @rule(seconds=st.integers(min_value=1, max_value=5))
@@ -175,14 +225,14 @@ class World(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When nothing is lost any more, the task ends."""
-        for _ in range(200):
+        for _ in range(3000):
             if self.state.ended:
                 return
             for row in list(self.state.steps.values()):
                 if row.state == "sent":
                     self.sweep(row.step, row.round)
             if self.requests:
-                self.work(0, "pass", keep=False)
+                self.work(0, "pass", keep=False, small=True)
             if self.ends:
                 self.deliver(0, keep=False)
         raise AssertionError(f"the task is still {self.state.state}: {self.state.steps}")

@@ -123,13 +123,21 @@ macro_rules! done {
 impl About<'_> {
     pub fn succeeded(&self, step: &StepRequested, output: Object) -> Result<Ending, ContractError> {
         let output = StepOutput::Inline(InlineOutput { value: output });
-        let done = done!(Succeeded, self, step, { output: output });
+        // A sandbox hands nothing on: whatever rest its step carries is the orchestrator's to send.
+        let done = done!(Succeeded, self, step, {
+            output: output,
+            builds_on: step.builds_on.clone(),
+            handed_on: None,
+        });
         self.told(step, &done, Outcome::Done)
     }
 
     /// Trying again would change nothing.
     pub fn failed(&self, step: &StepRequested, fault: &Fault) -> Result<Ending, ContractError> {
-        let done = done!(Failed, self, step, { error: fault.error()? });
+        let done = done!(Failed, self, step, {
+            error: fault.error()?,
+            builds_on: step.builds_on.clone(),
+        });
         self.told(step, &done, Outcome::Failed)
     }
 
@@ -159,6 +167,7 @@ impl About<'_> {
             next_attempt: again.attempt,
             failures: again.failures,
             delay_ms: Bytes::nearest(delay_ms),
+            builds_on: step.builds_on.clone(),
         });
         let id = ident(&again);
         let fields = self.message(

@@ -22,6 +22,7 @@ from octollm.bus.letters import Reason, dead_letter
 from octollm.bus.operations import Add, Delay, Fields
 from octollm.bus.outcomes import Ending, Outcome
 from octollm.contracts import (
+    HandedOn,
     StepError,
     StepRequested,
     read,
@@ -41,6 +42,12 @@ _log = structlog.get_logger(__name__)
 Work = Callable[[StepRequested], Coroutine[Any, Any, dict[str, Any]]]
 Keep = Callable[[str, str, bytes], Awaitable[None]]
 """Stores a large output: tenant, SHA-256, bytes. Raises NotReadyError while Postgres is away."""
+Onward = Callable[[StepRequested, dict[str, Any]], tuple[str, StepRequested] | None]
+"""What follows a step that had this output without the orchestrator: its stream and message. None: nothing does."""
+
+
+def _nothing(_step: StepRequested, _output: dict[str, Any]) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class StepRunner:
     consumer: str
     work: Work
     keep: Keep
+    onward: Onward = _nothing
 
     async def __call__(self, entry: Entry) -> Ending:
         """Never raises but NotReadyError: each fault has its own ending."""
@@ -104,16 +112,32 @@ class StepRunner:
             fault = _fault("output_not_json", f"the arm's output is not JSON: {error}")
             return self._failed(entry, step, fault, began)
         value: dict[str, object]
-        before = None
+        before, follows = None, None
         if len(raw) <= INLINE_LIMIT:
             value = {"at": "inline", "value": orjson.Fragment(raw)}
+            follows = self._follows(step, raw)
         else:
             digest = hashlib.sha256(raw).hexdigest()
             before = partial(self.keep, step.tenant, digest, raw)
             value = {"at": "postgres", "sha256": digest, "bytes": len(raw)}
         live = _live(entry)
-        told = self._tell(entry, step, began, live, outcome="succeeded", output=value)
-        return Ending(Outcome.DONE, (told,), live, before)
+        if follows is None:
+            told = self._tell(entry, step, began, live, outcome="succeeded", output=value)
+            return Ending(Outcome.DONE, (told,), live, before)
+        stream, following = follows
+        handed_on = HandedOn(step=following.step, attempt=following.attempt)
+        told = self._tell(entry, step, began, live, outcome="succeeded", output=value, handed_on=handed_on)
+        return Ending(Outcome.DONE, (told, self._send(entry, stream, following)), live, before)
+
+    def _follows(self, step: StepRequested, raw: bytes) -> tuple[str, StepRequested] | None:
+        """What is handed on directly. Of a task that has run out of time nothing is: its end is the orchestrator's."""
+        if step.rest is None or (step.deadline_at is not None and step.deadline_at <= utc_now()):
+            return None
+        try:
+            return self.onward(step, orjson.loads(raw))
+        except Exception:  # noqa: BLE001  a shortcut that breaks must not cost the result
+            _log.exception("the next step cannot be sent from here; the orchestrator sends it")
+            return None
 
     def _failed(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> Ending:
         _log.info("the step failed", code=error.code)
@@ -136,7 +160,7 @@ class StepRunner:
         _log.info("the step failed and is tried again", code=error.code, failures=failures, delay_ms=decision.delay_ms)
         again = step.model_copy(update={"attempt": step.attempt + 1, "failures": failures})
         ident = _ident(again)
-        fields: Fields = {**self._fields(entry, step), "type": "step.requested.v1", "id": ident, "body": write(again)}
+        fields = self._request(entry, again)
         stream = self.keys.stream(self.topic, step.priority)
         live = _live(entry)
         operations = (
@@ -168,6 +192,8 @@ class StepRunner:
             "finished_at": utc_now(),
             "duration_ms": int((perf_counter() - began) * 1000),
         }
+        if step.builds_on is not None:
+            done["builds_on"] = step.builds_on
         message: Fields = {
             "type": "step.done.v1", "id": entry.fields[b"id"], **self._fields(entry, step), "body": write(done)
         }  # fmt: skip
@@ -175,6 +201,12 @@ class StepRunner:
 
     def _fields(self, entry: Entry, step: StepRequested) -> dict[str, str | bytes]:
         return {"tenant": step.tenant, "traceparent": entry.fields.get(b"traceparent", b"")}
+
+    def _request(self, entry: Entry, step: StepRequested) -> Fields:
+        return {**self._fields(entry, step), "type": "step.requested.v1", "id": _ident(step), "body": write(step)}
+
+    def _send(self, entry: Entry, stream: str, step: StepRequested) -> Add:
+        return Add(stream, self._request(entry, step), _ident(step).rpartition(".")[0])
 
 
 class _RefusedError(Exception):

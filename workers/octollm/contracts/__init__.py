@@ -4,6 +4,7 @@ from octollm.contracts.codec import plain, read, write
 from octollm.contracts.generated.dead_drop_v1_schema import DeadDrop
 from octollm.contracts.generated.dead_letter_v1_schema import DeadLetter
 from octollm.contracts.generated.step_done_v1_schema import (
+    HandedOn,
     InlineOutput,
     StepCancelled,
     StepDead,
@@ -14,7 +15,7 @@ from octollm.contracts.generated.step_done_v1_schema import (
     StepSucceeded,
     StoredOutput,
 )
-from octollm.contracts.generated.step_requested_v1_schema import StepRequested
+from octollm.contracts.generated.step_requested_v1_schema import RestStep, StepRequested, StepRest
 from octollm.contracts.generated.task_cancel_v1_schema import TaskCancel
 from octollm.contracts.generated.task_event_v1_schema import TaskEvent
 from octollm.contracts.generated.task_redrive_v1_schema import TaskRedrive
@@ -27,14 +28,17 @@ from octollm.contracts.generated.task_submitted_v1_schema import TaskSubmitted
 __all__ = [
     "DeadDrop",
     "DeadLetter",
+    "HandedOn",
     "InlineOutput",
     "OpenStep",
+    "RestStep",
     "StepCancelled",
     "StepDead",
     "StepDone",
     "StepError",
     "StepFailed",
     "StepRequested",
+    "StepRest",
     "StepRetrying",
     "StepSucceeded",
     "StepSummary",

@@ -137,7 +137,10 @@ class AttemptItem(Answer):
     round: int
     attempt: int
     delivery: Annotated[int, Field(description="How often its message had been delivered.")]
-    outcome: str
+    outcome: Annotated[
+        str,
+        Field(description="As the arm told it; `dropped`: made from an output that was not the one committed."),
+    ]
     worker: str
     duration_ms: int
     finished_at: str

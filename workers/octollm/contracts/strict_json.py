@@ -29,7 +29,7 @@ _LONGEST_INTEGER = 20  # characters of both ends; int() on far longer ones would
 
 def check(data: bytes, max_depth: int = MAX_DEPTH) -> None:
     """Raises ContractError (`unreadable`) that says what is wrong, and where."""
-    _check_depth(data, max_depth)  # first: the parser recurses
+    check_depth(data, max_depth)  # first: the parser recurses
     if not _surely_strict(data):
         _check_slowly(data)
 
@@ -38,7 +38,7 @@ def check_written(data: bytes, max_depth: int = MAX_DEPTH) -> None:
     """The same for what orjson has just written. Such text can only be too deep or hold a NUL: orjson refuses the rest
     itself, and writes numbers that are none as null.
     """
-    _check_depth(data, max_depth)
+    check_depth(data, max_depth)
     if b"\\u0000" in data:
         _check_slowly(data)
 
@@ -90,7 +90,8 @@ def _check_slowly(data: bytes) -> None:
         _check_strings(value)
 
 
-def _check_depth(data: bytes, most: int) -> None:
+def check_depth(data: bytes, most: int) -> None:
+    """Raises ContractError (`unreadable`) on more than `most` levels of nesting. Looks at nothing else."""
     if data.count(b"[") + data.count(b"{") <= most:
         return
     depth = 0

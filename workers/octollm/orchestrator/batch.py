@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 
 from octollm.contracts import TaskCancel
+from octollm.orchestrator import direct
 from octollm.orchestrator.decide import Accepted, CancelRequested, Event, Met, Refused, decide
 from octollm.orchestrator.intake import Cancel, Ended, Redrive, Submitted, Understood
 from octollm.orchestrator.messages import Outgoing, Send
@@ -25,8 +26,13 @@ class Work:
         outputs: Mapping[tuple[str, str], Mapping[str, Any]],
         requests: Mapping[tuple[str, str], str | None],
         now: str,
+        *,
+        hand_on: bool = False,
     ) -> None:
-        """`requests`: why new tasks shall be cancelled, by task and by tenant who asked before they came."""
+        """`requests`: why new tasks shall be cancelled, by task and by tenant who asked before they came. `hand_on`:
+        steps may be handed on directly.
+        """
+        self._hand_on = hand_on
         self._states = dict(known)
         self._known = frozenset(known)
         self._holders = holders
@@ -63,7 +69,8 @@ class Work:
                 event = one.event(self._outputs)
         decision = decide(state, event, self._now)
         self._remember(decision)
-        return outgoing(decision, ended=decision.state.ended and (decision.opened or not state.ended))
+        ended = decision.state.ended and (decision.opened or not state.ended)
+        return outgoing(decision, ended=ended, hand_on=self._hand_on)
 
     @property
     def unknown(self) -> list[dict[str, str | None]]:
@@ -101,11 +108,12 @@ class Work:
         earlier.planned |= decision.planned
 
 
-def outgoing(decision: Decision, *, ended: bool) -> Outgoing:
-    """What follows from a decision. `ended`: it ended the task, and memory does not know yet."""
+def outgoing(decision: Decision, *, ended: bool, hand_on: bool = False) -> Outgoing:
+    """What follows from a decision. `ended`: it ended the task, and memory does not know yet. `hand_on`: see `Work`."""
     state = decision.state
+    steps = (direct.with_rest(state, step) if hand_on else step for step in decision.sends)
     return Outgoing(
-        sends=tuple(Send(step, state.traceparent) for step in decision.sends),
+        sends=tuple(Send(step, state.traceparent) for step in steps),
         # A copy: a later event of the same task in this transaction adds to the decision's own list.
         events=tuple(decision.events),
         traceparent=state.traceparent,

@@ -17,12 +17,22 @@ from octollm.contracts import (
 )
 from octollm.contracts.ids import later, message_id
 from octollm.errors import RecipeError
+from octollm.orchestrator import direct
 from octollm.orchestrator.finish import finish
 from octollm.orchestrator.planning import Planning, Unplannable, adopt, is_awaited
 from octollm.orchestrator.requests import request
-from octollm.orchestrator.state import INTAKE, REDRIVABLE, REDRIVE, Attempt, Decision, Reason, StepRow, TaskState
-
-Done = StepSucceeded | StepFailed | StepRetrying | StepDead | StepCancelled
+from octollm.orchestrator.state import (
+    INTAKE,
+    REDRIVABLE,
+    REDRIVE,
+    Attempt,
+    Decision,
+    Done,
+    Reason,
+    StepEnded,
+    StepRow,
+    TaskState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +53,6 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Met:
     """The task's own message was met again."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepEnded:
-    """How an attempt ended. An output that was stored by reference has been fetched: `output`."""
-
-    done: Done
-    output: Mapping[str, Any] | None = None
-    output_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def decide(state: TaskState, event: Event, now: str) -> Decision:
     if isinstance(event, Met):
         _send_again(decision, INTAKE)
     elif isinstance(event, StepEnded):
-        _step_ended(decision, event, now)
+        _step_ended(decision, event, now, _ident(event.done))
     elif isinstance(event, RedriveRequested):
         _redrive(decision, event, now)
     elif not state.ended:
@@ -205,15 +206,30 @@ def _cancel(decision: Decision, event: CancelRequested, now: str) -> None:
     finish(decision, now, "cancelled", "requested", event.detail or "cancelled on request")
 
 
-def _step_ended(decision: Decision, event: StepEnded, now: str) -> None:
+def _step_ended(decision: Decision, event: StepEnded, now: str, by: str) -> None:
+    """`by`: the message that is being worked on; an end that was kept is applied with another's."""
     done, state = event.done, decision.state
     row = state.steps.get((done.step, done.round))
-    if row is None or done.run != state.run:
+    if done.run != state.run:
+        return
+    if not state.ended and direct.is_early(state, done):
+        direct.keep(decision, event, now)
+        return
+    if row is None:
         return
     if state.ended or row.state != "sent" or done.attempt < row.attempt:
         # Applied before, too late, or of an attempt that a newer one has replaced.
-        _send_again(decision, _ident(done))
+        if by == _ident(done):
+            _send_again(decision, by)
         return
+    if direct.fits(state, done):
+        _apply(decision, row, event, now, by)
+    else:
+        _drop(decision, row, done, now, by)
+
+
+def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str) -> None:
+    done, state = event.done, decision.state
     error = getattr(done, "error", None)
     decision.attempts.append(
         Attempt(
@@ -252,10 +268,13 @@ def _step_ended(decision: Decision, event: StepEnded, now: str) -> None:
             decision.tell(now, event="step_cancelled", **about)
             finish(decision, now, "cancelled", "requested", f"step {done.step} was cancelled")
         case StepSucceeded():
-            decision.put(replace(row, state="succeeded", output=event.output, output_sha256=event.output_sha256))
+            digest = direct.digest(state, event)
+            decision.put(
+                replace(row, state="succeeded", output=event.output, output_sha256=event.output_sha256, digest=digest)
+            )
             decision.tell(now, event="step_succeeded", **about)
             if not replaced:
-                _succeeded(decision, done, event.output or {}, now)
+                _succeeded(decision, done, event.output or {}, now, by)
 
 
 def _give_up(decision: Decision, done: StepFailed, now: str) -> None:
@@ -266,70 +285,96 @@ def _give_up(decision: Decision, done: StepFailed, now: str) -> None:
     return finish(decision, now, "failed", "step_failed", f"step {done.step}: {done.error.message}")
 
 
-def _succeeded(decision: Decision, done: StepSucceeded, output: Mapping[str, Any], now: str) -> None:
+def _drop(decision: Decision, row: StepRow, done: Done, now: str, by: str) -> None:
+    """What was made from another output than the committed one. Where that was the newest attempt, it is done again."""
+    decision.attempts.append(direct.dropped(done))
+    decision.change()
+    if done.attempt == row.attempt and row.round == decision.state.round_of(row.step):
+        detail = "its result was made from an output that was not the one committed; it is done again"
+        _send(decision, direct.again(row, done, by, now), now, detail)
+
+
+def _succeeded(decision: Decision, done: StepSucceeded, output: Mapping[str, Any], now: str, by: str) -> None:
     plan = decision.state.plan
     if plan is None or not is_awaited(plan, done.step):
-        return _judge(decision, done, output, now)
+        return _judge(decision, done, output, now, by)
     try:
         decision.plan(adopt(plan, output))
     except RecipeError as error:
         return finish(decision, now, "failed", "plan_invalid", f"the model's plan: {error}")
     decision.tell(now, event="planned", detail="model")
-    return _advance(decision, _ident(done), now)
+    return _advance(decision, by, now)
 
 
-def _judge(decision: Decision, done: StepSucceeded, output: Mapping[str, Any], now: str) -> None:
+def _judge(decision: Decision, done: StepSucceeded, output: Mapping[str, Any], now: str, by: str) -> None:
     """A verdict "fail" opens the next repair round or ends the task; anything else goes on."""
     plan = decision.state.plan
     if plan is None or done.step not in plan.judges or output.get("verdict") != "fail":
-        return _advance(decision, _ident(done), now)
+        return _advance(decision, by, now, done)
     reasons = output.get("reasons")
     detail = "; ".join(str(reason) for reason in reasons) if isinstance(reasons, list) and reasons else "judged: fail"
     repair = plan.repair
     if repair is not None and repair.judge == done.step and decision.state.round < repair.max:
         decision.change(round=decision.state.round + 1)
         decision.tell(now, event="repair_opened", round=decision.state.round, step=repair.redo, detail=detail[:4000])
-        return _advance(decision, _ident(done), now)
+        return _advance(decision, by, now)
     return finish(decision, now, "failed", "judged", detail)
 
 
-def _advance(decision: Decision, sent_by: str, now: str) -> None:
-    """Send every step that nothing blocks any more, or finish when all have succeeded."""
+def _advance(decision: Decision, sent_by: str, now: str, done: StepSucceeded | None = None) -> None:
+    """Send every step that nothing blocks any more, or finish when all have succeeded.
+
+    `done`: what unblocks them; it tells what was handed on directly. Ends that came early are applied at last.
+    """
     plan = decision.state.plan
     if plan is None:
-        return None
+        return
     for step in plan.steps:
         state = decision.state
-        if state.row(step.name) is not None:
+        known = state.row(step.name)
+        if state.ended or (known is not None and not known.early):
             continue
         needed = [state.row(need) for need in step.needs]
         if not all(row is not None and row.state == "succeeded" for row in needed):
             continue
         row = StepRow(step.name, state.round_of(step.name), step.arm, "sent", 1, sent_by, now)
-        try:
-            message = request(state, row)
-        except RecipeError as error:
-            return finish(decision, now, "failed", "plan_invalid", f"step {step.name}: {error}")
-        decision.put(row)
-        decision.sends.append(message)
-        decision.tell(now, event="step_sent", step=row.step, round=row.round, attempt=1, arm=row.arm)
+        early = known.early if known else ()
+        out = direct.handed_on(row, done, sent_by) if done else None
+        if out is None and early:
+            out = direct.met_early(row, early, sent_by)
+        if out is None:
+            _send(decision, row, now)
+        else:
+            _put_sent(decision, out, now)
+        for event in sorted(early, key=lambda one: one.done.attempt):
+            _step_ended(decision, event, now, sent_by)
     rows = [decision.state.row(step.name) for step in plan.steps]
-    if all(row is not None and row.state == "succeeded" for row in rows):
+    if not decision.state.ended and all(row is not None and row.state == "succeeded" for row in rows):
         finish(decision, now, "succeeded", None, None)
-    return None
+
+
+def _send(decision: Decision, row: StepRow, now: str, detail: str | None = None) -> None:
+    try:
+        message = request(decision.state, row)
+    except RecipeError as error:
+        return finish(decision, now, "failed", "plan_invalid", f"step {row.step}: {error}")
+    decision.sends.append(message)
+    return _put_sent(decision, row, now, detail)
+
+
+def _put_sent(decision: Decision, row: StepRow, now: str, detail: str | None = None) -> None:
+    decision.put(row)
+    decision.tell(
+        now, event="step_sent", step=row.step, round=row.round, attempt=row.attempt, arm=row.arm, detail=detail
+    )  # fmt: skip
 
 
 def _lost(decision: Decision, event: MessageLost, now: str) -> None:
     row = decision.state.steps.get((event.step, event.round))
-    if row is None or row.state != "sent" or row.attempt != event.attempt:
+    if row is None or row.state != "sent" or row.early or row.attempt != event.attempt:
         return
     again = replace(row, attempt=row.attempt + 1, sent_at=now)
-    decision.put(again)
-    decision.sends.append(request(decision.state, again))
-    decision.tell(
-        now, event="step_sent", step=row.step, round=row.round, attempt=again.attempt, arm=row.arm,
-        detail="its message was lost and is sent again",
-    )  # fmt: skip
+    _send(decision, again, now, "its message was lost and is sent again")
 
 
 def _send_again(decision: Decision, sent_by: str) -> None:

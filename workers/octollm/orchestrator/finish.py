@@ -24,7 +24,7 @@ def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, d
     detail = detail[:4000] if detail else None
     for row in list(decision.state.steps.values()):
         if row.state == "sent":
-            decision.put(replace(row, state="cancelled"))
+            decision.put(replace(row, state="cancelled", early=()))
     state = decision.state
     result = TaskResult(
         task=state.task,

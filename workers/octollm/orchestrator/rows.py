@@ -1,14 +1,14 @@
 """Between rows of the database and values: nothing else knows both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
 import orjson
 
-from octollm.contracts import TaskEvent, TaskResult, plain
+from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskEvent, TaskResult, plain, read, write
 from octollm.contracts.ids import as_text
-from octollm.orchestrator.state import Attempt, StepRow, TaskState
+from octollm.orchestrator.state import Attempt, StepEnded, StepRow, TaskState
 from octollm.plans.plan import Plan
 
 
@@ -67,6 +67,9 @@ def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:
         "worker": row.worker,
         "delivery": row.delivery,
         "duration_ms": row.duration_ms,
+        "digest": row.digest,
+        # As text: digests are of what the arm wrote, and jsonb keeps numbers in a form of its own.
+        "early": [write(one.done).decode() for one in row.early] or None,
     }
 
 
@@ -111,8 +114,21 @@ def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> T
     )
 
 
+def early_of(texts: Sequence[str]) -> tuple[StepEnded, ...]:
+    """Ends that came early, as a row keeps them; large outputs are still references."""
+    ends = []
+    for text in texts:
+        done = read(StepDone, text.encode()).root
+        output = done.output if isinstance(done, StepSucceeded) else None
+        if isinstance(output, StoredOutput):
+            ends.append(StepEnded(done, None, output.sha256))
+        else:
+            ends.append(StepEnded(done, output.value if output else None))
+    return tuple(ends)
+
+
 def step_of(row: asyncpg.Record) -> StepRow:
-    """From a row of `steps`, with its large output."""
+    """From a row of `steps`, with its large output; those of early ends are still references."""
     return StepRow(
         step=row["step"],
         round=row["round"],
@@ -128,4 +144,6 @@ def step_of(row: asyncpg.Record) -> StepRow:
         duration_ms=row["duration_ms"],
         worker=row["worker"],
         delivery=row["delivery"],
+        digest=row["digest"],
+        early=early_of(row["early"] or ()),
     )

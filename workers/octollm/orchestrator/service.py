@@ -39,10 +39,12 @@ class Orchestrator:
         *,
         arms: Set[str] = frozenset(),
         plans_by_model: bool = False,
+        hand_on: bool = False,
     ) -> None:
         """`arms`: those of the topology. `plans_by_model`: a model is configured, and the arm `planner` may ask it for
-        the plan of what no recipe fits.
+        the plan of what no recipe fits. `hand_on`: linear stretches go from arm to arm directly.
         """
+        self._hand_on = hand_on
         self._pool = pool
         self._planning = Planning(book, frozenset(arms), plans_by_model)
         self._ttl_s = idempotency_ttl_s
@@ -99,7 +101,7 @@ class Orchestrator:
             await connection.execute(_SQL["set_untold"], [decision.state.task for decision in changed], True)  # noqa: FBT003  SQL has no keywords
         for decision in changed:
             _log_end(decision.state)
-        return [outgoing(decision, ended=decision.state.ended) for decision in changed]
+        return [outgoing(decision, ended=decision.state.ended, hand_on=self._hand_on) for decision in changed]
 
     async def forget_keys(self, most: int) -> None:
         """Remove up to `most` idempotency keys that have expired, and old requests to cancel tasks that never came."""
@@ -130,7 +132,7 @@ class Orchestrator:
             stored = [one.stored for one in readable if isinstance(one, Ended) and one.stored is not None]
             outputs = await store.stored_outputs(connection, stored)
             requests = await self._requests(connection, readable, known)
-            work = Work(known, holders, outputs, requests, now)
+            work = Work(known, holders, outputs, requests, now, hand_on=self._hand_on)
             answers = [one if isinstance(one, Unreadable) else work.apply(one) for one in understood]
             await store.save(connection, work.changed(new=True), work.changed(new=False))
             if work.unknown:

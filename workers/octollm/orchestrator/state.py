@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from octollm.contracts import StepRequested, TaskEvent, TaskResult
+from octollm.contracts import (
+    StepCancelled,
+    StepDead,
+    StepFailed,
+    StepRequested,
+    StepRetrying,
+    StepSucceeded,
+    TaskEvent,
+    TaskResult,
+)
 from octollm.plans.plan import Plan
 
 Priority = Literal["high", "normal", "low"]
@@ -33,6 +42,16 @@ REDRIVE = "redrive"
 """The same in a later run: the wish that opened it did."""
 REDRIVABLE: frozenset[str] = frozenset({"failed", "expired"})
 """Ends that another run may change."""
+Done = StepSucceeded | StepFailed | StepRetrying | StepDead | StepCancelled
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """How an attempt ended. An output that was stored by reference has been fetched: `output`."""
+
+    done: Done
+    output: Mapping[str, Any] | None = None
+    output_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +65,10 @@ class StepRow:
     attempt: int
     """Highest attempt known; results of older ones are refused."""
     sent_by: str
-    """The event that sent it: `INTAKE`, `REDRIVE` or the message id of a `step.done.v1`. Met again, it sends again."""
+    """The event that sent it: `INTAKE`, `REDRIVE` or the message id of a `step.done.v1`. Met again, it sends again.
+
+    Of a step that was handed on directly: what tells that, which sends nothing; see `direct.py`.
+    """
     sent_at: str
     """When its newest message was sent, as far as the orchestrator sent it itself; retries are the worker's."""
     failures: int = 0
@@ -57,6 +79,10 @@ class StepRow:
     duration_ms: int | None = None
     worker: str | None = None
     delivery: int | None = None
+    digest: str | None = None
+    """Of the committed output, where a step may have been handed on that was made from it."""
+    early: tuple[StepEnded, ...] = ()
+    """Ends that came before those of the step it builds on; kept until these are committed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,29 @@ async def lock(connection: Connection, tasks: Iterable[str]) -> dict[str, TaskSt
     steps: dict[str, dict[tuple[str, int], StepRow]] = {row["id"]: {} for row in found}
     for row in await connection.fetch(_SQL["steps_of"], list(steps)):
         steps[row["task"]][row["step"], row["round"]] = rows.step_of(row)
+    await _fetch_early(connection, {row["id"]: row["tenant"] for row in found}, steps)
     return {row["id"]: rows.state_of(row, steps[row["id"]]) for row in found}
+
+
+async def _fetch_early(
+    connection: Connection, tenants: Mapping[str, str], steps: Mapping[str, dict[tuple[str, int], StepRow]]
+) -> None:
+    """Fill in large outputs of ends that came early. An end whose output is gone has not come."""
+    for task, mine in steps.items():
+        for key, row in list(mine.items()):
+            wanted = [(tenants[task], one.output_sha256) for one in row.early if one.output_sha256 is not None]
+            if not wanted:
+                continue
+            outputs = await stored_outputs(connection, wanted)
+            early = [
+                replace(one, output=outputs.get((tenants[task], one.output_sha256))) if one.output_sha256 else one
+                for one in row.early
+            ]
+            whole = tuple(one for one in early if one.output is not None or one.output_sha256 is None)
+            if whole:
+                mine[key] = replace(row, early=whole)
+            else:
+                del mine[key]
 
 
 async def stored_outputs(connection: Connection, wanted: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], Output]:

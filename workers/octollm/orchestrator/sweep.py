@@ -13,7 +13,7 @@ from octollm.contracts.ids import utc_now
 from octollm.database.pool import Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import NotReadyError
-from octollm.orchestrator import store
+from octollm.orchestrator import direct, store
 from octollm.orchestrator.decide import MessageLost, decide
 from octollm.orchestrator.messages import Send, StatusUpdate
 from octollm.orchestrator.state import Priority
@@ -40,8 +40,10 @@ Resend = Callable[[Send, StatusUpdate], Awaitable[None]]
 """Sends only when the message is still nowhere, in one atomic look and send; restores the status."""
 
 
-async def sweep(pool: Pool, older_than_s: float, most: int, exists: Exists, resend: Resend) -> int:
-    """Look at up to `most` steps; how many were sent again."""
+async def sweep(
+    pool: Pool, older_than_s: float, most: int, exists: Exists, resend: Resend, *, hand_on: bool = False
+) -> int:
+    """Look at up to `most` steps; how many were sent again. `hand_on`: with the stretches that follow them."""
     async with transaction(pool) as connection:
         found = await connection.fetch(_SQL["long_in_flight"], older_than_s, most)
     lost = 0
@@ -51,7 +53,7 @@ async def sweep(pool: Pool, older_than_s: float, most: int, exists: Exists, rese
         try:
             there = await exists(step)
             if not there:
-                lost += await _again(pool, step, row["attempt"], exists, resend)
+                lost += await _again(pool, step, row["attempt"], exists, resend, hand_on=hand_on)
         except NotReadyError:
             raise
         except Exception:  # noqa: BLE001  whatever it is, the other steps must be looked for
@@ -65,7 +67,7 @@ async def sweep(pool: Pool, older_than_s: float, most: int, exists: Exists, rese
     return lost
 
 
-async def _again(pool: Pool, step: InFlight, attempt: int, exists: Exists, resend: Resend) -> int:
+async def _again(pool: Pool, step: InFlight, attempt: int, exists: Exists, resend: Resend, *, hand_on: bool) -> int:
     now = utc_now()
     async with transaction(pool) as connection:
         state = (await store.lock(connection, [step.task])).get(step.task)
@@ -77,6 +79,7 @@ async def _again(pool: Pool, step: InFlight, attempt: int, exists: Exists, resen
             return 0
         await store.save(connection, [], [decision])
     for request in decision.sends:
-        await resend(Send(request, state.traceparent), status_of(decision.state))
+        message = direct.with_rest(decision.state, request) if hand_on else request
+        await resend(Send(message, state.traceparent), status_of(decision.state))
     _log.warning("a step's message was lost and is sent again", task=step.task, step=step.step)
     return 1

@@ -49,7 +49,7 @@ def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as 
     if isinstance(template, Mapping):
         expression = _expression(template)
         if expression is not None:
-            yield from _paths(_compiled(expression).parsed)
+            yield from _leads(expression)[0]
             return
         for value in template.values():
             yield from references(value)
@@ -58,16 +58,43 @@ def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as 
             yield from references(item)
 
 
+def sees_all(template: Any) -> bool:  # noqa: ANN401  as above
+    """Whether an expression looks at the context as a whole (`@`, `*`), and not only at what `references` names.
+
+    Raises RecipeError on an expression that is none.
+    """
+    if isinstance(template, Mapping):
+        expression = _expression(template)
+        if expression is not None:
+            return _leads(expression)[1]
+        return any(sees_all(value) for value in template.values())
+    return isinstance(template, (list, tuple)) and any(sees_all(item) for item in template)
+
+
 def _expression(template: Mapping[str, Any]) -> str | None:
-    if len(template) == 1 and isinstance(template.get(REFERENCE), str):
-        return str(template[REFERENCE])
-    return None
+    found = template.get(REFERENCE) if len(template) == 1 else None
+    return found if isinstance(found, str) else None
 
 
 # Of these, only the first part is looked up in the context; the rest in what that gave.
 _CHAINS = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten", "pipe"}
 )
+
+
+@lru_cache(maxsize=4096)
+def _leads(expression: str) -> tuple[tuple[tuple[str, ...], ...], bool]:
+    """Its paths, and whether it looks at the context as a whole, too."""
+    parsed = _compiled(expression).parsed
+    return tuple(_paths(parsed)), _whole(parsed)
+
+
+def _whole(node: Mapping[str, Any]) -> bool:
+    if node["type"] in ("identity", "current"):
+        return True
+    if node["type"] in _CHAINS:
+        return _whole(node["children"][0])
+    return any(_whole(child) for child in node["children"] if isinstance(child, Mapping))
 
 
 def _paths(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -9,23 +9,30 @@ import structlog
 from octollm.arms.base import Arm, ArmContext
 from octollm.arms.ports import Mind, Recall
 from octollm.bus.consumer import Handler
-from octollm.bus.steps import StepRunner
+from octollm.bus.steps import Onward, StepRunner
 from octollm.contracts import StepRequested
 from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.orchestrator import store
+from octollm.plans import stretch
 from octollm.runtime.share import rules_path
-from octollm.topology import LaneKeys, Topic
+from octollm.topology import LaneKeys, Topic, Topology
 
 GetPool = Callable[[], Awaitable[Pool]]
 GetMind = Callable[[], Mind]
 
 
 def arm_handler(
-    topic: Topic, lane: str, consumer: str, get_pool: GetPool, get_mind: GetMind, recall: Recall | None
+    topic: Topic,
+    lane: str,
+    consumer: str,
+    get_pool: GetPool,
+    get_mind: GetMind,
+    recall: Recall | None,
+    onward: Onward,
 ) -> Handler:
     """The handler. `get_pool` is only called for the first output that is too large for a message, `get_mind` only
-    for an arm whose class says that it thinks; the latter may raise SettingsError.
+    for an arm whose class says that it thinks; the latter may raise SettingsError. `onward`: see `hand_on`.
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
@@ -39,7 +46,19 @@ def arm_handler(
         async with transaction(await get_pool()) as connection:
             await store.keep_output(connection, tenant, sha256, raw)
 
-    return StepRunner(topic, LaneKeys(lane), consumer, work, keep)
+    return StepRunner(topic, LaneKeys(lane), consumer, work, keep, onward)
+
+
+def hand_on(topology: Topology, lane: str) -> Onward:
+    """Sends the next step of a linear stretch to its arm."""
+
+    def onward(step: StepRequested, output: dict[str, Any]) -> tuple[str, StepRequested] | None:
+        message = stretch.onward(step, output)
+        topic = None if message is None else topology.arm(message.arm)
+        # An arm that only the orchestrator's topology has is served by whoever has it.
+        return None if message is None or topic is None else (LaneKeys(lane).stream(topic, message.priority), message)
+
+    return onward
 
 
 def thinks(arm: Arm) -> bool:

@@ -182,7 +182,7 @@ async def begin(orchestrator: Orchestrator, translator: Translator, worker: Work
             return
 
 
-async def mend(pool: Pool, topology: Topology, translator: Translator, worker: Worker) -> None:
+async def mend(pool: Pool, topology: Topology, translator: Translator, worker: Worker, *, hand_on: bool) -> None:
     """Send again what is nowhere any more. A step counts as long in flight after twice the longest lease."""
 
     async def exists(step: InFlight) -> bool:
@@ -196,7 +196,7 @@ async def mend(pool: Pool, topology: Topology, translator: Translator, worker: W
         await worker.resend(lane, live_of(send.step), target, step_fields(send))
         await worker.publish(lane, (translator.status(status),))
 
-    await sweep(pool, _two_leases_s(topology), _BATCH, exists, resend)
+    await sweep(pool, _two_leases_s(topology), _BATCH, exists, resend, hand_on=hand_on)
 
 
 async def remind(pool: Pool, topology: Topology, translator: Translator, worker: Worker) -> None:

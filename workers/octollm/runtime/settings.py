@@ -37,6 +37,7 @@ SECTIONS: dict[str, type[sections.Section]] = {
     "executor": sections.ExecutorSettings,
     "worker": sections.WorkerSettings,
     "orchestrator": sections.OrchestratorSettings,
+    "handoff": sections.HandoffSettings,
     "api": sections.ApiSettings,
     "webhooks": sections.WebhooksSettings,
     "qdrant": sections.QdrantSettings,
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     executor: sections.ExecutorSettings
     worker: sections.WorkerSettings
     orchestrator: sections.OrchestratorSettings
+    handoff: sections.HandoffSettings
     api: sections.ApiSettings
     webhooks: sections.WebhooksSettings
     qdrant: sections.QdrantSettings

@@ -113,6 +113,10 @@ class OrchestratorSettings(Section):
     sweep_s: Seconds
 
 
+class HandoffSettings(Section):
+    direct: bool
+
+
 class ApiSettings(Section):
     listen: Listen
     trust_network: bool

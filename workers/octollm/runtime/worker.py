@@ -20,7 +20,7 @@ from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
-from octollm.runtime.arm_role import arm_handler, load_arm, thinks
+from octollm.runtime.arm_role import arm_handler, hand_on, load_arm, thinks
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.mind_role import WorkerMind
 from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, gathered, mend, remind, tick
@@ -118,7 +118,8 @@ class _Process:
         for topic in topics:
             for lane in self._topology.lanes:
                 if topic.name.startswith(ARM):
-                    handler = arm_handler(topic, lane, self.consumer, self.pool, self.mind, memory)
+                    onward = hand_on(self._topology, lane)
+                    handler = arm_handler(topic, lane, self.consumer, self.pool, self.mind, memory, onward)
                 else:
                     handler = gathered(gatherers[topic.name], translator, topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)
@@ -151,6 +152,7 @@ class _Process:
             self._settings.reflex.idempotency_ttl_s,
             arms=self._topology.arms.keys(),
             plans_by_model=expected(self._settings.models.provider, os.environ),
+            hand_on=self._settings.handoff.direct,
         )
 
     async def _memory(self) -> "ProcessMemory":
@@ -169,10 +171,12 @@ class _Process:
 
     async def _tickers(self, orchestrator: Orchestrator, translator: Translator) -> None:
         every_s, pool, topology = self._settings.orchestrator.sweep_s, await self.pool(), self._topology
-        retention = self._settings.retention
+        retention, hand_on = self._settings.retention, self._settings.handoff.direct
         self._tick(every_s, lambda: expire(orchestrator, translator, self.worker), "a look for deadlines")
         self._tick(_BEGIN_S, lambda: begin(orchestrator, translator, self.worker), "a look for tasks put off")
-        self._tick(every_s, lambda: mend(pool, topology, translator, self.worker), "a look for lost steps")
+        self._tick(
+            every_s, lambda: mend(pool, topology, translator, self.worker, hand_on=hand_on), "a look for lost steps"
+        )
         self._tick(every_s, lambda: remind(pool, topology, translator, self.worker), "a look for what memory missed")
         self._tick(every_s, lambda: orchestrator.forget_keys(_KEYS_AT_ONCE), "a look for expired keys")
         if retention.finished_days > 0:

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::dead_letter::DeadReason;
 use super::fields::{
-    from_object, object, present, Attempt, Bytes, Code, Count, Int, Name, Object, Priority, Round,
-    Run, Sha256, TaskId, Tenant, Text, Timestamp,
+    from_object, object, present, present_object, Attempt, Bytes, Code, Count, DigestMap, Int,
+    List, Name, Object, Priority, Round, Run, Sha256, TaskId, Tenant, Text, Timestamp,
 };
 use crate::error::ContractError;
 
@@ -33,6 +33,42 @@ pub struct StepRequested {
         skip_serializing_if = "Option::is_none"
     )]
     pub deadline_at: Option<Timestamp>,
+    /// Of a step that was handed on directly: the outputs its input was made from before they were committed.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub builds_on: Option<DigestMap<Sha256>>,
+    #[serde(
+        default,
+        deserialize_with = "present_object",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rest: Option<Rest>,
+}
+
+/// The rest of a linear stretch: whoever finishes the step may send the first of these on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// With which attempt each of the steps begins.
+    pub attempt: Attempt,
+    pub steps: List<RestStep, 32>,
+    /// What references see beside the outputs to come.
+    pub seen: Object,
+    /// Of the outputs in `seen` that are not committed yet.
+    pub digests: DigestMap<Sha256>,
+}
+
+/// A step that may follow without the orchestrator; its references are unresolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestStep {
+    pub step: Name,
+    pub arm: Name,
+    pub timeout_s: Int<1, 86_400>,
+    pub input: Object,
 }
 
 /// What went wrong in a step.
@@ -78,6 +114,14 @@ impl<'de> Deserialize<'de> for StepOutput {
     }
 }
 
+/// The step that was sent in the same breath, so that the orchestrator does not send it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandedOn {
+    pub step: Name,
+    pub attempt: Attempt,
+}
+
 macro_rules! done {
     ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $kind:ty),* $(,)? }) => {
         $(#[$doc])*
@@ -102,11 +146,22 @@ macro_rules! done {
 
 done!(
     /// The arm gave an output; a judge's verdict "fail" is one too.
-    Succeeded { output: StepOutput }
+    Succeeded {
+        output: StepOutput,
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        builds_on: Option<DigestMap<Sha256>>,
+        #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+        handed_on: Option<HandedOn>,
+    }
 );
 done!(
     /// A permanent failure.
-    Failed { #[serde(deserialize_with = "object")] error: StepError }
+    Failed {
+        #[serde(deserialize_with = "object")]
+        error: StepError,
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        builds_on: Option<DigestMap<Sha256>>,
+    }
 );
 done!(
     /// A transient failure; the next attempt is on the schedule.
@@ -116,6 +171,8 @@ done!(
         next_attempt: Attempt,
         failures: Count,
         delay_ms: Bytes,
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        builds_on: Option<DigestMap<Sha256>>,
     }
 );
 done!(

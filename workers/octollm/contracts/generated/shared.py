@@ -12,3 +12,12 @@ from typing_extensions import TypeAliasType
 RedactionsAdditionalProperty = TypeAliasType(
     "RedactionsAdditionalProperty", Annotated[int, Field(ge=0, le=2147483647)]
 )
+
+
+BuildsOnAdditionalProperty = TypeAliasType(
+    "BuildsOnAdditionalProperty",
+    Annotated[
+        str,
+        Field(description='SHA-256, lower-case hexadecimal.', pattern='^[0-9a-f]{64}$'),
+    ],
+)

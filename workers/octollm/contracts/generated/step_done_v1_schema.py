@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from octollm.contracts.base import Strict
 from pydantic import ConfigDict, Field, RootModel
+from typing_extensions import TypeAliasType
+
+from .shared import BuildsOnAdditionalProperty as BuildsOnAdditionalProperty_1
 
 
 class StepError(Strict):
@@ -50,73 +53,7 @@ class StoredOutput(Strict):
     bytes: Annotated[int, Field(ge=0, le=9007199254740991)]
 
 
-class StepSucceeded(Strict):
-    model_config = ConfigDict(
-        extra='forbid',
-    )
-    outcome: Literal['succeeded']
-    task: Annotated[
-        str,
-        Field(
-            description='Task id: its lane, a dash, a lower-case ULID.',
-            pattern='^l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}$',
-        ),
-    ]
-    run: Annotated[
-        int, Field(description='Run of the task, from 1.', ge=1, le=2147483647)
-    ]
-    step: Annotated[
-        str,
-        Field(
-            description='Step name, unique in its plan.',
-            pattern='^[a-z][a-z0-9_-]{0,62}$',
-        ),
-    ]
-    round: Annotated[int, Field(description='Repair round, from 0.', ge=0, le=1000)]
-    attempt: Annotated[
-        int,
-        Field(
-            description='Attempt at the step, from 1; a fence: it rises at every re-send.',
-            ge=1,
-            le=2147483647,
-        ),
-    ]
-    tenant: Annotated[
-        str,
-        Field(description='Whose task it is.', pattern='^[a-z0-9][a-z0-9_-]{0,62}$'),
-    ]
-    arm: Annotated[
-        str,
-        Field(
-            description='Arm name; its topic is arm.<name>.',
-            pattern='^[a-z][a-z0-9_-]{0,62}$',
-        ),
-    ]
-    worker: Annotated[
-        str,
-        Field(
-            description='Consumer name of the process that worked on it.',
-            max_length=200,
-            min_length=1,
-        ),
-    ]
-    delivery: Annotated[
-        int,
-        Field(
-            description='Delivery count of the entry that was worked on; above 1 after a takeover.',
-            ge=1,
-            le=2147483647,
-        ),
-    ]
-    finished_at: Annotated[
-        str,
-        Field(
-            description='UTC, RFC 3339 with milliseconds.',
-            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$',
-        ),
-    ]
-    duration_ms: Annotated[int, Field(ge=0, le=9007199254740991)]
-    output: Annotated[InlineOutput | StoredOutput, Field(discriminator='at')]
+BuildsOnAdditionalProperty = TypeAliasType("BuildsOnAdditionalProperty", BuildsOnAdditionalProperty_1)
 
 
 class StepFailed(Strict):
@@ -186,6 +123,10 @@ class StepFailed(Strict):
     ]
     duration_ms: Annotated[int, Field(ge=0, le=9007199254740991)]
     error: StepError
+    builds_on: Annotated[
+        dict[str, BuildsOnAdditionalProperty] | None,
+        Field(description="As the step's message said it.", max_length=32),
+    ] = None
 
 
 class StepRetrying(Strict):
@@ -265,6 +206,10 @@ class StepRetrying(Strict):
     ]
     failures: Annotated[int, Field(ge=0, le=2147483647)]
     delay_ms: Annotated[int, Field(ge=0, le=9007199254740991)]
+    builds_on: Annotated[
+        dict[str, BuildsOnAdditionalProperty] | None,
+        Field(description="As the step's message said it.", max_length=32),
+    ] = None
 
 
 class StepDead(Strict):
@@ -403,6 +348,96 @@ class StepCancelled(Strict):
         ),
     ]
     duration_ms: Annotated[int, Field(ge=0, le=9007199254740991)]
+
+
+class HandedOn(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    step: Annotated[
+        str,
+        Field(
+            description='Step name, unique in its plan.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    attempt: Annotated[
+        int, Field(description='Attempt at that step.', ge=1, le=2147483647)
+    ]
+
+
+class StepSucceeded(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    outcome: Literal['succeeded']
+    task: Annotated[
+        str,
+        Field(
+            description='Task id: its lane, a dash, a lower-case ULID.',
+            pattern='^l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}$',
+        ),
+    ]
+    run: Annotated[
+        int, Field(description='Run of the task, from 1.', ge=1, le=2147483647)
+    ]
+    step: Annotated[
+        str,
+        Field(
+            description='Step name, unique in its plan.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    round: Annotated[int, Field(description='Repair round, from 0.', ge=0, le=1000)]
+    attempt: Annotated[
+        int,
+        Field(
+            description='Attempt at the step, from 1; a fence: it rises at every re-send.',
+            ge=1,
+            le=2147483647,
+        ),
+    ]
+    tenant: Annotated[
+        str,
+        Field(description='Whose task it is.', pattern='^[a-z0-9][a-z0-9_-]{0,62}$'),
+    ]
+    arm: Annotated[
+        str,
+        Field(
+            description='Arm name; its topic is arm.<name>.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    worker: Annotated[
+        str,
+        Field(
+            description='Consumer name of the process that worked on it.',
+            max_length=200,
+            min_length=1,
+        ),
+    ]
+    delivery: Annotated[
+        int,
+        Field(
+            description='Delivery count of the entry that was worked on; above 1 after a takeover.',
+            ge=1,
+            le=2147483647,
+        ),
+    ]
+    finished_at: Annotated[
+        str,
+        Field(
+            description='UTC, RFC 3339 with milliseconds.',
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$',
+        ),
+    ]
+    duration_ms: Annotated[int, Field(ge=0, le=9007199254740991)]
+    output: Annotated[InlineOutput | StoredOutput, Field(discriminator='at')]
+    builds_on: Annotated[
+        dict[str, BuildsOnAdditionalProperty] | None,
+        Field(description="As the step's message said it.", max_length=32),
+    ] = None
+    handed_on: HandedOn | None = None
 
 
 class StepDone(

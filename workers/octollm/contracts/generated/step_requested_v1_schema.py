@@ -7,6 +7,74 @@ from typing import Annotated, Any, Literal
 
 from octollm.contracts.base import Strict
 from pydantic import ConfigDict, Field
+from typing_extensions import TypeAliasType
+
+from . import shared
+from .shared import BuildsOnAdditionalProperty
+
+
+class RestStep(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    step: Annotated[
+        str,
+        Field(
+            description='Step name, unique in its plan.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    arm: Annotated[
+        str,
+        Field(
+            description='Arm name; its topic is arm.<name>.',
+            pattern='^[a-z][a-z0-9_-]{0,62}$',
+        ),
+    ]
+    timeout_s: Annotated[
+        int, Field(description='Longest the handler may run.', ge=1, le=86400)
+    ]
+    input: Annotated[
+        dict[str, Any],
+        Field(description="The step's input with its references unresolved."),
+    ]
+
+
+DigestsAdditionalProperty = TypeAliasType("DigestsAdditionalProperty", BuildsOnAdditionalProperty)
+
+
+class StepRest(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    attempt: Annotated[
+        int,
+        Field(
+            description='With which attempt each of these steps begins.',
+            ge=1,
+            le=2147483647,
+        ),
+    ]
+    steps: Annotated[
+        list[RestStep],
+        Field(
+            description='In their order; each needs the one before it and nothing else.',
+            max_length=32,
+        ),
+    ]
+    seen: Annotated[
+        dict[str, Any],
+        Field(
+            description='What their references see beside the outputs to come: task, steps, round.'
+        ),
+    ]
+    digests: Annotated[
+        dict[str, DigestsAdditionalProperty],
+        Field(
+            description='Of the outputs in `seen` that are not committed yet, by step.',
+            max_length=32,
+        ),
+    ]
 
 
 class StepRequested(Strict):
@@ -76,3 +144,11 @@ class StepRequested(Strict):
             pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$',
         ),
     ] = None
+    builds_on: Annotated[
+        dict[str, shared.BuildsOnAdditionalProperty] | None,
+        Field(
+            description="Of a step that was handed on directly: which outputs its input was made from before they were committed, by step. Digests are of the output's JSON with sorted keys and no spaces.",
+            max_length=32,
+        ),
+    ] = None
+    rest: StepRest | None = None

@@ -100,7 +100,7 @@ ON CONFLICT (task, run) DO UPDATE SET plan = excluded.plan
 INSERT INTO steps SELECT * FROM jsonb_populate_recordset(NULL::steps, $1::jsonb)
 ON CONFLICT (task, run, step, round) DO UPDATE
 SET state = excluded.state, attempt = excluded.attempt, failures = excluded.failures, sent_at = excluded.sent_at,
-    looked_at = NULL,
+    sent_by = excluded.sent_by, digest = excluded.digest, early = excluded.early, looked_at = NULL,
     output = excluded.output, output_sha256 = excluded.output_sha256, error = excluded.error,
     worker = excluded.worker, delivery = excluded.delivery, duration_ms = excluded.duration_ms
 
@@ -125,11 +125,12 @@ SELECT id FROM tasks WHERE untold LIMIT $1
 UPDATE tasks SET untold = $2 WHERE id = ANY ($1::text[])
 
 -- name: long_in_flight
--- Steps that have been out for longer than any lease explains, longest first.
+-- Steps that have been out for longer than any lease explains, longest first. What came early waits for the step before
+-- it, which is looked for itself.
 SELECT steps.task, steps.run, steps.step, steps.round, steps.arm, steps.attempt, tasks.priority
 FROM steps
 JOIN tasks ON tasks.id = steps.task AND tasks.run = steps.run
-WHERE steps.state = 'sent' AND coalesce(steps.looked_at, steps.sent_at) < now() - make_interval(secs => $1)
+WHERE steps.state = 'sent' AND steps.early IS NULL AND coalesce(steps.looked_at, steps.sent_at) < now() - make_interval(secs => $1)
   AND tasks.state IN ('accepted', 'running')
 ORDER BY coalesce(steps.looked_at, steps.sent_at) LIMIT $2
 
@@ -199,4 +200,4 @@ SELECT * FROM tasks WHERE id = $1 AND run = $2 AND reason = 'poison'
 
 -- name: cancel_steps
 -- Of a task that was ended without `decide`: nothing looks for them any more.
-UPDATE steps SET state = 'cancelled' WHERE task = $1 AND run = $2 AND state = 'sent'
+UPDATE steps SET state = 'cancelled', early = NULL WHERE task = $1 AND run = $2 AND state = 'sent'
