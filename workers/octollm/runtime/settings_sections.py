@@ -68,6 +68,7 @@ class Section(BaseModel):
 class RedisSettings(Section):
     url: Annotated[str, AfterValidator(_redis_url)]
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)]
+    server: str
 
 
 class PostgresSettings(Section):
