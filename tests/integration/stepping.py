@@ -8,6 +8,7 @@ from dataclasses import replace
 from faststream.redis import RedisBroker
 
 from octollm.bus.consumer import Consumer
+from octollm.bus.fuse import NEVER
 from octollm.bus.leases import Leases
 from octollm.bus.steps import StepRunner
 from octollm.contracts import StepRequested, write
@@ -47,7 +48,7 @@ def step(number=1, **changes):
 
 def fields(one):
     ident = message_id(one.task, one.run, one.step, one.round, one.attempt)
-    return {"type": "step.requested.v1", "id": ident, "tenant": "default", "traceparent": "", "body": write(one)}
+    return {"type": "step.requested.v1", "id": ident, "tenant": one.tenant, "traceparent": "", "body": write(one)}
 
 
 async def keep_nothing(_tenant, _sha256, _raw):
@@ -57,11 +58,11 @@ async def keep_nothing(_tenant, _sha256, _raw):
 class Member:
     """One consumer; `kill` stops it as SIGKILL would: nothing is released, nobody leaves."""
 
-    def __init__(self, url, client, topic, work, name="a", concurrency=8, keep=keep_nothing, handler=None):
+    def __init__(self, url, client, topic, work, name="a", concurrency=8, keep=keep_nothing, handler=None, fuse=NEVER):
         """`handler`: a role's own, instead of one made from `work`."""
         self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
         handler = handler or StepRunner(topic, KEYS, name, work, keep)
-        self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency)
+        self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fuse)
         self.broker = RedisBroker(url, apply_types=False, logger=None)
 
     async def start(self):

@@ -14,6 +14,7 @@ import structlog
 from faststream.redis import RedisBroker
 
 from octollm.bus.completions import Completions
+from octollm.bus.fuse import NEVER, Fuse, FuseRule
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.leases import Leases
 from octollm.bus.letters import clean
@@ -49,6 +50,7 @@ class Consumer:
         consumer: str,
         handler: Handler,
         concurrency: int,
+        fuse: FuseRule = NEVER,
     ) -> None:
         self._client = client
         self._leases = leases
@@ -60,6 +62,7 @@ class Consumer:
         self.handoff = Handoff(client, lane, topic.group, consumer)
         self._completions = Completions(self.handoff, topic.name)
         self._slots = Slots(concurrency)
+        self._fuse = Fuse(fuse, topic.name)
         # By delivery, too: when Redis stood still for longer than a lease, an entry may come back while it still runs.
         self._running: dict[_Delivery, asyncio.Task[None]] = {}
         self._handling: dict[_Delivery, Held] = {}
@@ -72,12 +75,22 @@ class Consumer:
         self._stopping = False
         self._next_forgetting = 0.0
 
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return self._topic.name
+
+    @property
+    def fused(self) -> bool:
+        """Whether its fuse keeps it from working (any thread)."""
+        return self._fuse.out
+
     async def start(self, broker: RedisBroker) -> None:
         """Create the groups and register the reader with `broker`, which the caller starts afterwards."""
         await create_groups(self._client, self._streams, self._topic.group)
         self._completions.start()
         self._claims = asyncio.create_task(self._claim_for_ever(), name=f"claim {self._topic.name}")
-        subscribe(broker, self._topic.name, self._streams, self._topic.group, self.name, self._slots.room, self._take)
+        subscribe(broker, self._topic.name, self._streams, self._topic.group, self.name, self._room, self._take)
 
     async def stop(self, drain_s: float) -> None:
         """After the broker has stopped reading: give back what has not begun, wait for the rest, leave the group."""
@@ -93,16 +106,20 @@ class Consumer:
             await asyncio.wait(self._running.values(), timeout=drain_s)
         await end(list(self._running.values()))
         await self._completions.stop()
+        self._fuse.retire()
         try:
             await asyncio.wait_for(self.handoff.leave(self._streams), timeout=5)
         except TROUBLES as error:
             _log.warning("could not leave the consumer group", topic=self._topic.name, error=str(error))
 
+    async def _room(self) -> int:
+        return await self._fuse.room(await self._slots.room())
+
     async def _take(self, entries: Sequence[Entry]) -> None:
         """Start what there is room for; give back the rest."""
         surplus = []
         for entry in entries:
-            if self._slots.free() > 0 and not self._stopping:
+            if self._slots.free() > 0 and not self._stopping and self._fuse.begin():
                 self._begin(entry)
             else:
                 surplus.append(entry)
@@ -186,16 +203,31 @@ class Consumer:
             ending = await self._handle(entry, held, key)
         except asyncio.CancelledError:
             task = asyncio.current_task()
+            self._fuse.undecided()
             if key not in self._cancelled or task is None or task.uncancel() > 0:
                 raise
             return _outcome(await self._completions.finish(Finish(held, (), only_cancelled=True)), Outcome.CANCELLED)
         finally:
             self._cancelled.discard(key)
             SECONDS.labels(self._topic.name).observe(perf_counter() - began)
+        if self._blown(entry, ending):
+            return await self._give_back(held)
         if ending is None:
             return Outcome.ABANDONED
         fenced = Held(held.stream, held.entry, held.delivery, ending.live, held.marker)
         return _outcome(await self._completions.finish(Finish(fenced, tuple(ending.operations))), ending.outcome)
+
+    def _blown(self, entry: Entry, ending: Ending | None) -> bool:
+        """Tells the fuse; whether the entry is to be given back because of it."""
+        tenant = clean(entry.fields.get(b"tenant"))
+        if ending is None or ending.broke:
+            task = clean(entry.fields.get(b"id")).partition(".")[0]
+            return self._fuse.broke(task or entry.id, tenant)
+        if ending.outcome in {Outcome.DONE, Outcome.FAILED}:
+            self._fuse.well(tenant)
+        else:
+            self._fuse.undecided()
+        return False
 
     async def _handle(self, entry: Entry, held: Held, key: _Delivery) -> Ending | None:
         """What the handler makes of the entry, once our stores are there for it; None: it broke."""
@@ -286,13 +318,15 @@ class Consumer:
         """
         found = False
         for stream in self._streams:
-            await self._slots.room()
+            await self._room()
             entries, dead = await self.handoff.claim(stream, self._topic, 1)
             for given_up in dead:
                 MESSAGES.labels(self._topic.name, Outcome.DEAD).inc()
                 _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=given_up)
             for entry in entries:
-                if entry.delivery == 1 and self._slots.free() > 0:
+                if not self._fuse.begin():
+                    await self._release([entry])
+                elif entry.delivery == 1 and self._slots.free() > 0:
                     self._begin(entry)  # released before anyone had begun
                 else:
                     _log.info("took over an entry", topic=self._topic.name, entry=entry.id, delivery=entry.delivery)
@@ -321,6 +355,15 @@ class Consumer:
         for answer in await self.handoff.release(held):
             outcome = Outcome.RELEASED if answer is Standing.RELEASED else Outcome.GONE
             MESSAGES.labels(self._topic.name, outcome).inc()
+
+    async def _give_back(self, held: Held) -> Outcome:
+        """Of an entry that had been begun. Where Redis is away it stays pending until its lease ends."""
+        try:
+            (answer,) = await self.handoff.release([held])
+        except TROUBLES as error:
+            _log.warning("an entry stays pending", topic=self._topic.name, entry=held.entry, error=str(error))
+            return Outcome.ABANDONED
+        return Outcome.HELD if answer is Standing.RELEASED else _outcome(answer, Outcome.HELD)
 
 
 def _outcome(standing: Standing | None, meant: Outcome) -> Outcome:

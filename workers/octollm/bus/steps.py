@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -107,7 +107,8 @@ class StepRunner:
         except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
             _log.exception("the arm broke")
             message = f"the arm broke: {type(error).__name__}"
-            return self._passing(entry, step, StepError(code="internal", message=message), began)
+            ending = self._passing(entry, step, StepError(code="internal", message=message), began)
+            return replace(ending, broke=True)
 
     def _succeeded(self, entry: Entry, step: StepRequested, output: dict[str, Any], began: float) -> Ending:
         try:
@@ -115,7 +116,7 @@ class StepRunner:
             strict_json.check(raw, _OUTPUT_DEPTH)
         except (TypeError, ContractError) as error:
             fault = _fault("output_not_json", f"the arm's output is not JSON: {error}")
-            return self._failed(entry, step, fault, began)
+            return replace(self._failed(entry, step, fault, began), broke=True)
         value: InlineOutput | StoredOutput
         before = None
         if len(raw) <= INLINE_LIMIT:

@@ -15,6 +15,7 @@ from faststream.redis import RedisBroker
 from octollm.bus.connection import connect
 from octollm.bus.consumer import Consumer, Handler
 from octollm.bus.control import listen
+from octollm.bus.fuse import NEVER, FuseRule
 from octollm.bus.handoff import Handoff
 from octollm.bus.leases import Leases
 from octollm.bus.operations import Fields, Operation
@@ -32,11 +33,14 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """The bus side of one process."""
 
-    def __init__(self, url: str, connect_timeout_s: float, topology: Topology, consumer: str) -> None:
+    def __init__(
+        self, url: str, connect_timeout_s: float, topology: Topology, consumer: str, fuse: FuseRule = NEVER
+    ) -> None:
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._topology = topology
         self._name = consumer
+        self._fuse = fuse
         self._client = connect(url, connect_timeout_s)
         log = logging.getLogger("octollm.faststream")
         self._broker = RedisBroker(url, apply_types=False, logger=log, socket_connect_timeout=connect_timeout_s)
@@ -53,7 +57,7 @@ class Worker:
             self._leases[topic.group] = Leases(self._url, topic.group, self._name, heartbeat_s)
         leases = self._leases[topic.group]
         slots = concurrency or topic.concurrency
-        self._consumers.append(Consumer(self._client, leases, topic, lane, self._name, handler, slots))
+        self._consumers.append(Consumer(self._client, leases, topic, lane, self._name, handler, slots, self._fuse))
 
     async def start(self) -> None:
         """Create groups and begin to read. Redis has to be reachable; raises NotReadyError otherwise."""
@@ -78,6 +82,10 @@ class Worker:
         for leases in self._leases.values():
             await asyncio.to_thread(leases.stop)
         await self._client.aclose()
+
+    def fused(self) -> list[str]:
+        """Topics that are not worked on here because a fuse is out. From any thread."""
+        return sorted({one.topic for one in self._consumers if one.fused})
 
     async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
         """Write what follows from no entry. Raises NotReadyError while Redis is away."""

@@ -104,6 +104,8 @@ class WorkerSettings(Section):
     metrics_listen: Listen
     drain_s: Seconds
     consumer: Consumer
+    fuse_tasks: Annotated[int, Field(ge=0, le=1000)]
+    fuse_cooldown_s: Seconds
 
 
 class OrchestratorSettings(Section):

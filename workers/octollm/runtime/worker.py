@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from octollm.bus.connection import probe
+from octollm.bus.fuse import FuseRule
 from octollm.bus.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
@@ -26,6 +27,7 @@ from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, 
 from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.settings import Settings
+from octollm.runtime.settings_sections import WorkerSettings
 from octollm.runtime.share import recipes_path
 from octollm.topology import ARM, Topic, Topology
 
@@ -50,7 +52,7 @@ async def run_roles(
         process = _Process(settings, topology, exits)
         if any(topic.name.startswith(ARM) and thinks(load_arm(topic)) for topic in topics):
             process.mind()  # wrong settings of models, too, are said before anything is connected to
-        server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, lambda: process.against))
+        server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, process.reasons))
         _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
         if not await process.connect(topics, stop):
             return
@@ -61,6 +63,12 @@ async def run_roles(
         process.against = ["stopping"]
         await process.worker.stop(settings.worker.drain_s)
     _log.info("stopped", roles=list(roles))
+
+
+def fuse_rule(settings: WorkerSettings, topology: Topology) -> FuseRule:
+    """Where several tenants may send, one tenant's messages alone must not stop an arm for the others."""
+    tenants = min(2, len(topology.ingest.tenants))
+    return FuseRule(settings.fuse_tasks, tenants, settings.fuse_cooldown_s)
 
 
 class _Process:
@@ -75,9 +83,19 @@ class _Process:
         self._opening = asyncio.Lock()
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         redis = settings.redis
-        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer)
+        rule = fuse_rule(settings.worker, topology)
+        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer, rule)
         self.against: list[str] = ["starting"]
-        """Reasons against being ready; read by the metrics server's thread."""
+
+    def reasons(self) -> list[str]:
+        """What speaks against being ready; asked by the metrics server's thread."""
+        return [
+            *self.against,
+            *(
+                f"fused: {topic} is not worked on here, since its handler broke on everything; see the log"
+                for topic in self.worker.fused()
+            ),
+        ]
 
     async def connect(self, topics: Sequence[Topic], stop: asyncio.Event) -> bool:
         """Wait for the stores; False when told to stop meanwhile."""
