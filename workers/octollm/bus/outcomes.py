@@ -18,6 +18,8 @@ class Outcome(StrEnum):
     """The step cannot succeed; the orchestrator knows."""
     RETRYING = "retrying"
     """The step's next attempt is on the schedule."""
+    PARKED = "parked"
+    """The step needs a person and costs nothing meanwhile; it is on the schedule, to be looked at again."""
     DEAD = "dead"
     """Given up on; a dead letter tells why."""
     CANCELLED = "cancelled"

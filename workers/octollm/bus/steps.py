@@ -36,7 +36,7 @@ from octollm.contracts import (
     write,
 )
 from octollm.contracts.ids import live_field, message_id, utc_now
-from octollm.errors import ContractError, NotReadyError, PermanentError, TransientError
+from octollm.errors import ContractError, NeedsPersonError, NotReadyError, PermanentError, TransientError
 from octollm.topology import LaneKeys, Topic
 
 _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
@@ -98,6 +98,8 @@ class StepRunner:
             return self._succeeded(entry, step, output, began)
         except PermanentError as error:
             return self._failed(entry, step, _fault(error.code, error.message), began)
+        except NeedsPersonError as error:
+            return self._parked(entry, step, _fault(error.code, error.message), began)
         except TransientError as error:
             return self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
         except TimeoutError:
@@ -146,6 +148,30 @@ class StepRunner:
             operations, live = dead_letter(entry, self.topic, self.keys, self.consumer, "failures_exhausted", message)
             return Ending(Outcome.DEAD, operations, live)
         _log.info("the step failed and is tried again", code=error.code, failures=failures, delay_ms=decision.delay_ms)
+        return self._again(entry, step, error, began, failures, decision, Outcome.RETRYING)
+
+    def _parked(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> Ending:
+        """Nothing that time alone puts right: looked at again now and then, at no cost, for about a day."""
+        decision = retry.park(step.attempt, step.failures, random.random())  # noqa: S311  jitter
+        if isinstance(decision, retry.GiveUp):
+            message = f"needs a person, who did not come: {error.message}"
+            operations, live = dead_letter(
+                entry, self.topic, self.keys, self.consumer, "failures_exhausted", message, error.code
+            )
+            return Ending(Outcome.DEAD, operations, live)
+        _log.warning("the step needs a person", code=error.code, fault=error.message, delay_ms=decision.delay_ms)
+        return self._again(entry, step, error, began, step.failures, decision, Outcome.PARKED)
+
+    def _again(
+        self,
+        entry: Entry,
+        step: StepRequested,
+        error: StepError,
+        began: float,
+        failures: int,
+        decision: retry.Again,
+        outcome: Outcome,
+    ) -> Ending:
         again = step.model_copy(update={"attempt": step.attempt + 1, "failures": failures})
         ident = _ident(again)
         fields: Fields = {**self._fields(entry, step), "type": "step.requested.v1", "id": ident, "body": write(again)}
@@ -163,7 +189,7 @@ class StepRunner:
             self._tell(entry, step, StepDone(done), live=False),
             Delay(self.keys.schedule, self.keys.messages, stream, decision.delay_ms, ident, fields, _live(step)),
         )
-        return Ending(Outcome.RETRYING, operations, _live(step))
+        return Ending(outcome, operations, _live(step))
 
     def _about(self, entry: Entry, step: StepRequested, began: float) -> dict[str, Any]:
         return {

@@ -59,6 +59,10 @@ class StepRow:
     delivery: int | None = None
 
 
+ErrorClass = Literal["transient", "permanent", "needs_person"]
+"""What a failed attempt calls for: another try, none, or a person."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """How one attempt ended; history, never changed."""
@@ -73,6 +77,7 @@ class Attempt:
     finished_at: str
     error_code: str | None = None
     error_message: str | None = None
+    error_class: ErrorClass | None = None
 
 
 @dataclass(frozen=True)
