@@ -35,6 +35,10 @@ class WebhooksError(OctoError):
     """The file of webhook sources is wrong, or a source cannot be used."""
 
 
+class SchedulesError(OctoError):
+    """The file of schedules is wrong."""
+
+
 class StartError(OctoError):
     """A part of the stack did not start."""
 

@@ -23,7 +23,7 @@ from octollm.bus.outcomes import TROUBLE
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.tasks import end
 from octollm.errors import NotReadyError
-from octollm.topology import LaneKeys, Topic, Topology
+from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
 _LONGEST_SLEEP_S = 1.0
 """A retry that another worker schedules meanwhile must not wait much longer than it asked for."""
@@ -91,6 +91,15 @@ class Worker:
         """Write what follows from no entry. Raises NotReadyError while Redis is away."""
         try:
             await self._handoff(lane).publish(operations)
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+
+    async def submit(self, tenant: str, body: bytes, key: str) -> None:
+        """Put a submission on its tenant's ingest stream, as any producer does. Raises NotReadyError while Redis is
+        away.
+        """
+        try:
+            await self._client.xadd(ingest_stream(tenant), {"body": body, "idempotency_key": key})
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 

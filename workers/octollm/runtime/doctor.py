@@ -21,8 +21,9 @@ from octollm.runtime.logging import without_passwords
 from octollm.runtime.outage import ADVICE, cause
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program, program_version
 from octollm.runtime.settings import Settings, is_set, load_settings
-from octollm.runtime.share import schemas_path, topology_path
+from octollm.runtime.share import schedules_path, schemas_path, topology_path
 from octollm.topology import load_topology
+from octollm.topology.schedules import load_schedules
 
 
 class Verdict(StrEnum):
@@ -58,6 +59,7 @@ async def examine() -> list[Check]:
     checks.append(Check("settings", Verdict.OK, "every key is known and every value fits"))
     checks += [
         _topology(settings),
+        _schedules(settings),
         _redis_server(settings),
         _postgres_binaries(),
         _program(REFLEX),
@@ -82,6 +84,15 @@ def _topology(settings: Settings) -> Check:
     if missing:
         return Check("topology", Verdict.FAIL, "; ".join(missing), f"correct {path} or add what is missing")
     return Check("topology", Verdict.OK, f"{path} is correct, every handler is there")
+
+
+def _schedules(settings: Settings) -> Check:
+    path = schedules_path(settings)
+    try:
+        found = load_schedules(path, load_topology(topology_path(settings), schemas_path()).ingest.tenants)
+    except OctoError as error:
+        return Check("schedules", Verdict.FAIL, str(error), f"correct {path}")
+    return Check("schedules", Verdict.OK, f"{len(found)} in {path}")
 
 
 def _redis_server(settings: Settings) -> Check:

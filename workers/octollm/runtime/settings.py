@@ -38,6 +38,7 @@ SECTIONS: dict[str, type[sections.Section]] = {
     "worker": sections.WorkerSettings,
     "orchestrator": sections.OrchestratorSettings,
     "api": sections.ApiSettings,
+    "schedules": sections.SchedulesSettings,
     "webhooks": sections.WebhooksSettings,
     "qdrant": sections.QdrantSettings,
     "embedding": sections.EmbeddingSettings,
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     worker: sections.WorkerSettings
     orchestrator: sections.OrchestratorSettings
     api: sections.ApiSettings
+    schedules: sections.SchedulesSettings
     webhooks: sections.WebhooksSettings
     qdrant: sections.QdrantSettings
     embedding: sections.EmbeddingSettings

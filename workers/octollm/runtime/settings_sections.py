@@ -122,6 +122,10 @@ class ApiSettings(Section):
     url: Annotated[str, AfterValidator(_optional_http_url)]
 
 
+class SchedulesSettings(Section):
+    file: str
+
+
 class WebhooksSettings(Section):
     file: str
 

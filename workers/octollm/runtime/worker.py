@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 import structlog
 
@@ -17,6 +18,7 @@ from octollm.database.pool import Pool, open_pool
 from octollm.minds.choose import expected
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
+from octollm.orchestrator.schedules import Clockwork
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler, load_arm, thinks
@@ -28,14 +30,16 @@ from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.settings import Settings
 from octollm.runtime.settings_sections import WorkerSettings
-from octollm.runtime.share import recipes_path
+from octollm.runtime.share import recipes_path, schedules_path
 from octollm.topology import ARM, Topic, Topology
+from octollm.topology.schedules import Schedule, load_schedules
 
 _log = structlog.get_logger(__name__)
 _BEGIN_S = 1.0
 """How late a task that was put off begins at most, while nothing is in its way."""
 _KEYS_AT_ONCE = 10_000
-_STORED = frozenset({"tasks", "steps.done", "dead"}) | NEEDING
+_ORCHESTRATED = frozenset({"tasks", "steps.done"})
+_STORED = _ORCHESTRATED | {"dead"} | NEEDING
 
 
 async def run_roles(
@@ -43,11 +47,14 @@ async def run_roles(
 ) -> None:
     """Until `stop` is set. Waits for Redis and Postgres as long as they are away, and says so.
 
-    Raises SettingsError, TopologyError or RecipeError before anything has begun.
+    Raises SettingsError, TopologyError, RecipeError or SchedulesError before anything has begun.
     """
     # Recipes are read before anything is connected to: a wrong one must not wait for a store to be noticed.
     book = load_recipes(recipes_path(settings), frozenset(topology.arms))
     topics = [topic for role in roles for topic in require_python_role(role, topology)]
+    schedules: tuple[Schedule, ...] = ()
+    if any(topic.name in _ORCHESTRATED for topic in topics):
+        schedules = load_schedules(schedules_path(settings), topology.ingest.tenants)
     async with AsyncExitStack() as exits:
         process = _Process(settings, topology, exits)
         if any(topic.name.startswith(ARM) and thinks(load_arm(topic)) for topic in topics):
@@ -56,7 +63,7 @@ async def run_roles(
         _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
         if not await process.connect(topics, stop):
             return
-        await process.start(topics, book, concurrency)
+        await process.start(topics, book, schedules, concurrency)
         _log.info("ready", roles=list(roles))
         await stop.wait()
         _log.info("stopping: no new messages, what runs may end", drain_s=settings.worker.drain_s)
@@ -114,11 +121,13 @@ class _Process:
                 return False
         return True
 
-    async def start(self, topics: Sequence[Topic], book: RecipeBook, concurrency: int | None) -> None:
+    async def start(
+        self, topics: Sequence[Topic], book: RecipeBook, schedules: Sequence[Schedule], concurrency: int | None
+    ) -> None:
         """Register every handler, then read."""
         names = {topic.name for topic in topics}
         translator = Translator(self._topology, self._settings.orchestrator.status_ttl_s)
-        orchestrator = await self._orchestrator(book) if names & {"tasks", "steps.done"} else None
+        orchestrator = await self._orchestrator(book) if names & _ORCHESTRATED else None
         gatherers = {"dead": await self._gather(Archive(await self.pool()).handle)} if "dead" in names else {}
         if orchestrator is not None:
             gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle)
@@ -136,6 +145,7 @@ class _Process:
         self.against = []
         if orchestrator is not None:
             await self._tickers(orchestrator, translator)
+            await self._clock(schedules)
         if memory is not None and "results" in names:
             self._tick(TEND_S, memory.tend, "a look for what memory is to forget or to finish")
 
@@ -186,6 +196,16 @@ class _Process:
         if retention.finished_days > 0:
             days = retention.finished_days
             self._tick(retention.purge_s, lambda: clear(pool, topology, days), "a look for tasks to purge")
+
+    async def _clock(self, schedules: Sequence[Schedule]) -> None:
+        if not schedules:
+            return
+
+        async def submit(schedule: Schedule, key: str) -> None:
+            await self.worker.submit(schedule.tenant, schedule.body, key)
+
+        clockwork = Clockwork(schedules, await self.pool(), submit)
+        self._tick(_BEGIN_S, lambda: clockwork.look(datetime.now(UTC)), "a look at the schedules")
 
     def _tick(self, every_s: float, work: Callable[[], Awaitable[object]], what: str) -> None:
         task = asyncio.create_task(tick(every_s, work, what))
