@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench setup rust redis models fmt lint generate lock clean compose-demo
+.PHONY: help demo test test-valkey faults bench setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # Where this is set, each of the hundreds of processes of a test run compiles every module anew: 3 s of CPU, each time.
@@ -16,6 +16,11 @@ demo: setup redis models  ## run the demo tasks on the embedded stack and check 
 
 test: setup redis models  ## formatting, lints, types, import rules, all tests; last line: N passed, M failed
 	@$(PY) tests/run_all.py
+
+test-valkey: setup models  ## the tests that meet a Redis server, on Valkey 8 (fetched into build/ where there is none)
+	@server=$$(.ci/setup-valkey) && OCTOLLM_REDIS_SERVER=$$server && export OCTOLLM_REDIS_SERVER && \
+		cargo test --locked -p octollm-reflex -p octollm-executor && \
+		$(PY) -m pytest tests/integration tests/e2e
 
 compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and take-over (Docker)
 	@$(PY) tests/compose/demo.py

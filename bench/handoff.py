@@ -27,6 +27,7 @@ from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id, new_task_id
 from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.redis import EmbeddedRedis
+from octollm.runtime.settings import load_settings
 
 _BENCH = Path(__file__).parent
 _SOURCE, TARGET = "{l0}:arm.noop:normal", "{l0}:steps.done"
@@ -122,7 +123,7 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
     }
     found: dict[str, list[Figure]] = {name: [] for name in contestants}
     with tempfile.TemporaryDirectory() as folder, Ports() as ports:
-        server = await EmbeddedRedis.start(Path(folder) / "redis", ports)
+        server = await EmbeddedRedis.start(Path(folder) / "redis", ports, server=load_settings().redis.server)
         client = redis.asyncio.Redis.from_url(server.url)
         env = environment(server.url)
         try:

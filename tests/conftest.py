@@ -18,6 +18,7 @@ from octollm.memory.embed.files import minilm_folder, problem
 from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.postgres import EmbeddedPostgres
 from octollm.runtime.embedded.redis import EmbeddedRedis
+from octollm.runtime.settings import load_settings
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -40,7 +41,7 @@ def minilm_files() -> Path:
 async def redis_server(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
     """A server of its own for each test, since tests stop it, fill it and empty it."""
     with Ports() as ports:
-        server = await EmbeddedRedis.start(tmp_path / "redis", ports)
+        server = await EmbeddedRedis.start(tmp_path / "redis", ports, server=load_settings().redis.server)
         try:
             yield server
         finally:

@@ -18,7 +18,9 @@ from programs import OCTOLLM, until
 from octollm.contracts import StepDone, StepRequested, read, write
 from octollm.contracts.ids import new_task_id
 from octollm.runtime.embedded.ports import Ports
+from octollm.runtime.embedded.redis import find_server
 from octollm.runtime.programs import EXECUTOR, find_program
+from octollm.runtime.settings import load_settings
 from samples import submitted_entry
 
 ROOT = Path(__file__).parents[2]
@@ -320,7 +322,7 @@ def test_redis_missing_at_start_is_waited_for(start, tmp_path):
     assert "OCTOLLM_REDIS_URL" in said
     assert "secret" not in said
     redis_server = [
-        "redis-server",
+        find_server(load_settings().redis.server)[0],
         "--port",
         str(port),
         "--save",

@@ -23,6 +23,7 @@ from octollm.runtime.embedded.postgres import EmbeddedPostgres
 from octollm.runtime.embedded.process import Child
 from octollm.runtime.embedded.redis import find_server
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
+from octollm.runtime.settings import load_settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -180,7 +181,7 @@ class Stage:
 
     async def start_redis(self, *options: str) -> None:
         """On the same port and folder as before."""
-        program, _ = find_server()
+        program, _ = find_server(load_settings().redis.server)
         self.redis_dir.mkdir(exist_ok=True)
         command = [
             *(program, "--bind", "127.0.0.1", "--port", str(self.redis_port), "--dir", str(self.redis_dir)),

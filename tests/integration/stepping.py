@@ -8,6 +8,7 @@ from dataclasses import replace
 from faststream.redis import RedisBroker
 
 from octollm.bus.consumer import Consumer
+from octollm.bus.fuse import NEVER
 from octollm.bus.leases import Leases
 from octollm.bus.steps import StepRunner
 from octollm.contracts import StepRequested, write
@@ -47,7 +48,7 @@ def step(number=1, **changes):
 
 def fields(one):
     ident = message_id(one.task, one.run, one.step, one.round, one.attempt)
-    return {"type": "step.requested.v1", "id": ident, "tenant": "default", "traceparent": "", "body": write(one)}
+    return {"type": "step.requested.v1", "id": ident, "tenant": one.tenant, "traceparent": "", "body": write(one)}
 
 
 async def keep_nothing(_tenant, _sha256, _raw):
@@ -68,12 +69,13 @@ class Member:
         keep=keep_nothing,
         handler=None,
         fairness=None,
+        fuse=NEVER,
         **options,
     ):
         """`handler`: a role's own, instead of one made from `work`, which may take `options`."""
         self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
         handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
-        self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fairness)
+        self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fairness, fuse)
         self.broker = RedisBroker(url, apply_types=False, logger=None)
 
     async def start(self):

@@ -95,6 +95,7 @@ async def test_steps_and_attempts_tell_who_tried_and_what_came_of_it(api, orches
         ("both", 1, "succeeded"), ("left", 1, "retrying"), ("left", 2, "succeeded"), ("right", 1, "succeeded"),
     ]  # fmt: skip
     assert {one.get("error_message") for one in attempts} == {None, "try later"}
+    assert {one["outcome"]: one.get("error_class") for one in attempts} == {"retrying": "transient", "succeeded": None}
     for part in ("steps", "attempts"):
         assert await get(api, f"/v1/tasks/{task}/{part}", run=2) == {"items": [], "next": None}
 

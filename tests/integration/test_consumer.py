@@ -7,10 +7,11 @@ from typing import Any
 import orjson
 import pytest
 import redis.asyncio
+from prometheus_client import REGISTRY
 from stepping import KEYS, consuming, fields, judge, step, topology, until
 
 from octollm.contracts import StepRequested
-from octollm.errors import PermanentError, TransientError
+from octollm.errors import NeedsPersonError, PermanentError, TransientError
 from octollm.topology import Retry
 
 
@@ -125,6 +126,37 @@ async def test_a_step_that_was_told_when_to_come_back_waits_that_long(url, clien
     (body,) = await outcomes(client)
     assert (body["outcome"], body["delay_ms"]) == ("retrying", 3_600_000)
     assert await client.xlen(KEYS.stream(topic)) == 0
+
+
+async def test_a_step_that_needs_a_person_waits_and_costs_nothing_until_nobody_came(url, client):
+    topic = judge(retry=Retry(max_failures=1, base_ms=1, cap_ms=1))
+    await client.xadd(KEYS.stream(topic), fields(step(1, failures=0)))
+    await client.xadd(KEYS.stream(topic), fields(step(2, attempt=101)))
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        raise NeedsPersonError("key", "the key is refused; check SOME_KEY")
+
+    async with consuming(url, client, topic, work):
+        await until(lambda: has_length(client, KEYS.done, 2))
+    waits, dead = sorted(await outcomes(client), key=lambda body: body["attempt"])
+    assert (waits["outcome"], waits["failures"], waits["next_attempt"]) == ("retrying", 0, 2)
+    assert 30_000 <= waits["delay_ms"] <= 60_000
+    assert waits["error"] == {"code": "needs_person_key", "message": "the key is refused; check SOME_KEY"}
+    assert (dead["outcome"], dead["reason"], dead["error"]["code"]) == (
+        "dead",
+        "failures_exhausted",
+        "needs_person_key",
+    )
+    ((_, letter),) = await client.xrange(KEYS.dead)
+    assert orjson.loads(letter[b"body"])["message"] == (
+        "needs a person, who did not come: the key is refused; check SOME_KEY"
+    )
+    ((ident, _),) = await client.zrange(KEYS.schedule, 0, -1, withscores=True)
+    assert orjson.loads(await client.hget(KEYS.messages, ident))["live"] in {
+        field.decode() for field in await client.hkeys(KEYS.live)
+    }
+    metric = {"topic": "arm.judge", "outcome": "parked"}
+    assert REGISTRY.get_sample_value("octollm_messages_total", metric) >= 1
 
 
 async def test_a_permanent_failure_a_hang_and_a_bug_have_their_own_endings(url, client):

@@ -10,6 +10,13 @@ import pytest
 from octollm.errors import StartError
 from octollm.runtime.embedded.ports import LOOPBACK, Ports
 from octollm.runtime.embedded.redis import EmbeddedRedis, find_server
+from octollm.runtime.settings import load_settings
+
+
+@pytest.fixture
+def server() -> str:
+    """The one that the whole run is about."""
+    return load_settings().redis.server
 
 
 async def ask(redis: EmbeddedRedis, command: str) -> bytes:
@@ -23,11 +30,11 @@ async def ask(redis: EmbeddedRedis, command: str) -> bytes:
         await writer.wait_closed()
 
 
-async def test_two_servers_side_by_side_and_data_that_stays(tmp_path: Path):
+async def test_two_servers_side_by_side_and_data_that_stays(tmp_path: Path, server: str):
     with Ports() as ports:
-        first = await EmbeddedRedis.start(tmp_path / "a folder", ports)
+        first = await EmbeddedRedis.start(tmp_path / "a folder", ports, server=server)
         try:
-            second = await EmbeddedRedis.start(tmp_path / "other", ports)
+            second = await EmbeddedRedis.start(tmp_path / "other", ports, server=server)
             await second.stop()
             assert first.url != second.url
             assert await ask(first, "SET kept yes") == b"+OK\r\n+OK\r\n"
@@ -36,7 +43,7 @@ async def test_two_servers_side_by_side_and_data_that_stays(tmp_path: Path):
         finally:
             await first.stop()
         assert first.child.exit_code == 0
-        again = await EmbeddedRedis.start(tmp_path / "a folder", ports)
+        again = await EmbeddedRedis.start(tmp_path / "a folder", ports, server=server)
         try:
             assert await ask(again, "GET kept") == b"$3\r\nyes\r\n+OK\r\n"
         finally:
@@ -44,20 +51,20 @@ async def test_two_servers_side_by_side_and_data_that_stays(tmp_path: Path):
     assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o700
 
 
-async def test_a_broken_file_is_told_with_the_log(tmp_path: Path):
+async def test_a_broken_file_is_told_with_the_log(tmp_path: Path, server: str):
     with Ports() as ports:
-        redis = await EmbeddedRedis.start(tmp_path, ports)
+        redis = await EmbeddedRedis.start(tmp_path, ports, server=server)
         await ask(redis, "SET a b")
         await redis.stop()
         (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
         log.write_bytes(b"rubbish\r\n" + log.read_bytes())
         with pytest.raises(StartError, match=r"(?s)Redis ended with exit code 1; .*Bad file format"):
-            await EmbeddedRedis.start(tmp_path, ports)
+            await EmbeddedRedis.start(tmp_path, ports, server=server)
 
 
-async def test_its_sudden_end_is_told(tmp_path: Path):
+async def test_its_sudden_end_is_told(tmp_path: Path, server: str):
     with Ports() as ports:
-        redis = await EmbeddedRedis.start(tmp_path, ports)
+        redis = await EmbeddedRedis.start(tmp_path, ports, server=server)
         redis.child.send(signal.SIGKILL)
         await redis.child.wait()
         assert "Redis was ended by SIGKILL" in str(redis.child.ended())
@@ -88,6 +95,17 @@ def test_valkey_will_do(tmp_path: Path, monkeypatch):
     server.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_server() == (str(server), "8.1.0")
+    older = tmp_path / "redis-server"
+    older.write_text("#!/bin/sh\necho 'Redis server v=7.0.15 sha=00000000:0'\n")
+    older.chmod(0o755)
+    assert find_server() == (str(older), "7.0.15")
+    assert find_server("valkey-server") == find_server(str(server)) == (str(server), "8.1.0")
+
+
+def test_a_chosen_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StartError, match=r"valkey-server was not found; correct OCTOLLM_REDIS_SERVER"):
+        find_server("valkey-server")
 
 
 def test_two_stacks_never_take_the_same_port():

@@ -3,12 +3,12 @@
 from making import rows, submitted
 from stepping import KEYS, consuming, dead_workers, judge, until
 
-from octollm.bus import consumer
+from octollm.bus import takeover
 from octollm.contracts.ids import new_task_id
 
 
 async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, client, monkeypatch):
-    monkeypatch.setattr(consumer, "FORGET_AFTER_S", 0.01)
+    monkeypatch.setattr(takeover, "FORGET_AFTER_S", 0.01)
     topic = judge()
     stream = KEYS.stream(topic)
     await dead_workers(client, stream, 1, [1])
@@ -25,7 +25,7 @@ async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, clie
 
 
 async def test_a_worker_that_owns_something_is_never_forgotten(redis_server, client, monkeypatch):
-    monkeypatch.setattr(consumer, "FORGET_AFTER_S", 0.0)
+    monkeypatch.setattr(takeover, "FORGET_AFTER_S", 0.0)
     topic = judge()
     stream = KEYS.stream(topic)
     await dead_workers(client, stream, 1, [1], idle=0)

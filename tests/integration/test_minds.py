@@ -13,7 +13,7 @@ from mock_models import Break, MockModels, Refuse, Say
 from octollm.arms.ports import Question
 from octollm.contracts import StepRequested
 from octollm.contracts.ids import new_task_id
-from octollm.errors import NotReadyError, PermanentError, TransientError
+from octollm.errors import NeedsPersonError, NotReadyError, PermanentError, TransientError
 from octollm.minds.choose import choose
 from octollm.minds.journal import Journal
 from octollm.minds.mind import JournalledMind
@@ -211,7 +211,7 @@ async def test_neither_logs_nor_the_journal_hold_the_key_or_the_prompt(pool, pro
     models.script(Say('{"n": 3}'), Refuse(401, "authentication_error", KEY))
     with capture_logs() as logs:
         await mind(pool, provider).ask(step, ASKED)
-        with pytest.raises(PermanentError):
+        with pytest.raises(NeedsPersonError):
             await mind(pool, provider).ask(step, Question("plan", "s", "another", SCHEMA))
     assert [line["event"] for line in logs] == ["a model answered"]
     told = repr(logs) + repr(await calls(pool))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mock_models import Break, MockModels, Refuse, Say
-from octollm.errors import PermanentError, TransientError
+from octollm.errors import NEEDS_PERSON, NeedsPersonError, PermanentError, TransientError
 from octollm.minds.choose import choose
 from octollm.minds.provider import Provider, Request, Tokens, Turn
 
@@ -110,23 +110,23 @@ async def test_a_refusal_that_will_pass_is_asked_once_and_says_when_to_come_back
 @pytest.mark.parametrize(
     ("refusal", "code"),
     [
-        (Refuse(401, "authentication_error", f"Incorrect API key provided: {KEY}"), "model_refused_key"),
-        (Refuse(403, "permission_error", KEY), "model_refused_key"),
-        (Refuse(404, "not_found_error"), "model_unknown"),
-        (Refuse(402, "billing_error"), "model_no_credit"),
-        (Refuse(429, "insufficient_quota"), "model_no_credit"),
+        (Refuse(401, "authentication_error", f"Incorrect API key provided: {KEY}"), "needs_person_model_refused_key"),
+        (Refuse(403, "permission_error", KEY), "needs_person_model_refused_key"),
+        (Refuse(404, "not_found_error"), "needs_person_model_unknown"),
+        (Refuse(402, "billing_error"), "needs_person_model_no_credit"),
+        (Refuse(429, "insufficient_quota"), "needs_person_model_no_credit"),
         (Refuse(413, "request_too_large"), "model_input_too_long"),
         (Refuse(400, "invalid_request_error", f"max_tokens is wrong, says {KEY}"), "model_bad_request"),
     ],
     ids=["key", "rights", "model", "billing", "quota", "long", "request"],
 )
-async def test_a_refusal_for_good_is_permanent_and_never_shows_the_key(models, made, name, refusal, code):
+async def test_a_refusal_for_good_is_one_of_two_classes_and_never_shows_the_key(models, made, name, refusal, code):
     models.script(refusal)
-    with pytest.raises(PermanentError) as caught:
+    with pytest.raises(NeedsPersonError if code.startswith(NEEDS_PERSON) else PermanentError) as caught:
         await made(name).answer(request())
     assert caught.value.code == code
     assert KEY not in caught.value.message
-    if code == "model_refused_key":
+    if code == "needs_person_model_refused_key":
         assert ("ANTHROPIC_API_KEY" if name == "anthropic" else "OPENAI_API_KEY") in caught.value.message
 
 
@@ -239,7 +239,7 @@ async def test_no_log_shows_the_key(models, made, name, caplog):
     models.script(Say("yes"), Refuse(401, "authentication_error", KEY), Break("overloaded"))
     provider = made(name)
     await provider.answer(request())
-    for kind in (PermanentError, TransientError):
+    for kind in (NeedsPersonError, TransientError):
         with pytest.raises(kind) as caught:
             await provider.answer(request())
         assert KEY not in str(caught.value)

@@ -9,6 +9,7 @@ import pytest
 
 from octollm.contracts import (
     InlineOutput,
+    StepDead,
     StepError,
     StepFailed,
     StepRequested,
@@ -151,6 +152,43 @@ def test_repairs_end_at_their_cap():
     assert (state.state, state.reason, state.detail) == ("failed", "judged", "too short")
     assert state.result is not None
     assert state.result.answer == {"made": "polish 2", "round": 2}
+
+
+def parked(step: StepRequested, message: str = "check the key") -> StepEnded:
+    error = StepError(code="needs_person_key", message=message)
+    again = {"next_attempt": step.attempt + 1, "failures": step.failures, "delay_ms": 60_000}
+    return StepEnded(StepRetrying(outcome="retrying", error=error, **again, **about(step)))
+
+
+def test_a_step_that_needs_a_person_says_so_and_costs_no_failure():
+    decision = begun(DIAMOND)
+    (first,) = decision.sends
+    decision = decide(decision.state, parked(first), NOW)
+    state = decision.state
+    assert (state.state, state.detail) == ("running", "step first needs a person: check the key")
+    assert (state.steps["first", 0].state, state.steps["first", 0].failures) == ("sent", 0)
+    assert [one.error_class for one in decision.attempts] == ["needs_person"]
+    assert [(one.event, one.detail) for one in decision.events] == [("step_retrying", state.detail)]
+    again = first.model_copy(update={"attempt": 2})
+    decision = decide(state, parked(again, "the key is still wrong"), NOW)
+    assert decision.state.detail == "step first needs a person: the key is still wrong"
+    done = decide(decision.state, succeeded(first.model_copy(update={"attempt": 3})), NOW)
+    assert (done.state.state, done.state.detail) == ("running", None)
+    error = StepError(code="needs_person_key", message="needs a person, who did not come: check the key")
+    dead = StepDead(outcome="dead", reason="failures_exhausted", error=error, **about(again) | {"attempt": 3})
+    ended = decide(decision.state, StepEnded(dead), NOW)
+    assert (ended.state.state, ended.state.reason) == ("failed", "step_dead")
+    assert ended.state.detail == "step first: needs a person, who did not come: check the key"
+    assert [one.error_class for one in ended.attempts] == ["needs_person"]
+
+
+def test_one_step_that_goes_on_does_not_hide_that_another_needs_a_person():
+    decision = begun(DIAMOND)
+    left, right = decide(decision.state, succeeded(decision.sends[0]), NOW).sends
+    state = decide(decision.state, succeeded(decision.sends[0]), NOW).state
+    state = decide(state, parked(left), NOW).state
+    state = decide(state, succeeded(right), NOW).state
+    assert state.detail == "step left needs a person: check the key"
 
 
 def test_a_retry_raises_the_attempt_and_counts_the_failure():

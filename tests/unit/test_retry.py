@@ -2,7 +2,7 @@
 
 import pytest
 
-from octollm.bus.retry import Again, GiveUp, decide
+from octollm.bus.retry import Again, GiveUp, decide, park
 from octollm.topology import Retry
 
 POLICY = Retry(max_failures=5, base_ms=100, cap_ms=500)
@@ -31,3 +31,13 @@ def test_what_was_asked_for_comes_before_the_policys_pause(asked_s, least_ms):
     assert decide(POLICY, 1, 0.0, asked_s) == Again(least_ms)
     assert decide(POLICY, 1, 0.5, asked_s) == Again(least_ms + 50)
     assert decide(POLICY, 5, 0.5, asked_s) == GiveUp(5)
+
+
+def test_who_needs_a_person_is_looked_at_rarer_and_rarer_and_in_the_end_given_up_on():
+    assert [park(1 + looks, 0, 0.0) for looks in range(6)] == [
+        Again(ms) for ms in (30_000, 60_000, 120_000, 240_000, 450_000, 450_000)
+    ]
+    assert park(3, 2, 1.0) == Again(60_000)  # what failed before was no look
+    assert park(100, 0, 0.0) == Again(450_000)
+    assert park(101, 0, 0.0) == GiveUp(0)
+    assert park(1, 5, 0.0) == Again(30_000)

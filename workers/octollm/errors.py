@@ -6,6 +6,9 @@ where the error is handled.
 
 from typing import ClassVar, Literal
 
+NEEDS_PERSON = "needs_person_"
+"""With this begin the codes of `NeedsPersonError`."""
+
 
 class OctoError(Exception):
     """Something in OctoLLM went wrong."""
@@ -30,6 +33,10 @@ class TopologyError(OctoError):
 
 class WebhooksError(OctoError):
     """The file of webhook sources is wrong, or a source cannot be used."""
+
+
+class SchedulesError(OctoError):
+    """The file of schedules is wrong."""
 
 
 class StartError(OctoError):
@@ -142,6 +149,18 @@ class TransientError(StepError):
         """`retry_after_s`: whoever refused asks not to be bothered before (`Retry-After`); None: nothing was said."""
         super().__init__(code, message)
         self.retry_after_s = retry_after_s
+
+
+class NeedsPersonError(StepError):
+    """A step works again once a person has put something right: failing it would be wrong, trying it at once costs."""
+
+    transient = False
+
+    def __init__(self, code: str, message: str) -> None:
+        """`message` says what is to be put right, and where. The class stands in front of the code, so that it can be
+        seen wherever the code goes.
+        """
+        super().__init__(f"{NEEDS_PERSON}{code}", message)
 
 
 class PermanentError(StepError):

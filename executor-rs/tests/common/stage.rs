@@ -18,6 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 type Message = Vec<(String, String)>;
 
+/// The server that the whole run is about; the same variable as the programs' own setting `redis.server`.
+fn redis_server() -> String {
+    let chosen = std::env::var("OCTOLLM_REDIS_SERVER").unwrap_or_default();
+    if chosen.is_empty() {
+        return "redis-server".to_owned();
+    }
+    chosen
+}
+
 pub struct Stage {
     folder: tempfile::TempDir,
     port: u16,
@@ -68,7 +77,7 @@ impl Stage {
     }
 
     pub fn start_redis(&mut self) {
-        let child = Command::new("redis-server")
+        let child = Command::new(redis_server())
             .args(["--port", &self.port.to_string(), "--save", "", "--dir"])
             .arg(self.folder.path())
             .stdout(Stdio::null())

@@ -40,6 +40,15 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// The server that the whole run is about; the same variable as the programs' own setting `redis.server`.
+fn redis_server() -> String {
+    let chosen = std::env::var("OCTOLLM_REDIS_SERVER").unwrap_or_default();
+    if chosen.is_empty() {
+        return "redis-server".to_owned();
+    }
+    chosen
+}
+
 /// A Redis of the test's own.
 pub struct Redis {
     child: Child,
@@ -54,7 +63,7 @@ impl Redis {
 
     pub fn start_on(port: u16, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let child = Command::new("redis-server")
+        let child = Command::new(redis_server())
             .args(["--port", &port.to_string(), "--save", "", "--dir"])
             .arg(folder.path())
             .args(more)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from octollm.runtime.embedded.process import Child
 from octollm.runtime.embedded.redis import find_server
+from octollm.runtime.settings import load_settings
 from scenarios import Landed, MissedError, Ring, scenario
 
 _LANE = "{l0}:"
@@ -113,7 +114,7 @@ async def promoted_replica(ring: Ring) -> Landed:
     folder = stage.folder / f"replica-{ring.rng.randrange(10**6)}"
     folder.mkdir()
     port = stage.take_port()
-    program, _ = find_server()
+    program, _ = find_server(load_settings().redis.server)
     command = [
         *(program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""),
         *("--replicaof", f"127.0.0.1 {stage.redis_port}", "--appendonly", "no"),

@@ -129,5 +129,6 @@ class Mind(Protocol):
     async def ask(self, step: StepRequested, question: Question) -> Reply:
         """Answers from the journal where the very same was asked before under this step, else asks the model.
 
-        Raises TransientError or PermanentError; the code of the latter is `needs_model` where none is configured.
+        Raises TransientError, NeedsPersonError or PermanentError; the code of the latter is `needs_model` where none is
+        configured.
         """

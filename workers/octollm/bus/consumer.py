@@ -5,8 +5,6 @@ The handler decides what an entry leads to; everything about leases, deliveries 
 
 import asyncio
 import contextlib
-import random
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
@@ -19,14 +17,17 @@ from octollm.bus.completions import Completions
 from octollm.bus.context import CURRENT
 from octollm.bus.delivery import Delivery, Place
 from octollm.bus.fairness import Fairness
+from octollm.bus.fields import clean
+from octollm.bus.fuse import NEVER, Fuse, FuseRule
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.hands import Hands
 from octollm.bus.leases import Leases
 from octollm.bus.operations import Held, Key, Marker
-from octollm.bus.outcomes import MESSAGES, RUNNING, SECONDS, TROUBLE, Ending, Outcome
+from octollm.bus.outcomes import MESSAGES, RUNNING, SECONDS, Ending, Outcome
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.reader import create_groups, subscribe
 from octollm.bus.slots import Slots
+from octollm.bus.takeover import Takeover
 from octollm.bus.tasks import end
 from octollm.contracts.ids import parse_message_id
 from octollm.errors import NotReadyError
@@ -34,8 +35,6 @@ from octollm.topology import ARM, LaneKeys, Topic
 
 _log = structlog.get_logger(__name__)
 Handler = Callable[[Entry], Awaitable[Ending]]
-FORGET_AFTER_S = 600.0
-"""After how long without a word a worker that owns nothing is taken for gone; a living one reads every two seconds."""
 _GRACE_S = 30.0
 """How much longer than the handler's own limit a lease is kept, for the completion."""
 
@@ -53,6 +52,7 @@ class Consumer:
         handler: Handler,
         concurrency: int,
         fairness: Fairness | None = None,
+        fuse: FuseRule = NEVER,
     ) -> None:
         self._client = client
         self._leases = leases
@@ -70,9 +70,10 @@ class Consumer:
         self._alone: dict[asyncio.Task[None], Delivery] = {}
         """What was taken over, with the task that waits to be alone with it and then works on it."""
         self._drained = asyncio.Event()
+        self._fuse = Fuse(fuse, topic.name)
+        self._takeover = Takeover(client, self.handoff, topic, self._streams, self._room, self._taken_over)
         self._claims: asyncio.Task[None] | None = None
         self._stopping = False
-        self._next_forgetting = 0.0
         self._steps = topic.name.startswith(ARM)
         # Without a limit of its own (the orchestrator's topics) a handler waits for Postgres as long as it takes.
         self._limit_s = float("inf") if topic.timeout_s is None else topic.timeout_s + _GRACE_S
@@ -80,12 +81,22 @@ class Consumer:
         self._running_gauge, self._seconds = RUNNING.labels(topic.name), SECONDS.labels(topic.name)
         self._messages = {outcome: MESSAGES.labels(topic.name, outcome) for outcome in Outcome}
 
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return self._topic.name
+
+    @property
+    def fused(self) -> bool:
+        """Whether its fuse keeps it from working (any thread)."""
+        return self._fuse.out
+
     async def start(self, broker: RedisBroker) -> None:
         """Create the groups and register the reader with `broker`, which the caller starts afterwards."""
         await create_groups(self._client, self._streams, self._topic.group)
         self._completions.start()
-        self._claims = asyncio.create_task(self._claim_for_ever(), name=f"claim {self._topic.name}")
-        subscribe(broker, self._topic.name, self._streams, self._topic.group, self.name, self._slots.room, self._take)
+        self._claims = asyncio.create_task(self._takeover.run(), name=f"claim {self._topic.name}")
+        subscribe(broker, self._topic.name, self._streams, self._topic.group, self.name, self._room, self._take)
 
     async def stop(self, drain_s: float) -> None:
         """After the broker has stopped reading: give back what has not begun, wait for the rest, leave the group."""
@@ -104,14 +115,20 @@ class Consumer:
         await end(list(self._alone))
         await self._completions.stop()
         self._over(*((delivery, Outcome.ABANDONED) for delivery in list(self._running.values())))
+        self._fuse.retire()
         try:
             await asyncio.wait_for(self.handoff.leave(self._streams), timeout=5)
         except TROUBLES as error:
             _log.warning("could not leave the consumer group", topic=self._topic.name, error=str(error))
 
+    async def _room(self) -> int:
+        return await self._fuse.room(await self._slots.room())
+
     async def _take(self, entries: Sequence[Entry]) -> None:
         """Start what there is room for; give back the rest."""
         room = 0 if self._stopping else max(0, self._slots.free())
+        if self._fuse.out:
+            room = int(room > 0 and self._fuse.begin())
         if mine := entries[:room]:
             self._begin(mine)
         if surplus := entries[room:]:
@@ -166,6 +183,7 @@ class Consumer:
         try:
             ending = await self._handle(delivery)
         except asyncio.CancelledError:
+            self._fuse.undecided()
             if not _was_stopped(delivery):
                 self._over((delivery, Outcome.ABANDONED))
                 raise
@@ -176,6 +194,9 @@ class Consumer:
             self._completions.add(Finish(held, (), only_cancelled=True), delivery)
         else:
             _was_stopped(delivery)
+            if self._blown(delivery.entry, ending):
+                self._over((delivery, await self._give_back(held)))
+                return
             if ending is None:
                 self._over((delivery, Outcome.ABANDONED))
                 return
@@ -212,6 +233,18 @@ class Consumer:
             self._slots.give(slots)
         if self._stopping and not self._running:
             self._drained.set()
+
+    def _blown(self, entry: Entry, ending: Ending | None) -> bool:
+        """Tells the fuse; whether the entry is to be given back because of it."""
+        tenant = entry.fields.get(b"tenant", b"").decode("ascii", "replace")
+        if ending is None or ending.broke:
+            task = clean(entry.fields.get(b"id")).partition(".")[0]
+            return self._fuse.broke(task or entry.id, tenant)
+        if ending.outcome in {Outcome.DONE, Outcome.FAILED}:
+            self._fuse.well(tenant)
+        else:
+            self._fuse.undecided()
+        return False
 
     async def _handle(self, delivery: Delivery) -> Ending | None:
         """What the handler makes of the entry, once our stores are there for it; None: it broke."""
@@ -270,59 +303,20 @@ class Consumer:
             delivery.task.cancel()
         delivery.stopped = standing
 
-    async def _claim_for_ever(self) -> None:
-        pause = Pause()
-        while True:
-            try:
-                await self._forget_the_dead()
-                more = await self._claim_once()
-                pause.over()
-            except TROUBLES as error:
-                TROUBLE.labels(self._topic.name, "claim").inc()
-                _log.warning("cannot look for abandoned entries", topic=self._topic.name, error=str(error))
-                await pause.wait()
-                continue
-            if not more:
-                # Jitter, so that a pool of workers looks all the time and not all at once.
-                await asyncio.sleep(self._topic.heartbeat_s * random.uniform(0.2, 1.0))  # noqa: S311
-
-    async def _forget_the_dead(self) -> None:
-        """Names of workers that are gone and own nothing. A living one would come back with its next read."""
-        if time.monotonic() < self._next_forgetting:
-            return
-        self._next_forgetting = time.monotonic() + FORGET_AFTER_S
-        for stream in self._streams:
-            for one in await self._client.xinfo_consumers(stream, self._topic.group):
-                name = str(one["name"], "utf-8", "replace")
-                if name != self.name and one["pending"] == 0 and one["idle"] >= FORGET_AFTER_S * 1000:
-                    await self.handoff.leave([stream], name)
-
-    async def _claim_once(self) -> bool:
-        """Take over one entry per stream where there is room; whether there may be more.
-
-        One: taking over counts as a delivery, and an entry that waits here behind one that kills this process would
-        be charged for it, until it is given up on without ever having run.
-        """
-        found = False
-        for stream in self._streams:
-            await self._slots.room()
-            entries, dead = await self.handoff.claim(stream, self._topic, 1)
-            for given_up in dead:
-                MESSAGES.labels(self._topic.name, Outcome.DEAD).inc()
-                _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=given_up)
-            for entry in entries:
-                if entry.delivery == 1 and self._slots.free() > 0:
-                    self._begin([entry])  # released before anyone had begun
-                else:
-                    _log.info("took over an entry", topic=self._topic.name, entry=entry.id, delivery=entry.delivery)
-                    delivery = self._keep(entry, Place.QUEUE)
-                    self._running_gauge.inc()
-                    task = asyncio.create_task(self._run_alone(delivery), name=f"alone {self._topic.name}")
-                    self._alone[task] = delivery
-                    task.add_done_callback(self._alone.pop)
-                    await asyncio.wait([task])
-            found = found or bool(entries or dead)
-        return found
+    async def _taken_over(self, entry: Entry) -> None:
+        """Begin what nobody worked on, or give it back; comes back when the next may be taken over."""
+        if not self._fuse.begin():
+            await self._release([entry])
+        elif entry.delivery == 1 and self._slots.free() > 0:
+            self._begin([entry])  # released before anyone had begun
+        else:
+            _log.info("took over an entry", topic=self._topic.name, entry=entry.id, delivery=entry.delivery)
+            delivery = self._keep(entry, Place.QUEUE)
+            self._running_gauge.inc()
+            task = asyncio.create_task(self._run_alone(delivery), name=f"alone {self._topic.name}")
+            self._alone[task] = delivery
+            task.add_done_callback(self._alone.pop)
+            await asyncio.wait([task])
 
     async def _release_unstarted(self) -> None:
         """Whatever Redis says this consumer holds and nobody here works on: also what a cut-off read left."""
@@ -344,6 +338,15 @@ class Consumer:
         for answer in await self.handoff.release(held):
             outcome = Outcome.RELEASED if answer is Standing.RELEASED else Outcome.GONE
             MESSAGES.labels(self._topic.name, outcome).inc()
+
+    async def _give_back(self, held: Held) -> Outcome:
+        """Of an entry that had been begun. Where Redis is away it stays pending until its lease ends."""
+        try:
+            (answer,) = await self.handoff.release([held])
+        except TROUBLES as error:
+            _log.warning("an entry stays pending", topic=self._topic.name, entry=held.entry, error=str(error))
+            return Outcome.ABANDONED
+        return Outcome.HELD if answer is Standing.RELEASED else _outcome(answer, Outcome.HELD)
 
 
 def _was_stopped(delivery: Delivery) -> bool:

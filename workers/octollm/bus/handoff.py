@@ -63,7 +63,7 @@ class Handoff:
         """How many messages wait for each stream, as `promote` saw it last."""
         self._fairness = fairness
         self._group = group
-        self._consumer = consumer
+        self.consumer = consumer
         self._scripts = Scripts.of(client)
 
     async def complete(self, finishes: Sequence[Finish]) -> list[Standing]:
@@ -73,7 +73,7 @@ class Handoff:
             batch = finishes[first : first + BATCH]
             call = Call(fairness=self._fairness)
             call.key(self.keys.live)  # the script's first key
-            call.args += (self._consumer, len(batch))
+            call.args += (self.consumer, len(batch))
             for finish in batch:
                 call.entry(finish.held, self._group, finish.operations, only_cancelled=finish.only_cancelled)
             call.close()
@@ -84,7 +84,7 @@ class Handoff:
         """Write what follows from no entry, for instance from a deadline."""
         call = Call(fairness=self._fairness)
         call.key(self.keys.live)
-        call.args += (self._consumer, 1)
+        call.args += (self.consumer, 1)
         call.nobodys(operations)
         call.close()
         await self._scripts.complete(keys=call.keys, args=call.args)
@@ -108,12 +108,12 @@ class Handoff:
 
     async def renew(self, held: Sequence[Held]) -> list[Standing]:
         """Keep the leases: held, cancelled, stale or gone for each, in order."""
-        call = renewal(self._group, self._consumer, held)
+        call = renewal(self._group, self.consumer, held)
         return _standings(await self._scripts.renew(keys=call.keys, args=call.args))
 
     async def release(self, held: Sequence[Held]) -> list[Standing]:
         """Give back what was not started: released, stale or gone for each, in order."""
-        call = Call(args=[self._group, self._consumer])
+        call = Call(args=[self._group, self.consumer])
         call.held(held)
         return _standings(await self._scripts.release(keys=call.keys, args=call.args))
 
@@ -140,7 +140,7 @@ class Handoff:
     async def claim(self, stream: str, topic: Topic, most: int) -> tuple[list[Entry], list[str]]:
         """Take over up to `most` entries that nobody works on; also the ids of those given up on at the cap."""
         keys = [stream, self.keys.dead, self.keys.done, self.keys.live]
-        args: list[Text | int] = [self._group, self._consumer]
+        args: list[Text | int] = [self._group, self.consumer]
         args += (topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
         if self._fairness is not None and stream in self._fairness.limited:
             self._fairness.describe([self._fairness.limited[stream]], keys, args)
@@ -166,7 +166,7 @@ class Handoff:
 
     async def leave(self, streams: Sequence[str], consumer: str | None = None) -> int:
         """Delete this consumer, or another, where it owns nothing; how many entries it still owns."""
-        return int(await self._scripts.leave(keys=streams, args=(self._group, consumer or self._consumer)))
+        return int(await self._scripts.leave(keys=streams, args=(self._group, consumer or self.consumer)))
 
 
 def renewal(group: str, consumer: str, held: Sequence[Held]) -> Call:

@@ -19,11 +19,12 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def dead_letter(
-    entry: Entry, topic: Topic, keys: LaneKeys, consumer: str, reason: Reason, message: str
+    entry: Entry, topic: Topic, keys: LaneKeys, consumer: str, reason: Reason, message: str, code: str | None = None
 ) -> tuple[tuple[Operation, ...], str]:
     """The operations, and the step's live field where the entry can be attributed to a step (else empty).
 
-    For a step the orchestrator is told in the same breath, also when only the message id is readable.
+    For a step the orchestrator is told in the same breath, also when only the message id is readable. `code`: of the
+    fault behind the reason, where there is one.
     """
     body = entry.fields.get(b"body", b"")
     now = utc_now()
@@ -64,7 +65,7 @@ def dead_letter(
         finished_at=now,
         duration_ms=0,
         reason=reason,
-        error=StepError(code=reason, message=message[:2000]),
+        error=StepError(code=code or reason, message=message[:2000]),
     )
     operations.append(
         Add(keys.done, {"type": "step.done.v1", **about, "body": write(StepDone(done))}, ident.live_field)

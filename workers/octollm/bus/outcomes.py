@@ -18,6 +18,8 @@ class Outcome(StrEnum):
     """The step cannot succeed; the orchestrator knows."""
     RETRYING = "retrying"
     """The step's next attempt is on the schedule."""
+    PARKED = "parked"
+    """The step needs a person and costs nothing meanwhile; it is on the schedule, to be looked at again."""
     DEAD = "dead"
     """Given up on; a dead letter tells why."""
     CANCELLED = "cancelled"
@@ -28,6 +30,8 @@ class Outcome(StrEnum):
     """The entry was no longer there; nothing was written."""
     RELEASED = "released"
     """Read but not started; given back."""
+    HELD = "held"
+    """The handler broke and the fuse is out: given back as if it had not been begun."""
     ABANDONED = "abandoned"
     """Left pending (a fault of ours, or cut off while draining); someone takes it over when its lease ends."""
 
@@ -41,6 +45,8 @@ class Ending(NamedTuple):
     """The step's live field; empty: not a step's message."""
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be stored before the entry is finished. May raise NotReadyError: then it alone is tried again."""
+    broke: bool = False
+    """Whether this is how the handler's own fault ends; the fuse counts it."""
 
 
 MESSAGES = Counter("octollm_messages_total", "Deliveries by how they ended.", ("topic", "outcome"))

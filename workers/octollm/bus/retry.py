@@ -19,6 +19,10 @@ class GiveUp:
     failures: int
 
 
+_PARK_MS = 60_000
+_PARK_CAP_MS = 900_000
+_PARKS = 100
+"""How often a step that needs a person is looked at again: within about a day."""
 LONGEST_WAIT_S = 86400
 """A longer `Retry-After` is cut to this: nobody means to hold a step for ever."""
 
@@ -35,3 +39,14 @@ def decide(policy: Retry, failures: int, chance: float, retry_after_s: float = 0
     ceiling = min(policy.cap_ms, policy.base_ms * 2 ** min(failures - 1, 40))
     # On top of what was asked for: who was sent away together must not come back together.
     return Again(int(min(max(0.0, retry_after_s), LONGEST_WAIT_S) * 1000) + int(ceiling * chance))
+
+
+def park(attempt: int, failures: int, chance: float) -> Again | GiveUp:
+    """When a step that needs a person is looked at again: after a minute or less, then rarer, at last every quarter of
+    an hour. `attempt`, `failures`: of the step that could not be done; what lies between them are the looks before.
+    """
+    parks = max(0, attempt - 1 - failures)
+    if parks >= _PARKS:
+        return GiveUp(failures)
+    ceiling = min(_PARK_CAP_MS, _PARK_MS * 2 ** min(parks, 10))
+    return Again(int(ceiling * (1 + chance) / 2))

@@ -30,7 +30,7 @@ from octollm.contracts import (
     write,
 )
 from octollm.contracts.ids import message_id, utc_now
-from octollm.errors import ContractError, NotReadyError, PermanentError, TransientError
+from octollm.errors import ContractError, NeedsPersonError, NotReadyError, PermanentError, TransientError
 from octollm.topology import LaneKeys, Topic
 
 _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
@@ -73,19 +73,23 @@ class StepRunner:
         limit_s = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
         try:
             output = await within(limit_s, self.work(step))
-            return self._succeeded(entry, step, output, began)
+            ending = self._succeeded(entry, step, output, began)
         except PermanentError as error:
-            return self._failed(entry, step, _fault(error.code, error.message), began)
+            ending = self._failed(entry, step, _fault(error.code, error.message), began)
+        except NeedsPersonError as error:
+            ending = self._parked(entry, step, _fault(error.code, error.message), began)
         except TransientError as error:
-            return self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
+            ending = self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
         except TimeoutError:
-            return self._passing(entry, step, StepError(code="timeout", message=f"no end after {limit_s} s"), began)
+            fault = StepError(code="timeout", message=f"no end after {limit_s} s")
+            ending = self._passing(entry, step, fault, began)
         except NotReadyError:
             raise
         except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
             _log.exception("the arm broke")
-            message = f"the arm broke: {type(error).__name__}"
-            return self._passing(entry, step, StepError(code="internal", message=message), began)
+            fault = StepError(code="internal", message=f"the arm broke: {type(error).__name__}")
+            ending = self._passing(entry, step, fault, began)._replace(broke=True)
+        return ending
 
     def _read(self, entry: Entry) -> StepRequested:
         kind = entry.fields.get(b"type", b"")
@@ -110,7 +114,7 @@ class StepRunner:
             strict_json.check_written(raw, _OUTPUT_DEPTH)
         except (TypeError, ContractError) as error:
             fault = _fault("output_not_json", f"the arm's output is not JSON: {error}")
-            return self._failed(entry, step, fault, began)
+            return self._failed(entry, step, fault, began)._replace(broke=True)
         value: dict[str, object]
         before, follows = None, None
         if len(raw) <= INLINE_LIMIT:
@@ -158,6 +162,30 @@ class StepRunner:
             operations, live = dead_letter(entry, self.topic, self.keys, self.consumer, "failures_exhausted", message)
             return Ending(Outcome.DEAD, operations, live)
         _log.info("the step failed and is tried again", code=error.code, failures=failures, delay_ms=decision.delay_ms)
+        return self._again(entry, step, error, began, failures, decision, Outcome.RETRYING)
+
+    def _parked(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> Ending:
+        """Nothing that time alone puts right: looked at again now and then, at no cost, for about a day."""
+        decision = retry.park(step.attempt, step.failures, random.random())  # noqa: S311  jitter
+        if isinstance(decision, retry.GiveUp):
+            message = f"needs a person, who did not come: {error.message}"
+            operations, live = dead_letter(
+                entry, self.topic, self.keys, self.consumer, "failures_exhausted", message, error.code
+            )
+            return Ending(Outcome.DEAD, operations, live)
+        _log.warning("the step needs a person", code=error.code, fault=error.message, delay_ms=decision.delay_ms)
+        return self._again(entry, step, error, began, step.failures, decision, Outcome.PARKED)
+
+    def _again(
+        self,
+        entry: Entry,
+        step: StepRequested,
+        error: StepError,
+        began: float,
+        failures: int,
+        decision: retry.Again,
+        outcome: Outcome,
+    ) -> Ending:
         again = step.model_copy(update={"attempt": step.attempt + 1, "failures": failures})
         ident = _ident(again)
         fields = self._request(entry, again)
@@ -172,7 +200,7 @@ class StepRunner:
             ),
             Delay(self.keys.schedule, self.keys.messages, stream, decision.delay_ms, ident, fields, live),
         )  # fmt: skip
-        return Ending(Outcome.RETRYING, operations, live)
+        return Ending(outcome, operations, live)
 
     def _tell(self, entry: Entry, step: StepRequested, began: float, live: str, **how: object) -> Add:
         """`step.done.v1`, written without its model, which takes five times as long: all of it was checked when it

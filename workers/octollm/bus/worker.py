@@ -16,6 +16,7 @@ from octollm.bus.connection import connect
 from octollm.bus.consumer import Consumer, Handler
 from octollm.bus.control import listen
 from octollm.bus.fairness import Fairness
+from octollm.bus.fuse import NEVER, FuseRule
 from octollm.bus.handoff import Handoff
 from octollm.bus.leases import Leases
 from octollm.bus.operations import Fields, Operation
@@ -23,7 +24,7 @@ from octollm.bus.outcomes import TROUBLE, WAITING
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.tasks import end
 from octollm.errors import NotReadyError
-from octollm.topology import LaneKeys, Topic, Topology
+from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
 _LONGEST_SLEEP_S = 1.0
 """A retry that another worker schedules meanwhile must not wait much longer than it asked for."""
@@ -33,11 +34,14 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """The bus side of one process."""
 
-    def __init__(self, url: str, connect_timeout_s: float, topology: Topology, consumer: str) -> None:
+    def __init__(
+        self, url: str, connect_timeout_s: float, topology: Topology, consumer: str, fuse: FuseRule = NEVER
+    ) -> None:
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._topology = topology
         self._name = consumer
+        self._fuse = fuse
         self._client = connect(url, connect_timeout_s)
         log = logging.getLogger("octollm.faststream")
         self._broker = RedisBroker(url, apply_types=False, logger=log, socket_connect_timeout=connect_timeout_s)
@@ -56,7 +60,8 @@ class Worker:
         leases = self._leases[topic.group]
         slots = concurrency or topic.concurrency
         fairness = self._fairness[lane]
-        self._consumers.append(Consumer(self._client, leases, topic, lane, self._name, handler, slots, fairness))
+        consumer = Consumer(self._client, leases, topic, lane, self._name, handler, slots, fairness, self._fuse)
+        self._consumers.append(consumer)
 
     async def start(self) -> None:
         """Create groups and begin to read. Redis has to be reachable; raises NotReadyError otherwise."""
@@ -82,10 +87,23 @@ class Worker:
             await asyncio.to_thread(leases.stop)
         await self._client.aclose()
 
+    def fused(self) -> list[str]:
+        """Topics that are not worked on here because a fuse is out. From any thread."""
+        return sorted({one.topic for one in self._consumers if one.fused})
+
     async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
         """Write what follows from no entry. Raises NotReadyError while Redis is away."""
         try:
             await self._handoff(lane).publish(operations)
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+
+    async def submit(self, tenant: str, body: bytes, key: str) -> None:
+        """Put a submission on its tenant's ingest stream, as any producer does. Raises NotReadyError while Redis is
+        away.
+        """
+        try:
+            await self._client.xadd(ingest_stream(tenant), {"body": body, "idempotency_key": key})
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 

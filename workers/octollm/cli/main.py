@@ -26,6 +26,7 @@ COMMANDS = {
     "dead": "octollm.cli.dead",
     "cost": "octollm.cli.cost",
     "webhook": "octollm.cli.webhook",
+    "schedules": "octollm.cli.schedules",
     "doctor": "octollm.cli.doctor",
     "topology": "octollm.cli.topology",
     "models": "octollm.cli.models",

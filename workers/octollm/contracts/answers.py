@@ -146,6 +146,9 @@ class AttemptItem(Answer):
     finished_at: str
     error_code: str | None = None
     error_message: str | None = None
+    error_class: Annotated[
+        str | None, Field(description="transient, permanent or needs_person; null: it did not fail, or nobody knows.")
+    ] = None
 
 
 class Cost(Answer):

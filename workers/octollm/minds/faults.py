@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from octollm.errors import PermanentError, TransientError
+from octollm.errors import NeedsPersonError, PermanentError, TransientError
 
 _SAID = 300
 _PASSING = frozenset({408, 409, 425, 429})
@@ -23,21 +23,21 @@ _KEY_LIKE = re.compile(r"\b(?:sk|pk|key|tok)[-_][A-Za-z0-9_*.-]{6,}|Bearer\s+\S+
 
 def of_status(
     provider: str, model: str, status: int, *, kind: str = "", said: str = "", retry_after_s: float | None = None
-) -> TransientError | PermanentError:
+) -> TransientError | PermanentError | NeedsPersonError:
     """`status`: of the answer; `kind`: the server's own name of the fault; `said`: its sentence."""
     if kind in _NO_CREDIT or status == 402:
-        return PermanentError(
+        return NeedsPersonError(
             "model_no_credit", f"{provider}: the account has no credit left; add some or use another key"
         )
     if status in _PASSING or status >= 500:
         code = "model_rate_limited" if status == 429 else "model_unavailable"
         return TransientError(code, f"{provider} answered {status} {kind or 'without a reason'}", retry_after_s)
     if status in (401, 403):
-        return PermanentError(
+        return NeedsPersonError(
             "model_refused_key", f"{provider} refuses the key ({status}); check {_key_of(provider)} and its rights"
         )
     if status == 404:
-        return PermanentError("model_unknown", f"{provider} does not know the model {model}; correct models.model")
+        return NeedsPersonError("model_unknown", f"{provider} does not know the model {model}; correct models.model")
     if status == 413 or kind in _TOO_LONG:
         return PermanentError("model_input_too_long", f"the question is longer than {provider} {model} takes")
     return PermanentError(
@@ -45,7 +45,9 @@ def of_status(
     )
 
 
-def in_stream(provider: str, model: str, kind: str, said: str = "") -> TransientError | PermanentError:
+def in_stream(
+    provider: str, model: str, kind: str, said: str = ""
+) -> TransientError | PermanentError | NeedsPersonError:
     """A fault inside an answer that had begun well (status 200)."""
     if kind in _FOR_GOOD | _NO_CREDIT | _TOO_LONG or kind.endswith("_policy_violation"):
         return of_status(provider, model, 400, kind=kind, said=said)

@@ -77,8 +77,8 @@ class Provider(Protocol):
     async def answer(self, request: Request) -> Answer:
         """One answer. A cancelled call closes its connection at once.
 
-        Raises TransientError (with the time to wait, where the server gives one) and PermanentError; their messages
-        hold neither the key nor what was asked.
+        Raises TransientError (with the time to wait, where the server gives one), NeedsPersonError (key, credit, model)
+        or PermanentError; their messages hold neither the key nor what was asked.
         """
 
     async def close(self) -> None:

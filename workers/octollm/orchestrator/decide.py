@@ -16,7 +16,7 @@ from octollm.contracts import (
     StepSucceeded,
 )
 from octollm.contracts.ids import later, message_id
-from octollm.errors import RecipeError
+from octollm.errors import NEEDS_PERSON, RecipeError
 from octollm.orchestrator import direct
 from octollm.orchestrator.finish import finish
 from octollm.orchestrator.planning import Planning, Unplannable, adopt, is_awaited
@@ -28,6 +28,7 @@ from octollm.orchestrator.state import (
     Attempt,
     Decision,
     Done,
+    ErrorClass,
     Reason,
     StepEnded,
     StepRow,
@@ -243,8 +244,11 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
             finished_at=done.finished_at,
             error_code=error.code if error else None,
             error_message=error.message if error else None,
+            error_class=_class_of(done),
         )
     )
+    if state.detail is not None and state.detail.startswith(_parked(done)):
+        decision.change(detail=None)  # what it waited for is over, or said anew below
     row = replace(row, attempt=done.attempt, worker=done.worker, delivery=done.delivery, duration_ms=done.duration_ms)
     # Of a round that a repair has replaced: it is history, and ends nothing.
     replaced = row.round < state.round_of(row.step)
@@ -252,7 +256,11 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
     match done:
         case StepRetrying():
             decision.put(replace(row, attempt=done.next_attempt, failures=done.failures, error=done.error.message))
-            decision.tell(now, event="step_retrying", detail=done.error.message, **about)
+            detail = done.error.message
+            if _class_of(done) == "needs_person":
+                detail = f"{_parked(done)}{detail}"[:4000]
+                decision.change(detail=detail)
+            decision.tell(now, event="step_retrying", detail=detail, **about)
         case StepFailed():
             decision.put(replace(row, state="failed", error=done.error.message))
             decision.tell(now, event="step_failed", detail=done.error.message, **about)
@@ -275,6 +283,24 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
             decision.tell(now, event="step_succeeded", **about)
             if not replaced:
                 _succeeded(decision, done, event.output or {}, now, by)
+
+
+def _parked(done: Done) -> str:
+    """How the detail of a running task begins, one of whose steps waits for a person."""
+    return f"step {done.step} needs a person: "
+
+
+def _class_of(done: Done) -> ErrorClass | None:
+    """Of an attempt that failed; None also where nobody knows, since it died with its worker."""
+    match done:
+        case StepFailed():
+            return "permanent"
+        case StepRetrying() | StepDead() if done.error.code.startswith(NEEDS_PERSON):
+            return "needs_person"
+        case StepRetrying() | StepDead(reason="failures_exhausted"):
+            return "transient"
+        case _:
+            return None
 
 
 def _give_up(decision: Decision, done: StepFailed, now: str) -> None:

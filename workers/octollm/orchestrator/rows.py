@@ -76,7 +76,7 @@ def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:
 def attempt_row(state: TaskState, attempt: Attempt) -> dict[str, Any]:
     """Row of `attempts`."""
     names = ("step", "round", "attempt", "delivery", "outcome", "worker", "duration_ms", "finished_at")
-    values = {name: getattr(attempt, name) for name in (*names, "error_code", "error_message")}
+    values = {name: getattr(attempt, name) for name in (*names, "error_code", "error_message", "error_class")}
     return {"task": state.task, "run": state.run, **values}
 
 

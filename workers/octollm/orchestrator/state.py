@@ -85,6 +85,10 @@ class StepRow:
     """Ends that came before those of the step it builds on; kept until these are committed."""
 
 
+ErrorClass = Literal["transient", "permanent", "needs_person"]
+"""What a failed attempt calls for: another try, none, or a person."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """How one attempt ended; history, never changed."""
@@ -99,6 +103,7 @@ class Attempt:
     finished_at: str
     error_code: str | None = None
     error_message: str | None = None
+    error_class: ErrorClass | None = None
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from octollm.runtime.logging import without_passwords
 from octollm.runtime.outage import ADVICE, cause
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program, program_version
 from octollm.runtime.settings import Settings, is_set, load_settings
-from octollm.runtime.share import schemas_path, topology_path
+from octollm.runtime.share import schedules_path, schemas_path, topology_path
 from octollm.topology import load_topology
+from octollm.topology.schedules import load_schedules
 
 
 class Verdict(StrEnum):
@@ -58,7 +59,8 @@ async def examine() -> list[Check]:
     checks.append(Check("settings", Verdict.OK, "every key is known and every value fits"))
     checks += [
         _topology(settings),
-        _redis_server(),
+        _schedules(settings),
+        _redis_server(settings),
         _postgres_binaries(),
         _program(REFLEX),
         _program(EXECUTOR),
@@ -84,9 +86,18 @@ def _topology(settings: Settings) -> Check:
     return Check("topology", Verdict.OK, f"{path} is correct, every handler is there")
 
 
-def _redis_server() -> Check:
+def _schedules(settings: Settings) -> Check:
+    path = schedules_path(settings)
     try:
-        path, version = find_server()
+        found = load_schedules(path, load_topology(topology_path(settings), schemas_path()).ingest.tenants)
+    except OctoError as error:
+        return Check("schedules", Verdict.FAIL, str(error), f"correct {path}")
+    return Check("schedules", Verdict.OK, f"{len(found)} in {path}")
+
+
+def _redis_server(settings: Settings) -> Check:
+    try:
+        path, version = find_server(settings.redis.server)
     except StartError as error:
         verdict = Verdict.WARN if is_set("redis", "url") else Verdict.FAIL
         found, _, todo = str(error).partition("; ")
@@ -149,7 +160,7 @@ async def _redis(settings: Settings) -> Check:
     except (OSError, TimeoutError, OctoError) as error:
         return _unreachable("redis", "Redis", address, error, chosen=is_set("redis", "url"))
     version, appendonly, policy = (str(facts.get(name, "")) for name in ("version", "appendonly", "maxmemory_policy"))
-    found = f"version {version} at {address}, appendonly {appendonly}, maxmemory-policy {policy}"
+    found = f"{facts['product']} {version} at {address}, appendonly {appendonly}, maxmemory-policy {policy}"
     if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 7:
         return Check("redis", Verdict.FAIL, found, "use Redis 7.0 or newer, or Valkey 8")
     if policy not in {"noeviction", ""}:

@@ -39,6 +39,7 @@ SECTIONS: dict[str, type[sections.Section]] = {
     "orchestrator": sections.OrchestratorSettings,
     "handoff": sections.HandoffSettings,
     "api": sections.ApiSettings,
+    "schedules": sections.SchedulesSettings,
     "webhooks": sections.WebhooksSettings,
     "qdrant": sections.QdrantSettings,
     "embedding": sections.EmbeddingSettings,
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     orchestrator: sections.OrchestratorSettings
     handoff: sections.HandoffSettings
     api: sections.ApiSettings
+    schedules: sections.SchedulesSettings
     webhooks: sections.WebhooksSettings
     qdrant: sections.QdrantSettings
     embedding: sections.EmbeddingSettings

@@ -68,6 +68,7 @@ class Section(BaseModel):
 class RedisSettings(Section):
     url: Annotated[str, AfterValidator(_redis_url)]
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)]
+    server: str
 
 
 class PostgresSettings(Section):
@@ -103,6 +104,8 @@ class WorkerSettings(Section):
     metrics_listen: Listen
     drain_s: Seconds
     consumer: Consumer
+    fuse_tasks: Annotated[int, Field(ge=0, le=1000)]
+    fuse_cooldown_s: Seconds
 
 
 class OrchestratorSettings(Section):
@@ -121,6 +124,10 @@ class ApiSettings(Section):
     listen: Listen
     trust_network: bool
     url: Annotated[str, AfterValidator(_optional_http_url)]
+
+
+class SchedulesSettings(Section):
+    file: str
 
 
 class WebhooksSettings(Section):

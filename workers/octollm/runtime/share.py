@@ -1,4 +1,5 @@
-"""Finds the files that ship with OctoLLM beside the Python package: topology, webhook sources, recipes, schemas, rules.
+"""Finds the files that ship with OctoLLM beside the Python package: topology, webhook sources, schedules,
+recipes, schemas, rules.
 
 Owns the one answer to "where do they lie", in a checkout and in an install. Reads none of them.
 """
@@ -43,6 +44,11 @@ def topology_path(settings: "Settings") -> Path:
 def webhooks_path(settings: "Settings") -> Path:
     """The file of webhook sources: the configured one, or the one that ships with OctoLLM."""
     return Path(settings.webhooks.file) if settings.webhooks.file else share_dir() / "webhooks.yaml"
+
+
+def schedules_path(settings: "Settings") -> Path:
+    """The file of schedules: the configured one, or the one that ships with OctoLLM."""
+    return Path(settings.schedules.file) if settings.schedules.file else share_dir() / "schedules.yaml"
 
 
 def recipes_path(settings: "Settings") -> Path:

@@ -157,7 +157,9 @@ class Stack:
             )
         else:
             self._tell("starting Redis")
-            redis = await EmbeddedRedis.start(data.path / "redis", ports, keep_open=(data.lock,))
+            redis = await EmbeddedRedis.start(
+                data.path / "redis", ports, server=self._settings.redis.server, keep_open=(data.lock,)
+            )
             self._exit.push_async_callback(redis.stop)
             self._watch(redis.child)
         if is_set("postgres", "dsn"):

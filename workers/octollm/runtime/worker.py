@@ -7,17 +7,20 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
 
 from octollm.bus.connection import probe
+from octollm.bus.fuse import FuseRule
 from octollm.bus.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.minds.choose import expected
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
+from octollm.orchestrator.schedules import Clockwork
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler, hand_on, load_arm, thinks
@@ -27,8 +30,10 @@ from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, 
 from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.settings import Settings
-from octollm.runtime.share import recipes_path
+from octollm.runtime.settings_sections import WorkerSettings
+from octollm.runtime.share import recipes_path, schedules_path
 from octollm.topology import ARM, Topic, Topology
+from octollm.topology.schedules import Schedule, load_schedules
 
 if TYPE_CHECKING:
     from octollm.runtime.memory_role import ProcessMemory
@@ -41,7 +46,8 @@ _NEED_MEMORY = frozenset({"results", "arm.retriever"})
 """Topics whose roles do not start without memory."""
 _TEND_S = 30
 """How often it is looked for what to forget and what memory left unfinished."""
-_STORED = frozenset({"tasks", "steps.done", "dead"}) | _NEED_MEMORY
+_ORCHESTRATED = frozenset({"tasks", "steps.done"})
+_STORED = _ORCHESTRATED | {"dead"} | _NEED_MEMORY
 
 
 async def run_roles(
@@ -49,26 +55,35 @@ async def run_roles(
 ) -> None:
     """Until `stop` is set. Waits for Redis and Postgres as long as they are away, and says so.
 
-    Raises SettingsError, TopologyError or RecipeError before anything has begun.
+    Raises SettingsError, TopologyError, RecipeError or SchedulesError before anything has begun.
     """
     # Recipes are read before anything is connected to: a wrong one must not wait for a store to be noticed.
     book = load_recipes(recipes_path(settings), frozenset(topology.arms))
     topics = [topic for role in roles for topic in require_python_role(role, topology)]
+    schedules: tuple[Schedule, ...] = ()
+    if any(topic.name in _ORCHESTRATED for topic in topics):
+        schedules = load_schedules(schedules_path(settings), topology.ingest.tenants)
     async with AsyncExitStack() as exits:
         process = _Process(settings, topology, exits)
         if any(topic.name.startswith(ARM) and thinks(load_arm(topic)) for topic in topics):
             process.mind()  # wrong settings of models, too, are said before anything is connected to
-        server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, lambda: process.against))
+        server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, process.reasons))
         _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
         if not await process.connect(topics, stop):
             return
-        await process.start(topics, book, concurrency)
+        await process.start(topics, book, schedules, concurrency)
         _log.info("ready", roles=list(roles))
         await stop.wait()
         _log.info("stopping: no new messages, what runs may end", drain_s=settings.worker.drain_s)
         process.against = ["stopping"]
         await process.worker.stop(settings.worker.drain_s)
     _log.info("stopped", roles=list(roles))
+
+
+def fuse_rule(settings: WorkerSettings, topology: Topology) -> FuseRule:
+    """Where several tenants may send, one tenant's messages alone must not stop an arm for the others."""
+    tenants = min(2, len(topology.ingest.tenants))
+    return FuseRule(settings.fuse_tasks, tenants, settings.fuse_cooldown_s)
 
 
 class _Process:
@@ -83,9 +98,19 @@ class _Process:
         self._opening = asyncio.Lock()
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         redis = settings.redis
-        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer)
+        rule = fuse_rule(settings.worker, topology)
+        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer, rule)
         self.against: list[str] = ["starting"]
-        """Reasons against being ready; read by the metrics server's thread."""
+
+    def reasons(self) -> list[str]:
+        """What speaks against being ready; asked by the metrics server's thread."""
+        return [
+            *self.against,
+            *(
+                f"fused: {topic} is not worked on here, since its handler broke on everything; see the log"
+                for topic in self.worker.fused()
+            ),
+        ]
 
     async def connect(self, topics: Sequence[Topic], stop: asyncio.Event) -> bool:
         """Wait for the stores; False when told to stop meanwhile."""
@@ -104,11 +129,13 @@ class _Process:
                 return False
         return True
 
-    async def start(self, topics: Sequence[Topic], book: RecipeBook, concurrency: int | None) -> None:
+    async def start(
+        self, topics: Sequence[Topic], book: RecipeBook, schedules: Sequence[Schedule], concurrency: int | None
+    ) -> None:
         """Register every handler, then read."""
         names = {topic.name for topic in topics}
         translator = Translator(self._topology, self._settings.orchestrator.status_ttl_s)
-        orchestrator = await self._orchestrator(book) if names & {"tasks", "steps.done"} else None
+        orchestrator = await self._orchestrator(book) if names & _ORCHESTRATED else None
         gatherers = {"dead": await self._gather(Archive(await self.pool()).handle)} if "dead" in names else {}
         if orchestrator is not None:
             gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle)
@@ -127,6 +154,7 @@ class _Process:
         self.against = []
         if orchestrator is not None:
             await self._tickers(orchestrator, translator)
+            await self._clock(schedules)
         if memory is not None and "results" in names:
             self._tick(_TEND_S, memory.tend, "a look for what memory is to forget or to finish")
 
@@ -182,6 +210,16 @@ class _Process:
         if retention.finished_days > 0:
             days = retention.finished_days
             self._tick(retention.purge_s, lambda: clear(pool, topology, days), "a look for tasks to purge")
+
+    async def _clock(self, schedules: Sequence[Schedule]) -> None:
+        if not schedules:
+            return
+
+        async def submit(schedule: Schedule, key: str) -> None:
+            await self.worker.submit(schedule.tenant, schedule.body, key)
+
+        clockwork = Clockwork(schedules, await self.pool(), submit)
+        self._tick(_BEGIN_S, lambda: clockwork.look(datetime.now(UTC)), "a look at the schedules")
 
     def _tick(self, every_s: float, work: Callable[[], Awaitable[object]], what: str) -> None:
         task = asyncio.create_task(tick(every_s, work, what))

@@ -15,7 +15,7 @@ from anthropic import (
 )
 from anthropic.types import MessageDeltaUsage, MessageParam, OutputConfigParam, Usage
 
-from octollm.errors import PermanentError, TransientError
+from octollm.errors import StepError
 from octollm.minds import faults
 from octollm.minds.provider import Answer, Request, Stop, Tokens, plain
 from octollm.minds.schemas import enforceable, in_words
@@ -90,7 +90,7 @@ class Anthropic:
             return request.system, {"format": {"type": "json_schema", "schema": schema}}
         return f"{request.system}\n\n{in_words(request.schema)}", omit
 
-    def _fault(self, error: APIStatusError) -> TransientError | PermanentError:
+    def _fault(self, error: APIStatusError) -> StepError:
         kind, said = error.type or "", error.api_message or ""
         if error.status_code < 400:
             return faults.in_stream(self.name, self.model, kind, said)

@@ -7,13 +7,13 @@ from json import JSONDecodeError
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError
 
-from octollm.errors import PermanentError, TransientError
+from octollm.errors import StepError
 from octollm.minds import faults
 
 
 @contextmanager
 def translated(provider: str, model: str) -> Iterator[None]:
-    """Raises TransientError or PermanentError for whatever the SDK raises inside."""
+    """Raises a StepError for whatever the SDK raises inside."""
     try:
         yield
     except APIStatusError as error:
@@ -26,7 +26,7 @@ def translated(provider: str, model: str) -> Iterator[None]:
         raise faults.broken_stream(provider) from error
 
 
-def of_status(provider: str, model: str, error: APIStatusError) -> TransientError | PermanentError:
+def of_status(provider: str, model: str, error: APIStatusError) -> StepError:
     """The server answered with a status."""
     wait_s = faults.retry_after(error.response.headers)
     kind, said = error.code or error.type or "", error.message

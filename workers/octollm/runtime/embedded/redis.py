@@ -1,4 +1,4 @@
-"""Embedded Redis: the system's `redis-server`, run as a child of this process on a loopback port.
+"""Embedded Redis: the system's `redis-server` or `valkey-server`, run as a child of this process on a loopback port.
 
 Owns finding it, checking its version, start and stop. Speaks to it only to ask whether it is ready: commands
 are the bus's business.
@@ -37,9 +37,9 @@ class EmbeddedRedis:
         self.url = f"redis://{LOOPBACK}:{port}/0"
 
     @classmethod
-    async def start(cls, folder: Path, ports: Ports, *, keep_open: Sequence[int] = ()) -> Self:
-        """Start on port 6379, or a free one when that is taken, and wait until it answers."""
-        program, _ = find_server()
+    async def start(cls, folder: Path, ports: Ports, *, server: str = "", keep_open: Sequence[int] = ()) -> Self:
+        """Start `server` (see `find_server`) on port 6379, or a free one when that is taken; wait until it answers."""
+        program, _ = find_server(server)
         private_folder(folder)
         for attempt in range(_TRIES):
             port = ports.take(0 if attempt else _PORT)
@@ -66,9 +66,14 @@ class EmbeddedRedis:
         await self.child.stop((signal.SIGTERM, 15))
 
 
-def find_server() -> tuple[str, str]:
-    """Path and version of a server that is new enough; raises StartError saying what to install."""
-    found = next((path for name in _PROGRAMS if (path := shutil.which(name))), None)
+def find_server(chosen: str = "") -> tuple[str, str]:
+    """Path and version of a server that is new enough; raises StartError saying what to install.
+
+    `chosen`: a name on the PATH or a path; empty: redis-server, or valkey-server where there is none.
+    """
+    found = next((path for name in ((chosen,) if chosen else _PROGRAMS) if (path := shutil.which(name))), None)
+    if found is None and chosen:
+        raise StartError(f"{chosen} was not found; correct OCTOLLM_REDIS_SERVER (redis.server), or {MISSING}")
     if found is None:
         raise StartError(f"redis-server was not found on the PATH; {MISSING}")
     try:

@@ -1,0 +1,122 @@
+"""Schedules on a real Postgres: each due time once, whoever looks, and what was missed is made up for once."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import orjson
+import pytest
+from stepping import until
+
+from octollm.errors import NotReadyError
+from octollm.orchestrator.schedules import Clockwork
+from octollm.runtime.settings import load_settings
+from octollm.runtime.share import schemas_path, topology_path
+from octollm.runtime.worker import run_roles
+from octollm.topology import load_topology
+from octollm.topology.schedules import Schedule
+
+EARLY = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)
+
+
+def nightly(cron="30 2 * * *") -> Schedule:
+    return Schedule("nightly", "", cron, ZoneInfo("Europe/Berlin"), "default", b'{"goal":"g"}')
+
+
+class Door:
+    """Where submissions go."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.closed = False
+
+    async def submit(self, schedule: Schedule, key: str) -> None:
+        if self.closed:
+            raise NotReadyError("Redis: away")
+        await asyncio.sleep(0)
+        self.keys.append(key)
+
+
+async def test_a_new_one_begins_with_its_next_time_and_each_time_counts_once(pool):
+    door = Door()
+    first, second = (Clockwork([nightly()], pool, door.submit) for _ in range(2))
+    assert await first.look(EARLY) == 0
+    for hours in range(72):
+        now = EARLY + timedelta(hours=hours)
+        await asyncio.gather(first.look(now), second.look(now), Clockwork([nightly()], pool, door.submit).look(now))
+    assert door.keys == [
+        "schedule:nightly:2026-03-29T01:00:00.000Z",  # 02:30 was skipped
+        "schedule:nightly:2026-03-30T00:30:00.000Z",
+        "schedule:nightly:2026-03-31T00:30:00.000Z",
+    ]
+
+
+async def test_what_was_missed_is_made_up_for_once_with_the_newest(pool):
+    door = Door()
+    await Clockwork([nightly()], pool, door.submit).look(EARLY)
+    await Clockwork([nightly()], pool, door.submit).look(EARLY + timedelta(days=10))
+    assert door.keys == ["schedule:nightly:2026-04-07T00:30:00.000Z"]
+
+
+async def test_a_closed_door_is_made_up_for_and_a_crash_submits_under_the_same_key(pool):
+    door = Door()
+    clockwork = Clockwork([nightly()], pool, door.submit)
+    await clockwork.look(EARLY)
+    door.closed = True
+    due = EARLY + timedelta(days=1)
+    with pytest.raises(NotReadyError):
+        await clockwork.look(due)
+    door.closed = False
+
+    async def crash(schedule: Schedule, key: str) -> None:
+        await door.submit(schedule, key)
+        raise KeyError("between the submission and the commit")
+
+    with pytest.raises(KeyError):
+        await Clockwork([nightly()], pool, crash).look(due)
+    assert await clockwork.look(due) == 1
+    assert await clockwork.look(due + timedelta(minutes=1)) == 0
+    assert door.keys == ["schedule:nightly:2026-03-29T01:00:00.000Z"] * 2
+
+
+async def test_one_that_was_changed_begins_with_its_next_time(pool):
+    door = Door()
+    await Clockwork([nightly()], pool, door.submit).look(EARLY)
+    changed = Clockwork([nightly("0 10 * * *")], pool, door.submit)
+    assert await changed.look(EARLY + timedelta(hours=1)) == 0  # 10:00 was this morning
+    assert await changed.look(EARLY + timedelta(days=1)) == 1
+    assert door.keys == ["schedule:nightly:2026-03-29T08:00:00.000Z"]
+
+
+async def test_the_orchestrator_puts_it_on_the_tenants_ingest_stream(
+    redis_server, client, dsn, pool, tmp_path, monkeypatch
+):
+    (tmp_path / "schedules.yaml").write_text(
+        "version: 1\nschedules:\n  yearly: {description: d, cron: 0 0 1 1 *, zone: UTC, tenant: default,"
+        " submission: {goal: happy new year, kind: note, input: {text: hello}}}\n"
+    )
+    await pool.execute("INSERT INTO schedules VALUES ('yearly', '0 0 1 1 *', 'UTC', '2020-01-01T00:00:00Z', NULL)")
+    await client.ping()
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("OCTOLLM_SCHEDULES_FILE", str(tmp_path / "schedules.yaml"))
+    settings = load_settings()
+    topology = load_topology(topology_path(settings), schemas_path())
+    stop = asyncio.Event()
+    runs = [
+        asyncio.create_task(run_roles(["orchestrator"], settings, topology, concurrency=None, stop=stop))
+        for _ in range(2)
+    ]
+    try:
+
+        async def submitted():
+            return await client.xlen("ingest:default") > 0
+
+        await until(submitted)
+    finally:
+        stop.set()
+        await asyncio.gather(*runs)
+    ((_, fields),) = await client.xrange("ingest:default")
+    year = datetime.now(UTC).year
+    assert fields[b"idempotency_key"].decode() == f"schedule:yearly:{year}-01-01T00:00:00.000Z"
+    assert orjson.loads(fields[b"body"])["goal"] == "happy new year"
