@@ -63,6 +63,8 @@ def check(
     verdict.offences += _ends(system)
     verdict.offences += _work(system, effects, losses)
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
+    verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unremembered]
+    verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
     return verdict
 
 

@@ -129,6 +129,14 @@ def _still_out(history: History) -> None:
     history.system.steps[0]["state"] = "sent"
 
 
+def _not_remembered(history: History) -> None:
+    history.system.unremembered = [TASK]
+
+
+def _seen_by_the_scenario(history: History) -> None:
+    history.faults[0].broken = ("a result waited",)
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind"),
     [
@@ -148,6 +156,8 @@ def _still_out(history: History) -> None:
         (_neighbour_charged, "wrong_ends"),
         (_left_over, "undrained"),
         (_still_out, "undrained"),
+        (_not_remembered, "undrained"),
+        (_seen_by_the_scenario, "wrong_ends"),
     ],
 )
 def test_each_broken_promise_is_found(break_it: Callable[[History], None], kind: str):
