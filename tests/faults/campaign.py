@@ -70,9 +70,10 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
     faults: list[Fault] = []
     missed: dict[str, str] = {}
     (folder / "stage").mkdir()
+    began = now()
     # The mark lies low, so that an overload reaches it with a load that two cores can make.
     async with Stage(folder / "stage", package=package, high_water=100) as stage:
-        say(f"the stack runs; seed {plan.seed}, scenarios: {', '.join(order)}")
+        say(f"the stack runs after {now() - began:.1f} s; seed {plan.seed}, scenarios: {', '.join(order)}")
         load = Load(stage, producers, rng)
         ring = Ring(stage, load, rng)
         over = asyncio.Event()
@@ -133,7 +134,9 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()
     fault.recovery_s = await _probe(ring)
-    say(f"  {name}: {'landed' if fault.landed else 'MISSED'}, {fault.detail}; recovered in {fault.recovery_s} s")
+    landing = "landed" if fault.landed else "MISSED"
+    took = f"{fault.ended - began:.1f} s, recovered in {fault.recovery_s} s"
+    say(f"  {name}: {landing}, {fault.detail}; {took}")
     return fault
 
 

@@ -1,8 +1,8 @@
 """Processes that are killed at named moments, frozen, or told to stop.
 
 The moments of an arm: before its effect, after its effect, after its completion is written, after it knows so. Of the
-orchestrator: before its transaction, before the commit, after the commit, after what follows is published. Of the
-reflex: before the task is in Redis, after, and after it knows so.
+orchestrator, the archive and memory: before the transaction, before the commit, after the commit, after what follows
+is published. Of the reflex: before the task is in Redis, after, and after it knows so.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def sha_of(script: str) -> bytes:
 async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: Moment) -> Landed:
     """Kill whichever process of the role first sends `pattern`, at that moment; wait until it is back.
 
-    Of the commits only one that stores what follows from a message is meant.
+    Of the orchestrator's commits only one that stores what follows from a message is meant.
     """
     killed: list[tuple[Instance, int]] = []
 
@@ -41,7 +41,9 @@ async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: M
 
     traps = []
     for one in ring.stage.of(role):
-        trap = Trap(pattern, moment, partial(kill, one), STORES if pattern == COMMIT else None)
+        trap = Trap(
+            pattern, moment, partial(kill, one), STORES if role == "orchestrator" and pattern == COMMIT else None
+        )
         getattr(one, server).traps.append(trap)
         traps.append((getattr(one, server), trap))
     _feed(ring, role)
@@ -61,7 +63,7 @@ def _feed(ring: Ring, role: str) -> None:
     """Something for the role to do."""
     kind = "sandbox" if role == "executor" else "ledger"
     for _ in range(4):
-        ring.load.send(ring.load.order(kind=kind))
+        ring.load.send(ring.load.unreadable() if role == "archive" else ring.load.order(kind=kind))
 
 
 def _register() -> None:
@@ -91,6 +93,14 @@ def _register() -> None:
             ("after_commit", "redis", sha_of("complete"), "before_reply"),
         ],
     }
+    # Both store what they take in, and send nothing on.
+    for role in ("archive", "memory"):
+        moments[role] = [
+            ("before_effect", "postgres", b"BEGIN;", "before_request"),
+            ("after_effect", "postgres", COMMIT, "before_request"),
+            ("after_commit", "postgres", COMMIT, "before_reply"),
+            ("after_acknowledge", "redis", sha_of("complete"), "before_reply"),
+        ]
     for role, of_role in moments.items():
         for name, server, pattern, moment in of_role:
 

@@ -75,8 +75,8 @@ async def _wait_for_work(ring: Ring) -> None:
     await _ended(ring, [_sent(ring, "ledger")])
 
 
-@scenario("vectors_away")
-async def vectors_away(ring: Ring) -> Landed:
+@scenario("qdrant_away")
+async def qdrant_away(ring: Ring) -> Landed:
     """The vector store refuses, then hangs: results are there all the same, and memory makes up for it afterwards."""
     stage = ring.stage
     server, way = await stage.give_vectors()
