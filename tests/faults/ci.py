@@ -9,6 +9,7 @@ Usage: python tests/faults/ci.py
 
 import asyncio
 import json
+import signal
 import statistics
 import sys
 import time
@@ -23,6 +24,7 @@ from scenarios import load_all
 SEEDS = (7, 19, 31)
 _AT_ONCE = 2
 _LONGEST_S = 900
+_GRACE_S = 30
 _LOGS = Path(__file__).resolve().parents[2] / "build" / "logs" / "faults"
 _CAMPAIGN = Path(__file__).with_name("campaign.py")
 
@@ -67,27 +69,39 @@ def jobs() -> list[Job]:
 async def run(job: Job) -> Result:
     """One campaign in a process of its own; what it prints goes into a log."""
     began = time.monotonic()
-    log = _LOGS / f"{job.name}.log"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-u", str(_CAMPAIGN), *job.arguments, "--keep", str(_LOGS / job.name)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), _LONGEST_S)
-    except BaseException:
-        process.kill()
-        raise
-    log.write_bytes(said)
-    found = _last(said)
+    path = _LOGS / f"{job.name}.log"
+    with path.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-u", str(_CAMPAIGN), *job.arguments, "--keep", str(_LOGS / job.name)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            await asyncio.wait_for(process.wait(), _LONGEST_S)
+        except TimeoutError:
+            await _end(process)
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+    found = _last(path.read_bytes())
     passed = found.get("verdict") == "invalid" and found["caught"] if job.mutant else found.get("verdict") == "valid"
     result = Result(job, found, bool(passed), round(time.monotonic() - began, 1))
     meant = ("caught" if passed else "NOT CAUGHT") if job.mutant else found.get("verdict", "no verdict")
     print(f"  {job.name}: {meant}, {result.took_s} s", flush=True)
     if not passed:
-        print(f"    its output is in {log}; missed: {found.get('missed')}", flush=True)
+        print(f"    its output is in {path}; missed: {found.get('missed')}", flush=True)
     return result
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Let it end what it started; then it has to go."""
+    process.send_signal(signal.SIGINT)
+    try:
+        await asyncio.wait_for(process.wait(), _GRACE_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _last(said: bytes) -> dict[str, Any]:

@@ -168,9 +168,8 @@ MUTANTS: Mapping[str, Mutant] = {
 def plant(name: str, folder: Path) -> Path:
     """A checkout in `folder` with the bug in it. Raises ValueError where the code has no longer what is changed."""
     (folder / "workers").mkdir(parents=True)
-    shutil.copytree(
-        ROOT / "workers" / "octollm", folder / "workers" / "octollm", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    # With what Python has compiled: most of it is unchanged, and a campaign starts many processes.
+    shutil.copytree(ROOT / "workers" / "octollm", folder / "workers" / "octollm")
     for shared in ("streams.yaml", "recipes", "schemas"):
         (folder / shared).symlink_to(ROOT / shared)
     for change in MUTANTS[name].changes:

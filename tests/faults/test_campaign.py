@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ SCENARIOS = (
     "kill_effect_after_effect",
     "kill_judge_after_commit",
     "kill_executor_before_commit",
+    "kill_archive_after_commit",
+    "kill_memory_after_commit",
     "two_ingresses",
     "late_result",
 )
+BUGS = ("no_fence", "dropped_message")
 
 
 def campaign(*arguments: str) -> tuple[int, dict[str, Any], str]:
@@ -32,16 +37,25 @@ def campaign(*arguments: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(last or "{}"), "\n".join(others) + done.stderr
 
 
-def test_a_fault_for_each_role_breaks_no_promise():
-    code, found, said = campaign("--seed", "7", "--tasks", "80", "--minutes", "0.2", "--scenario", ",".join(SCENARIOS))
+@pytest.fixture(scope="module")
+def campaigns() -> Iterator[dict[str, Future[tuple[int, dict[str, Any], str]]]]:
+    """All at once, since each of them mostly waits."""
+    asked = {"none": ("--seed", "7", "--tasks", "80", "--minutes", "0.2", "--scenario", ",".join(SCENARIOS))}
+    asked |= {bug: ("--mutant", bug, "--tasks", "40", "--minutes", "0.1") for bug in BUGS}
+    with ThreadPoolExecutor(len(asked)) as pool:
+        yield {name: pool.submit(campaign, *arguments) for name, arguments in asked.items()}
+
+
+def test_a_fault_for_each_role_breaks_no_promise(campaigns):
+    code, found, said = campaigns["none"].result()
     assert (code, found.get("verdict")) == (0, "valid"), said
     assert found["accepted"] == found["terminal"] >= 80
     assert all(found["scenarios"].values()), found["scenarios"]
 
 
-@pytest.mark.parametrize("mutant", ["no_fence", "dropped_message"])
-def test_a_planted_bug_is_caught(mutant: str):
-    code, found, said = campaign("--mutant", mutant, "--tasks", "40", "--minutes", "0.1")
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught(campaigns, bug: str):
+    code, found, said = campaigns[bug].result()
     assert (code, found.get("verdict"), found.get("caught")) == (1, "invalid", True), said
 
 

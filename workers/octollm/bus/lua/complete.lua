@@ -19,7 +19,8 @@
 --
 -- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
 -- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost.
--- An entry's own live field is removed only while it still names this entry; 'add' and 'delay' set theirs.
+-- An entry's own live field is removed only while it still names this entry, also when the entry itself is nowhere any
+-- more; 'add' and 'delay' set theirs.
 -- A status is written only over a lower version, so that a late writer changes nothing; it is the whole status, so
 -- what the one before said besides is gone.
 --@include ownership.lua
@@ -150,6 +151,11 @@ for i, entry in ipairs(entries) do
     end
     redis.call('XACK', entry.key, entry.group, entry.id)
     redis.call('XDEL', entry.key, entry.id)
+  end
+  -- Deleted with its stream while it was worked on: nothing else would ever take its name from the live steps.
+  if answer == 'gone' and entry.live ~= '' and redis.call('HGET', live, entry.live) == entry.key .. ' ' .. entry.id
+    and #redis.call('XRANGE', entry.key, entry.id, entry.id) == 0 then
+    redis.call('HDEL', live, entry.live)
   end
   answers[i] = answer == 'nobodys' and 'done' or answer
 end
