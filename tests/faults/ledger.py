@@ -127,3 +127,5 @@ class System:
     """What is still in Redis: by key, how many entries, pending ones, schedule and live fields."""
     unremembered: list[str] = field(default_factory=list)
     """Tasks that have ended and whose result memory has not taken."""
+    statuses: dict[str, str] = field(default_factory=dict)
+    """What a producer who asks is told, by task: the state that Redis has."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -10,6 +10,7 @@ from ledger import System, now
 from redis.exceptions import RedisError
 from stage import Stage
 
+from octollm.contracts.ids import lane_of
 from octollm.topology import LaneKeys, load_topology
 
 _TASKS = """
@@ -89,7 +90,17 @@ async def read_system(stage: Stage) -> System:
         steps = [dict(row) for row in await connection.fetch(_STEPS)]
         letters = [dict(row) for row in await connection.fetch(_LETTERS)]
         unremembered = [row["id"] for row in await connection.fetch(_UNREMEMBERED)]
-    return System(tasks, finished, attempts, steps, letters, await left(stage), unremembered)
+    statuses = await _statuses(stage, [task["id"] for task in tasks])
+    return System(tasks, finished, attempts, steps, letters, await left(stage), unremembered, statuses)
+
+
+async def _statuses(stage: Stage, tasks: Sequence[str]) -> dict[str, str]:
+    async with stage.client() as client:
+        asking = client.pipeline(transaction=False)
+        for task in tasks:
+            asking.hget(LaneKeys(lane_of(task)).status(task), "state")
+        found = await asking.execute()
+    return {task: state.decode() for task, state in zip(tasks, found, strict=True) if state is not None}
 
 
 async def history(stage: Stage, task: str) -> list[str]:

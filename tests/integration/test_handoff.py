@@ -206,6 +206,20 @@ async def test_an_entry_that_was_deleted_with_its_stream_leaves_no_live_step(cli
     assert await client.xlen(KEYS.done) == 0
 
 
+async def test_what_an_entry_led_to_is_its_task_s_status_also_when_the_entry_was_deleted(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = await deliver(client, stream, "a")
+    await client.hset(KEYS.status(TASK), mapping={"version": "2", "state": "running"})
+    await client.delete(stream)
+    ended = Status(KEYS.status(TASK), 3, 60, {"state": "succeeded"})
+    assert await handoff.complete([Finish(held, (ended, Add(KEYS.done, {"type": "x"})))]) == [Standing.GONE]
+    assert await client.hget(KEYS.status(TASK), "state") == b"succeeded"
+    older = Status(KEYS.status(TASK), 2, 0, {"state": "running"})
+    assert await handoff.complete([Finish(held, (older,))]) == [Standing.GONE]
+    assert await client.hget(KEYS.status(TASK), "state") == b"succeeded"
+    assert await client.xlen(KEYS.done) == 0
+
+
 async def test_an_entry_whose_group_was_deleted_stays_a_live_step(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
