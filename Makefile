@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-valkey faults bench setup rust redis models fmt lint generate lock clean compose-demo
+.PHONY: help demo test test-valkey faults faults-ci bench setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # Where this is set, each of the hundreds of processes of a test run compiles every module anew: 3 s of CPU, each time.
@@ -32,6 +32,10 @@ SCENARIO ?= all
 faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all
 	@.ci/setup-faults
 	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO)
+
+faults-ci: setup redis  ## three fixed seeds that share all scenarios among them, and every planted bug
+	@.ci/setup-faults
+	@$(PY) tests/faults/ci.py
 
 bench: setup redis  ## hand-off, latency, pipeline, backlog; last line: one JSON object (12 minutes, quiet machine)
 	@$(PY) -m bench

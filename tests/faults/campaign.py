@@ -25,10 +25,14 @@ from mutants import MUTANTS, plant
 from scenarios import MissedError, Ring, Scenario, load_all
 from stage import ROOT, Stage
 
+from octollm.errors import StartError
+
 _DRAIN_S = 90.0
 _PROBE_S = 60.0
 _LONGEST_S = 180.0
 """After that a scenario has failed."""
+_FOR_GOOD: frozenset[checker.Kind] = frozenset({"duplicate_effects", "second_terminals", "unauthorised"})
+"""Offences that no waiting heals."""
 
 
 @dataclass
@@ -66,9 +70,10 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
     faults: list[Fault] = []
     missed: dict[str, str] = {}
     (folder / "stage").mkdir()
+    began = now()
     # The mark lies low, so that an overload reaches it with a load that two cores can make.
     async with Stage(folder / "stage", package=package, high_water=100) as stage:
-        say(f"the stack runs; seed {plan.seed}, scenarios: {', '.join(order)}")
+        say(f"the stack runs after {now() - began:.1f} s; seed {plan.seed}, scenarios: {', '.join(order)}")
         load = Load(stage, producers, rng)
         ring = Ring(stage, load, rng)
         over = asyncio.Event()
@@ -81,17 +86,30 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
                 nemesis.write(**asdict(fault))
             await _whole_load(steady, plan, over)
             await load.settle()
-            took = await system.drained(stage, _DRAIN_S)
+
+            async def caught() -> bool:
+                """Whether a planted bug has done what cannot be mended."""
+                shown = _FOR_GOOD.intersection(MUTANTS[plan.mutant].shows) if plan.mutant else ()
+                found = await _judged(stage, producers, faults)
+                return any(found.count(kind) for kind in shown)
+
+            took = await system.drained(stage, _DRAIN_S, caught if plan.mutant else None)
             say(f"drained within {took:.1f} s")
         finally:
             steady.cancel()
             await load.close()
-        found = checker.check(asked(producers.path), lines(stage.effects), await system.read_system(stage), faults)
+        found = await _judged(stage, producers, faults)
         offenders = [
             {**asdict(one), "history": await system.history(stage, one.about)} for one in found.broken[: checker.SHOWN]
         ]
     verdict = "invalid" if found.broken else "unknown" if missed or not found.accepted else "valid"
     return Outcome(verdict, found, faults, missed, offenders)
+
+
+async def _judged(stage: Stage, producers: Log, faults: list[Fault]) -> checker.Verdict:
+    """By all logs as they are now."""
+    effects = lines(stage.effects)
+    return checker.check(asked(producers.path), effects, await system.read_system(stage), faults)
 
 
 async def _whole_load(steady: asyncio.Task[int], plan: Plan, over: asyncio.Event) -> None:
@@ -111,11 +129,14 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
         landed = await asyncio.wait_for(scenario(ring), _LONGEST_S)
         fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
         fault.loss, fault.excuses, fault.made = landed.loss, landed.excuses, landed.made
+        fault.broken = landed.broken
     except (MissedError, TimeoutError) as error:
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()
     fault.recovery_s = await _probe(ring)
-    say(f"  {name}: {'landed' if fault.landed else 'MISSED'}, {fault.detail}; recovered in {fault.recovery_s} s")
+    landing = "landed" if fault.landed else "MISSED"
+    took = f"{fault.ended - began:.1f} s, recovered in {fault.recovery_s} s"
+    say(f"  {name}: {landing}, {fault.detail}; {took}")
     return fault
 
 
@@ -126,21 +147,17 @@ async def _probe(ring: Ring) -> float | None:
     ring.load.send(order)
 
     async def ended() -> bool:
-        try:
-            async with ring.stage.database() as connection:
-                return bool(
-                    await connection.fetchval(
-                        "SELECT 1 FROM tasks WHERE idempotency_key = $1 AND result IS NOT NULL "
-                        "AND reason IS DISTINCT FROM 'duplicate'",
-                        order.key,
-                    )
-                )
-        except OSError:
-            return False
+        return bool(
+            await ring.stage.value(
+                "SELECT 1 FROM tasks WHERE idempotency_key = $1 AND result IS NOT NULL "
+                "AND reason IS DISTINCT FROM 'duplicate'",
+                order.key,
+            )
+        )
 
     try:
         await ring.stage.until(ended, "the probe's end", _PROBE_S)
-    except Exception:  # noqa: BLE001  the ledger says what became of it
+    except StartError:  # the ledger says what became of it
         return None
     return round(now() - began, 2)
 
@@ -161,10 +178,12 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "faults_injected": sum(landed.values()),
         "scenarios": landed,
         "missed": outcome.missed,
+        "recovered_s": {fault.scenario: fault.recovery_s for fault in outcome.faults},
         "recovery_p50_s": round(statistics.median(recoveries), 2) if recoveries else None,
         "recovery_max_s": max(recoveries) if recoveries else None,
         "seed": plan.seed,
         "mutant": plan.mutant,
+        "caught": any(found.count(kind) for kind in MUTANTS[plan.mutant].shows) if plan.mutant else None,
     }
 
 

@@ -61,8 +61,11 @@ def check(
         rows = by_key.get((one.tenant, one.key), [])
         _one(verdict, one, rows, system, losses, excuses)
     verdict.offences += _ends(system)
+    verdict.offences += _told(system, losses)
     verdict.offences += _work(system, effects, losses)
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
+    verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unremembered]
+    verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
     return verdict
 
 
@@ -138,6 +141,17 @@ def _ends(system: System) -> list[Offence]:
         for task in system.tasks
         if task["state"] in TERMINAL and not system.finished.get((task["id"], task["run"]))
     ]
+
+
+def _told(system: System, losses: list[Fault]) -> list[Offence]:
+    """Whoever asks is told what is true; that nothing is known here is no lie once Redis has lost something."""
+    found = []
+    for task in system.tasks:
+        told = system.statuses.get(task["id"])
+        if told != task["state"] and not (told is None and losses):
+            text = f"whoever asks is told that it is {told}, and it is {task['state']}"
+            found.append(Offence("wrong_ends", task["id"], text))
+    return found
 
 
 def _work(system: System, effects: Sequence[Mapping[str, Any]], losses: list[Fault]) -> list[Offence]:

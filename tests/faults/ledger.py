@@ -106,6 +106,8 @@ class Fault:
     """What may be seen because of it, for instance `failed: step_dead`."""
     made: tuple[str, ...] = ()
     """Tasks that come from the fault itself and from no producer."""
+    broken: tuple[str, ...] = ()
+    """Promises that the scenario itself has seen broken, a sentence each."""
     recovery_s: float | None = None
     detail: str = ""
     count: int = 1
@@ -123,3 +125,7 @@ class System:
     letters: list[dict[str, Any]] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
     """What is still in Redis: by key, how many entries, pending ones, schedule and live fields."""
+    unremembered: list[str] = field(default_factory=list)
+    """Tasks that have ended and whose result memory has not taken."""
+    statuses: dict[str, str] = field(default_factory=dict)
+    """What a producer who asks is told, by task: the state that Redis has."""

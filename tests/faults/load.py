@@ -61,7 +61,7 @@ class Load:
         tenant = self._rng.choice(("default", "other")) if door == "stream" else "default"
         key = f"order-{number}"
         if do is None and kind is None and door == "stream" and self._rng.random() < 0.05:
-            return Order(key, door, tenant, b'{"goal": "cut', "letter", None)
+            return self._unreadable(key, tenant)
         if kind is None:
             kind = "sandbox" if do is None and self._rng.random() < 0.1 else "ledger"
         given = {"n": number} if do is None else {"n": number, "do": do}
@@ -69,6 +69,15 @@ class Load:
         body = json.dumps({"goal": "count", "kind": kind, "priority": priority, "input": given}).encode()
         answer = answer_to(kind, number) if expected == "succeeded" else None
         return Order(key, door, tenant, body, expected, answer)
+
+    def unreadable(self) -> Order:
+        """One that is no submission at all: it has to become a dead letter."""
+        self._made += 1
+        return self._unreadable(f"order-{self._made}", self._rng.choice(("default", "other")))
+
+    @staticmethod
+    def _unreadable(key: str, tenant: str) -> Order:
+        return Order(key, "stream", tenant, b'{"goal": "cut', "letter", None)
 
     def send(self, order: Order) -> asyncio.Task[None]:
         """In the background; `settle` waits for all."""

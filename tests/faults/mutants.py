@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from checker import Kind
 from stage import ROOT
 
 
 @dataclass(frozen=True)
 class Change:
-    """In one file, `old` becomes `new`."""
+    """In one file, `old` becomes `new`; without `old`, `new` is added at the end."""
 
     file: str
     old: str
@@ -22,10 +23,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug, and the scenarios in which it shows."""
+    """A bug, the scenarios in which it shows, and as what: it is caught only when one of these offences is found."""
 
     bug: str
     scenarios: tuple[str, ...]
+    shows: tuple[Kind, ...]
     changes: tuple[Change, ...]
 
 
@@ -34,6 +36,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "ack_before_commit": Mutant(
         "the orchestrator acknowledges a message before its transaction is committed",
         ("kill_orchestrator_after_effect",),
+        ("lost", "duplicate_effects"),
         (
             Change(
                 "workers/octollm/runtime/orchestrator_role.py",
@@ -62,6 +65,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "no_fence": Mutant(
         "whoever still knows an entry may finish it, whoever holds it",
         ("freeze_arm",),
+        ("duplicate_effects",),
         (
             Change(
                 f"{_BUS}/lua/ownership.lua",
@@ -73,6 +77,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "counter_join": Mutant(
         "a join counts ends instead of looking which steps have ended",
         ("two_ingresses",),
+        ("lost", "unauthorised", "wrong_ends"),
         (
             Change(
                 f"{_ORCHESTRATOR}/decide.py",
@@ -84,6 +89,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "dropped_message": Mutant(
         "one message in twenty is acknowledged without being worked on",
         ("two_ingresses",),
+        ("lost", "duplicate_effects"),
         (
             Change(
                 "workers/octollm/runtime/orchestrator_role.py",
@@ -97,6 +103,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "effect_twice": Mutant(
         "an arm's work is done twice in one delivery",
         ("two_ingresses",),
+        ("duplicate_effects",),
         (
             Change(
                 f"{_BUS}/steps.py",
@@ -108,6 +115,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "swapped_tenants": Mutant(
         "some tasks are written down for another tenant",
         ("two_ingresses",),
+        ("unauthorised",),
         (
             Change(
                 f"{_ORCHESTRATOR}/intake.py",
@@ -119,42 +127,33 @@ MUTANTS: Mapping[str, Mutant] = {
     "xack_before_xadd": Mutant(
         "an entry is acknowledged first and what follows is written afterwards, in a second call",
         ("kill_effect_after_commit", "kill_orchestrator_after_acknowledge"),
+        ("lost", "duplicate_effects"),
         (
             Change(
                 f"{_BUS}/handoff.py",
-                "            call = Call(fairness=self._fairness)\n"
-                "            call.key(self.keys.live)  # the script's first key\n",
-                "            await self._early(batch)\n"
-                "            call = Call(fairness=self._fairness)\n"
-                "            call.key(self.keys.live)  # the script's first key\n",
-            ),
-            Change(
-                f"{_BUS}/handoff.py",
-                "                call.entry(finish.held, self._group, finish.operations)\n",
-                "                call.nobodys(finish.operations)\n",
-            ),
-            Change(
-                f"{_BUS}/handoff.py",
-                "    async def publish(self",
-                "    async def _early(self, batch):\n"
-                "        empty = Call()\n"
-                "        empty.key(self.keys.live)\n"
-                "        empty.args += (self._consumer, len(batch))\n"
-                "        for finish in batch:\n"
-                "            empty.entry(finish.held, self._group, ())\n"
-                "        await self._scripts.complete(keys=empty.keys, args=empty.args)\n\n"
-                "    async def publish(self",
+                "",
+                "\n\n"
+                "_whole = Handoff.complete\n\n\n"
+                "async def _torn(self, finishes):\n"
+                "    standings = await _whole(self, [finish._replace(operations=()) for finish in finishes])\n"
+                "    for finish, standing in zip(finishes, standings, strict=True):\n"
+                "        if standing is Standing.DONE:\n"
+                "            await self.publish(finish.operations)\n"
+                "    return standings\n\n\n"
+                "Handoff.complete = _torn\n",
             ),
         ),
     ),
     "sweeper_resends_live": Mutant(
         "the sweeper sends steps again that are still being worked on",
         ("slow_steps",),
+        ("duplicate_effects",),
         (Change(f"{_BUS}/lua/resend.lua", "local named = redis.call('HGET', live, field)\n", "local named = false\n"),),
     ),
     "second_terminal": Mutant(
         "a task that has ended ends again when its last event comes twice",
         ("late_result",),
+        ("second_terminals",),
         (
             Change(
                 f"{_ORCHESTRATOR}/decide.py",
@@ -169,15 +168,14 @@ MUTANTS: Mapping[str, Mutant] = {
 def plant(name: str, folder: Path) -> Path:
     """A checkout in `folder` with the bug in it. Raises ValueError where the code has no longer what is changed."""
     (folder / "workers").mkdir(parents=True)
-    shutil.copytree(
-        ROOT / "workers" / "octollm", folder / "workers" / "octollm", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    # With what Python has compiled: most of it is unchanged, and a campaign starts many processes.
+    shutil.copytree(ROOT / "workers" / "octollm", folder / "workers" / "octollm")
     for shared in ("streams.yaml", "recipes", "schemas"):
         (folder / shared).symlink_to(ROOT / shared)
     for change in MUTANTS[name].changes:
         file = folder / change.file
         text = file.read_text()
-        if text.count(change.old) != 1:
+        if change.old and text.count(change.old) != 1:
             raise ValueError(f"mutant {name}: {change.file} does not hold its words once; adapt the mutant")
-        file.write_text(text.replace(change.old, change.new))
+        file.write_text(text.replace(change.old, change.new) if change.old else text + change.new)
     return folder

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Moment = Literal["before_request", "after_request", "before_reply", "after_reply"]
-_SHORTEST = 64 * 1024
+COMMIT = b"COMMIT;"
+STORES = b'"event":"'
+"""In the orchestrator's transactions that store what follows from a message: each tells at least one event."""
+_PIECE = 64 * 1024
+_LONGEST = 4 * 1024 * 1024
 
 
 @dataclass
@@ -25,6 +29,8 @@ class Trap:
     pattern: bytes
     moment: Moment
     spring: Callable[[], Awaitable[None] | None]
+    after: bytes | None = None
+    """Only in a transaction of Postgres in which this has passed before: most commit nothing that anybody waits for."""
     sprung: bool = False
 
     async def fire(self) -> None:
@@ -133,6 +139,8 @@ class _Pair:
         self._far = (far_reader, far_writer)
         self._waiting: list[Trap] = []
         """Traps whose request has passed on this connection; the next data from the server is their reply."""
+        self._transaction = b""
+        """What has passed since the last BEGIN, while a trap asks for it."""
 
     async def run(self) -> None:
         """Until either side ends; then both do."""
@@ -149,9 +157,9 @@ class _Pair:
     async def _requests(self) -> None:
         reader, (_, writer) = self._near[0], self._far
         with contextlib.suppress(OSError):
-            while data := await reader.read(_SHORTEST):
+            while data := await reader.read(_PIECE):
                 await self._proxy.passing()
-                met = [trap for trap in self._proxy.traps if not trap.sprung and trap.pattern in data]
+                met = self._met(data)
                 for trap in met:
                     if trap.moment == "before_request":
                         await trap.fire()
@@ -163,10 +171,17 @@ class _Pair:
                     if trap.moment == "after_request":
                         await trap.fire()
 
+    def _met(self, data: bytes) -> list[Trap]:
+        traps = [trap for trap in self._proxy.traps if not trap.sprung]
+        self._transaction = (self._transaction + data)[-_LONGEST:] if any(trap.after for trap in traps) else b""
+        _, begun, rest = self._transaction.rpartition(b"BEGIN;")
+        self._transaction = begun + rest
+        return [trap for trap in traps if trap.pattern in data and (trap.after or b"") in self._transaction]
+
     async def _replies(self) -> None:
         reader, (_, writer) = self._far[0], self._near
         with contextlib.suppress(OSError):
-            while data := await reader.read(_SHORTEST):
+            while data := await reader.read(_PIECE):
                 await self._proxy.passing()
                 met, self._waiting = self._waiting, []
                 for trap in met:

@@ -11,11 +11,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
 import redis.asyncio
 from proxy import Proxy
+from vectors import DIMENSION, VectorServer
 
 from octollm.errors import StartError
 from octollm.runtime.embedded.ports import Ports
@@ -82,6 +84,19 @@ steps:
       code: "import sys; print(int(sys.argv[1]) + 1)"
 answer: {$: steps.run.output.result}
 """,
+    "kept": """
+recipe: kept
+version: 1
+description: one effect that memory keeps
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}}}
+steps:
+  one: {arm: effect, input: {n: {$: task.input.n}}}
+answer: {$: steps.one.output.value}
+remember:
+  title: a number
+  text: {$: "to_string(steps.one.output.value)"}
+""",
 }
 
 
@@ -128,12 +143,14 @@ class Stage:
         self._ports = Ports()
         self._exits = contextlib.AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
+        self._http = httpx.AsyncClient(trust_env=False, timeout=2)
         self.instances: list[Instance] = []
         self.redis: Child | None = None
         self.redis_port = 0
         self.redis_dir = folder / "redis"
         self.redis_options: list[str] = []
         self.postgres: EmbeddedPostgres | None = None
+        self._vectors: tuple[VectorServer, Proxy] | None = None
         self.effects = folder / "effects.jsonl"
         self.schemas = ROOT / "schemas" / "events"
 
@@ -141,6 +158,7 @@ class Stage:
         """Servers first, then everybody; returns when all are ready."""
         try:
             self._exits.enter_context(self._ports)
+            await self._exits.enter_async_context(self._http)
             self._files()
             self.redis_port = self._ports.take(0)
             await self.start_redis()
@@ -163,12 +181,7 @@ class Stage:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        for one in self.instances:
-            if one.child is not None:
-                one.child.send(signal.SIGCONT)
-                await one.child.stop((signal.SIGTERM, 2))
-            await one.redis.stop()
-            await one.postgres.stop()
+        await asyncio.gather(*(self._end(one) for one in self.instances))
         if self.postgres is not None:
             self.postgres.child.send(signal.SIGCONT)
             await self.postgres.stop()
@@ -176,6 +189,14 @@ class Stage:
             self.redis.send(signal.SIGCONT)
             await self.redis.stop((signal.SIGTERM, 5))
         await self._exits.aclose()
+
+    @staticmethod
+    async def _end(one: Instance) -> None:
+        if one.child is not None:
+            one.child.send(signal.SIGCONT)
+            await one.child.stop((signal.SIGTERM, 2))
+        await one.redis.stop()
+        await one.postgres.stop()
 
     # Servers -------------------------------------------------------------------------------------------------
 
@@ -190,6 +211,11 @@ class Stage:
         ]
         self.redis = await Child.start("Redis", command, log=self.folder / "redis.log", cwd=self.redis_dir)
         await self.until(self._redis_answers, "Redis", 30)
+
+    async def stop_redis(self) -> None:
+        """In order, where it still runs."""
+        if self.redis is not None:
+            await self.redis.stop((signal.SIGTERM, 10))
 
     async def kill_redis(self) -> None:
         """Without a word."""
@@ -206,6 +232,30 @@ class Stage:
         if self.postgres is not None:
             self.postgres.child.send(signal.SIGQUIT)
             await self.postgres.child.wait()
+
+    async def give_vectors(self) -> tuple[VectorServer, Proxy]:
+        """From now on memory has a vector store, behind a way of its own."""
+        if self._vectors is None:
+            server = VectorServer()
+            server.start()
+            self._exits.callback(server.stop)
+            way = Proxy(("127.0.0.1", server.port))
+            await way.start()
+            self._exits.push_async_callback(way.stop)
+            self._vectors = server, way
+            for one in self.of("memory"):
+                one.environment = {
+                    "OCTOLLM_QDRANT_STORE": "server",
+                    "OCTOLLM_QDRANT_URL": f"http://127.0.0.1:{way.port}",
+                    "OCTOLLM_EMBEDDING_PROVIDER": "openai",
+                    "OCTOLLM_EMBEDDING_MODEL": "lengths",
+                    "OCTOLLM_EMBEDDING_URL": f"http://127.0.0.1:{server.port}/v1",
+                    "OCTOLLM_EMBEDDING_DIMENSION": str(DIMENSION),
+                }
+                starts = one.starts
+                one.kill(signal.SIGTERM)
+                await self.again(one, starts)
+        return self._vectors
 
     def take_port(self) -> int:
         """A free port for a server of a scenario."""
@@ -234,6 +284,14 @@ class Stage:
         finally:
             await connection.close()
 
+    async def value(self, query: str, *arguments: object) -> Any:
+        """The first value of the first row; None while Postgres is away."""
+        try:
+            async with self.database() as connection:
+                return await connection.fetchval(query, *arguments)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None
+
     # Processes -----------------------------------------------------------------------------------------------
 
     def of(self, role: str) -> list[Instance]:
@@ -257,8 +315,7 @@ class Stage:
         if one.child is None or one.child.exit_code is not None:
             return False
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-                return (await client.get(f"{one.http}/readyz")).is_success
+            return (await self._http.get(f"{one.http}/readyz")).is_success
         except httpx.TransportError:
             return False
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -9,6 +10,7 @@ from ledger import System, now
 from redis.exceptions import RedisError
 from stage import Stage
 
+from octollm.contracts.ids import lane_of
 from octollm.topology import LaneKeys, load_topology
 
 _TASKS = """
@@ -21,19 +23,44 @@ _ATTEMPTS = "SELECT task, run, step, round, attempt, delivery, outcome, worker F
 _STEPS = "SELECT task, run, step, round, attempt, state FROM steps"
 _LETTERS = "SELECT reason, task, body->>'stream' AS stream, body->>'entry' AS entry FROM dead_letters"
 _OPEN = "SELECT count(*) FROM tasks WHERE state IN ('accepted', 'running')"
+_UNREMEMBERED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND remembered_at IS NULL"
+
+_SIGNS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM attempts), (SELECT count(*) FROM dead_letters)"
+_STILL_S = 20.0
+"""Longer than anything that begins by itself waits: a lease, two for the sweeper, a retry."""
+
+_ASK_S = 2.0
 
 
-async def drained(stage: Stage, patience_s: float) -> float:
-    """Wait until no task is open and no entry is left; seconds it took. Gives up silently: the ledger will tell."""
-    began = now()
+async def drained(stage: Stage, patience_s: float, hopeless: Callable[[], Awaitable[bool]] | None = None) -> float:
+    """Wait until no task is open, no entry is left and memory has every result; seconds it took.
+
+    Gives up silently where it takes longer, where nothing has moved for so long that nothing will, or where `hopeless`
+    says that waiting changes nothing any more: the ledger will tell.
+    """
+    began = moved = asked = now()
+    seen: tuple[object, ...] = ()
     while now() - began < patience_s:
         try:
             async with stage.database() as connection:
                 open_tasks = await connection.fetchval(_OPEN)
-            if open_tasks == 0 and not any((await left(stage)).values()):
+                late = len(await connection.fetch(_UNREMEMBERED))
+                signs = tuple(await connection.fetchrow(_SIGNS))
+            entries = await left(stage)
+            if not open_tasks and not late and not any(entries.values()):
                 break
+            if hopeless is not None and now() - asked > _ASK_S:
+                asked = now()
+                if await hopeless():
+                    break
         except (OSError, asyncpg.PostgresError, RedisError):
-            pass  # a server that is still on its way back
+            moved = now()  # a server that is still on its way back
+        else:
+            if seen != (open_tasks, late, signs, entries):
+                seen, moved = (open_tasks, late, signs, entries), now()
+            # What only memory lacks is sent again after pauses that double.
+            if now() - moved > _STILL_S and (open_tasks or any(entries.values())):
+                break
         await asyncio.sleep(0.2)
     return now() - began
 
@@ -57,14 +84,25 @@ async def left(stage: Stage) -> dict[str, int]:
 
 
 async def read_system(stage: Stage) -> System:
-    """Everything the checker compares."""
-    async with stage.database() as connection:
+    """Everything the checker compares, as of one moment."""
+    async with stage.database() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         tasks = [_plain(row) for row in await connection.fetch(_TASKS)]
         finished = {(row["task"], row["run"]): row["n"] for row in await connection.fetch(_FINISHED)}
         attempts = [dict(row) for row in await connection.fetch(_ATTEMPTS)]
         steps = [dict(row) for row in await connection.fetch(_STEPS)]
         letters = [dict(row) for row in await connection.fetch(_LETTERS)]
-    return System(tasks, finished, attempts, steps, letters, await left(stage))
+        unremembered = [row["id"] for row in await connection.fetch(_UNREMEMBERED)]
+    statuses = await _statuses(stage, [task["id"] for task in tasks])
+    return System(tasks, finished, attempts, steps, letters, await left(stage), unremembered, statuses)
+
+
+async def _statuses(stage: Stage, tasks: Sequence[str]) -> dict[str, str]:
+    async with stage.client() as client:
+        asking = client.pipeline(transaction=False)
+        for task in tasks:
+            asking.hget(LaneKeys(lane_of(task)).status(task), "state")
+        found = await asking.execute()
+    return {task: state.decode() for task, state in zip(tasks, found, strict=True) if state is not None}
 
 
 async def history(stage: Stage, task: str) -> list[str]:

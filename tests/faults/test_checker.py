@@ -48,6 +48,7 @@ class History:
             steps=[_work(TASK, state="succeeded"), _work(POISON, state="dead")],
             letters=[{"entry": "5-0", "stream": "ingest:default"}],
             left={"stream": 0},
+            statuses={TASK: "succeeded", POISON: "failed"},
         )
     )
     faults: list[Fault] = field(default_factory=lambda: [Fault("poison", 1.5, 2.5, landed=True)])
@@ -129,6 +130,22 @@ def _still_out(history: History) -> None:
     history.system.steps[0]["state"] = "sent"
 
 
+def _not_remembered(history: History) -> None:
+    history.system.unremembered = [TASK]
+
+
+def _told_otherwise(history: History) -> None:
+    history.system.statuses[TASK] = "running"
+
+
+def _not_told(history: History) -> None:
+    history.system.statuses.pop(TASK)
+
+
+def _seen_by_the_scenario(history: History) -> None:
+    history.faults[0].broken = ("a result waited",)
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind"),
     [
@@ -148,6 +165,10 @@ def _still_out(history: History) -> None:
         (_neighbour_charged, "wrong_ends"),
         (_left_over, "undrained"),
         (_still_out, "undrained"),
+        (_not_remembered, "undrained"),
+        (_told_otherwise, "wrong_ends"),
+        (_not_told, "wrong_ends"),
+        (_seen_by_the_scenario, "wrong_ends"),
     ],
 )
 def test_each_broken_promise_is_found(break_it: Callable[[History], None], kind: str):
@@ -174,6 +195,7 @@ def test_a_submission_without_an_answer_may_have_become_a_task_or_not():
     assert history.asked["k4"].outcome == "unknown"
     history.system.tasks.append(_task("l0-d", "k4", answer=9))
     history.system.finished["l0-d", 1] = 1
+    history.system.statuses["l0-d"] = "succeeded"
     assert history.judged().broken == []
 
 

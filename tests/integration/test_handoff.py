@@ -198,6 +198,37 @@ async def test_a_missing_stream_answers_gone(client, stream):
     assert await client.xlen(KEYS.done) == 0
 
 
+async def test_an_entry_that_was_deleted_with_its_stream_leaves_no_live_step(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = await deliver(client, stream, "a")
+    await client.delete(stream)
+    assert await handoff.complete([Finish(held, (Add(KEYS.done, {"type": "x"}),))]) == [Standing.GONE]
+    assert await client.hgetall(KEYS.live) == {}
+    assert await client.xlen(KEYS.done) == 0
+
+
+async def test_what_an_entry_led_to_is_its_task_s_status_also_when_the_entry_was_deleted(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = await deliver(client, stream, "a")
+    await client.hset(KEYS.status(TASK), mapping={"version": "2", "state": "running"})
+    await client.delete(stream)
+    ended = Status(KEYS.status(TASK), 3, 60, {"state": "succeeded"})
+    assert await handoff.complete([Finish(held, (ended, Add(KEYS.done, {"type": "x"})))]) == [Standing.GONE]
+    assert await client.hget(KEYS.status(TASK), "state") == b"succeeded"
+    older = Status(KEYS.status(TASK), 2, 0, {"state": "running"})
+    assert await handoff.complete([Finish(held, (older,))]) == [Standing.GONE]
+    assert await client.hget(KEYS.status(TASK), "state") == b"succeeded"
+    assert await client.xlen(KEYS.done) == 0
+
+
+async def test_an_entry_whose_group_was_deleted_stays_a_live_step(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = await deliver(client, stream, "a")
+    await client.xgroup_destroy(stream, "judge")
+    assert await handoff.complete([Finish(held, ())]) == [Standing.GONE]
+    assert await client.hget(KEYS.live, FIELD) == f"{stream} {held.entry}".encode()
+
+
 async def test_scripts_survive_a_server_that_forgot_them(client, stream):
     held = await deliver(client, stream, "a")
     handoff = Handoff(client, "l0", "judge", "a")

@@ -78,6 +78,8 @@ class World(RuleBasedStateMachine):
             received_at=self.now(), traceparent="", deadline_at="2026-01-01T00:01:00.000Z",
         )  # fmt: skip
         self.requests: list[StepRequested] = []
+        self.seen: list[MessageLost] = []
+        self.gone: set[tuple[str, int, int]] = set()
         self.ends: list[StepEnded] = []
         self.ended_as: str | None = None
         self.told: Counter[str] = Counter()
@@ -106,6 +108,11 @@ class World(RuleBasedStateMachine):
             for need in NEEDS[request.step]:
                 rows = [row for row in self.state.steps.values() if row.step == need and row.round <= request.round]
                 assert any(row.state == "succeeded" for row in rows), f"{request.step} was sent before {need} ended"
+            row = self.state.steps[request.step, request.round]
+            assert (row.state, row.attempt) == ("sent", request.attempt), f"{request.step} was sent and is {row.state}"
+            if isinstance(event, MessageLost):
+                before_it = (request.step, request.round, request.attempt - 1)
+                assert before_it in self.gone, f"{request.step} was sent again, and attempt {before_it[2]} was not lost"
         sends = decision.sends
         self.requests += [direct.with_rest(self.state, one) for one in sends] if self.hand_on else sends
         if not decision.changed:
@@ -192,15 +199,35 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(pick=PICK)
     def lose(self, pick: int) -> None:
-        """A message is gone; the sweeper finds that its step is nowhere."""
+        """A message is gone, and two sweepers have seen that its step should be out."""
         lost = self.requests.pop(pick % len(self.requests))
-        self.sweep(lost.step, lost.round)
+        self.look(lost.step, lost.round)
+        self.look(lost.step, lost.round)
 
-    def sweep(self, step: str, round_: int) -> None:
-        out = [*self.requests, *(end.done for end in self.ends)]
+    @precondition(lambda self: self.state.steps)
+    @rule(pick=PICK)
+    def sweep(self, pick: int) -> None:
+        """A sweeper reads from the rows what should be out."""
+        rows = list(self.state.steps)
+        self.look(*rows[pick % len(rows)])
+
+    def look(self, step: str, round_: int) -> None:
         row = self.state.steps.get((step, round_))
-        if row is not None and not row.early and not any((one.step, one.round) == (step, round_) for one in out):
-            self.apply(MessageLost(step, round_, row.attempt))
+        if row is not None and row.state == "sent" and not row.early:
+            self.seen.append(MessageLost(step, round_, row.attempt))
+
+    @precondition(lambda self: self.seen)
+    @rule(pick=PICK)
+    def send_again(self, pick: int) -> None:
+        """A sweeper acts on what it read, unless the message is there; whatever happened in between happened."""
+        lost = self.seen.pop(pick % len(self.seen))
+        row = self.state.steps.get((lost.step, lost.round))
+        if row is not None and row.state == "sent" and row.attempt == lost.attempt:
+            out = [*self.requests, *(end.done for end in self.ends)]
+            if any((one.step, one.round) == (lost.step, lost.round) for one in out):
+                return
+            self.gone.add((lost.step, lost.round, lost.attempt))
+        self.apply(lost)
 
     @rule(seconds=st.integers(min_value=1, max_value=5))
     def wait(self, seconds: int) -> None:
@@ -229,8 +256,9 @@ class World(RuleBasedStateMachine):
             if self.state.ended:
                 return
             for row in list(self.state.steps.values()):
-                if row.state == "sent":
-                    self.sweep(row.step, row.round)
+                self.look(row.step, row.round)
+            while self.seen:
+                self.send_again(0)
             if self.requests:
                 self.work(0, "pass", keep=False, small=True)
             if self.ends:

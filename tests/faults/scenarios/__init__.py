@@ -28,6 +28,8 @@ class Landed:
     excuses: tuple[str, ...] = ()
     made: tuple[str, ...] = ()
     """Tasks that come from the fault itself and from no producer."""
+    broken: tuple[str, ...] = ()
+    """Promises that the scenario itself has seen broken, a sentence each."""
 
 
 class MissedError(Exception):
@@ -50,6 +52,6 @@ def scenario(name: str) -> Callable[[Scenario], Scenario]:
 
 def load_all() -> dict[str, Scenario]:
     """Every scenario there is."""
-    from scenarios import messages, network, postgres_faults, processes, redis_faults  # noqa: F401, PLC0415  they register
+    from scenarios import messages, network, postgres_faults, processes, redis_faults, stores  # noqa: F401, PLC0415  they register
 
     return SCENARIOS

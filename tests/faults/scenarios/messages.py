@@ -6,6 +6,7 @@ import json
 import asyncpg
 import httpx
 
+from octollm.errors import StartError
 from scenarios import Landed, MissedError, Ring, scenario
 
 _PATIENCE_S = 60.0
@@ -33,7 +34,7 @@ async def poison(ring: Ring) -> Landed:
 
     try:
         await ring.stage.until(given_up, "the end of the poison", _PATIENCE_S)
-    except Exception as error:
+    except StartError as error:
         raise MissedError(str(error)) from error
     return Landed("a step killed every worker that took it", count=5)
 
@@ -85,7 +86,7 @@ async def overload(ring: Ring) -> Landed:
         ring.load.send(ring.load.order({}, door=ring.rng.choice(("http0", "http1"))))
     try:
         await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", 15)
-    except Exception as error:
+    except StartError as error:
         raise MissedError(str(error)) from error
     finally:
         for way in ways:
@@ -123,7 +124,7 @@ async def other_versions(ring: Ring) -> Landed:
         ring.load.send(ring.load.order({}))
     try:
         await ring.stage.until(buried, "the dead letters", 20)
-    except Exception as error:
+    except StartError as error:
         raise MissedError(str(error)) from error
     return Landed(f"{sent} messages of other versions became dead letters", count=sent, made=(ident,))
 

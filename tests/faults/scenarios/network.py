@@ -1,8 +1,8 @@
 """The network between the processes and their servers: slow, cut, half-open; and clocks that are wrong."""
 
 import asyncio
-import shutil
 import signal
+from pathlib import Path
 
 from scenarios import Landed, MissedError, Ring, scenario
 
@@ -49,7 +49,7 @@ async def half_open(ring: Ring) -> Landed:
 @scenario("clock_jump")
 async def clock_jump(ring: Ring) -> Landed:
     """An arm whose clock is an hour ahead and an orchestrator whose clock is an hour behind."""
-    faketime = next((path for path in _FAKETIME if shutil.os.path.exists(path)), None)  # type: ignore[attr-defined]
+    faketime = next((path for path in _FAKETIME if Path(path).exists()), None)  # noqa: ASYNC240
     if faketime is None:
         raise MissedError("libfaketime is not installed (apt-get install faketime)")
     changed = []
@@ -62,6 +62,8 @@ async def clock_jump(ring: Ring) -> Landed:
             starts = one.starts
             one.kill(signal.SIGTERM)
             await ring.stage.again(one, starts)
+            if one.child is None or "libfaketime" not in Path(f"/proc/{one.child.pid}/maps").read_text():  # noqa: ASYNC240
+                raise MissedError(f"{one.name} has its clock all the same")
         for _ in range(6):
             ring.load.send(ring.load.order({}))
         await asyncio.sleep(2)

@@ -1,8 +1,8 @@
 """Processes that are killed at named moments, frozen, or told to stop.
 
 The moments of an arm: before its effect, after its effect, after its completion is written, after it knows so. Of the
-orchestrator: before its transaction, before the commit, after the commit, after what follows is published. Of the
-reflex: before the task is in Redis, after, and after it knows so.
+orchestrator, the archive and memory: before the transaction, before the commit, after the commit, after what follows
+is published. Of the reflex: before the task is in Redis, after, and after it knows so.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ import signal
 from collections.abc import Callable
 from functools import partial
 
-from proxy import Moment, Trap
+from proxy import COMMIT, STORES, Moment, Trap
 from stage import LEASE_S, Instance
 
 from octollm.bus.scripts import source
+from octollm.errors import StartError
 from scenarios import Landed, MissedError, Ring, scenario
 
 _PATIENCE_S = 15.0
@@ -27,7 +28,10 @@ def sha_of(script: str) -> bytes:
 
 
 async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: Moment) -> Landed:
-    """Kill whichever process of the role first sends `pattern`, at that moment; wait until it is back."""
+    """Kill whichever process of the role first sends `pattern`, at that moment; wait until it is back.
+
+    Of the orchestrator's commits only one that stores what follows from a message is meant.
+    """
     killed: list[tuple[Instance, int]] = []
 
     def kill(one: Instance) -> None:
@@ -37,13 +41,15 @@ async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: M
 
     traps = []
     for one in ring.stage.of(role):
-        trap = Trap(pattern, moment, partial(kill, one))
+        trap = Trap(
+            pattern, moment, partial(kill, one), STORES if role == "orchestrator" and pattern == COMMIT else None
+        )
         getattr(one, server).traps.append(trap)
         traps.append((getattr(one, server), trap))
     _feed(ring, role)
     try:
         await ring.stage.until(lambda: killed, f"a {role} at {moment}", _PATIENCE_S)
-    except Exception as error:
+    except StartError as error:
         raise MissedError(str(error)) from error
     finally:
         for proxy, trap in traps:
@@ -57,7 +63,7 @@ def _feed(ring: Ring, role: str) -> None:
     """Something for the role to do."""
     kind = "sandbox" if role == "executor" else "ledger"
     for _ in range(4):
-        ring.load.send(ring.load.order(kind=kind))
+        ring.load.send(ring.load.unreadable() if role == "archive" else ring.load.order(kind=kind))
 
 
 def _register() -> None:
@@ -70,8 +76,8 @@ def _register() -> None:
         ],
         "orchestrator": [
             ("before_effect", "postgres", b"BEGIN;", "before_request"),
-            ("after_effect", "postgres", b"COMMIT;", "before_request"),
-            ("after_commit", "postgres", b"COMMIT;", "before_reply"),
+            ("after_effect", "postgres", COMMIT, "before_request"),
+            ("after_commit", "postgres", COMMIT, "before_reply"),
             ("after_acknowledge", "redis", sha_of("complete"), "before_reply"),
         ],
         "effect": [
@@ -87,6 +93,14 @@ def _register() -> None:
             ("after_commit", "redis", sha_of("complete"), "before_reply"),
         ],
     }
+    # Both store what they take in, and send nothing on.
+    for role in ("archive", "memory"):
+        moments[role] = [
+            ("before_effect", "postgres", b"BEGIN;", "before_request"),
+            ("after_effect", "postgres", COMMIT, "before_request"),
+            ("after_commit", "postgres", COMMIT, "before_reply"),
+            ("after_acknowledge", "redis", sha_of("complete"), "before_reply"),
+        ]
     for role, of_role in moments.items():
         for name, server, pattern, moment in of_role:
 
@@ -109,7 +123,7 @@ def _crash(when: str) -> Callable[[Ring], object]:
         ring.load.send(ring.load.order({"crash": when, "token": str(token), "sleep_ms": 50}))
         try:
             await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", _PATIENCE_S)
-        except Exception as error:
+        except StartError as error:
             raise MissedError(str(error)) from error
         return Landed(f"an arm died {when} its effect")
 

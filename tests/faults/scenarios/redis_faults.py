@@ -10,6 +10,7 @@ from octollm.runtime.settings import load_settings
 from scenarios import Landed, MissedError, Ring, scenario
 
 _LANE = "{l0}:"
+_TRIES = 5
 
 
 @scenario("redis_killed")
@@ -77,15 +78,25 @@ async def flushall(ring: Ring) -> Landed:
 
 @scenario("stream_deleted")
 async def stream_deleted(ring: Ring) -> Landed:
-    """A stream with its group, in the middle of work."""
-    for _ in range(8):
-        ring.load.send(ring.load.order({"sleep_ms": 300}))
-    await asyncio.sleep(0.4)
-    stream = f"{_LANE}{ring.rng.choice(('arm.effect:normal', 'steps.done'))}"
+    """An arm's stream with its group in the middle of work, and the one on which steps end."""
+    streams = [f"{_LANE}arm.effect:normal", f"{_LANE}steps.done"]
+    ring.rng.shuffle(streams)
+    gone = [await _delete(ring, stream) for stream in streams]
+    return Landed(f"deleted: {', '.join(gone)}", count=len(gone), loss="redis")
+
+
+async def _delete(ring: Ring, stream: str) -> str:
+    """With something on it."""
     async with ring.stage.client() as client:
-        entries = await client.xlen(stream)
-        await client.delete(stream)
-    return Landed(f"{stream} was deleted with {entries} entries", loss="redis")
+        for _ in range(_TRIES):
+            for _ in range(8):
+                ring.load.send(ring.load.order({"sleep_ms": 300}))
+            for _ in range(100):
+                await asyncio.sleep(0.02)
+                if entries := await client.xlen(stream):
+                    await client.delete(stream)
+                    return f"{stream} with {entries} entries"
+    raise MissedError(f"{stream} was empty whenever somebody looked")
 
 
 @scenario("redis_full")

@@ -20,11 +20,13 @@
 --
 -- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
 -- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost.
--- An entry's own live field is removed only while it still names this entry; 'add' and 'delay' set theirs.
+-- An entry's own live field is removed only while it still names this entry, also when the entry itself is nowhere any
+-- more; 'add' and 'delay' set theirs.
 -- What is added to a described topic may have to wait, and what waits is let in as entries are finished: about two for
 -- each, so that a call stays short and a tenant alone is never held up.
 -- A status is written only over a lower version, so that a late writer changes nothing; it is the whole status, so
--- what the one before said besides is gone.
+-- what the one before said besides is gone. It is written for an entry that is gone, too: whoever finished that had
+-- committed what the status says.
 --@include ownership.lua
 --@include fairness.lua
 local at = 0
@@ -156,6 +158,17 @@ for i, entry in ipairs(entries) do
     redis.call('XACK', entry.key, entry.group, entry.id)
     redis.call('XDEL', entry.key, entry.id)
     if fair.of[entry.key] then leave(fair.of[entry.key], entry.marker and entry.marker.tenant, entry.id) end
+  end
+  if answer == 'gone' then
+    -- What its handler has stored is true all the same, and a status that is known already changes nothing.
+    for _, op in ipairs(entry.ops) do
+      if op.name == 'status' then apply.status(op) end
+    end
+    -- Deleted with its stream while it was worked on: nothing else would ever take its name from the live steps.
+    if entry.live ~= '' and redis.call('HGET', live, entry.live) == entry.key .. ' ' .. entry.id
+      and #redis.call('XRANGE', entry.key, entry.id, entry.id) == 0 then
+      redis.call('HDEL', live, entry.live)
+    end
   end
   answers[i] = answer == 'nobodys' and 'done' or answer
 end

@@ -1,0 +1,138 @@
+"""Stores without room, and a vector store that is away: what is asked for waits, and nothing else waits with it."""
+
+import asyncio
+from pathlib import Path
+
+from disks import NoDiskError, small_disk
+from load import Order
+from redis.exceptions import RedisError
+
+from octollm.errors import StartError
+from scenarios import Landed, MissedError, Ring, scenario
+
+_PATIENCE_S = 30.0
+_FULL_S = 2.0
+_RESULTS = "{l0}:results"
+
+
+@scenario("redis_disk_full")
+async def redis_disk_full(ring: Ring) -> Landed:
+    """The append-only file cannot grow: Redis refuses every write until there is room, and keeps what it took."""
+    stage = ring.stage
+    before = ring.load.retry_after
+
+    async def refuses() -> bool:
+        async with stage.client() as client:
+            try:
+                return str((await client.info("persistence"))["aof_last_write_status"]) == "err"
+            except RedisError:
+                return False
+
+    try:
+        async with small_disk(stage.redis_dir, stage.stop_redis, stage.start_redis) as disk:
+            await _wait_for_work(ring)
+            disk.fill()
+            for door in ("http0", "http1", "http0", "http1"):
+                ring.load.send(ring.load.order({}, door=door))
+            await stage.until(refuses, "a write that Redis could not make", _PATIENCE_S)
+            await stage.until(lambda: ring.load.retry_after > before, "a 503", _PATIENCE_S)
+            await asyncio.sleep(_FULL_S)
+    except NoDiskError as error:
+        raise MissedError(str(error)) from error
+    told = ring.load.retry_after - before
+    return Landed(f"the disk of Redis was full; {told} submissions were told to come back later")
+
+
+@scenario("postgres_disk_full")
+async def postgres_disk_full(ring: Ring) -> Landed:
+    """No table can grow: every transaction that writes fails until there is room, and no task pays for it."""
+    stage = ring.stage
+    data = stage.folder / "postgres" / "pgdata"
+    log = stage.folder / "postgres" / "postgres.log"
+    said = _complaints(log)
+
+    try:
+        async with small_disk(data, stage.kill_postgres, stage.restart_postgres) as disk:
+            await _wait_for_work(ring)
+            disk.fill()
+            for _ in range(8):
+                ring.load.send(ring.load.order({}))
+            await stage.until(lambda: _complaints(log) > said, "a write that Postgres could not make", _PATIENCE_S)
+            await asyncio.sleep(_FULL_S)
+            disk.empty()
+            await _wait_for_work(ring)
+    except NoDiskError as error:
+        raise MissedError(str(error)) from error
+    return Landed(f"the disk of Postgres was full; it said so {_complaints(log) - said} times")
+
+
+def _complaints(log: Path) -> int:
+    return log.read_text(errors="replace").count("No space left on device")
+
+
+async def _wait_for_work(ring: Ring) -> None:
+    """Until a task that is sent now has ended: everybody is back."""
+    await _ended(ring, [_sent(ring, "ledger")])
+
+
+@scenario("qdrant_away")
+async def qdrant_away(ring: Ring) -> Landed:
+    """The vector store refuses, then hangs: results are there all the same, and memory makes up for it afterwards."""
+    stage = ring.stage
+    server, way = await stage.give_vectors()
+    kept = [_sent(ring, "kept") for _ in range(3)]
+    await _ended(ring, kept)
+    broken: list[str] = []
+    for away in ("refused", "hung"):
+        way.refuses = away == "refused"
+        if away == "hung":
+            way.hold()
+        way.reset()
+        now = [_sent(ring, "kept") for _ in range(3)]
+        kept += now
+        if not await _ended(ring, now):
+            broken.append(f"a result waited for a vector store that {away}")
+        async with stage.client() as client:
+            if not await client.xlen(_RESULTS):
+                raise MissedError(f"nothing waited for the vector store that {away}")
+        way.refuses = False
+        way.reset()
+        way.release()
+
+    async def remembered() -> bool:
+        known = server.documents()
+        tasks = await stage.value(
+            "SELECT array_agg(id) FROM tasks WHERE idempotency_key = ANY ($1::text[]) "
+            "AND reason IS DISTINCT FROM 'duplicate'",
+            [order.key for order in kept],
+        )
+        return len(tasks or ()) == len(kept) and all(known.get(task) == 1 for task in tasks)
+
+    try:
+        await stage.until(remembered, "the vectors", _PATIENCE_S * 2)
+    except StartError:
+        broken.append(f"not every task kept has its vector once: {sorted(server.documents().values())}")
+    return Landed("the vector store refused, then hung", count=2, broken=tuple(broken))
+
+
+def _sent(ring: Ring, kind: str) -> Order:
+    order = ring.load.order(kind=kind, door="http0")
+    ring.load.send(order)
+    return order
+
+
+async def _ended(ring: Ring, orders: list[Order]) -> bool:
+    """Whether all have their result, within a while."""
+
+    async def ended() -> bool:
+        found = await ring.stage.value(
+            "SELECT count(*) FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND result IS NOT NULL",
+            [order.key for order in orders],
+        )
+        return bool(found is not None and found >= len(orders))
+
+    try:
+        await ring.stage.until(ended, "results", _PATIENCE_S)
+    except StartError:
+        return False
+    return True
