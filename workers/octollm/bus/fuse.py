@@ -2,7 +2,7 @@
 
 Knows no Redis. It counts only what is certainly the handler's own fault: it raised what nobody foresaw, or gave what is
 no output. What an arm says about a message, a store that is away and messages that cannot be read never count.
-docs/decisions/006-the-fuse.md says why it takes several tasks, and several tenants where there are several.
+docs/decisions/008-the-fuse.md says why it takes several tasks, and several tenants where there are several.
 """
 
 import asyncio

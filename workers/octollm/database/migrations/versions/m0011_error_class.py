@@ -2,8 +2,8 @@
 
 from octollm.database.migrations.sql import run_file
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 
 def upgrade() -> None:
