@@ -173,7 +173,7 @@ end
 local function let_in(stream, most)
   local ring, front, back, looked = {}, 1, 0, 0
   local tenants, members, planned = {}, {}, {}
-  most = math.min(most, room_of(stream))
+  most = math.min(most, room_of(stream), 1000)  -- Lua unpacks no more than about 7,900
   if most <= 0 then return 0, 0 end
   for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.turns, '-inf', '(+inf', 'LIMIT', 0, most)) do
     local first, next_number = string.match(redis.call('HGET', stream.waiting, tenant) or '', '^(%d+) (%d+)$')
