@@ -6,7 +6,7 @@ All work goes through the hand-off scripts, as the orchestrator sends it.
 
 Wait: one step of a tenant that never had any, on an idle system, then again and again while another tenant's pile is
 worked on. The position is the number of the other's steps that end between its sending and its end. Beside it the same
-without a window, a plain queue; there one probe is enough, since it waits for the whole pile.
+without a window, a plain queue, behind a tenth of the pile: there one probe is enough, since it waits for all of it.
 
 Throughput: one tenant alone, so that all but a window of its steps wait and each has to be let in (`waiting`), and
 steps that are on their stream already (`ready`), each beside the same without windows. Rounds take turns; each figure
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+import psutil
 import redis.asyncio
 import uvloop
 
@@ -52,6 +53,15 @@ class Wait:
 
     position: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one round."""
+
+    per_s: float
+    cpu_s_per_10k: float
+    """Of Redis and the worker; says more than `per_s` on a machine that others use."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ async def _send(handoff: Handoff, steps: Sequence[Add]) -> None:
 
 
 @asynccontextmanager
-async def _worker(url: str, setup: Setup) -> AsyncIterator[None]:
+async def _worker(url: str, setup: Setup) -> AsyncIterator[psutil.Process]:
     env = os.environ | {
         "OCTOLLM_REDIS_URL": url,
         "OCTOLLM_TOPOLOGY_FILE": str(setup.file),
@@ -108,7 +118,7 @@ async def _worker(url: str, setup: Setup) -> AsyncIterator[None]:
     command = (sys.executable, "-m", "octollm", "worker", "noop", "--concurrency", str(setup.slots))
     process = await asyncio.create_subprocess_exec(*command, env=env)
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         if process.returncode is None:
             process.kill()
@@ -165,15 +175,22 @@ def _median(waits: Sequence[Wait]) -> Wait:
     return Wait(round(position), statistics.median(one.seconds for one in waits))
 
 
-async def _throughput(client: redis.asyncio.Redis, url: str, setup: Setup, messages: int, *, ready: bool) -> float:
-    """Steps per second from the first end to the last. `ready`: all lie on the stream from the beginning."""
+async def _throughput(client: redis.asyncio.Redis, url: str, setup: Setup, messages: int, *, ready: bool) -> Speed:
+    """From the first end to the last. `ready`: all lie on the stream from the beginning."""
     await client.flushall()
     handoff = Handoff(client, "l0", "", "bench", None if ready else setup.fairness)
     await _send(handoff, [_step("alone", number) for number in range(messages)])
-    async with _worker(url, setup):
+    async with _worker(url, setup) as worker:
         first, first_at = await _until_ended(client, 1), time.perf_counter()
+        cpu = await _cpu(client, worker)
         await _until_ended(client, messages)
-        return (messages - first) / (time.perf_counter() - first_at)
+        took, cpu, steps = time.perf_counter() - first_at, await _cpu(client, worker) - cpu, messages - first
+        return Speed(steps / took, cpu / steps * 10_000)
+
+
+async def _cpu(client: redis.asyncio.Redis, worker: psutil.Process) -> float:
+    server, times = await client.info("cpu"), worker.cpu_times()
+    return float(server["used_cpu_user"] + server["used_cpu_sys"] + times.user + times.system)
 
 
 async def _measure(options: argparse.Namespace) -> dict[str, float]:
@@ -184,18 +201,19 @@ async def _measure(options: argparse.Namespace) -> dict[str, float]:
         client = redis.asyncio.Redis.from_url(server.url)
         try:
             idle, behind = await _waits(client, server.url, setups["fair"], options.pile, options.probes)
-            _, plain = await _waits(client, server.url, setups["plain"], options.pile, 1)
-            per_s: dict[tuple[str, bool], list[float]] = {}
+            _, plain = await _waits(client, server.url, setups["plain"], options.pile // 10, 1)
+            per_s: dict[tuple[str, bool], list[Speed]] = {}
             for _ in range(options.rounds):
                 for ready in (False, True):
                     for setup in ("fair", "plain"):
                         found = await _throughput(client, server.url, setups[setup], options.messages, ready=ready)
                         per_s.setdefault((setup, ready), []).append(found)
-                        print(f"{setup} {'ready' if ready else 'waiting'}: {found:.0f} per s", file=sys.stderr)
+                        print(f"{setup} {'ready' if ready else 'waiting'}: {found}", file=sys.stderr)
         finally:
             await client.aclose()
             await server.stop()
-    median = {key: statistics.median(found) for key, found in per_s.items()}
+    median = {key: statistics.median(one.per_s for one in found) for key, found in per_s.items()}
+    cpu = {key: statistics.median(one.cpu_s_per_10k for one in found) for key, found in per_s.items()}
     return {
         "pile": options.pile,
         "window": options.window,
@@ -203,14 +221,17 @@ async def _measure(options: argparse.Namespace) -> dict[str, float]:
         "wait_idle_ms": round(idle.seconds * 1000, 2),
         "wait_behind_pile_ms": round(behind.seconds * 1000, 2),
         "wait_ratio": round(behind.seconds / idle.seconds, 2),
+        "plain_pile": options.pile // 10,
         "plain_position": plain.position,
         "plain_wait_ms": round(plain.seconds * 1000, 2),
         "fair_waiting_per_s": round(median["fair", False]),
         "plain_waiting_per_s": round(median["plain", False]),
         "waiting_ratio": round(median["fair", False] / median["plain", False], 3),
+        "waiting_cpu_ratio": round(cpu["fair", False] / cpu["plain", False], 3),
         "fair_ready_per_s": round(median["fair", True]),
         "plain_ready_per_s": round(median["plain", True]),
         "ready_ratio": round(median["fair", True] / median["plain", True], 3),
+        "ready_cpu_ratio": round(cpu["fair", True] / cpu["plain", True], 3),
     }
 
 

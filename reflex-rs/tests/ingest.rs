@@ -374,9 +374,11 @@ fn a_full_or_broken_store_costs_no_entry() {
 
 #[test]
 fn many_entries_by_two_processes_end_once_each() {
+    // Nobody takes the tasks here: a larger window, so that all lie on the stream.
+    let (_folder, file) = common::topology(&[("window: 256", "window: 1000")]);
     let redis = Redis::start();
-    let _one = Reflex::start(&redis);
-    let _two = Reflex::start(&redis);
+    let _one = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);
+    let _two = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);
     for number in 0..300 {
         redis.submit(&[("body", &format!(r#"{{"goal": "number {number}"}}"#))]);
     }

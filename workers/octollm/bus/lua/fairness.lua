@@ -79,12 +79,13 @@ local function waiting_of(stream)
   return math.max(redis.call('HLEN', stream.waiting) - redis.call('ZCARD', stream.turns), 0)
 end
 
-local function below_cap(topic, tenant)
+-- `more`: what is about to be put on the streams besides.
+local function below_cap(topic, tenant, more)
   if topic.cap == 0 then return true end
   if not topic.counts[tenant] then
     topic.counts[tenant] = redis.call('ZLEXCOUNT', topic.held, '[' .. tenant .. ' ', '(' .. tenant .. '!')
   end
-  return topic.counts[tenant] < topic.cap
+  return topic.counts[tenant] + (more or 0) < topic.cap
 end
 
 local function last_turn(stream)
@@ -138,32 +139,43 @@ local function is_cancelled(fields)
   return ends and tonumber(ends) > tonumber(redis.call('TIME')[1])
 end
 
--- The first message of a queue to its stream. Steps of cancelled tasks are dropped instead.
-local function let_one_in(stream, tenant, member)
-  local packed = redis.call('HGET', stream.waiting, member)
-  if not packed then return 0 end
-  local message = cmsgpack.unpack(packed)
-  local live_field, fields = message[1], message[2]
-  local ours = live_field ~= '' and redis.call('HGET', fair.live, live_field) == stream.waiting .. ' ' .. member
-  local entered = 0
-  if is_cancelled(fields) then
-    if ours then redis.call('HDEL', fair.live, live_field) end
-    fair.dropped = fair.dropped + 1
-  else
-    local id = enter(stream, tenant, fields)
-    if ours then redis.call('HSET', fair.live, live_field, stream.key .. ' ' .. id) end
-    entered = 1
+-- Messages of the queues to the stream, in this order; how many entered. Steps of cancelled tasks are dropped instead.
+local function move(stream, tenants, members)
+  local named, texts, live_fields, messages = {}, redis.call('HMGET', stream.waiting, unpack(members)), {}, {}
+  for i, text in ipairs(texts) do
+    messages[i] = text and cmsgpack.unpack(text) or {'', nil}
+    live_fields[i] = messages[i][1]
   end
-  redis.call('HDEL', stream.waiting, member)
+  if fair.live then named = redis.call('HMGET', fair.live, unpack(live_fields)) end
+  local entered, renamed, ended = 0, {}, {}
+  for i, member in ipairs(members) do
+    local live_field, fields = messages[i][1], messages[i][2]
+    local ours = named[i] and named[i] == stream.waiting .. ' ' .. member
+    if fields and is_cancelled(fields) then
+      fair.dropped = fair.dropped + 1
+      if ours then ended[#ended + 1] = live_field end
+    elseif fields then
+      local id = enter(stream, tenants[i], fields)
+      entered = entered + 1
+      if ours then
+        renamed[#renamed + 1] = live_field
+        renamed[#renamed + 1] = stream.key .. ' ' .. id
+      end
+    end
+  end
+  redis.call('HDEL', stream.waiting, unpack(members))
+  if #renamed > 0 then redis.call('HSET', fair.live, unpack(renamed)) end
+  if #ended > 0 then redis.call('HDEL', fair.live, unpack(ended)) end
   return entered
 end
 
 -- Up to `most` messages of a stream's queues, one of each tenant in turn; how many were looked at, and entered.
 local function let_in(stream, most)
-  local ring, front, back, looked, entered = {}, 1, 0, 0, 0
-  local least = math.min(most, room_of(stream))
-  if least <= 0 then return 0, 0 end
-  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.turns, '-inf', '(+inf', 'LIMIT', 0, least)) do
+  local ring, front, back, looked = {}, 1, 0, 0
+  local tenants, members, planned = {}, {}, {}
+  most = math.min(most, room_of(stream), 1000)  -- Lua unpacks no more than about 7,900
+  if most <= 0 then return 0, 0 end
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.turns, '-inf', '(+inf', 'LIMIT', 0, most)) do
     local first, next_number = string.match(redis.call('HGET', stream.waiting, tenant) or '', '^(%d+) (%d+)$')
     if first then
       back = back + 1
@@ -176,25 +188,28 @@ local function let_in(stream, most)
     redis.call('HSET', stream.waiting, queue.tenant, string.format('%d %d', queue.first, queue.next))
     redis.call('ZADD', stream.turns, turn, queue.tenant)
   end
-  while front <= back and looked < most and room_of(stream) > 0 do
+  while front <= back and looked < most do
     local queue = ring[front]
+    local tenant = queue.tenant
     front, looked = front + 1, looked + 1
-    if not below_cap(stream.topic, queue.tenant) then
+    if not below_cap(stream.topic, tenant, planned[tenant]) then
       keep(queue, '+inf')
     else
-      entered = entered + let_one_in(stream, queue.tenant, queue.tenant .. '.' .. string.format('%d', queue.first))
+      planned[tenant] = (planned[tenant] or 0) + 1
+      tenants[#tenants + 1] = tenant
+      members[#members + 1] = tenant .. '.' .. string.format('%d', queue.first)
       queue.first = queue.first + 1
       if queue.first < queue.next then
         back = back + 1
         ring[back] = queue
       else
-        redis.call('HDEL', stream.waiting, queue.tenant)
-        redis.call('ZREM', stream.turns, queue.tenant)
+        redis.call('HDEL', stream.waiting, tenant)
+        redis.call('ZREM', stream.turns, tenant)
       end
     end
   end
   for i = front, back do keep(ring[i], last_turn(stream)) end
-  return looked, entered
+  return looked, #members > 0 and move(stream, tenants, members) or 0
 end
 
 -- A topic's streams, high first; one time in eight low first and one in eight normal first, for under a cap they share.
@@ -203,8 +218,10 @@ local function refill(topic, most)
   begin = begin == 0 and #topic.streams - 1 or begin == 1 and 1 or 0
   for i = 0, #topic.streams - 1 do
     local stream = topic.streams[(begin + i) % #topic.streams + 1]
-    if stream.some and most > 0 then
-      local looked, entered = let_in(stream, most)
+    local looked, entered = stream.some and 1 or 0, 0
+    -- Again where all were dropped or at their cap: an empty stream has no completion that would go on with it.
+    while most > 0 and looked > 0 and entered == 0 do
+      looked, entered = let_in(stream, most)
       most, total = most - looked, total + entered
     end
   end

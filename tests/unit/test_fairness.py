@@ -1,0 +1,61 @@
+"""How topics are described to the scripts. `schemas/rust/src/fairness.rs` says the same of one topic."""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from octollm.bus.fairness import Fairness
+from octollm.bus.operations import Add, Call, Held
+from octollm.runtime.share import checkout, schemas_path
+from octollm.topology import Topology, load_topology
+
+JUDGE = "{l1}:arm.judge:normal"
+
+
+@pytest.fixture(scope="module")
+def topology() -> Topology:
+    root = checkout()
+    assert root is not None
+    found = load_topology(root / "streams.yaml", schemas_path())
+    judge = replace(found.topics["arm.judge"], window=64, max_running_per_tenant=3)
+    coder = replace(found.topics["arm.coder"], window=None)
+    topics = MappingProxyType({**found.topics, "arm.judge": judge, "arm.coder": coder})
+    return replace(found, lanes=("l0", "l1"), topics=topics)
+
+
+def test_a_topic_is_described_as_its_script_reads_it(topology: Topology):
+    fairness = Fairness(topology, "l1")
+    keys, args = ["a", "b", "c", "d"], []
+    fairness.describe([fairness.limited[JUDGE]], keys, args)
+    assert args == [5, 1, 6, 3, 64, 1, "judge"]
+    assert len(keys) == 15
+    assert keys[4:9] == [
+        "{l1}:cancelled",
+        "{l1}:arm.judge:held",
+        "{l1}:arm.judge:high",
+        "{l1}:arm.judge:high:waiting",
+        "{l1}:arm.judge:high:turns",
+    ]
+
+
+def test_the_shares_of_the_lanes_are_the_cap(topology: Topology):
+    judge = topology.topics["arm.judge"]
+    assert [topology.cap_in(judge, lane) for lane in topology.lanes] == [2, 1]
+    assert topology.cap_in(topology.topics["arm.coder"], "l0") == 0
+
+
+def test_only_what_has_limits_costs_anything(topology: Topology):
+    fairness = Fairness(topology, "l1")
+    assert "{l1}:arm.coder:low" in fairness.every
+    assert "{l1}:arm.coder:low" not in fairness.limited
+    assert "{l1}:steps.done" not in fairness.every
+    assert set(fairness.others) == {"{l1}:steps.done", "{l1}:results", "{l1}:dead"}
+    plain = Call(fairness=fairness)
+    plain.entry(Held("{l1}:arm.coder:low", "1-0", 1), "coder", [Add("{l1}:steps.done", {"type": "x"})])
+    plain.close()
+    assert len(plain.keys) == 2
+    limited = Call(fairness=fairness)
+    limited.entry(Held("{l1}:arm.coder:low", "1-0", 1), "coder", [Add(JUDGE, {"type": "x"}), Add(JUDGE, {"type": "y"})])
+    limited.close()
+    assert limited.args[-7:] == [3, 1, 4, 3, 64, 1, "judge"]
