@@ -1,5 +1,6 @@
 """One more run of a task and the end of dead letters, on a real Postgres and Redis."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -162,6 +163,23 @@ async def test_a_dropped_letter_is_kept_and_no_longer_listed(orchestrator, pool,
     assert "dropped_at" in await get(api, f"/v1/dead-letters/{item['id']}")
     (wrong,) = await archive.handle([Incoming("dead.drop.v1", "", "default", "", b"{}", "x")])
     assert isinstance(wrong, Unreadable)
+
+
+@pytest.mark.parametrize("claimed", ["", "Not A Tenant", "x" * 300])
+async def test_what_is_nobodys_is_the_operators_to_see_and_to_drop(pool, api, claimed):
+    archive = Archive(pool)
+    await archive.handle([replace(from_bus("{l0}:tasks:normal", "", tenant=claimed), entry="dead 1-1")])
+    (item,) = (await get(api, "/v1/dead-letters"))["items"]
+    assert (item["tenant"], item["reason"], "task" in item) == ("", "deliveries_exhausted", False)
+    others = await api.get("/v1/dead-letters", headers={"octollm-tenant": "other"})
+    assert others.json()["items"] == []
+    path = f"/v1/dead-letters/{item['id']}"
+    assert (await api.get(path, headers={"octollm-tenant": "other"})).status_code == 404
+    assert (await get(api, path))["letter"]["tenant"] == claimed
+    await archive.handle([drop(item["id"], "other")])
+    assert len((await get(api, "/v1/dead-letters"))["items"]) == 1
+    await archive.handle([drop(item["id"])])
+    assert (await get(api, "/v1/dead-letters"))["items"] == []
 
 
 async def test_the_script_takes_back_an_old_wish_to_cancel_and_knows_who_may_ask(client):

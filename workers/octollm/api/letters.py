@@ -10,6 +10,7 @@ from octollm.api.parameters import LetterFilter
 from octollm.api.store import Store
 from octollm.contracts.answers import DeadLetter, DeadLetterItem, DeadLetterPage
 from octollm.contracts.ids import as_text, parse_message_id
+from octollm.contracts.tenants import letters_of
 from octollm.database.queries import queries
 from octollm.errors import AbsentError
 
@@ -21,7 +22,7 @@ async def list_letters(store: Store, tenant: str, asked: LetterFilter) -> DeadLe
     (before,) = read_cursor(asked.cursor, int)
     which = (asked.reason, asked.task, asked.since, asked.until, asked.all)
     async with store.reading() as connection:
-        rows = await connection.fetch(_SQL["list"], tenant, *which, before, asked.limit + 1)
+        rows = await connection.fetch(_SQL["list"], letters_of(tenant), *which, before, asked.limit + 1)
     items, following = cut(rows, asked.limit, lambda row: DeadLetterItem(**_facts(row)), lambda row: (row["id"],))
     return DeadLetterPage(items=items, next=following)
 
@@ -29,7 +30,7 @@ async def list_letters(store: Store, tenant: str, asked: LetterFilter) -> DeadLe
 async def letter(store: Store, tenant: str, number: int) -> DeadLetter:
     """One, with what is kept of it."""
     async with store.reading() as connection:
-        row = await connection.fetchrow(_SQL["one"], tenant, number)
+        row = await connection.fetchrow(_SQL["one"], letters_of(tenant), number)
     if row is None:
         raise AbsentError
     kept: bytes = row["original"]

@@ -4,7 +4,6 @@ worked on.
 Deliberately simple: nothing here runs recipes or decides, since that code may be what could not get over the message.
 """
 
-import re
 from collections.abc import Sequence
 
 import asyncpg
@@ -13,6 +12,7 @@ import structlog
 
 from octollm.contracts import DeadDrop, DeadLetter, TaskEvent, TaskResult, read
 from octollm.contracts.ids import as_text, lane_of, parse_message_id, utc_now
+from octollm.contracts.tenants import letters_of, tenant_of
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import ContractError, NotReadyError
@@ -22,7 +22,6 @@ from octollm.orchestrator.rows import event_row
 _SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
 _REQUESTS = frozenset({"task.cancel.v1", "task.redrive.v1"})
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class Archive:
@@ -61,7 +60,7 @@ class Archive:
             await connection.execute(
                 _SQL["insert_letter"],
                 message.entry,
-                letter.tenant,
+                tenant_of(letter.tenant),
                 task,
                 letter.reason,
                 letter.message,
@@ -77,7 +76,7 @@ class Archive:
 
     async def _drop(self, drop: DeadDrop) -> Answer:
         async with transaction(self._pool) as connection:
-            await connection.execute(_SQL["drop_letter"], drop.letter, drop.tenant)
+            await connection.execute(_SQL["drop_letter"], drop.letter, letters_of(drop.tenant))
         return Outgoing()
 
 
@@ -103,7 +102,7 @@ async def _poison(
         row = await connection.fetchrow(
             _SQL["poison_unknown_task"],
             task,
-            letter.tenant if _TENANT.fullmatch(letter.tenant) else "unknown",
+            tenant_of(letter.tenant) or "unknown",
             detail,
             traceparent,
             now,

@@ -110,7 +110,7 @@ def understand(message: Incoming, planning: Planning) -> Understood | Unreadable
                 return _request(message, planning)
     except ContractError as error:
         return Unreadable(error.reason, str(error))
-    return Unreadable("misrouted", f"messages of type {message.type} do not belong to the orchestrator")
+    return Unreadable("misrouted", f"messages of type {message.type or '(none)'} do not belong to the orchestrator")
 
 
 def _request(message: Incoming, planning: Planning) -> Cancel | Redrive:

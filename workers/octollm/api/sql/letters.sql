@@ -1,7 +1,7 @@
 -- name: list
 SELECT id, tenant, task, reason, message, body, received_at, redriven_at, dropped_at
 FROM dead_letters
-WHERE tenant = $1
+WHERE tenant = ANY ($1::text[])
   AND ($2::text IS NULL OR reason = $2)
   AND ($3::text IS NULL OR task = $3)
   AND ($4::timestamptz IS NULL OR received_at >= $4)
@@ -14,4 +14,4 @@ LIMIT $8
 -- name: one
 SELECT id, tenant, task, reason, message, body, received_at, redriven_at, dropped_at, original
 FROM dead_letters
-WHERE tenant = $1 AND id = $2
+WHERE tenant = ANY ($1::text[]) AND id = $2

@@ -167,7 +167,7 @@ VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, (SELECT now() FROM tasks WHERE id = $
 ON CONFLICT (letter) DO NOTHING
 
 -- name: drop_letter
-UPDATE dead_letters SET dropped_at = now() WHERE id = $1 AND tenant = $2 AND dropped_at IS NULL
+UPDATE dead_letters SET dropped_at = now() WHERE id = $1 AND tenant = ANY ($2::text[]) AND dropped_at IS NULL
 
 -- name: poison_task
 -- Fixed SQL and not `decide`: the code that cannot get over the message must not have to run for this.
