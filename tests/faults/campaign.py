@@ -29,7 +29,7 @@ from octollm.errors import StartError
 
 _DRAIN_S = 90.0
 _PROBE_S = 60.0
-_LONGEST_S = 180.0
+_LONGEST_S = 400.0
 """After that a scenario has failed."""
 _FOR_GOOD: frozenset[checker.Kind] = frozenset({"duplicate_effects", "second_terminals", "unauthorised"})
 """Offences that no waiting heals."""
@@ -130,7 +130,7 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
         fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
         fault.loss, fault.excuses, fault.made = landed.loss, landed.excuses, landed.made
         fault.broken = landed.broken
-    except (MissedError, TimeoutError) as error:
+    except (MissedError, StartError, TimeoutError) as error:
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()
     fault.recovery_s = await _probe(ring)
@@ -216,17 +216,28 @@ def main(arguments: list[str]) -> int:
     plan = _plan(arguments)
     folder = Path(tempfile.mkdtemp(prefix="octollm-faults-"))
     try:
-        outcome = uvloop.run(run(plan, folder))
+        try:
+            outcome = uvloop.run(run(plan, folder))
+        except StartError as error:
+            print(error.message)
+            _keep(plan, folder)
+            print(json.dumps({"verdict": "unknown", "why": error.message, "seed": plan.seed, "mutant": plan.mutant}))
+            return 1
         for offender in outcome.offenders:
             print(json.dumps(offender, indent=1))
-        if plan.keep is not None and outcome.verdict != "valid":
-            shutil.copytree(
-                folder, plan.keep, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("*.s.PGSQL*")
-            )
+        if outcome.verdict != "valid":
+            _keep(plan, folder)
         print(json.dumps(summary(plan, outcome)))
         return 0 if outcome.verdict == "valid" else 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep(plan: Plan, folder: Path) -> None:
+    """The logs, where they were asked for."""
+    if plan.keep is not None:
+        left_out = shutil.ignore_patterns("*.s.PGSQL*", "package")
+        shutil.copytree(folder, plan.keep, dirs_exist_ok=True, symlinks=True, ignore=left_out)
 
 
 if __name__ == "__main__":

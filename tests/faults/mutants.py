@@ -11,6 +11,8 @@ from pathlib import Path
 from checker import Kind
 from stage import ROOT
 
+from octollm.errors import StartError
+
 
 @dataclass(frozen=True)
 class Change:
@@ -166,7 +168,7 @@ MUTANTS: Mapping[str, Mutant] = {
 
 
 def plant(name: str, folder: Path) -> Path:
-    """A checkout in `folder` with the bug in it. Raises ValueError where the code has no longer what is changed."""
+    """A checkout in `folder` with the bug in it. Raises StartError where the code has no longer what is changed."""
     (folder / "workers").mkdir(parents=True)
     # With what Python has compiled: most of it is unchanged, and a campaign starts many processes.
     shutil.copytree(ROOT / "workers" / "octollm", folder / "workers" / "octollm")
@@ -176,6 +178,6 @@ def plant(name: str, folder: Path) -> Path:
         file = folder / change.file
         text = file.read_text()
         if change.old and text.count(change.old) != 1:
-            raise ValueError(f"mutant {name}: {change.file} does not hold its words once; adapt the mutant")
+            raise StartError(f"mutant {name}: {change.file} does not hold its words once; adapt the mutant")
         file.write_text(text.replace(change.old, change.new) if change.old else text + change.new)
     return folder

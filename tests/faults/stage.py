@@ -34,6 +34,8 @@ TENANTS = ("default", "other")
 PLAN = {"reflex": 2, "orchestrator": 2, "archive": 1, "memory": 1, "effect": 2, "judge": 1, "executor": 1}
 """Role to how many processes of it."""
 _RESTART_S = 0.3
+_START_S = 180.0
+"""For a machine on which much else runs."""
 _EFFECT = """
   arm.effect:
     description: leaves a line in a log outside the system
@@ -168,9 +170,9 @@ class Stage:
                     self.instances.append(await self._instance(role, number))
             first = next(one for one in self.instances if one.role == "orchestrator")
             await self._launch(first)
-            await self.until(self._migrated, "the migration", 60)
+            await self.until(self._migrated, "the migration", _START_S)
             self._keepers = [asyncio.create_task(self._keep(one)) for one in self.instances]
-            await self.until(self.all_ready, "readiness of every process", 90)
+            await self.until(self.all_ready, "readiness of every process", _START_S)
         except BaseException:
             await self.__aexit__()
             raise
@@ -325,7 +327,7 @@ class Stage:
         async def back() -> bool:
             return one.starts > starts and await self.ready(one)
 
-        await self.until(back, f"{one.name} back", 60)
+        await self.until(back, f"{one.name} back", _START_S)
 
     async def until(self, condition: Callable[[], object], what: str, patience_s: float) -> None:
         """Poll; StartError names what did not come."""

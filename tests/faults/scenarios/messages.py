@@ -59,7 +59,7 @@ async def late_result(ring: Ring) -> Landed:
             found[:] = await connection.fetch(_ENDED)
         return bool(found)
 
-    await ring.stage.until(ended, "the end of an attempt", 20)
+    await ring.stage.until(ended, "the end of an attempt", _PATIENCE_S)
     row = found[0]
     ident = f"{row['task']}.{row['run']}.{row['step']}.{row['round']}.{row['attempt']}"
     body = {
@@ -85,7 +85,7 @@ async def overload(ring: Ring) -> Landed:
     for _ in range(400):
         ring.load.send(ring.load.order({}, door=ring.rng.choice(("http0", "http1"))))
     try:
-        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", 15)
+        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", _PATIENCE_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     finally:
@@ -123,7 +123,7 @@ async def other_versions(ring: Ring) -> Landed:
     for _ in range(4):
         ring.load.send(ring.load.order({}))
     try:
-        await ring.stage.until(buried, "the dead letters", 20)
+        await ring.stage.until(buried, "the dead letters", _PATIENCE_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     return Landed(f"{sent} messages of other versions became dead letters", count=sent, made=(ident,))

@@ -8,7 +8,7 @@ from proxy import COMMIT, STORES, Trap
 from octollm.errors import StartError
 from scenarios import Landed, MissedError, Ring, scenario
 
-_PATIENCE_S = 15.0
+_PATIENCE_S = 40.0
 _FEWEST, _ROUNDS = 20, 100
 _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 

@@ -17,7 +17,7 @@ from octollm.bus.scripts import source
 from octollm.errors import StartError
 from scenarios import Landed, MissedError, Ring, scenario
 
-_PATIENCE_S = 15.0
+_PATIENCE_S = 40.0
 
 
 def sha_of(script: str) -> bytes:
