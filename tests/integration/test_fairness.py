@@ -354,7 +354,7 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
             mine.add(name)
             busy = sum(1 for (tenant, _), who in running.items() if tenant == one.tenant and who)
             most[one.tenant] = max(most.get(one.tenant, 0), busy)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)  # the work: long enough for others to run beside it
             try:
                 if name.startswith("victim") and one.input["number"] % 20 == 7:
                     await asyncio.Event().wait()  # until it is killed
