@@ -6,10 +6,13 @@ is published. Of the reflex: before the task is in Redis, after, and after it kn
 """
 
 import asyncio
+import json
 import signal
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from ledger import lines, now
 from proxy import COMMIT, STORES, Moment, Trap
 from stage import LEASE_S, Instance
 
@@ -136,13 +139,40 @@ scenario("kill_effect_after_effect")(_crash("after"))  # type: ignore[arg-type]
 
 @scenario("freeze_arm")
 async def freeze_arm(ring: Ring) -> Landed:
-    """SIGSTOP past the lease in the middle of steps; whoever wakes up must not commit."""
-    return await _freeze(ring, "effect")
+    """SIGSTOP in the middle of a step, until another has taken it over; who wakes up then must not commit."""
+    orders = [ring.load.order({"sleep_ms": 6000}) for _ in range(3)]
+    numbers = {json.loads(order.body)["input"]["n"] for order in orders}
+    for order in orders:
+        ring.load.send(order)
+
+    def begun() -> list[dict[str, Any]]:
+        return [one for one in lines(ring.stage.effects) if one["step"] == "one" and one["n"] in numbers]
+
+    try:
+        await ring.stage.until(begun, "a long step", _PATIENCE_S)
+        first = begun()[-1]
+        arms = ring.stage.of("effect")
+        frozen = next((one for one in arms if one.child and f"-{one.child.pid}-" in first["worker"]), None)
+        if frozen is None:
+            raise MissedError(f"{first['worker']} is no more")
+        frozen.kill(signal.SIGSTOP)
+        at = now()
+        try:
+            await ring.stage.until(
+                lambda: any(one["task"] == first["task"] and one["worker"] != first["worker"] for one in begun()),
+                "somebody who takes it over",
+                _PATIENCE_S,
+            )
+        finally:
+            frozen.kill(signal.SIGCONT)
+    except StartError as error:
+        raise MissedError(str(error)) from error
+    return Landed(f"{frozen.name} stood still for {now() - at:.1f} s, until its step was taken over")
 
 
 @scenario("freeze_orchestrator")
 async def freeze_orchestrator(ring: Ring) -> Landed:
-    """The same in the middle of a transaction."""
+    """SIGSTOP past the lease with transactions under way."""
     return await _freeze(ring, "orchestrator")
 
 
@@ -154,9 +184,8 @@ async def freeze_executor(ring: Ring) -> Landed:
 
 async def _freeze(ring: Ring, role: str) -> Landed:
     one = ring.rng.choice(ring.stage.of(role))
-    # Long steps: whoever takes one over is still at it when the first wakes up and has its result ready.
-    for _ in range(6 if role == "executor" else 3):
-        ring.load.send(ring.load.order(kind="sandbox") if role == "executor" else ring.load.order({"sleep_ms": 6000}))
+    for _ in range(6):
+        ring.load.send(ring.load.order(kind="sandbox") if role == "executor" else ring.load.order({"sleep_ms": 500}))
     await asyncio.sleep(0.7)
     one.kill(signal.SIGSTOP)
     try:
