@@ -77,7 +77,12 @@ CHECKS = (
 )
 TESTS = (
     Stage("cargo test", ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"], cargo_count),
-    Stage("pytest", [sys.executable, "-m", "pytest", f"--junitxml={JUNIT}", "--durations=5"], pytest_count),
+    # Two at a time: tests mostly wait, for servers to start and leases to end. A file stays together, for its fixtures.
+    Stage(
+        "pytest",
+        [sys.executable, "-m", "pytest", "-n2", "--dist=loadfile", f"--junitxml={JUNIT}", "--durations=15"],
+        pytest_count,
+    ),
 )
 
 
