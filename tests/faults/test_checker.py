@@ -199,6 +199,13 @@ def test_a_submission_without_an_answer_may_have_become_a_task_or_not():
     assert history.judged().broken == []
 
 
+def test_what_never_ran_may_be_sent_again():
+    history = History()
+    history.system.attempts[0]["attempt"] = history.effects[0]["attempt"] = 2
+    _sent_again(history)
+    assert history.judged().broken == []
+
+
 def test_a_retry_is_no_second_sending():
     history = History()
     history.system.attempts.append(_work(TASK, delivery=1, outcome="retrying"))
