@@ -172,7 +172,7 @@ def plant(name: str, folder: Path) -> Path:
     (folder / "workers").mkdir(parents=True)
     # With what Python has compiled: most of it is unchanged, and a campaign starts many processes.
     shutil.copytree(ROOT / "workers" / "octollm", folder / "workers" / "octollm")
-    for shared in ("streams.yaml", "recipes", "schemas"):
+    for shared in ("streams.yaml", "schedules.yaml", "recipes", "schemas"):
         (folder / shared).symlink_to(ROOT / shared)
     for change in MUTANTS[name].changes:
         file = folder / change.file

@@ -23,7 +23,7 @@ from octollm.contracts.ids import new_task_id
 from octollm.errors import PermanentError, SettingsError
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
-from octollm.runtime.arm_role import arm_handler
+from octollm.runtime.arm_role import arm_handler, hand_on
 from octollm.runtime.mind_role import WorkerMind
 from octollm.runtime.programs import find_program
 from octollm.runtime.settings import load_settings
@@ -172,7 +172,7 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         return pool
 
     mind = WorkerMind(SETTINGS, get_pool)
-    handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind, None)
+    handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind, None, hand_on(topology(), "l0"))
     value = {"goal": "Redact it", "input": {"note": "x"}, "arms": sorted(topology().arms), "kinds": []}
     asked = step(step="plan", arm="planner", input=value, timeout_s=60)
     ended = []

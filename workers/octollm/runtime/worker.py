@@ -15,6 +15,7 @@ import structlog
 from octollm.bus.connection import probe
 from octollm.bus.fuse import FuseRule
 from octollm.bus.worker import Worker
+from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.minds.choose import expected
 from octollm.orchestrator.archive import Archive
@@ -119,8 +120,6 @@ class _Process:
             return False
         if any(topic.name in _STORED for topic in topics):
             self.against = ["Postgres cannot be reached"]
-            # Imported where it is used: alembic takes a moment and memory that an arm need not spend.
-            from octollm.database.migrate import migrate  # noqa: PLC0415
 
             async def ready() -> bool:
                 await migrate(dsn)
