@@ -79,14 +79,14 @@ async def dense(options: argparse.Namespace) -> dict[str, Any]:
             began = time.perf_counter()
             await store.put(list(_points(vectors, lambda _at: "all")))
             put_s = time.perf_counter() - began
-            everything = await _timed(queries, lambda vector: store.search("all", vector, 10))  # noqa: B023
+            everything = await _timed(queries, lambda vector: store.search("all", vector, 10))  # noqa: B023  awaited at once
             exact = await _recall(store, "all", vectors, queries[:20])
             await store.close()
         with tempfile.TemporaryDirectory(prefix="octollm-bench-") as folder:
             store = EdgeStore(Path(folder))
             await store.open("bench/clusters", DIMENSION)
             await store.put(list(_points(vectors, lambda at: f"tenant-{at % TENANTS}")))
-            tenth = await _timed(queries, lambda vector: store.search("tenant-3", vector, 10))  # noqa: B023
+            tenth = await _timed(queries, lambda vector: store.search("tenant-3", vector, 10))  # noqa: B023  awaited at once
             await store.close()
         answer[str(size)] = {
             "all_ms": _quantiles(everything),

@@ -16,8 +16,9 @@ from octollm.contracts import (
     StepSucceeded,
 )
 from octollm.contracts.ids import later, message_id
-from octollm.errors import NEEDS_PERSON, RecipeError
+from octollm.errors import RecipeError
 from octollm.orchestrator import direct
+from octollm.orchestrator.attempts import class_of
 from octollm.orchestrator.finish import finish
 from octollm.orchestrator.planning import Planning, Unplannable, adopt, is_awaited
 from octollm.orchestrator.requests import request
@@ -28,7 +29,6 @@ from octollm.orchestrator.state import (
     Attempt,
     Decision,
     Done,
-    ErrorClass,
     Reason,
     StepEnded,
     StepRow,
@@ -244,7 +244,7 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
             finished_at=done.finished_at,
             error_code=error.code if error else None,
             error_message=error.message if error else None,
-            error_class=_class_of(done),
+            error_class=class_of(done),
         )
     )
     if state.detail is not None and state.detail.startswith(_parked(done)):
@@ -257,7 +257,7 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
         case StepRetrying():
             decision.put(replace(row, attempt=done.next_attempt, failures=done.failures, error=done.error.message))
             detail = done.error.message
-            if _class_of(done) == "needs_person":
+            if class_of(done) == "needs_person":
                 detail = f"{_parked(done)}{detail}"[:4000]
                 decision.change(detail=detail)
             decision.tell(now, event="step_retrying", detail=detail, **about)
@@ -288,19 +288,6 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
 def _parked(done: Done) -> str:
     """How the detail of a running task begins, one of whose steps waits for a person."""
     return f"step {done.step} needs a person: "
-
-
-def _class_of(done: Done) -> ErrorClass | None:
-    """Of an attempt that failed; None also where nobody knows, since it died with its worker."""
-    match done:
-        case StepFailed():
-            return "permanent"
-        case StepRetrying() | StepDead() if done.error.code.startswith(NEEDS_PERSON):
-            return "needs_person"
-        case StepRetrying() | StepDead(reason="failures_exhausted"):
-            return "transient"
-        case _:
-            return None
 
 
 def _give_up(decision: Decision, done: StepFailed, now: str) -> None:
