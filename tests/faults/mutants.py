@@ -162,6 +162,11 @@ MUTANTS: Mapping[str, Mutant] = {
                 '    if state.ended or row.state != "sent" or done.attempt < row.attempt:\n',
                 "    if done.attempt < row.attempt:\n",
             ),
+            Change(
+                f"{_ORCHESTRATOR}/decide.py",
+                "    if not decision.state.ended and all(row is not None",
+                "    if all(row is not None",
+            ),
         ),
     ),
 }
