@@ -63,7 +63,7 @@ async def fill(client: redis.asyncio.Redis, messages: int) -> None:
     await client.flushall()
     pipe = client.pipeline(transaction=False)
     for number in range(messages):
-        pipe.xadd(_SOURCE, step_fields("noop", {"n": number}, _BODY))  # type: ignore[arg-type]
+        pipe.xadd(_SOURCE, step_fields("noop", {"n": number}, _BODY))  # type: ignore[arg-type]  # invariant in redis-py
         if number % 1000 == 999:
             await pipe.execute()
     await pipe.execute()

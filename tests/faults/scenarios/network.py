@@ -49,7 +49,7 @@ async def half_open(ring: Ring) -> Landed:
 @scenario("clock_jump")
 async def clock_jump(ring: Ring) -> Landed:
     """An arm whose clock is an hour ahead and an orchestrator whose clock is an hour behind."""
-    faketime = next((path for path in _FAKETIME if Path(path).exists()), None)  # noqa: ASYNC240
+    faketime = next((path for path in _FAKETIME if Path(path).exists()), None)  # noqa: ASYNC240  read at once, not awaited for
     if faketime is None:
         raise MissedError("libfaketime is not installed (apt-get install faketime)")
     changed = []
@@ -62,7 +62,7 @@ async def clock_jump(ring: Ring) -> Landed:
             starts = one.starts
             one.kill(signal.SIGTERM)
             await ring.stage.again(one, starts)
-            if one.child is None or "libfaketime" not in Path(f"/proc/{one.child.pid}/maps").read_text():  # noqa: ASYNC240
+            if one.child is None or "libfaketime" not in Path(f"/proc/{one.child.pid}/maps").read_text():  # noqa: ASYNC240  read at once, not awaited for
                 raise MissedError(f"{one.name} has its clock all the same")
         for _ in range(6):
             ring.load.send(ring.load.order({}))

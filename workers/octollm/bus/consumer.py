@@ -193,7 +193,7 @@ class Consumer:
             delivery.meant = Outcome.CANCELLED
             self._completions.add(Finish(held, (), only_cancelled=True), delivery)
         else:
-            _was_stopped(delivery)
+            _was_stopped(delivery)  # a handler may swallow it: the next delivery must not be cancelled for it
             if self._blown(delivery.entry, ending):
                 self._over((delivery, await self._give_back(held)))
                 return
@@ -350,7 +350,9 @@ class Consumer:
 
 
 def _was_stopped(delivery: Delivery) -> bool:
-    """Whether this consumer has stopped the handler; its task goes on with the next delivery."""
+    """Whether this consumer has stopped the handler. Takes the cancellation back: its task goes on with the next
+    delivery.
+    """
     task = delivery.task
     return delivery.stopped is not None and task is not None and task.uncancel() == 0
 
