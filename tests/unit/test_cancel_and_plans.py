@@ -149,7 +149,7 @@ def test_the_status_names_what_is_out_and_since_when():
     assert open_steps(lost)[0]["sent_at"] == LATER
     assert "open" not in status_of(decide(state, OURS, LATER).state).fields
     row = state.steps["left", 0]
-    many = {(f"s{number}", 0): replace(row, step=f"s{number}") for number in range(300)}
+    many = {(f"s{number}", 0): row._replace(step=f"s{number}") for number in range(300)}
     assert len(open_steps(replace(state, steps=many))) == 200
 
 

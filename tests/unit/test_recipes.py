@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import jmespath
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octollm.errors import InvalidInputError, RecipeError
 from octollm.plans import remember, template
@@ -133,6 +136,19 @@ def test_references_are_found_and_replaced():
     assert {("task", "input", "n"), ("steps", "a", "output", "list"), ("task", "input", "gone")} <= found
     with pytest.raises(RecipeError, match="cannot be evaluated"):
         template.resolve({"$": "sum(task.input)"}, context)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["", "a", "b"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "b", 'a"b']), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b"]), JSON), st.lists(st.sampled_from(["a", "b", '"a\\"b"']), min_size=1))
+def test_a_chain_of_names_finds_what_jmespath_finds(context: dict[str, Any], names: list[str]):
+    expression = ".".join(names)
+    assert template.resolve([{"$": expression}], context) == [jmespath.search(expression, context)]
 
 
 @pytest.mark.parametrize(

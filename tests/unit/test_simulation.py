@@ -21,6 +21,8 @@ from octollm.contracts import (
     StepRequested,
     StepRetrying,
     StepSucceeded,
+    TaskEvent,
+    read,
 )
 from octollm.orchestrator import direct, requests
 from octollm.orchestrator.decide import (
@@ -98,6 +100,8 @@ class World(RuleBasedStateMachine):
         for told in decision.events:
             self.told[told.event] += 1
             self.seqs.append(told.seq)
+            written = read(TaskEvent, told.body)
+            assert (written.run, written.seq, written.event) == (told.run, told.seq, told.event)
         for row in decision.steps.values():
             known = before.steps.get((row.step, row.round))
             if row.state == "succeeded" and (known is None or known.state != "succeeded"):

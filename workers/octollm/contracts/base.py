@@ -1,9 +1,8 @@
 """What all generated models have in common: strict types, closed, frozen, optional fields absent and never null."""
 
-from typing import Self
+from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict
 
 
 class Strict(BaseModel):
@@ -12,13 +11,23 @@ class Strict(BaseModel):
     # Errors are logged and stored: they name the field and never its value.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
-    @model_validator(mode="after")
-    def _optional_is_absent(self, info: ValidationInfo) -> Self:
-        # Generated optional fields have the type `X | None`, so that absence has a value in Python. On the wire
-        # null is not absence. Only JSON is judged: code may pass None for "leave it out".
-        if info.mode == "json":
-            given = self.model_fields_set
-            for name, value in self.__dict__.items():
-                if value is None and name in given and not type(self).model_fields[name].is_required():
-                    raise PydanticCustomError("null", "{field} is null; leave it out", {"field": name})
-        return self
+
+def nulls(value: object) -> Iterator[str]:
+    """Where null was given for an optional field, as `output.value`.
+
+    Generated optional fields have the type `X | None`, so that absence has a value in Python. On the wire null is not
+    absence. Not a validator: that would be called for each model of each message, and hardly any holds a null.
+    """
+    if isinstance(value, BaseModel):
+        for name, item in value.__dict__.items():
+            if item is None:
+                if name in value.model_fields_set and not type(value).model_fields[name].is_required():
+                    yield name
+            else:
+                yield from (f"{name}.{place}".removeprefix("root.") for place in nulls(item))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from (f"{name}.{place}" for place in nulls(item))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from (f"{number}.{place}" for place in nulls(item))

@@ -7,6 +7,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from octollm.contracts import strict_json
+from octollm.contracts.base import nulls
 from octollm.errors import ContractError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -16,9 +17,12 @@ def read(model: type[Model], data: bytes) -> Model:
     """The event in `data`. Raises ContractError that names the field, never its value."""
     strict_json.check(data)
     try:
-        return model.model_validate_json(data)
+        found = model.model_validate_json(data)
     except ValidationError as error:
         raise ContractError("schema", _explain(error)) from error
+    if b"null" in data and (place := next(nulls(found), None)) is not None:
+        raise ContractError("schema", f"{place}: null; leave it out")
+    return found
 
 
 def write(value: object) -> bytes:

@@ -9,10 +9,9 @@ personal data, and they end in dead letters.
 import json
 import math
 import re
-from collections.abc import Iterable
 from typing import NoReturn
 
-import jiter
+import orjson
 
 from octollm.errors import ContractError
 
@@ -22,8 +21,6 @@ MAX_DEPTH = 64
 # A string without an end is taken whole as well; trying again from each of its quotes would be quadratic.
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
-# The literal first, what has to stand before it afterwards: so it is looked for at the speed of a plain search.
-_MAYBE_MINUS_ZERO = re.compile(rb"-0(?:(?<=[\[:,\s]-0)|(?<=\A-0))")
 _LONGEST_INTEGER = 20  # characters of both ends; int() on far longer ones would be slow
 
 
@@ -44,34 +41,17 @@ def check_written(data: bytes, max_depth: int = MAX_DEPTH) -> None:
 
 
 def _surely_strict(data: bytes) -> bool:
-    """True only for what `_check_slowly` takes, at a third of its time; False leaves the judgement to it."""
-    if b"\\u" in data or _MAYBE_MINUS_ZERO.search(data):
+    """True only for what `_check_slowly` takes, at a tenth of its time; False leaves the judgement to it.
+
+    Whatever two parsers could read in two ways, a reader that makes one choice writes in another way than it found it.
+    Our own messages are written by orjson, or just as it would.
+    """
+    if b"\\u" in data:
         return False
     try:
-        value = jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="none")
+        return orjson.dumps(orjson.loads(data)) == data
     except ValueError:
         return False
-    return _numbers_fit((value,))
-
-
-def _numbers_fit(values: Iterable[object]) -> bool:
-    """Bounded recursion: the depth was checked before."""
-    for value in values:
-        kind = type(value)
-        if kind is str:
-            continue
-        if kind is int:
-            if not _LOWEST <= value <= _HIGHEST:  # type: ignore[operator]  # `kind` says that it is one
-                return False
-        elif kind is dict:
-            if not _numbers_fit(value.values()):  # type: ignore[attr-defined]  # as above
-                return False
-        elif kind is list:
-            if not _numbers_fit(value):  # type: ignore[arg-type]  # as above
-                return False
-        elif kind is float and math.isinf(value):  # type: ignore[arg-type]  # as above
-            return False
-    return True
 
 
 def _check_slowly(data: bytes) -> None:

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import structlog
 
-from octollm.contracts import DeadDrop, DeadLetter, TaskEvent, TaskResult, read
+from octollm.contracts import DeadDrop, DeadLetter, TaskResult, read
 from octollm.contracts.ids import as_text, lane_of, parse_message_id, utc_now
 from octollm.contracts.tenants import letters_of, tenant_of
 from octollm.database.pool import Connection, Pool, transaction
@@ -18,6 +18,7 @@ from octollm.database.queries import queries
 from octollm.errors import ContractError, NotReadyError
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, StatusUpdate, Unreadable
 from octollm.orchestrator.rows import event_row
+from octollm.orchestrator.told import Told
 
 _SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
@@ -86,7 +87,7 @@ def _is_task(text: str) -> bool:
 
 async def _poison(
     connection: Connection, letter: DeadLetter, traceparent: str, task: str | None, run: int
-) -> tuple[asyncpg.Record | None, tuple[TaskEvent, ...]]:
+) -> tuple[asyncpg.Record | None, tuple[Told, ...]]:
     """For what lay on `tasks` or `steps.done`: an arm's dead letter reaches its task through `steps.done` instead."""
     _, _, topic = letter.stream.partition("}:")
     # A request about a task says nothing about it: that goes on without it.
@@ -111,12 +112,11 @@ async def _poison(
         # Met again: the first answer may have been lost between its commit and its publication.
         return await connection.fetchrow(_SQL["poisoned_task"], task, run), ()
     await connection.execute(_SQL["cancel_steps"], task, row["run"])
-    event = TaskEvent(
-        task=task, run=row["run"], seq=row["seq"], tenant=row["tenant"], at=now,
-        event="finished", state="failed", reason="poison", detail=detail,
+    told = Told.of(
+        task, row["run"], row["seq"], row["tenant"], now, "finished", detail, state="failed", reason="poison"
     )  # fmt: skip
-    await connection.execute(_SQL["insert_events"], [event_row(event)])
-    return row, (event,)
+    await connection.execute(_SQL["insert_events"], [event_row(told)])
+    return row, (told,)
 
 
 def _status(row: asyncpg.Record, kind: str | None) -> StatusUpdate:

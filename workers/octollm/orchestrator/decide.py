@@ -4,8 +4,8 @@ Events may arrive twice and in any order. One that was applied before changes no
 before, since its first sending may have been lost.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from octollm.contracts import (
@@ -249,36 +249,36 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
     )
     if state.detail is not None and state.detail.startswith(_parked(done)):
         decision.change(detail=None)  # what it waited for is over, or said anew below
-    row = replace(row, attempt=done.attempt, worker=done.worker, delivery=done.delivery, duration_ms=done.duration_ms)
+    row = row._replace(attempt=done.attempt, worker=done.worker, delivery=done.delivery, duration_ms=done.duration_ms)
     # Of a round that a repair has replaced: it is history, and ends nothing.
     replaced = row.round < state.round_of(row.step)
     about: dict[str, Any] = {"step": done.step, "round": done.round, "attempt": done.attempt, "arm": row.arm}
     match done:
         case StepRetrying():
-            decision.put(replace(row, attempt=done.next_attempt, failures=done.failures, error=done.error.message))
+            decision.put(row._replace(attempt=done.next_attempt, failures=done.failures, error=done.error.message))
             detail = done.error.message
             if class_of(done) == "needs_person":
                 detail = f"{_parked(done)}{detail}"[:4000]
                 decision.change(detail=detail)
             decision.tell(now, event="step_retrying", detail=detail, **about)
         case StepFailed():
-            decision.put(replace(row, state="failed", error=done.error.message))
+            decision.put(row._replace(state="failed", error=done.error.message))
             decision.tell(now, event="step_failed", detail=done.error.message, **about)
             if not replaced:
                 _give_up(decision, done, now)
         case StepDead():
-            decision.put(replace(row, state="dead", error=done.error.message))
+            decision.put(row._replace(state="dead", error=done.error.message))
             decision.tell(now, event="step_dead", detail=done.error.message, **about)
             if not replaced:
                 finish(decision, now, "failed", "step_dead", f"step {done.step}: {done.error.message}")
         case StepCancelled():
-            decision.put(replace(row, state="cancelled"))
+            decision.put(row._replace(state="cancelled"))
             decision.tell(now, event="step_cancelled", **about)
             finish(decision, now, "cancelled", "requested", f"step {done.step} was cancelled")
         case StepSucceeded():
             digest = direct.digest(state, event)
             decision.put(
-                replace(row, state="succeeded", output=event.output, output_sha256=event.output_sha256, digest=digest)
+                row._replace(state="succeeded", output=event.output, output_sha256=event.output_sha256, digest=digest)
             )
             decision.tell(now, event="step_succeeded", **about)
             if not replaced:
@@ -345,10 +345,9 @@ def _advance(decision: Decision, sent_by: str, now: str, done: StepSucceeded | N
     for step in plan.steps:
         state = decision.state
         known = state.row(step.name)
-        if state.ended or (known is not None and not known.early):
+        if known is not None and not known.early:
             continue
-        needed = [state.row(need) for need in step.needs]
-        if not all(row is not None and row.state == "succeeded" for row in needed):
+        if state.ended or not _have_succeeded(state, step.needs):
             continue
         row = StepRow(step.name, state.round_of(step.name), step.arm, "sent", 1, sent_by, now)
         early = known.early if known else ()
@@ -361,9 +360,16 @@ def _advance(decision: Decision, sent_by: str, now: str, done: StepSucceeded | N
             _put_sent(decision, out, now)
         for event in sorted(early, key=lambda one: one.done.attempt):
             _step_ended(decision, event, now, sent_by)
-    rows = [decision.state.row(step.name) for step in plan.steps]
-    if not decision.state.ended and all(row is not None and row.state == "succeeded" for row in rows):
+    if not decision.state.ended and _have_succeeded(decision.state, plan.by_name):
         finish(decision, now, "succeeded", None, None)
+
+
+def _have_succeeded(state: TaskState, steps: Iterable[str]) -> bool:
+    for step in steps:
+        row = state.row(step)
+        if row is None or row.state != "succeeded":
+            return False
+    return True
 
 
 def _send(decision: Decision, row: StepRow, now: str, detail: str | None = None) -> None:
@@ -386,7 +392,7 @@ def _lost(decision: Decision, event: MessageLost, now: str) -> None:
     row = decision.state.steps.get((event.step, event.round))
     if row is None or row.state != "sent" or row.early or row.attempt != event.attempt:
         return
-    again = replace(row, attempt=row.attempt + 1, sent_at=now)
+    again = row._replace(attempt=row.attempt + 1, sent_at=now)
     _send(decision, again, now, "its message was lost and is sent again")
 
 

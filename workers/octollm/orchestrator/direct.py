@@ -5,8 +5,6 @@ handed-on step gives is committed only if it was made from the outputs that are 
 it is kept in its row (`keep`); if they are others it is dropped and the step is sent again.
 """
 
-from dataclasses import replace
-
 from octollm.contracts import StepRequested, StepRetrying, StepSucceeded
 from octollm.orchestrator.requests import context
 from octollm.orchestrator.state import Attempt, Decision, Done, StepEnded, StepRow, TaskState
@@ -42,12 +40,12 @@ def handed_on(row: StepRow, done: Done, sent_by: str) -> StepRow | None:
     told = done.handed_on if isinstance(done, StepSucceeded) else None
     if told is None or told.step != row.step:
         return None
-    return replace(row, attempt=told.attempt, sent_by=f"{_HANDED_ON}{sent_by}")
+    return row._replace(attempt=told.attempt, sent_by=f"{_HANDED_ON}{sent_by}")
 
 
 def met_early(row: StepRow, early: tuple[StepEnded, ...], sent_by: str) -> StepRow:
     """The row of a step whose end came first, although nothing says that it was handed on."""
-    return replace(row, attempt=max(one.done.attempt for one in early), sent_by=f"{_HANDED_ON}{sent_by}")
+    return row._replace(attempt=max(one.done.attempt for one in early), sent_by=f"{_HANDED_ON}{sent_by}")
 
 
 def is_early(state: TaskState, done: Done) -> bool:
@@ -67,7 +65,7 @@ def keep(decision: Decision, event: StepEnded, now: str) -> None:
     if row is None:
         row = StepRow(done.step, done.round, done.arm, "sent", done.attempt, _EARLY, now)
     if event not in row.early:
-        decision.put(replace(row, attempt=max(row.attempt, done.attempt), early=(*row.early, event)))
+        decision.put(row._replace(attempt=max(row.attempt, done.attempt), early=(*row.early, event)))
 
 
 def fits(state: TaskState, done: Done) -> bool:
@@ -103,4 +101,4 @@ def dropped(done: Done) -> Attempt:
 def again(row: StepRow, done: Done, sent_by: str, now: str) -> StepRow:
     """The row of a step that is done again because its newest result was dropped; also its next try is void."""
     attempt = max(row.attempt, done.next_attempt if isinstance(done, StepRetrying) else done.attempt) + 1
-    return replace(row, attempt=attempt, sent_by=sent_by, sent_at=now)
+    return row._replace(attempt=attempt, sent_by=sent_by, sent_at=now)

@@ -1,6 +1,5 @@
 """The one terminal state of a run, with its result and what memory is to keep of it. Pure."""
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from octollm.contracts import StepSummary, TaskResult
@@ -24,7 +23,7 @@ def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, d
     detail = detail[:4000] if detail else None
     for row in list(decision.state.steps.values()):
         if row.state == "sent":
-            decision.put(replace(row, state="cancelled", early=()))
+            decision.put(row._replace(state="cancelled", early=()))
     state = decision.state
     result = TaskResult(
         task=state.task,

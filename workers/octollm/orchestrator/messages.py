@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from octollm.contracts import StepRequested, TaskEvent, TaskResult
+from octollm.contracts import StepRequested, TaskResult
+from octollm.orchestrator.told import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,7 @@ class Incoming:
     """Dead letters only: what could not be worked on."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatusUpdate:
+class StatusUpdate(NamedTuple):
     """A task's new status, for whoever asks the reflex. Written only over a lower version."""
 
     task: str
@@ -32,20 +32,18 @@ class StatusUpdate:
     fields: Mapping[str, str | bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """A step for its arm."""
 
     step: StepRequested
     traceparent: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """What follows from one message, after it has been committed."""
 
     sends: tuple[Send, ...] = ()
-    events: tuple[TaskEvent, ...] = ()
+    events: tuple[Told, ...] = ()
     traceparent: str = ""
     status: StatusUpdate | None = None
     result: TaskResult | None = None

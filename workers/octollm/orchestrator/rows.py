@@ -6,9 +6,10 @@ from typing import Any
 import asyncpg
 import orjson
 
-from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskEvent, TaskResult, plain, read, write
+from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskResult, read, write
 from octollm.contracts.ids import as_text
 from octollm.orchestrator.state import Attempt, StepEnded, StepRow, TaskState
+from octollm.orchestrator.told import Told
 from octollm.plans.plan import Plan
 
 
@@ -36,7 +37,7 @@ def task_row(state: TaskState) -> dict[str, Any]:
         "deadline_at": state.deadline_at,
         "not_before": state.not_before,
         "updated_at": state.updated_at or state.received_at,
-        "result": None if state.result is None else plain(state.result),
+        "result": None if state.result is None else orjson.Fragment(write(state.result)),
         "remember": state.remember,
         "finished_at": None if state.result is None else state.result.finished_at,
         "result_sent_at": None if state.result is None else state.result.finished_at,
@@ -75,14 +76,12 @@ def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:
 
 def attempt_row(state: TaskState, attempt: Attempt) -> dict[str, Any]:
     """Row of `attempts`."""
-    names = ("step", "round", "attempt", "delivery", "outcome", "worker", "duration_ms", "finished_at")
-    values = {name: getattr(attempt, name) for name in (*names, "error_code", "error_message", "error_class")}
-    return {"task": state.task, "run": state.run, **values}
+    return {"task": state.task, "run": state.run, **attempt._asdict()}
 
 
-def event_row(event: TaskEvent) -> dict[str, Any]:
+def event_row(told: Told) -> dict[str, Any]:
     """Row of `events`."""
-    return {"task": event.task, "run": event.run, "seq": event.seq, "at": event.at, "body": plain(event)}
+    return {"task": told.task, "run": told.run, "seq": told.seq, "at": told.at, "body": orjson.Fragment(told.body)}
 
 
 def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> TaskState:

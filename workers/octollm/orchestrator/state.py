@@ -1,8 +1,8 @@
 """What the orchestrator knows of a task while it decides: values only, loaded and saved by the store."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
 
 from octollm.contracts import (
     StepCancelled,
@@ -11,9 +11,9 @@ from octollm.contracts import (
     StepRequested,
     StepRetrying,
     StepSucceeded,
-    TaskEvent,
     TaskResult,
 )
+from octollm.orchestrator.told import EventName, Told
 from octollm.plans.plan import Plan
 
 Priority = Literal["high", "normal", "low"]
@@ -45,8 +45,7 @@ REDRIVABLE: frozenset[str] = frozenset({"failed", "expired"})
 Done = StepSucceeded | StepFailed | StepRetrying | StepDead | StepCancelled
 
 
-@dataclass(frozen=True, slots=True)
-class StepEnded:
+class StepEnded(NamedTuple):
     """How an attempt ended. An output that was stored by reference has been fetched: `output`."""
 
     done: Done
@@ -54,8 +53,7 @@ class StepEnded:
     output_sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StepRow:
+class StepRow(NamedTuple):
     """One step in one round, from the moment it was first sent."""
 
     step: str
@@ -89,8 +87,7 @@ ErrorClass = Literal["transient", "permanent", "needs_person"]
 """What a failed attempt calls for: another try, none, or a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """How one attempt ended; history, never changed."""
 
     step: str
@@ -162,7 +159,10 @@ class TaskState:
 
     def row(self, step: str) -> StepRow | None:
         """A step's row in the round it is in."""
-        return self.steps.get((step, self.round_of(step)))
+        return self.steps.get((step, self.round_of(step) if self.round else 0))
+
+
+_FIELDS = len(fields(TaskState))
 
 
 @dataclass
@@ -174,7 +174,7 @@ class Decision:
     """Whether anything must be stored. Sends alone repeat what was stored before."""
     steps: dict[tuple[str, int], StepRow] = field(default_factory=dict)
     sends: list[StepRequested] = field(default_factory=list)
-    events: list[TaskEvent] = field(default_factory=list)
+    events: list[Told] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     planned: bool = False
     """Whether the run's plan is new and must be stored."""
@@ -183,11 +183,12 @@ class Decision:
 
     def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked here
         """Replace fields of the state."""
-        if unknown := values.keys() - self.state.__dict__.keys():
-            raise TypeError(f"a task's state has no {', '.join(sorted(unknown))}")
         # As `replace` does, but not by setting all the other fields one by one: a decision comes here ten times.
         state = object.__new__(TaskState)
-        state.__dict__.update(self.state.__dict__, **values)
+        known = state.__dict__
+        known.update(self.state.__dict__, **values)
+        if len(known) != _FIELDS:
+            raise TypeError(f"a task's state has no {', '.join(sorted(values.keys() - self.state.__dict__.keys()))}")
         self.state = state
         self.changed = True
 
@@ -196,15 +197,14 @@ class Decision:
         self.change(plan=plan)
         self.planned = True
 
-    def tell(self, now: str, **fields: Any) -> None:  # noqa: ANN401  fields of TaskEvent, checked there
-        """One more event of the run."""
+    def tell(self, now: str, event: EventName, detail: str | None = None, **about: str | int | None) -> None:
+        """One more event of the run; see `Told.of`."""
         state = self.state
         self.change(seq=state.seq + 1)
-        self.events.append(
-            TaskEvent(task=state.task, run=state.run, seq=state.seq + 1, tenant=state.tenant, at=now, **fields)
-        )
+        self.events.append(Told.of(state.task, state.run, state.seq + 1, state.tenant, now, event, detail, **about))
 
     def put(self, row: StepRow) -> None:
         """Store a step's new row."""
-        self.steps[row.step, row.round] = row
-        self.change(steps={**self.state.steps, (row.step, row.round): row})
+        key = (row.step, row.round)
+        self.steps[key] = row
+        self.change(steps={**self.state.steps, key: row})

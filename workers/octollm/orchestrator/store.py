@@ -57,12 +57,12 @@ async def _fetch_early(
                 continue
             outputs = await stored_outputs(connection, wanted)
             early = [
-                replace(one, output=outputs.get((tenants[task], one.output_sha256))) if one.output_sha256 else one
+                one._replace(output=outputs.get((tenants[task], one.output_sha256))) if one.output_sha256 else one
                 for one in row.early
             ]
             whole = tuple(one for one in early if one.output is not None or one.output_sha256 is None)
             if whole:
-                mine[key] = replace(row, early=whole)
+                mine[key] = row._replace(early=whole)
             else:
                 del mine[key]
 

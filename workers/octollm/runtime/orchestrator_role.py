@@ -14,7 +14,7 @@ from octollm.bus.letters import dead_letter
 from octollm.bus.operations import Add, Fields, Live, Operation, Status
 from octollm.bus.outcomes import Ending, Outcome
 from octollm.bus.worker import Worker
-from octollm.contracts import StepRequested, TaskEvent, TaskResult, write
+from octollm.contracts import StepRequested, TaskResult, write
 from octollm.contracts.ids import lane_of, live_field, message_id
 from octollm.database.pool import Pool
 from octollm.errors import NotReadyError, TopologyError
@@ -23,6 +23,7 @@ from octollm.orchestrator.gather import Gatherer
 from octollm.orchestrator.messages import Incoming, Outgoing, Send, StatusUpdate, Unreadable
 from octollm.orchestrator.service import Orchestrator
 from octollm.orchestrator.sweep import InFlight, sweep
+from octollm.orchestrator.told import Told
 from octollm.topology import LaneKeys, Topic, Topology
 
 _BATCH = 200
@@ -42,7 +43,7 @@ class Translator:
         """Steps first: a status that says "running" must not be there before its steps are."""
         adds = [self.add(send) for send in answer.sends]
         status = [self.status(answer.status)] if answer.status else []
-        events = [self._event(event, answer.traceparent) for event in answer.events]
+        events = [self._event(told, answer.traceparent) for told in answer.events]
         results = []
         if self._results is not None and answer.result is not None:
             results.append(self._result(self._results, answer.result, answer.traceparent))
@@ -76,15 +77,15 @@ class Translator:
         }
         return Add(LaneKeys(lane_of(result.task)).stream(topic), fields)
 
-    def _event(self, event: TaskEvent, traceparent: str) -> Live:
+    def _event(self, told: Told, traceparent: str) -> Live:
         fields: Fields = {
             "type": "task.event.v1",
-            "id": event.task,
-            "tenant": event.tenant,
+            "id": told.task,
+            "tenant": told.tenant,
             "traceparent": traceparent,
-            "body": write(event),
+            "body": told.body,
         }
-        return Live(LaneKeys(lane_of(event.task)).events, self._live, fields)
+        return Live(LaneKeys(lane_of(told.task)).events, self._live, fields)
 
 
 def step_fields(send: Send) -> Fields:
