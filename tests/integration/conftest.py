@@ -28,6 +28,12 @@ def orchestrator(pool: Pool, tmp_path: Path) -> Orchestrator:
 
 
 @pytest.fixture
+def another(orchestrator: Orchestrator, pool: Pool, tmp_path: Path) -> Orchestrator:
+    """One more, as in another process."""
+    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), 3600)
+
+
+@pytest.fixture
 async def api(dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a running API."""
     monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)

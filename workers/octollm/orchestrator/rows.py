@@ -16,12 +16,8 @@ from octollm.plans.plan import Plan
 def task_row(state: TaskState) -> dict[str, Any]:
     """Row of `tasks`."""
     return {
-        "id": state.task,
         "tenant": state.tenant,
         "kind": state.kind,
-        "state": state.state,
-        "reason": state.reason,
-        "detail": state.detail,
         "source": state.source,
         "priority": state.priority,
         "idempotency_key": state.idempotency_key,
@@ -29,18 +25,30 @@ def task_row(state: TaskState) -> dict[str, Any]:
         "submission": state.submission,
         "redactions": state.redactions,
         "traceparent": state.traceparent,
+        "received_at": state.received_at,
+        "not_before": state.not_before,
+        **changes(state),
+    }
+
+
+def changes(state: TaskState) -> dict[str, Any]:
+    """What may change of a row of `tasks`, and its key."""
+    finished_at = None if state.result is None else state.result.finished_at
+    return {
+        "id": state.task,
+        "state": state.state,
+        "reason": state.reason,
+        "detail": state.detail,
         "run": state.run,
         "round": state.round,
         "version": state.version,
         "seq": state.seq,
-        "received_at": state.received_at,
         "deadline_at": state.deadline_at,
-        "not_before": state.not_before,
         "updated_at": state.updated_at or state.received_at,
         "result": None if state.result is None else orjson.Fragment(write(state.result)),
         "remember": state.remember,
-        "finished_at": None if state.result is None else state.result.finished_at,
-        "result_sent_at": None if state.result is None else state.result.finished_at,
+        "finished_at": finished_at,
+        "result_sent_at": finished_at,
     }
 
 

@@ -4,6 +4,7 @@ Nothing is sent from here: the caller publishes and acknowledges in one script a
 is tried again message by message, so that one bad message costs only itself.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 
 import asyncpg
@@ -16,6 +17,7 @@ from octollm.errors import NotReadyError
 from octollm.orchestrator import store
 from octollm.orchestrator.batch import Work, outgoing
 from octollm.orchestrator.decide import CancelRequested, DeadlinePassed, Event, MomentCame, decide
+from octollm.orchestrator.held import HeldStates
 from octollm.orchestrator.intake import Ended, Redrive, Submitted, Understood, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
 from octollm.orchestrator.planning import Planning
@@ -29,7 +31,7 @@ _REQUEST_DAYS = 7
 
 
 class Orchestrator:
-    """Works on `tasks` and `steps.done`. Holds no state of its own: run as many as you like."""
+    """Works on `tasks` and `steps.done`. What it holds can be lost at any moment: run as many as you like."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Orchestrator:
         self._pool = pool
         self._planning = Planning(book, frozenset(arms), plans_by_model)
         self._ttl_s = idempotency_ttl_s
+        self._held = HeldStates()
 
     async def handle(self, messages: Sequence[Incoming]) -> list[Answer | Exception]:
         """An answer per message, in order; an exception for a message that breaks its own transaction.
@@ -126,7 +129,7 @@ class Orchestrator:
         understood = [understand(message, self._planning) for message in messages]
         readable = [one for one in understood if not isinstance(one, Unreadable)]
         async with transaction(self._pool) as connection:
-            known = await store.lock(connection, [one.task for one in readable])
+            known = await store.lock(connection, [one.task for one in readable], self._held)
             known |= await self._restored(connection, readable, known)
             holders = await self._holders(connection, readable, known)
             stored = [one.stored for one in readable if isinstance(one, Ended) and one.stored is not None]
@@ -137,7 +140,9 @@ class Orchestrator:
             await store.save(connection, work.changed(new=True), work.changed(new=False))
             if work.unknown:
                 await store.keep_requests(connection, work.unknown)
-        for decision in (*work.changed(new=True), *work.changed(new=False)):
+        changed = [*work.changed(new=True), *work.changed(new=False)]
+        self._held.keep((decision.state for decision in changed), _sizes(messages, understood))
+        for decision in changed:
             _log_end(decision.state)
         return answers
 
@@ -170,6 +175,15 @@ class Orchestrator:
     ) -> Mapping[tuple[str, str], str | None]:
         new = [one.task for one in readable if isinstance(one, Submitted) and one.task not in known]
         return await store.requests(connection, new) if new else {}
+
+
+def _sizes(messages: Sequence[Incoming], understood: Sequence[Understood | Unreadable]) -> Counter[str]:
+    """Bytes that came in for each task."""
+    sizes: Counter[str] = Counter()
+    for message, one in zip(messages, understood, strict=True):
+        if not isinstance(one, Unreadable):
+            sizes[one.task] += len(message.body)
+    return sizes
 
 
 def _first(task: str, row: asyncpg.Record, planning: Planning) -> TaskState | None:

@@ -9,6 +9,7 @@ from octollm.database.pool import Connection
 from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import rows
+from octollm.orchestrator.held import HeldStates
 from octollm.orchestrator.state import Decision, StepRow, TaskState
 
 _SQL = queries("octollm.orchestrator", "store")
@@ -33,9 +34,21 @@ async def key_holders(
     return {(row["tenant"], row["key"]): row["task"] for row in found}
 
 
-async def lock(connection: Connection, tasks: Iterable[str]) -> dict[str, TaskState]:
-    """The tasks that exist, locked until the end of the transaction, with their steps of the current run."""
+async def lock(connection: Connection, tasks: Iterable[str], held: HeldStates | None = None) -> dict[str, TaskState]:
+    """The tasks that exist, locked until the end of the transaction, with their steps of the current run.
+
+    `held`: where a task's state need not be read if its row says that it is the same.
+    """
     ids = sorted(set(tasks))
+    known: dict[str, TaskState] = {}
+    if held is not None and held.any_of(ids):
+        locked = await connection.fetch(_SQL["lock_versions"], ids)
+        known = {row["id"]: state for row in locked if (state := held.of(row)) is not None}
+        ids = [row["id"] for row in locked if row["id"] not in known]
+    return known | await _read(connection, ids) if ids else known
+
+
+async def _read(connection: Connection, ids: Sequence[str]) -> dict[str, TaskState]:
     found = await connection.fetch(_SQL["lock_tasks"], ids)
     if not found:
         return {}
@@ -92,7 +105,8 @@ async def save(connection: Connection, new: Sequence[Decision], known: Sequence[
         if len(inserted) != len(values):
             raise NotReadyError("another orchestrator has just taken in one of these tasks")
     if known:
-        await connection.execute(_SQL["update_tasks"], _tasks(known))
+        last = {decision.state.task: decision.state for decision in known}
+        await connection.execute(_SQL["update_tasks"], [rows.changes(state) for state in last.values()])
     both = [*new, *known]
     await _put(connection, "put_runs", [rows.run_row(one.state) for one in both if one.planned])
     await _put(connection, "put_steps", [rows.step_row(one.state, row) for one in both for row in one.steps.values()])

@@ -28,6 +28,9 @@ WHERE tasks.id = ANY ($1::text[])
 ORDER BY tasks.id
 FOR UPDATE OF tasks
 
+-- name: lock_versions
+SELECT id, run, version, updated_at FROM tasks WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE
+
 -- name: steps_of
 SELECT steps.*, outputs.body AS stored
 FROM steps
