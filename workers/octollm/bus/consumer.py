@@ -29,7 +29,7 @@ from octollm.bus.reader import create_groups, subscribe
 from octollm.bus.slots import Slots
 from octollm.bus.takeover import Takeover
 from octollm.bus.tasks import end
-from octollm.contracts.ids import parse_message_id
+from octollm.contracts.ids import live_field_in
 from octollm.errors import NotReadyError
 from octollm.topology import ARM, LaneKeys, Topic
 
@@ -78,7 +78,7 @@ class Consumer:
         # Without a limit of its own (the orchestrator's topics) a handler waits for Postgres as long as it takes.
         self._limit_s = float("inf") if topic.timeout_s is None else topic.timeout_s + _GRACE_S
         # By topic and outcome once, not with every message.
-        self._running_gauge, self._seconds = RUNNING.labels(topic.name), SECONDS.labels(topic.name)
+        self._running_gauge, self._seconds = RUNNING.labels(topic.name), SECONDS.of(topic.name)
         self._messages = {outcome: MESSAGES.labels(topic.name, outcome) for outcome in Outcome}
 
     @property
@@ -167,12 +167,11 @@ class Consumer:
 
     def _held(self, entry: Entry) -> Held:
         """Only steps can be cancelled: what tells the orchestrator about a task is worked on to its end."""
-        ident = entry.fields.get(b"id", b"").decode("ascii", "replace") if self._steps else ""
-        step = parse_message_id(ident)
-        if step is None:
+        live = live_field_in(entry.fields.get(b"id", b"").decode("ascii", "replace")) if self._steps else None
+        if live is None:
             return Held(entry.stream, entry.id, entry.delivery)
-        marker = Marker(self._keys.cancel(step.task), entry.fields.get(b"tenant", b""))
-        return Held(entry.stream, entry.id, entry.delivery, ident.rpartition(".")[0], marker)
+        marker = Marker(self._keys.cancel(live.partition(".")[0]), entry.fields.get(b"tenant", b""))
+        return Held(entry.stream, entry.id, entry.delivery, live, marker)
 
     async def _work(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
         """In `task`, until it is handed to the completions, or over."""

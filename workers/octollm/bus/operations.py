@@ -5,6 +5,7 @@ The order of the arguments is documented in `lua/complete.lua`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from octollm.bus.fairness import Described, Fairness
@@ -107,8 +108,7 @@ class Call:
 
     def _fields(self, fields: Fields) -> None:
         self.args.append(len(fields))
-        for field_ in fields.items():
-            self.args += field_
+        self.args += chain.from_iterable(fields.items())
 
     def _operation(self, operation: Operation) -> None:
         match operation:

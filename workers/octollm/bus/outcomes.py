@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from octollm.bus.operations import Operation
+from octollm.bus.timings import Timings
 
 
 class Outcome(StrEnum):
@@ -56,10 +57,9 @@ WAITING = Gauge(
     "Messages that wait for room on their stream, as this process saw them last; every process shows the same ones.",
     ("lane", "topic", "priority"),
 )
-SECONDS = Histogram(
+SECONDS = Timings(
     "octollm_handler_seconds",
     "From the start of a handler to its end.",
-    ("topic",),
-    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+    (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
 TROUBLE = Counter("octollm_redis_errors_total", "Errors of Redis that were waited out.", ("topic", "doing"))

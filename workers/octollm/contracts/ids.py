@@ -66,6 +66,11 @@ def parse_message_id(text: str) -> StepIdent | None:
     return ident if fits else None
 
 
+def live_field_in(text: str) -> str | None:
+    """The step's field in a message id, or None where it is not one of a step. Its numbers are not judged."""
+    return None if _MESSAGE.fullmatch(text) is None else text.rpartition(".")[0]
+
+
 def as_text(moment: datetime) -> str:
     """In UTC, RFC 3339 with milliseconds and `Z`: the one form of time in messages and answers."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -78,11 +83,15 @@ def later(moment: str, seconds: int) -> str:
 
 def utc_now() -> str:
     """Now, in the one form of time."""
-    second, ns = divmod(time.time_ns(), 1_000_000_000)
-    return f"{_until_seconds(second)}.{ns // 1_000_000:03d}Z"
+    return _at_ms(time.time_ns() // 1_000_000)
 
 
-@lru_cache(maxsize=2)  # a busy worker asks thousands of times within one second
+@lru_cache(maxsize=2)  # a busy worker asks several times within one millisecond
+def _at_ms(ms: int) -> str:
+    return f"{_until_seconds(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
 def _until_seconds(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 

@@ -1,7 +1,8 @@
 """Gathers messages into transactions: one per event reaches about a tenth of what twenty in one do.
 
 An idle orchestrator works on a lone message at once. Under load a batch is what came while the last one ran, plus
-what comes within `wait_ms`.
+what comes within `wait_ms`. Several lines of batches keep Postgres and this process busy at the same time: each has
+tasks of its own, so that none waits for a row that another has locked.
 """
 
 import asyncio
@@ -14,7 +15,29 @@ Handle = Callable[[Sequence[Incoming]], Awaitable[list[Answer | Exception]]]
 
 
 class Gatherer:
-    """Hands batches to `handle`, one after the other."""
+    """Hands batches to `handle`, in each of `lines` one after the other."""
+
+    def __init__(self, handle: Handle, wait_ms: int, most: int, lines: int = 1) -> None:
+        self._lines = [_Line(handle, wait_ms, most) for _ in range(lines)]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for line in self._lines:
+            line.start()
+
+    async def stop(self) -> None:
+        """End at once. Call it when nobody waits any more."""
+        for line in self._lines:
+            await line.stop()
+
+    async def submit(self, message: Incoming) -> Answer:
+        """What follows from the message. Raises what `handle` raised, or gave for this message."""
+        task = message.id.partition(".")[0]
+        return await self._lines[hash(task) % len(self._lines)].submit(message)
+
+
+class _Line:
+    """One batch after the other."""
 
     def __init__(self, handle: Handle, wait_ms: int, most: int) -> None:
         self._handle = handle
@@ -26,18 +49,15 @@ class Gatherer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to work."""
         self._task = asyncio.create_task(self._run(), name="gather")
 
     async def stop(self) -> None:
-        """End at once. Call it when nobody waits any more."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def submit(self, message: Incoming) -> Answer:
-        """What follows from the message. Raises what `handle` raised, or gave for this message."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((message, future))
         self._some.set()

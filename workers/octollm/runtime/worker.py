@@ -46,6 +46,8 @@ _NEED_MEMORY = frozenset({"results", "arm.retriever"})
 """Topics whose roles do not start without memory."""
 _TEND_S = 30
 """How often it is looked for what to forget and what memory left unfinished."""
+_LINES = 3
+"""Transactions of the orchestrator at a time: while Postgres works on one, this process works on the other."""
 _ORCHESTRATED = frozenset({"tasks", "steps.done"})
 _STORED = _ORCHESTRATED | {"dead"} | _NEED_MEMORY
 
@@ -138,7 +140,7 @@ class _Process:
         orchestrator = await self._orchestrator(book) if names & _ORCHESTRATED else None
         gatherers = {"dead": await self._gather(Archive(await self.pool()).handle)} if "dead" in names else {}
         if orchestrator is not None:
-            gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle)
+            gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle, _LINES)
         memory = await self._memory() if names & _NEED_MEMORY else None
         if memory is not None and "results" in names:
             gatherers["results"] = await self._gather(memory.remember)
@@ -190,9 +192,9 @@ class _Process:
         await memory.start()
         return memory
 
-    async def _gather(self, handle: Handle) -> Gatherer:
+    async def _gather(self, handle: Handle, lines: int = 1) -> Gatherer:
         settings = self._settings.orchestrator
-        gatherer = Gatherer(handle, settings.gather_ms, settings.gather_max)
+        gatherer = Gatherer(handle, settings.gather_ms, settings.gather_max, lines)
         gatherer.start()
         self._exits.push_async_callback(gatherer.stop)
         return gatherer
