@@ -30,7 +30,7 @@ from octollm.runtime.embedded.redis import EmbeddedRedis
 from octollm.runtime.settings import load_settings
 
 _BENCH = Path(__file__).parent
-_SOURCE, TARGET = "{l0}:arm.noop:normal", "{l0}:steps.done"
+SOURCE, TARGET = "{l0}:arm.noop:normal", "{l0}:steps.done"
 _BODY = 400
 _POLL_S = 0.005
 
@@ -63,7 +63,7 @@ async def fill(client: redis.asyncio.Redis, messages: int) -> None:
     await client.flushall()
     pipe = client.pipeline(transaction=False)
     for number in range(messages):
-        pipe.xadd(_SOURCE, step_fields("noop", {"n": number}, _BODY))  # type: ignore[arg-type]  # invariant in redis-py
+        pipe.xadd(SOURCE, step_fields("noop", {"n": number}, _BODY))  # type: ignore[arg-type]  # invariant in redis-py
         if number % 1000 == 999:
             await pipe.execute()
     await pipe.execute()

@@ -25,12 +25,18 @@ def up(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=10000, help="Messages at once per role of the Python workers.")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE", help="Leave out a role of the Python workers, which you run yourself; repeatable."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
     """Start Redis, Postgres, both Rust programs and all workers; Ctrl-C stops them."""
     settings = load_settings()
     configure_logging(settings.log)
-    stack = Stack(settings, data=data, port=port, concurrency=concurrency, progress=note)
+    stack = Stack(settings, data=data, port=port, concurrency=concurrency, without=without or (), progress=note)
     uvloop.run(_run(stack, as_json=as_json))
 
 

@@ -7,10 +7,13 @@ tasks of its own, so that none waits for a row that another has locked.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from octollm.orchestrator.messages import Answer, Incoming
 
+_LOOKS = 10
+"""How many times at most it is looked whether more has come."""
 Handle = Callable[[Sequence[Incoming]], Awaitable[list[Answer | Exception]]]
 
 
@@ -69,9 +72,8 @@ class _Line:
         busy = False
         while True:
             await self._some.wait()
-            if busy and len(self._waiting) < self._most:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._enough.wait(), self._wait_s)
+            if busy:
+                await self._company()
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             if not self._waiting:
                 self._some.clear()
@@ -79,6 +81,15 @@ class _Line:
                 self._enough.clear()
             busy = len(batch) > 1
             await self._work([one for one in batch if not one[1].done()])
+
+    async def _company(self) -> None:
+        """Waits for more, as long as more comes: where all that can come is here, waiting gives nothing."""
+        until = time.monotonic() + self._wait_s
+        before = 0
+        while before < len(self._waiting) < self._most and time.monotonic() < until:
+            before = len(self._waiting)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), self._wait_s / _LOOKS)
 
     async def _work(self, batch: Sequence[tuple[Incoming, asyncio.Future[Answer]]]) -> None:
         if not batch:

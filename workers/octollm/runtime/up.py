@@ -5,7 +5,7 @@ command `octollm up`, the demo and the end-to-end tests all use this one class.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from octollm.runtime.embedded.process import Child
 from octollm.runtime.embedded.redis import EmbeddedRedis
 from octollm.runtime.outage import cause, until_reachable
 from octollm.runtime.programs import EXECUTOR, REFLEX
-from octollm.runtime.roles import python_roles
+from octollm.runtime.roles import python_roles, require_python_role
 from octollm.runtime.rust import start_program
 from octollm.runtime.settings import Settings, is_set
 from octollm.runtime.settings_sections import Section, join_listen, split_listen
@@ -73,13 +73,17 @@ class Stack:
         data: Path | None = None,
         port: int | None = None,
         concurrency: int | None = None,
+        without: Collection[str] = (),
         progress: Progress | None = None,
     ) -> None:
-        """`data`: keep everything there (None: temporary). `progress` is told what happens, a line each."""
+        """`data`: keep everything there (None: temporary). `without`: Python roles that somebody else runs. `progress`
+        is told what happens, a line each.
+        """
         self._settings = settings
         self._data = data
         self._port = port
         self._concurrency = concurrency
+        self._without = without
         self._tell: Progress = progress or (lambda _line: None)
         self._watchers: set[asyncio.Task[None]] = set()
         self._began = self._stopping = False
@@ -112,6 +116,8 @@ class Stack:
 
     async def _start(self) -> Running:
         topology = load_topology(share.topology_path(self._settings), share.schemas_path())
+        for role in self._without:
+            require_python_role(role, topology)
         data = self._exit.enter_context(DataDir(self._data))
         ports = self._exit.enter_context(Ports())
         settings = self._own_addresses(data, ports)
@@ -218,8 +224,8 @@ class Stack:
 
     @asynccontextmanager
     async def _workers(self, settings: Settings, topology: Topology) -> AsyncIterator[None]:
-        """All Python roles in this process."""
-        roles = list(python_roles(topology))
+        """The Python roles, in this process."""
+        roles = [role for role in python_roles(topology) if role not in self._without]
         self._tell(f"starting the Python workers: {', '.join(roles)}")
         stop = asyncio.Event()
         work = asyncio.create_task(run_roles(roles, settings, topology, concurrency=self._concurrency, stop=stop))
