@@ -1,8 +1,8 @@
 """Tasks per second from HTTP accept to the terminal state in Postgres, the whole stack on this machine.
 
-Usage: python -m bench.pipeline [--tasks 3000] [--connections 32]. Loopback only. Redis and Postgres keep what they say they
-keep (AOF everysec, fsync). The arm is a process of its own, as it is wherever arms are scaled; everything else is one.
-`cpu_ms` is what each process used for a task.
+Usage: python -m bench.pipeline [--tasks 3000] [--connections 32]. Loopback only. Redis and Postgres keep what they say
+they keep (AOF everysec, fsync). The arm is a process of its own, as it is wherever arms are scaled; everything else is
+one. `cpu_ms` is what each process used for a task.
 """
 
 import argparse
@@ -91,8 +91,9 @@ async def _arm(running: Running) -> AsyncIterator[None]:
     try:
         client = redis.asyncio.Redis.from_url(running.redis_url)
         async with client:
-            while not await client.exists(SOURCE):  # it makes its group on a stream that is not there yet
-                await asyncio.sleep(0.05)  # noqa: ASYNC110  nothing of another process can be waited for
+            # It makes its group on a stream that is not there yet.
+            while not await client.exists(SOURCE):  # noqa: ASYNC110  of another process nothing else can be seen
+                await asyncio.sleep(0.05)
         yield
     finally:
         process.terminate()

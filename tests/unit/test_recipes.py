@@ -145,9 +145,12 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b"]), JSON), st.lists(st.sampled_from(["a", "b", '"a\\"b"']), min_size=1))
-def test_a_chain_of_names_finds_what_jmespath_finds(context: dict[str, Any], names: list[str]):
-    expression = ".".join(names)
+LINKS = st.lists(st.sampled_from([".a", ".b", '."a\\"b"', "[0]", "[1]", "[-1]", "[-9]"]), max_size=4).map("".join)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b"]), JSON), LINKS)
+def test_a_chain_of_names_and_indexes_finds_what_jmespath_finds(context: dict[str, Any], links: str):
+    expression = f"a{links}"
     assert template.resolve([{"$": expression}], context) == [jmespath.search(expression, context)]
 
 

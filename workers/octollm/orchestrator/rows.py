@@ -54,7 +54,8 @@ def changes(state: TaskState) -> dict[str, Any]:
 
 def run_row(state: TaskState) -> dict[str, Any]:
     """Row of `runs`, of a task that has a plan."""
-    return {"task": state.task, "run": state.run, "plan": None if state.plan is None else state.plan.to_json()}
+    plan = None if state.plan is None else orjson.Fragment(state.plan.written)
+    return {"task": state.task, "run": state.run, "plan": plan}
 
 
 def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:

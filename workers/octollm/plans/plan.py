@@ -9,6 +9,8 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import orjson
+
 from octollm.errors import RecipeError
 
 
@@ -54,6 +56,16 @@ class Plan:
     def by_name(self) -> Mapping[str, PlanStep]:
         """Step by its name."""
         return {step.name: step for step in self.steps}
+
+    @cached_property
+    def sole_needs(self) -> frozenset[str]:
+        """Steps that are all that some other step needs."""
+        return frozenset(step.needs[0] for step in self.steps if len(step.needs) == 1)
+
+    @cached_property
+    def written(self) -> bytes:
+        """JSON of `to_json`. All tasks of a kind share the recipe's plan."""
+        return orjson.dumps(self.to_json())
 
     def downstream(self, name: str) -> tuple[str, ...]:
         """The step itself and all that need it, directly or not, in the plan's order."""

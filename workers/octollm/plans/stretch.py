@@ -29,7 +29,7 @@ _ENDS_BEFORE = frozenset({"executor"})
 
 def leads_on(plan: Plan, name: str) -> bool:
     """Whether a step may be handed on that was made from this one's output. Says yes more often than `following`."""
-    return plan.by_name[name].arm not in _ENDS_AFTER and any(step.needs == (name,) for step in plan.steps)
+    return name in plan.sole_needs and plan.by_name[name].arm not in _ENDS_AFTER
 
 
 def following(plan: Plan, first: str) -> tuple[PlanStep, ...]:

@@ -44,14 +44,16 @@ def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  
 
 
 def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  as above
-    names = _names(expression)
-    if names is not None:
+    chain = _links(expression)
+    if chain is not None:
         # What most references are. JMESPath gives the same, at ten times the cost.
         found: Any = context
-        for name in names:
-            try:
-                found = found.get(name)
-            except AttributeError:  # text, a number, a list or nothing
+        for link in chain:
+            if isinstance(link, str):
+                found = found.get(link) if isinstance(found, dict) else None
+            elif isinstance(found, list) and -len(found) <= link < len(found):
+                found = found[link]
+            else:
                 return None
         return found
     try:
@@ -61,18 +63,18 @@ def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401 
 
 
 @lru_cache(maxsize=4096)
-def _names(expression: str) -> tuple[str, ...] | None:
-    """The names of an expression that is nothing but a chain of them."""
+def _links(expression: str) -> tuple[str | int, ...] | None:
+    """The names and indexes of an expression that is nothing but a chain of them: `a.b[0].c`."""
     return _chain(_compiled(expression).parsed)
 
 
-def _chain(node: Mapping[str, Any]) -> tuple[str, ...] | None:
-    if node["type"] == "field":
-        return (str(node["value"]),)
-    if node["type"] != "subexpression":
+def _chain(node: Mapping[str, Any]) -> tuple[str | int, ...] | None:
+    if node["type"] in ("field", "index"):
+        return (node["value"],)
+    if node["type"] not in ("subexpression", "index_expression"):
         return None
     chains = [_chain(child) for child in node["children"]]
-    return None if None in chains else tuple(name for chain in chains for name in chain or ())
+    return None if None in chains else tuple(link for chain in chains for link in chain or ())
 
 
 def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as above
