@@ -174,6 +174,13 @@ fn a_task_that_only_the_api_knows_runs_again_as_well() {
     assert_eq!((asked.status, &asked.json()["run"]), (202, &json!(3)));
     assert_eq!(redis.entries(DONE)[0].body()["run"], 3);
     assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
+    api.tell(
+        &url,
+        200,
+        &json!({"task": TASK, "state": "succeeded", "run": 3}),
+    );
+    let left = ask(&reflex, TASK, "");
+    assert_eq!((left.status, &left.json()["asked"]), (200, &json!(false)));
     api.tell(&url, 500, &json!({}));
     let away = ask(&reflex, TASK, "");
     assert_eq!((away.status, away.problem().0.as_str()), (503, "api"));

@@ -114,3 +114,26 @@ impl Fuse {
         self.decides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a broken assumption ends the test
+
+    use super::{rule, Duration};
+    use contracts::{settings, topology};
+    use std::path::Path;
+
+    #[test]
+    fn it_takes_two_tenants_where_two_may_send() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let text = std::fs::read_to_string(root.join("streams.yaml")).unwrap();
+        let settings = settings::load_from(&std::collections::BTreeMap::new()).unwrap();
+        for (tenants, needed) in [("default", 1), ("a, b", 2), ("a, b, c", 2)] {
+            let text = text.replace("tenants: [default]", &format!("tenants: [{tenants}]"));
+            let topology = topology::parse(&text, &root.join("schemas/events")).unwrap();
+            let rule = rule(&settings.worker, &topology);
+            assert_eq!((rule.tasks, rule.tenants), (5, needed), "{tenants}");
+            assert_eq!(rule.cooldown, Duration::from_secs(60));
+        }
+    }
+}

@@ -262,9 +262,16 @@ impl Stage {
 
     /// What the program says where it does not start.
     pub fn refused(&self, settings: &[(&str, &str)]) -> String {
-        let ended = self.program(settings).output().unwrap();
-        let said = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(1), "{said}");
+        let mut child = self.program(settings).spawn().unwrap();
+        let mut log = child.stderr.take().unwrap();
+        let ended = Worker {
+            child,
+            address: String::new(),
+        }
+        .ended();
+        let mut said = String::new();
+        log.read_to_string(&mut said).unwrap();
+        assert_eq!(ended, Some(1), "{said}");
         said
     }
 
@@ -378,6 +385,18 @@ impl Worker {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The exit code of one that ends by itself; one that does not is killed.
+    fn ended(mut self) -> Option<i32> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
     }
 
     pub fn wait(&mut self) -> Option<i32> {
