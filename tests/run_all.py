@@ -2,6 +2,9 @@
 
 Owns the order, the counting and the exit code. Each check counts as one; test runners are counted test by
 test. A skipped or ignored test counts as failed: what does not run proves nothing.
+
+Rust and Python run beside each other: compilers use a core or two, Python's tests mostly wait. What a check prints
+stays together: pytest is shown as it goes, all others when they have ended.
 """
 
 import argparse
@@ -9,9 +12,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +48,8 @@ class Stage:
     name: str
     command: Command
     count: Callable[[str], Count] | None = None
+    live: bool = False
+    """Shown line by line; at most one at a time."""
 
 
 def cargo_count(output: str) -> Count:
@@ -66,33 +73,75 @@ def pytest_count(_output: str) -> Count:
     return total
 
 
-CHECKS = (
+# Compilers give way to tests, which have deadlines.
+COMPILE = ("nice", "-n", "10", "cargo")
+RUST_CHECKS = (
     Stage("rustfmt", ["cargo", "fmt", "--all", "--check"]),
-    Stage("clippy", ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    Stage("clippy", [*COMPILE, "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+)
+RUST_TESTS = (
+    Stage("cargo test, compiled", [*COMPILE, "test", "--workspace", "--locked", "--no-run"]),
+    Stage("cargo test", ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"], cargo_count),
+)
+PYTHON_CHECKS = (
     Stage("ruff check", [BIN / "ruff", "check", "."]),
     Stage("ruff format", [BIN / "ruff", "format", "--check", "."]),
     Stage("mypy", [BIN / "mypy"]),
     Stage("import-linter", [BIN / "lint-imports"]),
     Stage("generated code", [sys.executable, "schemas/generate.py", "--check"]),
 )
-TESTS = (
-    Stage("cargo test", ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"], cargo_count),
+PYTHON_TESTS = (
     # Two at a time: tests mostly wait, for servers to start and leases to end. A file stays together, for its fixtures.
     Stage(
         "pytest",
         [sys.executable, "-m", "pytest", "-n2", "--dist=loadfile", f"--junitxml={JUNIT}", "--durations=15"],
         pytest_count,
+        live=True,
     ),
 )
 
 
-def run(stage: Stage) -> Count:
-    """Runs one stage; shows test runners as they go, checks only when they fail."""
-    log = LOGS / f"{stage.name.replace(' ', '-')}.log"
+class Screen:
+    """Keeps what one stage prints together, whatever runs beside it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live = False
+        self._held: list[str] = []
+        """What ended while another stage was shown live."""
+
+    def begin(self, stage: Stage) -> None:
+        """Says that it runs from now on."""
+        with self._lock:
+            self._live = self._live or stage.live
+            print(f"==> {stage.name}", flush=True)
+
+    def line(self, text: str) -> None:
+        """One more line of the live stage."""
+        with self._lock:
+            print(text, end="", flush=True)
+
+    def end(self, stage: Stage, output: str, verdict: str) -> None:
+        """How it ended, and what is worth showing of its output."""
+        with self._lock:
+            if stage.live:
+                self._live = False
+                print(f"{output}{verdict}", flush=True)
+                print("".join(self._held), end="", flush=True)
+                self._held.clear()
+            elif self._live and output:
+                self._held.append(f"==> {stage.name}: what it said\n{output}")
+                print(f"{verdict}; what it said is shown below", flush=True)
+            else:
+                print(f"{output}{verdict}", flush=True)
+
+
+def run(stage: Stage, screen: Screen) -> Count:
+    """Runs one stage; shows test runners, and checks only when they fail."""
+    log = LOGS / f"{re.sub('[^a-z]+', '-', stage.name)}.log"
     began = time.monotonic()
-    print(f"==> {stage.name}", flush=True)
+    screen.begin(stage)
     lines: list[str] = []
-    live = stage.count is not None or stage.name == "clippy"
     try:
         with subprocess.Popen(
             [str(part) for part in stage.command],
@@ -111,24 +160,26 @@ def run(stage: Stage) -> Count:
         ) as process:
             for line in process.stdout or ():
                 lines.append(line)
-                if live:
-                    print(line, end="", flush=True)
+                if stage.live:
+                    screen.line(line)
         code = process.returncode
     except OSError as error:
         lines.append(f"{stage.command[0]} cannot be run: {error.strerror}\n")
         code = 127
     output = "".join(lines)
     log.write_text(output)
-    if code != 0:
-        if not live or not lines or code == 127:
-            print(output, end="")
-        print(f"--- {stage.name} failed (exit code {code}); its whole output is in {log.relative_to(ROOT)}")
     count = stage.count(output) if stage.count else Count(int(code == 0), int(code != 0))
     if code != 0 and count.failed == 0:
         count += Count(0, 1)  # it broke before it could count
     if code == 0 and count == Count(0, 0):
         count = Count(0, 1)  # a runner that finds no test has not tested
-    print(f"    {count.passed} passed, {count.failed} failed, {time.monotonic() - began:.1f} s", flush=True)
+    shown = ""
+    if (code != 0 or stage.count) and not (stage.live and lines and code != 127):
+        shown = output
+    if code != 0:
+        shown += f"--- {stage.name} failed (exit code {code}); its whole output is in {log.relative_to(ROOT)}\n"
+    took_s = time.monotonic() - began
+    screen.end(stage, shown, f"    {stage.name}: {count.passed} passed, {count.failed} failed, {took_s:.1f} s")
     return count
 
 
@@ -140,13 +191,23 @@ def main() -> int:
     for folder in (LOGS, SCRATCH):
         folder.mkdir(parents=True, exist_ok=True)
     JUNIT.unlink(missing_ok=True)
-    total = Count(0, 0)
-    failing = []
-    for stage in CHECKS if options.only_checks else (*CHECKS, *TESTS):
-        count = run(stage)
-        total += count
-        if count.failed:
-            failing.append(stage.name)
+    rust, python = (RUST_CHECKS, PYTHON_CHECKS)
+    if not options.only_checks:
+        rust, python = (*rust, *RUST_TESTS), (*python, *PYTHON_TESTS)
+    screen, stopped = Screen(), threading.Event()
+
+    def one_by_one(stages: Sequence[Stage]) -> list[tuple[str, Count]]:
+        return [(stage.name, run(stage, screen)) for stage in stages if not stopped.is_set()]
+
+    with ThreadPoolExecutor() as beside:
+        tracks = [beside.submit(one_by_one, stages) for stages in (rust, python)]
+        try:
+            ended = [one for track in tracks for one in track.result()]
+        except KeyboardInterrupt:
+            stopped.set()  # what runs was interrupted as well
+            raise
+    total = sum((count for _, count in ended), Count(0, 0))
+    failing = [name for name, count in ended if count.failed]
     print(f"failing: {', '.join(failing)}" if failing else "nothing failed")
     print(f"{total.passed} passed, {total.failed} failed")
     return 1 if total.failed else 0

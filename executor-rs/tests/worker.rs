@@ -38,8 +38,9 @@ fn a_step_from_before_the_start_is_run_and_reported() {
         metrics.contains("octollm_step_seconds_count{language=\"python\"} 1"),
         "{metrics}"
     );
-    assert_eq!(worker.get("/readyz"), (200, "ready\n".to_owned()));
-    assert_eq!(worker.get("/healthz").0, 200);
+    let ready = json!({"ready": true, "reasons": []});
+    assert_eq!(worker.get_json("/readyz"), (200, ready));
+    assert_eq!(worker.get_json("/healthz"), (200, json!({"alive": true})));
 }
 
 #[test]
@@ -374,6 +375,18 @@ fn a_redis_that_lost_everything_is_worked_with_again() {
         "the lost step's result is discarded: {done}"
     );
     assert_eq!(stage.entry("{l0}:steps.done", 0)["id"], ID);
+}
+
+#[test]
+fn a_workspace_folder_that_is_not_there_is_a_wrong_setting() {
+    let stage = Stage::new();
+    let absent = stage.workspaces().join("mistyped");
+    let said = stage.refused(&[("OCTOLLM_EXECUTOR_WORKSPACE_DIR", absent.to_str().unwrap())]);
+    assert!(
+        said.contains("mistyped is no folder") && said.contains("OCTOLLM_EXECUTOR_WORKSPACE_DIR"),
+        "{said}"
+    );
+    assert!(!absent.exists());
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod common;
 
 use common::{until, Redis, Reflex};
 use contracts::events::{read, TaskStatus, TaskSubmitted};
+use serde_json::json;
 
 const TASKS: &str = "{l0}:tasks:normal";
 
@@ -217,7 +218,13 @@ fn nothing_is_shown_that_is_not_the_callers_or_not_a_status() {
 fn it_can_be_watched() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
-    assert_eq!(reflex.get("/healthz").status, 200);
+    let healthy = reflex.get("/healthz");
+    assert_eq!(
+        (healthy.status, healthy.json()),
+        (200, json!({"alive": true}))
+    );
+    let ready = json!({"ready": true, "reasons": []});
+    assert_eq!(reflex.get("/readyz").json(), ready);
     assert_eq!(reflex.post(br#"{"goal": "x"}"#, "").status, 202);
     assert_eq!(reflex.post(b"{}", "").status, 422);
     let text = reflex.get("/metrics");

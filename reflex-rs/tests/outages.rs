@@ -18,7 +18,10 @@ fn it_opens_without_redis_and_works_once_redis_is_there() {
     let port = free_port();
     let mut reflex = Reflex::start_with(&format!("redis://:s3cret@127.0.0.1:{port}/0"), &[]);
     assert_eq!(reflex.get("/healthz").status, 200);
-    assert_eq!(reflex.get("/readyz").status, 503);
+    let ready = reflex.get("/readyz");
+    assert_eq!((ready.status, &ready.json()["ready"]), (503, &false.into()));
+    let reasons = ready.json()["reasons"].clone();
+    assert!(reasons[0].as_str().unwrap().contains("Redis"), "{reasons}");
     assert_eq!(refused(&reflex.post(GOOD, "")), (503, "redis".into(), true));
     let shown = reflex.get("/v1/tasks/l0-01h00000000000000000000000");
     assert_eq!(refused(&shown), (503, "redis".into(), true));

@@ -96,7 +96,7 @@ fn another_address_than_loopback_is_taken_only_where_the_network_is_trusted() {
     );
     let ready = run(&["--healthcheck"], &trusting);
     assert_eq!(ready.status.code(), Some(0));
-    assert_eq!(ready.stdout, b"ready\n");
+    assert_eq!(ready.stdout, b"{\"ready\":true,\"reasons\":[]}\n");
 
     drop(redis);
     until("it is not ready without Redis", || {

@@ -1,21 +1,19 @@
 """The real stack for a campaign: built programs, one process per role and number, each behind proxies of its own.
 
-Whoever dies is started again after a moment, as a restart policy would. Everything lies in one folder and ends with it.
+Everything lies in one folder and ends with it.
 """
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import redis.asyncio
+from instance import Instance
 from proxy import Proxy
 from vectors import DIMENSION, VectorServer
 
@@ -24,7 +22,6 @@ from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.postgres import EmbeddedPostgres
 from octollm.runtime.embedded.process import Child
 from octollm.runtime.embedded.redis import find_server
-from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
 from octollm.runtime.settings import load_settings
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +30,6 @@ LEASE_S = 3
 TENANTS = ("default", "other")
 PLAN = {"reflex": 2, "orchestrator": 2, "archive": 1, "memory": 1, "effect": 2, "judge": 1, "executor": 1}
 """Role to how many processes of it."""
-_RESTART_S = 0.3
 _START_S = 180.0
 """For a machine on which much else runs."""
 _EFFECT = """
@@ -107,33 +103,6 @@ def answer_to(kind: str, n: int) -> float:
     return 2.0 * (n + 2) + 1 if kind == "ledger" else n + 1
 
 
-@dataclass
-class Instance:
-    """One process of one role, with its own ways to the servers."""
-
-    role: str
-    number: int
-    redis: Proxy
-    postgres: Proxy
-    child: Child | None = None
-    wanted: bool = True
-    """Whether it is started again when it ends."""
-    starts: int = 0
-    http: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-    """What this one has beside the others, for instance another clock."""
-
-    @property
-    def name(self) -> str:
-        """As its consumer is called."""
-        return f"{self.role}-{self.number}"
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal; SIGKILL unless another is given."""
-        if self.child is not None:
-            self.child.send(number)
-
-
 class Stage:
     """An async context manager."""
 
@@ -169,9 +138,9 @@ class Stage:
                 for number in range(count):
                     self.instances.append(await self._instance(role, number))
             first = next(one for one in self.instances if one.role == "orchestrator")
-            await self._launch(first)
+            await first.launch(self._settings(first))
             await self.until(self._migrated, "the migration", _START_S)
-            self._keepers = [asyncio.create_task(self._keep(one)) for one in self.instances]
+            self._keepers = [asyncio.create_task(one.keep(self._settings)) for one in self.instances]
             await self.until(self.all_ready, "readiness of every process", _START_S)
         except BaseException:
             await self.__aexit__()
@@ -183,7 +152,7 @@ class Stage:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        await asyncio.gather(*(self._end(one) for one in self.instances))
+        await asyncio.gather(*(one.end() for one in self.instances))
         if self.postgres is not None:
             self.postgres.child.send(signal.SIGCONT)
             await self.postgres.stop()
@@ -191,14 +160,6 @@ class Stage:
             self.redis.send(signal.SIGCONT)
             await self.redis.stop((signal.SIGTERM, 5))
         await self._exits.aclose()
-
-    @staticmethod
-    async def _end(one: Instance) -> None:
-        if one.child is not None:
-            one.child.send(signal.SIGCONT)
-            await one.child.stop((signal.SIGTERM, 2))
-        await one.redis.stop()
-        await one.postgres.stop()
 
     # Servers -------------------------------------------------------------------------------------------------
 
@@ -314,12 +275,7 @@ class Stage:
 
     async def ready(self, one: Instance) -> bool:
         """Whether this process says that it is ready."""
-        if one.child is None or one.child.exit_code is not None:
-            return False
-        try:
-            return (await self._http.get(f"{one.http}/readyz")).is_success
-        except httpx.TransportError:
-            return False
+        return await one.ready(self._http)
 
     async def again(self, one: Instance, starts: int) -> None:
         """Until it has been started more often than that and is ready."""
@@ -347,33 +303,9 @@ class Stage:
         ways = Proxy(("127.0.0.1", self.redis_port)), Proxy(f"{self.postgres.dsn.partition('host=')[2]}/.s.PGSQL.5432")
         for way in ways:
             await way.start()
-        one = Instance(role, number, *ways)
-        one.http = f"http://127.0.0.1:{self._ports.take(0)}"
-        return one
+        return Instance(role, number, *ways, f"http://127.0.0.1:{self._ports.take(0)}", self.folder)
 
-    async def _keep(self, one: Instance) -> None:
-        """Start it, and start it again whenever it ends."""
-        while True:
-            if one.child is None or one.child.exit_code is not None:
-                if one.wanted:
-                    await self._launch(one)
-                else:
-                    await asyncio.sleep(0.05)
-                    continue
-            await one.child.wait()  # type: ignore[union-attr]  # launched above
-            await asyncio.sleep(_RESTART_S)
-
-    async def _launch(self, one: Instance) -> None:
-        program = {"reflex": REFLEX, "executor": EXECUTOR}.get(one.role)
-        command: list[str | Path] = (
-            [find_program(program)] if program else [sys.executable, "-m", "octollm", "worker", one.role]
-        )
-        one.starts += 1
-        one.child = await Child.start(
-            one.name, command, log=self.folder / f"{one.name}.log", env=os.environ | self._environment(one)
-        )
-
-    def _environment(self, one: Instance) -> dict[str, str]:
+    def _settings(self, one: Instance) -> dict[str, str]:
         listen = one.http.removeprefix("http://")
         return {
             "OCTOLLM_REDIS_URL": f"redis://127.0.0.1:{one.redis.port}/0",
@@ -390,7 +322,6 @@ class Stage:
             "OCTOLLM_QDRANT_STORE": "none",
             "FAULTS_EFFECTS": str(self.effects),
             "PYTHONPATH": f"{self._package / 'workers'}:{HERE / 'arms'}",
-            **one.environment,
         }
 
     def _files(self) -> None:

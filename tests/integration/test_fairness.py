@@ -1,75 +1,16 @@
 """Fairness on a real Redis: who piles up work waits for itself; nobody else does, and nothing that waits is lost."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
-from stepping import KEYS, Member, consuming, fields, judge, step, topology, until
+from fair import HELD, JUDGE, SHIPPED, STREAM, TURNS, WAITING, enough, left, limited, made, message, read, send, work
+from stepping import KEYS, consuming, fields, step, until
 
 from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Add, Delay, Held, Marker
+from octollm.bus.operations import Delay, Held
 from octollm.bus.scripts import Scripts
-from octollm.bus.tasks import end
-from octollm.contracts.ids import live_field, message_id
-
-JUDGE, SHIPPED = judge(), topology()
-STREAM = KEYS.stream(JUDGE)
-WAITING, TURNS, HELD = KEYS.waiting(STREAM), KEYS.turns(STREAM), KEYS.held(JUDGE)
-
-
-def limited(window=8, cap=None):
-    """The topology that ships with another window and cap for the judge."""
-    found = SHIPPED
-    changed = replace(found.topics["arm.judge"], window=window, max_running_per_tenant=cap)
-    return replace(found, topics={**found.topics, "arm.judge": changed})
-
-
-def made(client, wiring, consumer="a"):
-    return Handoff(client, "l0", "judge", consumer, Fairness(wiring, "l0"))
-
-
-def message(number, tenant="ann", priority="normal"):
-    one = step(number, tenant=tenant, priority=priority)
-    live = live_field(one.task, one.run, one.step, one.round)
-    return Add(KEYS.stream(JUDGE, priority), {**fields(one), "tenant": tenant}, live)
-
-
-async def send(handoff, numbers, tenant="ann", priority="normal"):
-    operations = [message(number, tenant, priority) for number in numbers]
-    for first in range(0, len(operations), 500):
-        await handoff.publish(operations[first : first + 500])
-
-
-async def read(client, consumer="a", count=1, stream=STREAM):
-    """Entries as `consumer` holds them, with their tenants and the numbers of their tasks."""
-    if not await client.exists(stream) or not await client.xinfo_groups(stream):
-        await client.xgroup_create(stream, "judge", "0", mkstream=True)
-    found = []
-    for name, entries in await client.xreadgroup("judge", consumer, {stream: ">"}, count=count) or ():
-        for entry, got in entries:
-            tenant, task = got[b"tenant"].decode(), got[b"id"].decode().partition(".")[0]
-            live = got[b"id"].decode().rpartition(".")[0]
-            held = Held(name.decode(), entry.decode(), 1, live, Marker(KEYS.cancel(task), tenant))
-            found.append((held, tenant, int(task[-5:])))
-    return found
-
-
-async def work(client, handoff, count=1, rounds=100_000):
-    """Reads and finishes `count` at a time until nothing is left; tenant and number in the order of reading."""
-    order = []
-    for _ in range(rounds):
-        got = await read(client, count=count)
-        if not got:
-            break
-        assert await handoff.complete([Finish(held, ()) for held, _, _ in got]) == [Standing.DONE] * len(got)
-        order += [(tenant, number) for _, tenant, number in got]
-    return order
-
-
-async def left(client):
-    """What any of the structures still holds."""
-    return [await client.exists(key) for key in (WAITING, TURNS, HELD)] + [await client.hlen(KEYS.live)]
+from octollm.contracts.ids import message_id
 
 
 async def test_the_first_task_of_another_tenant_passes_ten_thousand(client):
@@ -236,55 +177,6 @@ async def test_a_lost_key_beside_the_stream_is_mended(client, lost, cap):
     assert (await left(client))[:3] == [0, 0, 0]
 
 
-async def test_entries_that_were_there_before_the_cap_count_and_ghosts_do_not(client):
-    before = made(client, limited(window=None))
-    await send(before, range(3))
-    wiring = limited(window=None, cap=4)
-    handoff = made(client, wiring)
-    await handoff.promote(wiring)
-    await send(handoff, range(3, 10))
-    assert await client.xlen(STREAM) == 4
-    ids = [entry for entry, _ in await client.xrange(STREAM)]
-    await client.xdel(STREAM, *ids[:3])  # by hand
-    await handoff.promote(wiring)
-    assert await client.xlen(STREAM) == 4
-
-
-async def test_a_cap_holds_over_priorities_and_low_does_not_starve(client):
-    handoff = made(client, limited(window=8, cap=2))
-    for priority in ("low", "normal", "high"):
-        await send(handoff, range(400), priority=priority)
-    order = []
-    for _ in range(300):
-        lengths = [await client.xlen(stream) for stream in KEYS.streams(JUDGE)]
-        assert sum(lengths) == 2
-        for stream in KEYS.streams(JUDGE):
-            for held, _, _ in await read(client, stream=stream):
-                order.append(stream.rpartition(":")[2])
-                await handoff.complete([Finish(held, ())])
-    counts = [order.count(priority) for priority in ("high", "normal", "low")]
-    assert counts[0] > sum(counts) / 2, counts
-    assert min(counts) > 0, counts
-
-
-async def test_a_tenant_at_its_cap_does_not_hold_up_another(client):
-    handoff = made(client, limited(window=8, cap=2))
-    await send(handoff, range(50))
-    await send(handoff, range(50), tenant="bob")
-    got = [(tenant, number) for _, tenant, number in await read(client, count=10)]
-    assert got == [("ann", 0), ("ann", 1), ("bob", 0), ("bob", 1)]
-
-
-async def test_an_entry_given_up_on_makes_room(client):
-    wiring = limited(window=8, cap=1)
-    handoff = made(client, wiring)
-    await send(handoff, range(3))
-    ((held, _, _),) = await read(client)
-    await client.xclaim(STREAM, "judge", "a", 0, [held.entry], idle=60_000, retrycount=5, justid=True)
-    assert await handoff.claim(STREAM, wiring.topics["arm.judge"], 1) == ([], [held.entry])
-    assert [number for _, _, number in await read(client, count=5)] == [1]
-
-
 async def test_intake_lets_a_newcomer_pass_and_counts_what_waits(client):
     found = SHIPPED
     wiring = replace(found, topics={**found.topics, "tasks": replace(found.topics["tasks"], window=4)})
@@ -338,68 +230,6 @@ async def test_a_key_of_another_type_is_refused_before_anything_is_written(clien
         await handoff.complete([Finish(held, ())])
     await client.delete(WAITING)
     assert await handoff.complete([Finish(held, ())]) == [Standing.DONE]
-
-
-async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server, client):
-    """Also while one is killed again and again and the other takes its entries over."""
-    wiring = limited(window=8, cap=3)
-    topic = replace(wiring.topics["arm.judge"], heartbeat_s=1, lease_s=5)
-    running: dict[tuple[str, str], set[str]] = {}
-    most: dict[str, int] = {}
-    killed: set[str] = set()
-    """From its death on a process runs nothing; here its handlers end a little later."""
-    ended: dict[str, set[int]] = {"ann": set(), "bob": set()}
-
-    def of(name):
-        async def run(one):
-            mine = running.setdefault((one.tenant, one.task), set())
-            mine.add(name)
-            busy = sum(1 for (tenant, _), who in running.items() if tenant == one.tenant and who - killed)
-            most[one.tenant] = max(most.get(one.tenant, 0), busy)
-            await asyncio.sleep(0.01)  # the work: long enough for others to run beside it
-            try:
-                if name.startswith("victim") and one.input["number"] % 20 == 7:
-                    await asyncio.Event().wait()  # until it is killed
-            finally:
-                mine.discard(name)
-            ended[one.tenant].add(one.input["number"])
-            return {}
-
-        return run
-
-    handoff = made(client, wiring)
-    for tenant in ("ann", "bob"):
-        await send(handoff, range(120), tenant=tenant)
-    fair = Fairness(wiring, "l0")
-
-    async def promote():
-        while True:
-            await handoff.promote(wiring)
-            await asyncio.sleep(0.05)
-
-    ticking = asyncio.create_task(promote())
-    async with consuming(redis_server.url, client, topic, of("steady"), name="steady", fairness=fair):
-        for round_ in range(3):
-            member = Member(redis_server.url, client, topic, of(f"victim{round_}"), name=f"v{round_}", fairness=fair)
-            await member.start()
-            seen = sum(map(len, ended.values()))
-            await until(lambda seen=seen: enough(ended, seen + 10), seconds=30)
-            killed.add(f"victim{round_}")
-            await member.kill()
-        await until(lambda: enough(ended, 240), seconds=60)
-        await until(lambda: drained(client), seconds=30)
-    await end([ticking])
-    assert most.keys() == {"ann", "bob"}
-    assert max(most.values()) <= 3, most
-    assert await client.exists(HELD) == 0
-
-
-async def enough(ended, count):
-    return sum(map(len, ended.values())) >= count
-
-
-async def drained(client):
-    return await client.xlen(STREAM) == 0 and not await client.exists(WAITING)
 
 
 @pytest.mark.parametrize("concurrency", [1, 9])

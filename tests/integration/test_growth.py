@@ -1,10 +1,17 @@
 """What would grow with every crash and every task, although nobody looks at it again."""
 
 from making import rows, submitted
-from stepping import KEYS, consuming, dead_workers, judge, until
+from stepping import KEYS, consuming, dead_workers, fields, judge, step, topology, until
 
 from octollm.bus import takeover
+from octollm.bus.fairness import Fairness
+from octollm.bus.handoff import Handoff
+from octollm.bus.operations import Add, Delay
+from octollm.bus.worker import Worker
 from octollm.contracts.ids import new_task_id
+from octollm.runtime.orchestrator_role import forget, live_of
+
+STREAM = KEYS.stream(judge())
 
 
 async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, client, monkeypatch):
@@ -47,3 +54,77 @@ async def test_expired_idempotency_rows_are_removed(orchestrator, pool):
     await orchestrator.forget_keys(10)
     (left,) = await rows(pool, "SELECT task, (SELECT max(id) FROM tasks) AS newest FROM idempotency")
     assert left["task"] == left["newest"]
+
+
+def message(number, stream=STREAM):
+    one = step(number)
+    return Add(stream, fields(one), live_of(one))
+
+
+async def walk(handoff, most=10):
+    """A whole round over the live steps: how many looks it took, and how many were forgotten."""
+    cursor, looks, all_forgotten = 0, 0, 0
+    while True:
+        cursor, forgotten = await handoff.forget(topology(), cursor, most)
+        looks, all_forgotten = looks + 1, all_forgotten + forgotten
+        if cursor == 0:
+            return looks, all_forgotten
+
+
+async def test_names_whose_messages_went_with_their_stream_do_not_stay(client):
+    """Also where their tasks have ended, so that no sweeper asks for them."""
+    handoff = Handoff(client, "l0", "judge", "a")
+    await handoff.publish([message(number) for number in range(600)])
+    assert await walk(handoff) == (await looks_at(client), 0)
+    await client.delete(STREAM)
+    looks, forgotten = await walk(handoff)
+    assert forgotten == 600
+    assert looks > 10  # a slice at a time
+    assert await client.exists(KEYS.live) == 0
+
+
+async def looks_at(client):
+    """How many slices of ten a walk over the hash takes."""
+    cursor, looks = 0, 0
+    while True:
+        cursor, _ = await client.hscan(KEYS.live, cursor, count=10)
+        looks += 1
+        if cursor == 0:
+            return looks
+
+
+async def test_a_name_is_kept_wherever_its_message_lies(client):
+    waits, fair = KEYS.stream(judge(), "low"), Fairness(topology(), "l0")
+    handoff = Handoff(client, "l0", "judge", "a", fair)
+    window = topology().topics["arm.judge"].window
+    assert window
+    ready = [message(number, waits) for number in range(window + 3)]
+    await handoff.publish(ready)
+    assert await client.hlen(KEYS.waiting(waits)) > 0
+    later = message(1001)
+    await handoff.publish([Delay(KEYS.schedule, KEYS.messages, STREAM, 60_000, "m", later.fields, later.live)])
+    ended = message(1002, KEYS.done)
+    await handoff.publish([ended])
+    unknown = message(1003, "{l0}:arm.another-versions:normal")
+    await handoff.publish([unknown])
+    await client.hset(KEYS.live, "odd", "of a version to come")
+    assert (await walk(handoff))[1] == 0
+    assert await client.hlen(KEYS.live) == len(ready) + 4
+    await client.delete(KEYS.waiting(waits), KEYS.schedule, KEYS.done)
+    assert (await walk(handoff))[1] == 3 + 2
+    assert await client.hexists(KEYS.live, unknown.live)
+    assert await client.hexists(KEYS.live, ready[0].live)
+
+
+async def test_each_look_goes_on_where_the_last_one_ended(redis_server, client):
+    worker = Worker(redis_server.url, 2.0, topology(), "w")
+    await Handoff(client, "l0", "judge", "a").publish([message(number) for number in range(2000)])
+    await client.delete(STREAM)
+    cursors = {"l0": 0}
+    await forget(worker, cursors)
+    left = await client.hlen(KEYS.live)
+    assert 0 < left < 2000
+    while cursors["l0"] != 0:
+        await forget(worker, cursors)
+    assert await client.hlen(KEYS.live) == 0
+    await worker.stop(0)

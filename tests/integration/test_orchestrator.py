@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from making import done, rows, sends, submitted
+from making import RECIPES, done, rows, sends, submitted
 
 from octollm.contracts import (
     DeadLetter,
@@ -23,7 +23,9 @@ from octollm.errors import NotReadyError
 from octollm.orchestrator import store
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
+from octollm.orchestrator.service import Orchestrator
 from octollm.orchestrator.sweep import InFlight, sweep
+from octollm.plans.recipes import load_recipes
 
 
 async def test_a_task_runs_to_its_end_and_its_result_is_stored(orchestrator, pool):
@@ -243,3 +245,36 @@ async def test_a_lost_connection_means_not_now(orchestrator, pool, dsn):
     await pool.close()
     with pytest.raises(NotReadyError):
         await orchestrator.handle([submitted(new_task_id("l0"))])
+
+
+WHOLE = """
+recipe: whole
+version: 1
+description: the second step's input is all that the first one gave
+deadline_s: 60
+input: {type: object}
+steps:
+  first: {arm: noop, input: {}}
+  second: {arm: noop, needs: [first], input: {$: steps.first.output.all}}
+answer: {$: "to_number(steps.second.output.text)"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [({"all": [1]}, "finds a list"), ({"all": {"text": "9" * 30}}, "answer: what the references come to is not JSON")],
+)
+async def test_references_that_no_message_can_carry_end_their_task_and_cost_no_other_one(pool, tmp_path, output, said):
+    for name, recipe in (("pair", RECIPES), ("whole", WHOLE)):
+        (tmp_path / f"{name}.yaml").write_text(recipe)
+    orchestrator = Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), 3600)
+    task, other = new_task_id("l0"), new_task_id("l0")
+    first, left, right = sends(*await orchestrator.handle([submitted(task, kind="whole"), submitted(other)]))
+    answers = await orchestrator.handle([done(left, {"n": 1}), done(first, output), done(right, {"n": 2})])
+    assert all(isinstance(answer, Outgoing) for answer in answers)
+    for step in sends(*answers):
+        await orchestrator.handle([done(step, step.input)])
+    found = {row["id"]: row for row in await rows(pool, "SELECT * FROM tasks")}
+    assert (found[task]["state"], found[task]["reason"]) == ("failed", "plan_invalid")
+    assert said in found[task]["detail"]
+    assert found[other]["state"] == "succeeded"

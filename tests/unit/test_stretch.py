@@ -130,6 +130,10 @@ def test_what_cannot_be_resolved_is_left_to_the_orchestrator():
     whole = "a: {arm: noop, input: {}}\nb: {arm: noop, needs: [a], input: {$: steps.a.output.x}}"
     rest = stretch.rest(stretch.following(plan(whole), "a"), SEEN, {}, 1)
     assert stretch.onward(requested(rest=rest), {"x": [1]}) is None
+    number = "a: {arm: noop, input: {}}\nb: {arm: noop, needs: [a], input: {n: {$: to_number(steps.a.output.x)}}}"
+    rest = stretch.rest(stretch.following(plan(number), "a"), SEEN, {}, 1)
+    assert stretch.onward(requested(rest=rest), {"x": "9"}) is not None
+    assert stretch.onward(requested(rest=rest), {"x": "9" * 30}) is None
 
 
 def test_a_rest_of_another_shape_is_left_alone():

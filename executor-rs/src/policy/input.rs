@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use contracts::events::fields::from_object;
+use contracts::events::from_object;
 use contracts::events::Object;
 use serde::Deserialize;
 

@@ -3,6 +3,7 @@
 //! No I/O; chance and results are passed in.
 
 pub mod ending;
+pub mod fuse;
 pub mod input;
 pub mod output;
 pub mod retry;

@@ -6,7 +6,7 @@ use contracts::settings::{Executor, MinIsolation};
 use tokio::sync::watch;
 
 use super::spec::{Cause, Limits, Tier};
-use super::{interpreter, Job, Language, Sandbox, SandboxError};
+use super::{interpreter, workspace, Job, Language, Sandbox, SandboxError};
 
 /// A sandbox that works here.
 #[derive(Debug, Clone)]
@@ -20,27 +20,15 @@ pub struct Found {
 /// The strongest tier that works and is at least what the settings ask for.
 pub async fn find(settings: &Executor) -> Result<Found, SandboxError> {
     let python = interpreter::find(&settings.python).await?;
-    let workspace_dir = if settings.workspace_dir.is_empty() {
-        std::env::temp_dir()
-    } else {
-        PathBuf::from(&settings.workspace_dir)
+    let workspace_dir =
+        workspace::parent(&settings.workspace_dir).map_err(SandboxError::Refused)?;
+    let sandbox = Sandbox {
+        launcher: PathBuf::from("/proc/self/exe"),
+        tier: Tier::Namespaces,
+        python,
+        workspace_dir,
     };
-    std::fs::create_dir_all(&workspace_dir)
-        .and_then(|()| workspace_dir.canonicalize())
-        .map_err(|error| {
-            SandboxError::Refused(format!(
-                "the workspace folder {} cannot be made ({error}); set OCTOLLM_EXECUTOR_WORKSPACE_DIR to one that can",
-                workspace_dir.display()
-            ))
-        })
-        .map(|workspace_dir| Sandbox {
-            launcher: PathBuf::from("/proc/self/exe"),
-            tier: Tier::Namespaces,
-            python,
-            workspace_dir,
-        })
-        .map(|sandbox| strongest(sandbox, settings.min_isolation))?
-        .await
+    strongest(sandbox, settings.min_isolation).await
 }
 
 async fn strongest(mut sandbox: Sandbox, least: MinIsolation) -> Result<Found, SandboxError> {

@@ -73,6 +73,23 @@ impl Drop for Workspace {
     }
 }
 
+/// The folder that workspaces are made in: the configured one, or the system's temporary folder. It has to be there: one that
+/// was mistyped would be made in silence, on whatever disk that is.
+pub fn parent(configured: &str) -> Result<PathBuf, String> {
+    let folder = if configured.is_empty() {
+        std::env::temp_dir()
+    } else {
+        PathBuf::from(configured)
+    };
+    match folder.canonicalize() {
+        Ok(found) if found.is_dir() => Ok(found),
+        _ => Err(format!(
+            "the workspace folder {} is no folder; make it, or set OCTOLLM_EXECUTOR_WORKSPACE_DIR to one that is",
+            folder.display()
+        )),
+    }
+}
+
 /// Removes what executors that were killed left behind; says how many folders that were.
 #[must_use]
 pub fn sweep(parent: &Path) -> usize {

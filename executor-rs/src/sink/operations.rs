@@ -41,7 +41,10 @@ pub enum Outcome {
     /// Another worker has it; ours is discarded.
     Stale,
     Gone,
+    /// Read but not started; given back.
     Released,
+    /// The step broke and the fuse is out: given back as if it had not been begun.
+    Held,
     /// Left pending; it is taken over when its lease ends.
     Abandoned,
 }
@@ -58,6 +61,7 @@ impl Outcome {
             Self::Stale => "stale",
             Self::Gone => "gone",
             Self::Released => "released",
+            Self::Held => "held",
             Self::Abandoned => "abandoned",
         }
     }
@@ -68,8 +72,9 @@ impl Outcome {
         match standing {
             Standing::Gone => Self::Gone,
             Standing::Cancelled => Self::Cancelled,
+            Standing::Released => Self::Released,
             Standing::Held => Self::Abandoned,
-            _ => Self::Stale,
+            Standing::Done | Standing::Stale => Self::Stale,
         }
     }
 }

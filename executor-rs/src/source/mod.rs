@@ -3,15 +3,20 @@
 //! Each call is one step in Redis; who calls knows how to wait out trouble.
 
 pub mod control;
+mod entry;
 pub mod leases;
 pub mod link;
 pub mod pause;
+mod reply;
+
+pub use entry::{Entry, Marker};
+pub use reply::{standings, Standing};
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use contracts::fairness::Described;
-use contracts::ids::{parse_message_id, utc_now};
+use contracts::ids::utc_now;
 use contracts::keys::LaneKeys;
 use contracts::scripts::Script;
 use contracts::topology::{Topic, Topology};
@@ -19,81 +24,10 @@ use redis::{RedisResult, Value};
 
 use crate::sink::operations::Call;
 use link::Link;
+use reply::{entry, items, pairs, text};
 
 /// How long an idle read waits in Redis; also how long a shutdown waits for one.
 const BLOCK_MS: u64 = 1000;
-
-/// An entry as it was read: its fields untouched, so that one bad entry is judged alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub stream: String,
-    pub id: String,
-    /// With the consumer's name the fence of every later write.
-    pub delivery: u64,
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Entry {
-    #[must_use]
-    pub fn field(&self, name: &str) -> &[u8] {
-        self.fields
-            .iter()
-            .find(|(known, _)| known == name.as_bytes())
-            .map_or(&[], |(_, value)| value)
-    }
-}
-
-/// Where it is said that a step's task is cancelled: the key, and the tenant it has to hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marker {
-    pub key: String,
-    pub tenant: String,
-    /// The step's field in the hash of live steps.
-    pub live: String,
-}
-
-impl Marker {
-    /// None where the entry cannot be attributed to a step.
-    #[must_use]
-    pub fn of(entry: &Entry, keys: &LaneKeys) -> Option<Self> {
-        let step = parse_message_id(std::str::from_utf8(entry.field("id")).ok()?).ok()?;
-        Some(Self {
-            key: keys.cancel(step.task.as_str()),
-            tenant: String::from_utf8_lossy(entry.field("tenant")).into_owned(),
-            live: step.live_field(),
-        })
-    }
-}
-
-/// What a script says about a held entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    Done,
-    Held,
-    /// Its task was cancelled: `complete` has removed it and sent nothing, `renew` keeps it no longer.
-    Cancelled,
-    Released,
-    /// Another consumer has it, or this one got it again: the lease was lost.
-    Stale,
-    /// Not pending any more.
-    Gone,
-}
-
-/// The answers of `complete`, `renew` and `release`, in order.
-#[must_use]
-pub fn standings(answer: &Value) -> Vec<Standing> {
-    items(answer)
-        .iter()
-        .map(|one| match bytes(one) {
-            b"done" => Standing::Done,
-            b"held" => Standing::Held,
-            b"cancelled" => Standing::Cancelled,
-            b"released" => Standing::Released,
-            b"stale" => Standing::Stale,
-            _ => Standing::Gone,
-        })
-        .collect()
-}
 
 /// One consumer of one topic in one lane.
 #[derive(Debug)]
@@ -263,8 +197,8 @@ impl Source {
         Ok((entries.collect(), items(dead).iter().map(text).collect()))
     }
 
-    /// Gives back entries that were not started; how many were.
-    pub async fn release(&self, entries: &[Entry]) -> RedisResult<usize> {
+    /// Gives back entries as if nobody had tried them: released, stale or gone for each, in order.
+    pub async fn release(&self, entries: &[Entry]) -> RedisResult<Vec<Standing>> {
         let call = held_call(
             &self.topic.group,
             &self.consumer,
@@ -276,10 +210,7 @@ impl Source {
             .calls
             .script(Script::Release, &call.keys, &call.args)
             .await?;
-        Ok(standings(&answer)
-            .iter()
-            .filter(|one| **one == Standing::Released)
-            .count())
+        Ok(standings(&answer))
     }
 
     /// What Redis says this consumer holds.
@@ -349,44 +280,6 @@ pub(crate) fn held_call<'a>(
         call.arg(delivery);
     }
     call
-}
-
-fn entry(stream: &str, value: &Value, delivery: u64) -> Option<Entry> {
-    let [id, fields] = items(value) else {
-        return None;
-    };
-    Some(Entry {
-        stream: stream.to_owned(),
-        id: text(id),
-        delivery,
-        fields: pairs(fields),
-    })
-}
-
-fn items(value: &Value) -> &[Value] {
-    match value {
-        Value::Array(items) => items,
-        _ => &[],
-    }
-}
-
-fn bytes(value: &Value) -> &[u8] {
-    match value {
-        Value::BulkString(bytes) => bytes,
-        Value::SimpleString(text) => text.as_bytes(),
-        _ => &[],
-    }
-}
-
-fn text(value: &Value) -> String {
-    String::from_utf8_lossy(bytes(value)).into_owned()
-}
-
-fn pairs(value: &Value) -> Vec<(Vec<u8>, Vec<u8>)> {
-    items(value)
-        .chunks_exact(2)
-        .map(|pair| (bytes(&pair[0]).to_vec(), bytes(&pair[1]).to_vec()))
-        .collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use axum::extract::State;
 use axum::http::{header, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::Router;
+use axum::{Json, Router};
+use serde_json::{json, Value};
 use tokio::net::TcpListener;
 
 use super::Shared;
@@ -29,7 +30,7 @@ pub async fn listen(listen: &str) -> Result<(TcpListener, SocketAddr), String> {
 /// Answers for ever.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let router = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(|| async { Json(json!({ "alive": true })) }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(shared);
@@ -38,18 +39,20 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) {
     let mut reasons = shared.reasons();
     match tokio::time::timeout(PATIENCE, shared.calls.ping()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => reasons.push(format!("no Redis at {} ({error})", shared.calls.shown)),
         Err(_) => reasons.push(format!("Redis at {} does not answer", shared.calls.shown)),
     }
-    if reasons.is_empty() {
-        (StatusCode::OK, "ready\n".to_owned())
+    let status = if reasons.is_empty() {
+        StatusCode::OK
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
-    }
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let answer = json!({ "ready": reasons.is_empty(), "reasons": reasons });
+    (status, Json(answer))
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {

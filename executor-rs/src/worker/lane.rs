@@ -30,16 +30,11 @@ impl Lane {
     pub async fn read_for_ever(self: Arc<Self>) {
         let mut pause = Pause::default();
         while !self.shared.ending() {
-            // Only to wait for room; a reader that kept it while blocked would keep other lanes from working.
-            tokio::select! {
-                permit = self.shared.slots.acquire() => drop(permit),
+            let room = tokio::select! {
+                room = self.shared.room() => room,
                 () = self.shared.end_or(WAIT) => continue,
-            }
-            match self
-                .source
-                .read(self.shared.slots.available_permits().max(1))
-                .await
-            {
+            };
+            match self.source.read(room).await {
                 Ok(entries) => {
                     pause.over();
                     self.take(entries).await;
@@ -67,7 +62,9 @@ impl Lane {
         let mut surplus = Vec::new();
         for entry in entries {
             match self.shared.slots.clone().try_acquire_owned() {
-                Ok(permit) if !self.shared.ending() => self.begin(entry, permit),
+                Ok(permit) if !self.shared.ending() && self.shared.fuse.begin() => {
+                    self.begin(entry, permit);
+                }
                 _ => surplus.push(entry),
             }
         }
@@ -122,11 +119,7 @@ impl Lane {
         let _one_at_a_time = self.shared.claiming.lock().await;
         let mut found = false;
         for stream in &self.source.streams {
-            // As in reading: only to wait for room.
-            let Ok(permit) = self.shared.slots.acquire().await else {
-                return Ok(false);
-            };
-            drop(permit);
+            self.shared.room().await;
             if self.shared.ending() {
                 return Ok(false);
             }
@@ -149,6 +142,10 @@ impl Lane {
             self.take(vec![entry]).await;
             return;
         }
+        if !self.shared.fuse.begin() {
+            self.release(&[entry]).await;
+            return;
+        }
         tracing::info!(entry = %entry.id, delivery = entry.delivery, "took an entry over; it runs alone");
         // In quarantine: if it brings this process down, it is charged for it and not its neighbours.
         let longest = step::longest(self.source.topic.timeout_s);
@@ -169,7 +166,11 @@ impl Lane {
 
     async fn release(&self, entries: &[Entry]) {
         match self.source.release(entries).await {
-            Ok(count) => self.shared.metrics.ended(Outcome::Released, count),
+            Ok(standings) => {
+                for standing in standings {
+                    self.shared.metrics.ended(Outcome::of(standing), 1);
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "unstarted entries stay pending until their lease ends");
             }
@@ -188,6 +189,14 @@ impl Lane {
 }
 
 impl Shared {
+    /// Waits until something may be begun; how much at most. Keeps no slot meanwhile: a reader that did would keep
+    /// other lanes from working while it is blocked.
+    async fn room(&self) -> usize {
+        drop(self.slots.acquire().await);
+        let room = self.fuse.room().await;
+        room.min(self.slots.available_permits().max(1))
+    }
+
     #[must_use]
     pub fn ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)

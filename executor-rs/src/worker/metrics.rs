@@ -42,6 +42,8 @@ pub struct Metrics {
     running: Family<OfTopic, Gauge>,
     seconds: Family<OfLanguage, Histogram>,
     trouble: Family<Trouble, Counter<u64, AtomicU64>>,
+    fused: Family<OfTopic, Gauge>,
+    blown: Family<OfTopic, Counter<u64, AtomicU64>>,
 }
 
 /// From a print to the longest a step may take.
@@ -57,6 +59,8 @@ impl Metrics {
         let running: Family<OfTopic, Gauge> = Family::default();
         let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
         let trouble = Family::default();
+        let fused: Family<OfTopic, Gauge> = Family::default();
+        let blown = Family::default();
         registry.register(
             "octollm_messages",
             "Deliveries by how they ended",
@@ -77,6 +81,16 @@ impl Metrics {
             "Errors of Redis that were waited out",
             trouble.clone(),
         );
+        registry.register(
+            "octollm_fused",
+            "Whether the fuse stops this worker, or it tries a first message after that",
+            fused.clone(),
+        );
+        registry.register(
+            "octollm_fuse_blown",
+            "How often this worker was stopped by its fuse",
+            blown.clone(),
+        );
         let metrics = Self {
             topic: topic.to_owned(),
             registry,
@@ -84,9 +98,12 @@ impl Metrics {
             running,
             seconds,
             trouble,
+            fused,
+            blown,
         };
         // Shown as 0 from the start.
         metrics.running(0);
+        metrics.fused(false);
         metrics
     }
 
@@ -117,6 +134,18 @@ impl Metrics {
         self.trouble.get_or_create(&Trouble { topic, doing }).inc();
     }
 
+    pub fn fused(&self, out: bool) {
+        let topic = self.topic.clone();
+        self.fused
+            .get_or_create(&OfTopic { topic })
+            .set(i64::from(out));
+    }
+
+    pub fn blown(&self) {
+        let topic = self.topic.clone();
+        self.blown.get_or_create(&OfTopic { topic }).inc();
+    }
+
     /// The text that Prometheus scrapes.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
@@ -135,12 +164,15 @@ mod tests {
         metrics.ended(Outcome::Done, 2);
         metrics.took(Language::Shell, 0.02);
         metrics.trouble("read");
+        metrics.blown();
         let text = metrics.text().unwrap_or_default();
         for line in [
             "octollm_messages_total{topic=\"arm.executor\",outcome=\"done\"} 2",
             "octollm_running{topic=\"arm.executor\"} 0",
             "octollm_step_seconds_bucket{le=\"0.03\",language=\"shell\"} 1",
             "octollm_redis_errors_total{topic=\"arm.executor\",doing=\"read\"} 1",
+            "octollm_fused{topic=\"arm.executor\"} 0",
+            "octollm_fuse_blown_total{topic=\"arm.executor\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

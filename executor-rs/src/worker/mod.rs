@@ -1,5 +1,6 @@
 //! The worker: takes the executor's steps from every lane until it is told to end. Wires; decides nothing.
 
+mod fuse;
 pub mod http;
 mod lane;
 pub mod logging;
@@ -26,6 +27,7 @@ use crate::source::leases::Leases;
 use crate::source::link::Link;
 use crate::source::pause::{chance, Pause};
 use crate::source::Source;
+use fuse::Fuse;
 use lane::Lane;
 use metrics::Metrics;
 
@@ -47,6 +49,8 @@ pub enum StartError {
     #[error("redis.url cannot be used: {0}")]
     Redis(#[from] RedisError),
     #[error("{0}")]
+    Workspaces(String),
+    #[error("{0}")]
     Listen(String),
     #[error("signals cannot be handled: {0}")]
     Signals(#[from] std::io::Error),
@@ -55,10 +59,11 @@ pub enum StartError {
 /// What all lanes and the listener share.
 #[derive(Debug)]
 pub struct Shared {
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     pub calls: Arc<Link>,
     leases: Arc<Leases>,
     slots: Arc<Semaphore>,
+    fuse: Fuse,
     claiming: tokio::sync::Mutex<()>,
     ending: AtomicBool,
     ended: Notify,
@@ -74,6 +79,7 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
             .cloned()
+            .chain(self.fuse.reason())
             .collect()
     }
 
@@ -109,9 +115,14 @@ async fn work(settings: &Settings) -> Result<(), StartError> {
     let schemas = settings::share_dir()?.join("schemas/events");
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
     let topic = Arc::new(topology.arm(ARM).ok_or(StartError::NoTopic)?.clone());
+    // Whatever else a sandbox needs may come yet; a wrong folder is a wrong setting.
+    workspace::parent(&settings.executor.workspace_dir).map_err(StartError::Workspaces)?;
     let consumer = consumer_name(&settings.executor.consumer);
+    let metrics = Arc::new(Metrics::new(&topic.name));
+    let rule = fuse::rule(&settings.worker, &topology);
     let shared = Arc::new(Shared {
-        metrics: Metrics::new(&topic.name),
+        fuse: Fuse::new(rule, &topic.name, metrics.clone()),
+        metrics,
         calls: Arc::new(Link::new(&settings.redis)?),
         leases: Leases::new(Link::new(&settings.redis)?, &topic.group, &consumer),
         slots: Arc::new(Semaphore::new(topic.concurrency as usize)),

@@ -1,9 +1,12 @@
 //! One delivery, from its lease to its outcome.
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use contracts::events::{Object, StepRequested};
 use contracts::ContractError;
+use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -30,6 +33,7 @@ pub fn longest(timeout_s: Option<u64>) -> Duration {
 enum Ran {
     Output(Object),
     Permanent(Fault),
+    /// A fault of this machine or this program.
     Passing(Fault),
     /// The lease is lost, the task cancelled or the process ends: nothing is written.
     Stopped,
@@ -61,29 +65,88 @@ async fn work(lane: &Lane, entry: &Entry, held: &Held) -> Outcome {
         duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     let marker = Marker::of(entry, &lane.source.keys);
+    let mut broke = false;
     let ending = match read(entry, topic) {
         Err(refused) => {
             tracing::warn!(reason = refused.reason.as_str(), fault = %refused, "a message is no step for this arm and is given up on");
             about().dead(refused.reason, &refused.message)
         }
-        Ok(step) => match perform(lane, &step, held).await {
+        Ok(step) => match caught(perform(lane, &step, held)).await {
             Ran::Stopped => match (held.lost(), &marker) {
                 (Some(Standing::Cancelled), Some(marker)) => {
                     Ok(Ending::cancelled(marker.live.clone()))
                 }
-                (lost, _) => return lost.map_or(Outcome::Abandoned, Outcome::of),
+                (lost, _) => {
+                    lane.shared.fuse.undecided();
+                    return lost.map_or(Outcome::Abandoned, Outcome::of);
+                }
             },
-            ran => conclude(&about(), &step, ran),
+            ran => {
+                broke = matches!(ran, Ran::Passing(_));
+                conclude(&about(), &step, ran)
+            }
         },
     };
     let ending = match ending {
-        Ok(ending) => ending,
+        Ok(ending) => Some(ending),
         Err(error) => {
             tracing::error!(%error, "an ending cannot be written; the entry stays pending");
-            return Outcome::Abandoned;
+            None
         }
     };
-    complete(&lane.source, entry, marker.as_ref(), &ending).await
+    if blown(lane, entry, ending.as_ref().filter(|_| !broke)) {
+        return give_back(lane, entry).await;
+    }
+    match ending {
+        Some(ending) => complete(&lane.source, entry, marker.as_ref(), &ending).await,
+        None => Outcome::Abandoned,
+    }
+}
+
+/// Tells the fuse how a step went; whether its entry is to be given back because of it. Without an ending it broke.
+fn blown(lane: &Lane, entry: &Entry, ending: Option<&Ending>) -> bool {
+    let (fuse, tenant) = (&lane.shared.fuse, clean(entry.field("tenant")));
+    match ending.map(|ending| ending.outcome) {
+        None => {
+            let id = clean(entry.field("id"));
+            fuse.broke(id.split('.').next().unwrap_or(&id), &tenant)
+        }
+        Some(Outcome::Done | Outcome::Failed) => {
+            fuse.well(&tenant);
+            false
+        }
+        Some(_) => {
+            fuse.undecided();
+            false
+        }
+    }
+}
+
+/// Where Redis is away the entry stays pending until its lease ends.
+async fn give_back(lane: &Lane, entry: &Entry) -> Outcome {
+    match lane.source.release(std::slice::from_ref(entry)).await {
+        Ok(standings) => match standings.first() {
+            Some(Standing::Released) => Outcome::Held,
+            other => other.map_or(Outcome::Abandoned, |other| Outcome::of(*other)),
+        },
+        Err(error) => {
+            tracing::warn!(%error, entry = %entry.id, "an entry stays pending");
+            Outcome::Abandoned
+        }
+    }
+}
+
+/// A panic is a fault of this program, which the next step or the next attempt need not meet.
+async fn caught(running: impl Future<Output = Ran>) -> Ran {
+    AssertUnwindSafe(running)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            Ran::Passing(Fault {
+                code: "internal",
+                message: "the executor broke on this step; its log says where".to_owned(),
+            })
+        })
 }
 
 fn conclude(about: &About<'_>, step: &StepRequested, ran: Ran) -> Result<Ending, ContractError> {
@@ -151,4 +214,17 @@ async fn run_sandboxed(
         checked.job.language,
         checked.parse_json,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{caught, Ran};
+
+    #[tokio::test]
+    #[allow(clippy::panic)] // what is caught here
+    async fn a_panic_is_a_fault_that_passes() {
+        let ran = caught(async { panic!("a bad deploy") }).await;
+        assert!(matches!(ran, Ran::Passing(fault) if fault.code == "internal"));
+        assert!(matches!(caught(async { Ran::Stopped }).await, Ran::Stopped));
+    }
 }

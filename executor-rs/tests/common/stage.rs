@@ -1,4 +1,5 @@
 //! A Redis of its own and the real program as a worker.
+#![allow(dead_code)] // each test file uses its part
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ pub const ID: &str = "l0-01j00000000000000000000000.1.run.0.1";
 pub const TASK: &str = "l0-01j00000000000000000000000";
 const PATIENCE: Duration = Duration::from_secs(40);
 
-type Message = Vec<(String, String)>;
+pub type Message = Vec<(String, String)>;
 
 /// The server that the whole run is about; the same variable as the programs' own setting `redis.server`.
 fn redis_server() -> String {
@@ -64,6 +65,7 @@ impl Stage {
             .replace("lease_s: 60", &format!("lease_s: {lease_s}"))
             .replace("heartbeat_s: 5", &format!("heartbeat_s: {heartbeat_s}"));
         std::fs::write(stage.topology(), text).unwrap();
+        std::fs::create_dir(stage.workspaces()).unwrap();
         stage.start_redis();
         stage
     }
@@ -210,6 +212,18 @@ impl Stage {
         })
     }
 
+    /// Who holds each entry that was read, and how often it was delivered; `released` holds what was given back.
+    pub fn deliveries(&self) -> Vec<(String, u64)> {
+        let all: Vec<(String, String, u64, u64)> =
+            self.ask(&["XPENDING", STREAM, "executor", "-", "+", "100"]);
+        all.into_iter().map(|one| (one.1, one.3)).collect()
+    }
+
+    pub fn held_by_workers(&self) -> usize {
+        let held = self.deliveries();
+        held.iter().filter(|(who, _)| who != "released").count()
+    }
+
     /// How often the only entry was delivered.
     pub fn delivery(&self) -> u64 {
         if self.pending() == 0 {
@@ -246,7 +260,22 @@ impl Stage {
         let _: redis::Value = self.ask(&["XCLAIM", STREAM, "executor", "thief", "0", entry]);
     }
 
-    pub fn worker(&self, settings: &[(&str, &str)]) -> Worker {
+    /// What the program says where it does not start.
+    pub fn refused(&self, settings: &[(&str, &str)]) -> String {
+        let mut child = self.program(settings).spawn().unwrap();
+        let mut log = child.stderr.take().unwrap();
+        let ended = Worker {
+            child,
+            address: String::new(),
+        }
+        .ended();
+        let mut said = String::new();
+        log.read_to_string(&mut said).unwrap();
+        assert_eq!(ended, Some(1), "{said}");
+        said
+    }
+
+    fn program(&self, settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(super::common::PROGRAM);
         command
             .env(
@@ -259,7 +288,11 @@ impl Stage {
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command
+    }
+
+    pub fn worker(&self, settings: &[(&str, &str)]) -> Worker {
+        let mut child = self.program(settings).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         // Other tasks of the program may have something to say before it listens.
         let address = loop {
@@ -313,6 +346,16 @@ impl Worker {
         )
     }
 
+    pub fn get_json(&self, path: &str) -> (u16, Value) {
+        let (code, text) = self.get(path);
+        (code, serde_json::from_str(&text).unwrap())
+    }
+
+    pub fn until_json(&self, path: &str, holds: impl Fn(u16, &str) -> bool) -> (u16, Value) {
+        self.until_http(path, holds);
+        self.get_json(path)
+    }
+
     pub fn until_http(&self, path: &str, holds: impl Fn(u16, &str) -> bool) -> String {
         let found = RefCell::new(String::new());
         until(path, || {
@@ -342,6 +385,18 @@ impl Worker {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The exit code of one that ends by itself; one that does not is killed.
+    fn ended(mut self) -> Option<i32> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
     }
 
     pub fn wait(&mut self) -> Option<i32> {

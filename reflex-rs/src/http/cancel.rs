@@ -1,19 +1,18 @@
 //! `DELETE /v1/tasks/{id}`: marks a task as cancelled and tells the orchestrator.
 
-use axum::body::HttpBody;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::Json;
-use contracts::events::{self, TaskCancel, Text, Timestamp};
-use contracts::{ids, strict_json, ContractError};
+use contracts::events::{TaskCancel, Text, Timestamp};
+use contracts::{ids, ContractError};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::lookup::{is_terminal, look_up};
 use super::tasks::task_id;
-use super::{answered, taking, App, Problem};
+use super::{answered, taking, wish, App, Problem};
 use crate::admission::Redactions;
 use crate::metrics::{Outcome, Route};
 use crate::sink::Cancelled;
@@ -91,16 +90,14 @@ async fn detail(app: &App, request: Request) -> Result<Option<Text<0, 2000>>, Pr
         detail = Some(value.into_owned());
     }
     let (head, body) = request.into_parts();
-    if !body.is_end_stream() {
-        let body = taking::read_body(app, &head.headers, body).await?;
-        let wish = wish(&body)?;
-        if detail.is_some() && wish.detail.is_some() {
+    if let Some(Wish { detail: meant }) = wish::read(app, &head.headers, body).await? {
+        if detail.is_some() && meant.is_some() {
             return Err(refused(
                 "detail",
                 "stands in the query and in the body; send it once",
             ));
         }
-        detail = detail.or(wish.detail);
+        detail = detail.or(meant);
     }
     let Some(detail) = detail else {
         return Ok(None);
@@ -115,11 +112,4 @@ async fn detail(app: &App, request: Request) -> Result<Option<Text<0, 2000>>, Pr
         .rules
         .redact(detail.as_str(), &mut Redactions::default());
     Text::cut(&redacted).map(Some).map_err(Problem::Contract)
-}
-
-fn wish(body: &[u8]) -> Result<Wish, Problem> {
-    strict_json::check(body).map_err(Problem::Contract)?;
-    let object: events::Object = serde_json::from_slice(body)
-        .map_err(|_| Problem::Contract(ContractError::schema("", "must be an object")))?;
-    events::fields::from_object(object).map_err(Problem::Contract)
 }

@@ -12,6 +12,7 @@ mod server;
 mod taking;
 mod tasks;
 mod webhooks;
+mod wish;
 
 pub use problem::Problem;
 pub use server::serve;

@@ -3,20 +3,28 @@
 use axum::extract::State;
 use axum::http::{header, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::Json;
+use serde_json::{json, Value};
 
 use super::{App, Problem};
 use crate::metrics::CONTENT_TYPE;
 
 /// The process serves HTTP; nothing more is said.
-pub(super) async fn healthy() -> &'static str {
-    "ok\n"
+pub(super) async fn healthy() -> Json<Value> {
+    Json(json!({ "alive": true }))
 }
 
 /// 200 only while Redis answers.
-pub(super) async fn ready(State(app): State<App>) -> Response {
+pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     match app.sink.link().ping().await {
-        Ok(()) => "ready\n".into_response(),
-        Err(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response(),
+        Ok(()) => (
+            StatusCode::OK,
+            Json(json!({ "ready": true, "reasons": [] })),
+        ),
+        Err(trouble) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "ready": false, "reasons": [trouble.to_string()] })),
+        ),
     }
 }
 

@@ -1,19 +1,18 @@
 //! `POST /v1/tasks/{id}/runs`: asks for one more run of a task that did not succeed.
 
-use axum::body::HttpBody;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::Json;
 use contracts::events::{self, TaskId, TaskRedrive, TaskState, Timestamp};
-use contracts::{ids, strict_json, ContractError};
+use contracts::{ids, ContractError};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::lookup::{look_up, Known};
 use super::tasks::task_id;
-use super::{answered, taking, App, Problem};
+use super::{answered, taking, wish, App, Problem};
 use crate::metrics::{Outcome, Route};
 use crate::sink::Redriven;
 use crate::trace;
@@ -114,15 +113,8 @@ async fn wanted(app: &App, request: Request) -> Result<Option<i64>, Problem> {
         let error = ContractError::schema("query", "must be empty; the run stands in the body");
         return Err(Problem::Contract(error));
     }
-    if body.is_end_stream() {
-        return Ok(None);
-    }
-    let body = taking::read_body(app, &head.headers, body).await?;
-    strict_json::check(&body).map_err(Problem::Contract)?;
-    let object: events::Object = serde_json::from_slice(&body)
-        .map_err(|_| Problem::Contract(ContractError::schema("", "must be an object")))?;
-    let wish: Wish = events::fields::from_object(object).map_err(Problem::Contract)?;
-    Ok(wish.run.map(events::Int::get))
+    let wish: Option<Wish> = wish::read(app, &head.headers, body).await?;
+    Ok(wish.and_then(|wish| wish.run).map(events::Int::get))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub enum Script {
     Cancel,
     Claim,
     Complete,
+    Forget,
     Leave,
     Promote,
     Redrive,
@@ -30,11 +31,12 @@ pub enum Script {
 }
 
 impl Script {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Admit,
         Self::Cancel,
         Self::Claim,
         Self::Complete,
+        Self::Forget,
         Self::Leave,
         Self::Promote,
         Self::Redrive,
@@ -51,6 +53,7 @@ impl Script {
             Self::Cancel => include_str!("../../../workers/octollm/bus/lua/cancel.lua"),
             Self::Claim => include_str!("../../../workers/octollm/bus/lua/claim.lua"),
             Self::Complete => include_str!("../../../workers/octollm/bus/lua/complete.lua"),
+            Self::Forget => include_str!("../../../workers/octollm/bus/lua/forget.lua"),
             Self::Leave => include_str!("../../../workers/octollm/bus/lua/leave.lua"),
             Self::Promote => include_str!("../../../workers/octollm/bus/lua/promote.lua"),
             Self::Redrive => include_str!("../../../workers/octollm/bus/lua/redrive.lua"),

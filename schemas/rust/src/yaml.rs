@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::events::fields::fault;
+use crate::events::reading::fault;
 
 /// Reads `text`. `begin` says how such a file begins; `at` may say more about a wrong value than serde does, by its place.
 pub(crate) fn read<T: DeserializeOwned>(

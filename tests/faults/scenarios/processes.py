@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from instance import Instance
 from ledger import lines, now
 from proxy import COMMIT, STORES, Moment, Trap
-from stage import LEASE_S, Instance
+from stage import LEASE_S
 
 from octollm.bus.scripts import source
 from octollm.errors import StartError

@@ -106,6 +106,17 @@ class Handoff:
         answer: bytes = await self._scripts.resend(keys=keys, args=args)
         return answer
 
+    async def forget(self, topology: Topology, cursor: int, most: int) -> tuple[int, int]:
+        """Take names from the live steps whose message is nowhere any more; looks at about `most` from `cursor` on.
+
+        Answers the cursor to go on from (0: from the beginning again) and how many were forgotten.
+        """
+        fairness = Fairness(topology, self.keys.lane)
+        waiting = (self.keys.waiting(stream) for stream in fairness.every)
+        places = (self.keys.schedule, *fairness.others, *fairness.every, *waiting)
+        following, forgotten = await self._scripts.forget(keys=[self.keys.live, *places], args=[cursor, most])
+        return int(following), int(forgotten)
+
     async def renew(self, held: Sequence[Held]) -> list[Standing]:
         """Keep the leases: held, cancelled, stale or gone for each, in order."""
         call = renewal(self._group, self.consumer, held)

@@ -11,7 +11,7 @@ import redis.asyncio
 from redis.commands.core import AsyncScript
 
 _INCLUDED = ("ownership.lua", "fairness.lua")
-NAMES = ("admit", "cancel", "claim", "complete", "leave", "promote", "redrive", "release", "renew", "resend")
+NAMES = ("admit", "cancel", "claim", "complete", "forget", "leave", "promote", "redrive", "release", "renew", "resend")
 
 
 @cache
@@ -32,6 +32,7 @@ class Scripts:
     cancel: AsyncScript
     claim: AsyncScript
     complete: AsyncScript
+    forget: AsyncScript
     leave: AsyncScript
     promote: AsyncScript
     redrive: AsyncScript

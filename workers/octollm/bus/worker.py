@@ -121,6 +121,16 @@ class Worker:
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 
+    async def forget(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
+        """Forget live steps whose message is nowhere any more, as `Handoff.forget` does.
+
+        Raises NotReadyError while Redis is away.
+        """
+        try:
+            return await self._handoff(lane).forget(self._topology, cursor, most)
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+
     async def oldest_ms(self, topic: Topic) -> int | None:
         """When the oldest entry came (ms since 1970) that still lies on a topic, in any lane; None: there is none.
 

@@ -58,9 +58,7 @@ def redrive(
             asked[letter.task, letter.run] = {"run": answer.run, "asked": answer.asked, "detail": answer.detail}
         return {**about, **asked[letter.task, letter.run]}
 
-    times = {"since": moment(since, "--since"), "until": moment(until, "--until")}
-    which = cast("LetterFilter", given(reason=reason, task=task, **times))
-    _do("redrive", _Wish(numbers or [], which, dry_run, yes, as_json), one)
+    _do("redrive", _Wish(numbers or [], _which(reason, task, since, until), dry_run, yes, as_json), one)
 
 
 def drop(
@@ -81,9 +79,12 @@ def drop(
         detail = None if answer.asked else "it was dropped before"
         return {"task": letter.task, "run": letter.run, "asked": answer.asked, "detail": detail}
 
+    _do("drop", _Wish(numbers or [], _which(reason, task, since, until), dry_run, yes, as_json), one)
+
+
+def _which(reason: str | None, task: str | None, since: str | None, until: str | None) -> LetterFilter:
     times = {"since": moment(since, "--since"), "until": moment(until, "--until")}
-    which = cast("LetterFilter", given(reason=reason, task=task, **times))
-    _do("drop", _Wish(numbers or [], which, dry_run, yes, as_json), one)
+    return cast("LetterFilter", given(reason=reason, task=task, **times))
 
 
 def _do(word: str, wish: _Wish, one: Callable[[Client, DeadLetterItem], dict[str, Any]]) -> None:

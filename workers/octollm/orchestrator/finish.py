@@ -15,7 +15,7 @@ def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, d
     if decision.state.plan is not None and (end == "succeeded" or reason == "judged"):
         seen = context(decision.state, decision.state.round)
         try:
-            answer = template.resolve(decision.state.plan.answer, seen)
+            answer = template.settle(decision.state.plan.answer, seen)
         except RecipeError as error:
             end, reason, detail = "failed", "plan_invalid", f"answer: {error}"
         if end == "succeeded":
@@ -49,7 +49,7 @@ def _remember(wanted: Any, seen: dict[str, Any]) -> tuple[dict[str, Any] | None,
     if wanted is None:
         return None, None
     try:
-        return remember.check(template.resolve(wanted, seen)), None
+        return remember.check(template.settle(wanted, seen)), None
     except (RecipeError, InvalidInputError) as error:
         return None, f"not remembered: {error}"[:4000]
 

@@ -9,10 +9,13 @@ from octollm.plans import template
 
 
 def request(state: TaskState, row: StepRow) -> StepRequested:
-    """The message for a step's row. Raises RecipeError where a reference cannot be evaluated."""
+    """The message for a step's row. Raises RecipeError where its input cannot be made."""
     if state.plan is None:
         raise RecipeError(f"task {state.task} has no plan")
     step = state.plan.by_name[row.step]
+    found = template.settle(step.input, context(state, row.round))
+    if not isinstance(found, dict):
+        raise RecipeError(f"its input is one reference, which has to find an object and finds {_kind(found)}")
     return StepRequested(
         task=state.task,
         run=state.run,
@@ -23,10 +26,25 @@ def request(state: TaskState, row: StepRow) -> StepRequested:
         arm=row.arm,
         priority=state.priority,
         failures=row.failures,
-        input=template.resolve(step.input, context(state, row.round)),
+        input=found,
         timeout_s=step.timeout_s,
         deadline_at=state.deadline_at,
     )
+
+
+def _kind(value: object) -> str:
+    """What JSON calls it."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case _:
+            return "a list"
 
 
 def context(state: TaskState, round_: int) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def onward(step: StepRequested, output: dict[str, Any]) -> StepRequested | None:
     seen = {"task": {}, "round": step.round, **step.rest.seen}
     seen["steps"] = {**seen["steps"], step.step: own}
     try:
-        resolved = template.resolve(first.input, seen)
+        resolved = template.settle(first.input, seen)
     except RecipeError:
         return None
     if not isinstance(resolved, dict):

@@ -9,12 +9,16 @@ from functools import lru_cache
 from typing import Any
 
 import jmespath
+import orjson
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
-from octollm.errors import RecipeError
+from octollm.contracts import strict_json
+from octollm.errors import ContractError, RecipeError
 
 REFERENCE = "$"
+_DEPTH = strict_json.MAX_DEPTH - 2
+"""Levels of what a template comes to: it travels inside a result, which travels inside a status."""
 
 
 @lru_cache(maxsize=4096)
@@ -75,6 +79,19 @@ def _chain(node: Mapping[str, Any]) -> tuple[str | int, ...] | None:
         return None
     chains = [_chain(child) for child in node["children"]]
     return None if None in chains else tuple(link for chain in chains for link in chain or ())
+
+
+def settle(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
+    """`resolve`, and what it comes to can be sent and stored: an expression may give numbers beyond 64 bits, or a NUL.
+
+    Raises RecipeError where it cannot, too.
+    """
+    found = resolve(template, context)
+    try:
+        strict_json.check_written(orjson.dumps(found), _DEPTH)
+    except (TypeError, ContractError) as error:
+        raise RecipeError(f"what the references come to is not JSON: {error}") from error
+    return found
 
 
 def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as above

@@ -200,6 +200,16 @@ async def mend(pool: Pool, topology: Topology, translator: Translator, worker: W
     await sweep(pool, _two_leases_s(topology), _BATCH, exists, resend, hand_on=hand_on)
 
 
+async def forget(worker: Worker, cursors: dict[str, int]) -> None:
+    """Look at some of the live steps of each lane, and forget those that a deleted stream has left behind: where their
+    tasks have ended, nobody else would. `cursors`: by lane, where the next look begins.
+    """
+    for lane, cursor in cursors.items():
+        cursors[lane], forgotten = await worker.forget(lane, cursor, _BATCH)
+        if forgotten:
+            _log.info("forgot live steps whose message is nowhere any more", lane=lane, steps=forgotten)
+
+
 async def remind(pool: Pool, topology: Topology, translator: Translator, worker: Worker) -> None:
     """Send again the results that memory should have taken in long ago."""
     topic = topology.topics.get("results")

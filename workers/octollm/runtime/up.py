@@ -17,7 +17,7 @@ import asyncpg
 from octollm.bus.connection import probe
 from octollm.database.migrate import migrate
 from octollm.errors import OctoError, StartError
-from octollm.runtime import share
+from octollm.runtime import preflight, share
 from octollm.runtime.api_role import serve_api
 from octollm.runtime.data_dir import DataDir
 from octollm.runtime.embedded.ports import Ports
@@ -118,6 +118,7 @@ class Stack:
         topology = load_topology(share.topology_path(self._settings), share.schemas_path())
         for role in self._without:
             require_python_role(role, topology)
+        preflight.check(self._settings)
         data = self._exit.enter_context(DataDir(self._data))
         ports = self._exit.enter_context(Ports())
         settings = self._own_addresses(data, ports)
@@ -190,9 +191,11 @@ class Stack:
         else:
             raise StartError(f"port {self._port} on {host} is taken; choose another with --port")
         listen = join_listen(host, port)
+        workspaces = data.path / "workspaces"
+        workspaces.mkdir(exist_ok=True)
         executor = {
             "metrics_listen": _taken(given.executor.metrics_listen, ports),
-            "workspace_dir": given.executor.workspace_dir or str(data.path / "workspaces"),
+            "workspace_dir": given.executor.workspace_dir or str(workspaces),
         }
         api = _taken(given.api.listen, ports)
         qdrant = given.qdrant

@@ -27,7 +27,7 @@ from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler, hand_on, load_arm, thinks
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.mind_role import WorkerMind
-from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, gathered, mend, remind, tick
+from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, forget, gathered, mend, remind, tick
 from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.settings import Settings
@@ -221,6 +221,8 @@ class _Process:
         self._tick(
             every_s, lambda: mend(pool, topology, translator, self.worker, hand_on=hand_on), "a look for lost steps"
         )
+        cursors = dict.fromkeys(topology.lanes, 0)
+        self._tick(every_s, lambda: forget(self.worker, cursors), "a look for names of lost steps")
         self._tick(every_s, lambda: remind(pool, topology, translator, self.worker), "a look for what memory missed")
         self._tick(every_s, lambda: orchestrator.forget_keys(_KEYS_AT_ONCE), "a look for expired keys")
         if retention.finished_days > 0:

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fields::{present, words, Bytes, Count, Int, Sha256, Tenant, Text, Timestamp, MAX_SAFE};
+use super::fields::{words, Bytes, Count, Int, Sha256, Tenant, Text, Timestamp, MAX_SAFE};
+use super::reading::present;
 
 words!(
     /// Why a message was given up on.

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::reading::from_object;
 use crate::error::ContractError;
 
 /// Any JSON object.
@@ -345,70 +346,4 @@ impl<T: DeserializeOwned, const MAX: usize> TryFrom<Vec<Object>> for List<T, MAX
             .collect::<Result<_, _>>()
             .map(Self)
     }
-}
-
-/// For optional fields: absent is `None`, null is refused.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
-}
-
-/// For a nested struct: an object, never the array that serde would take as well.
-pub(crate) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    from: D,
-) -> Result<T, D::Error> {
-    from_object(Object::deserialize(from)?).map_err(D::Error::custom)
-}
-
-/// `object` for an optional field.
-pub(crate) fn present_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    object(from).map(Some)
-}
-
-/// Reads a struct from an object that was read before; the error keeps the inner path.
-pub fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, ContractError> {
-    serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
-        let path = error.path().to_string();
-        fault(&path, &error.into_inner().to_string())
-    })
-}
-
-/// One error from serde's path and sentence, without the position that means nothing to a producer.
-pub(crate) fn fault(path: &str, sentence: &str) -> ContractError {
-    let sentence = sentence
-        .rsplit_once(" at line ")
-        .map_or(sentence, |(sentence, _)| sentence);
-    let path = if path == "." { "" } else { path };
-    let named = named_field(sentence);
-    let field = match (path.is_empty(), named) {
-        (true, Some(name)) => name.to_owned(),
-        (false, Some(name)) if !path.ends_with(name) => format!("{path}.{name}"),
-        _ => path.to_owned(),
-    };
-    ContractError::schema(field, without_value(sentence))
-}
-
-/// The field of serde's ``missing field `x` `` and ``unknown field `x`, ...``.
-fn named_field(sentence: &str) -> Option<&str> {
-    let rest = sentence
-        .strip_prefix("missing field `")
-        .or_else(|| sentence.strip_prefix("unknown field `"))?;
-    rest.split('`')
-        .next()
-        .filter(|name| name.len() <= 100 && name.chars().all(|letter| !letter.is_control()))
-}
-
-/// serde quotes what it found (`invalid type: string "..."`); that may be personal data.
-fn without_value(sentence: &str) -> String {
-    let Some((found, expected)) = sentence.rsplit_once(", expected ") else {
-        return sentence.to_owned();
-    };
-    if found.starts_with("invalid type") || found.starts_with("invalid value") {
-        let kind = found.split(['"', '`']).next().unwrap_or(found).trim();
-        return format!("{kind}, expected {expected}");
-    }
-    sentence.to_owned()
 }

@@ -5,6 +5,7 @@
 
 pub mod dead_letter;
 pub mod fields;
+pub(crate) mod reading;
 pub mod step;
 pub mod task;
 
@@ -13,6 +14,7 @@ pub use fields::{
     Code, Count, Detail, DigestMap, Int, Kind, List, Name, Object, Priority, Sha256, TaskId,
     Tenant, Text, Timestamp,
 };
+pub use reading::from_object;
 pub use step::{StepDone, StepError, StepOutput, StepRequested};
 pub use task::{
     EventName, Mode, OpenStep, RefusalReason, Source, State, StepState, StepSummary, TaskCancel,
@@ -77,7 +79,7 @@ pub fn read<T: Event>(data: &[u8]) -> Result<T, ContractError> {
     let mut reader = serde_json::Deserializer::from_slice(data);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        fields::fault(&path, &error.into_inner().to_string())
+        reading::fault(&path, &error.into_inner().to_string())
     })
 }
 

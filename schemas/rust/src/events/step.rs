@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::dead_letter::DeadReason;
 use super::fields::{
-    from_object, object, present, present_object, Attempt, Bytes, Code, Count, DigestMap, Int,
-    List, Name, Object, Priority, Round, Run, Sha256, TaskId, Tenant, Text, Timestamp,
+    Attempt, Bytes, Code, Count, DigestMap, Int, List, Name, Object, Priority, Round, Run, Sha256,
+    TaskId, Tenant, Text, Timestamp,
 };
+use super::reading::{from_object, object, present, present_object};
 use crate::error::ContractError;
 
 /// One step for one arm (`step.requested.v1`).

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fields::{
-    object, present, present_object, words, Attempt, Bytes, Count, Detail, DigestMap, Int, Kind,
-    List, Name, Object, Priority, Round, Run, Sha256, TaskId, Tenant, Text, Timestamp, MAX_SAFE,
+    words, Attempt, Bytes, Count, Detail, DigestMap, Int, Kind, List, Name, Object, Priority,
+    Round, Run, Sha256, TaskId, Tenant, Text, Timestamp, MAX_SAFE,
 };
+use super::reading::{object, present, present_object};
 
 words!(
     /// The door a task came through.

@@ -1,0 +1,123 @@
+//! What a value may look like.
+
+use super::{Settings, SettingsError};
+
+/// Whether every value can be worked with; what a type says already is not looked at again.
+pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
+    let redis = &settings.redis;
+    let known = ["redis://", "rediss://", "unix://"]
+        .iter()
+        .any(|scheme| redis.url.starts_with(scheme));
+    ensure(
+        known,
+        "redis.url",
+        "must start with redis://, rediss:// or unix://, like redis://127.0.0.1:6379/0",
+    )?;
+    ensure(
+        redis.connect_timeout_s > 0.0 && redis.connect_timeout_s <= 60.0,
+        "redis.connect_timeout_s",
+        "must be above 0 and at most 60",
+    )?;
+    let reflex = &settings.reflex;
+    let executor = &settings.executor;
+    ensure(
+        (1024..=64 * 1024 * 1024).contains(&reflex.body_limit_bytes),
+        "reflex.body_limit_bytes",
+        "must be from 1024 to 67108864",
+    )?;
+    ensure(
+        reflex.max_connections >= 1,
+        "reflex.max_connections",
+        "must be at least 1",
+    )?;
+    for (name, value) in [
+        ("reflex.max_event_streams", reflex.max_event_streams),
+        ("reflex.max_forwards", reflex.max_forwards),
+    ] {
+        ensure(
+            (1..=100_000).contains(&value),
+            name,
+            "must be from 1 to 100000",
+        )?;
+    }
+    let api = &settings.api.url;
+    ensure(
+        api.is_empty() || is_plain_http(api),
+        "api.url",
+        "must be http://host:port without a path, like http://127.0.0.1:8081; \
+         the reflex reaches the API inside one network, without TLS",
+    )?;
+    ensure(
+        reflex.idempotency_ttl_s >= 1,
+        "reflex.idempotency_ttl_s",
+        "must be at least 1",
+    )?;
+    for (name, value) in [
+        ("reflex.header_timeout_s", reflex.header_timeout_s),
+        ("reflex.body_timeout_s", reflex.body_timeout_s),
+        ("reflex.drain_s", reflex.drain_s),
+        ("executor.drain_s", executor.drain_s),
+        ("worker.fuse_cooldown_s", settings.worker.fuse_cooldown_s),
+    ] {
+        ensure(
+            (1..=86_400).contains(&value),
+            name,
+            "must be from 1 to 86400",
+        )?;
+    }
+    ensure(
+        settings.worker.fuse_tasks <= 1000,
+        "worker.fuse_tasks",
+        "must be from 0 to 1000",
+    )?;
+    for (name, value) in [
+        ("reflex.listen", &reflex.listen),
+        ("executor.metrics_listen", &executor.metrics_listen),
+    ] {
+        let valid = value.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && (host.starts_with('[') == host.ends_with(']'))
+                && (host.starts_with('[') || !host.contains(':'))
+                && port.parse::<u16>().is_ok()
+        });
+        ensure(
+            valid,
+            name,
+            "must be host:port with a port from 0 to 65535, like 127.0.0.1:8080",
+        )?;
+    }
+    for (name, value) in [
+        ("reflex.consumer", &reflex.consumer),
+        ("executor.consumer", &executor.consumer),
+    ] {
+        let valid = value.len() <= 128
+            && value
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
+        ensure(
+            valid,
+            name,
+            "must be at most 128 letters, digits, ., _, : or -",
+        )?;
+    }
+    Ok(())
+}
+
+/// `http://host` or `http://host:port`, with or without a slash at its end.
+fn is_plain_http(url: &str) -> bool {
+    url.strip_prefix("http://").is_some_and(|rest| {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        !rest.is_empty()
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+    })
+}
+
+fn ensure(holds: bool, key: &str, must: &str) -> Result<(), SettingsError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(SettingsError(format!("setting {key} is refused: {must}")))
+    }
+}

@@ -1,0 +1,89 @@
+"""One process of the stack: how it is started, kept, asked and ended. Knows nothing of what its role is for.
+
+Whoever dies is started again after a moment, as a restart policy would.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from proxy import Proxy
+
+from octollm.runtime.embedded.process import Child
+from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
+
+_RESTART_S = 0.3
+_PROGRAMS = {"reflex": REFLEX, "executor": EXECUTOR}
+
+
+@dataclass
+class Instance:
+    """One process of one role, with its own ways to the servers."""
+
+    role: str
+    number: int
+    redis: Proxy
+    postgres: Proxy
+    http: str
+    """Where it listens."""
+    logs: Path
+    child: Child | None = None
+    wanted: bool = True
+    """Whether it is started again when it ends."""
+    starts: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    """What this one has beside the others, for instance another clock."""
+
+    @property
+    def name(self) -> str:
+        """As its consumer is called."""
+        return f"{self.role}-{self.number}"
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal; SIGKILL unless another is given."""
+        if self.child is not None:
+            self.child.send(number)
+
+    async def launch(self, settings: Mapping[str, str]) -> None:
+        """Start it with these settings and its own."""
+        program = _PROGRAMS.get(self.role)
+        command: list[str | Path] = (
+            [find_program(program)] if program else [sys.executable, "-m", "octollm", "worker", self.role]
+        )
+        self.starts += 1
+        environment = {**os.environ, **settings, **self.environment}
+        self.child = await Child.start(self.name, command, log=self.logs / f"{self.name}.log", env=environment)
+
+    async def keep(self, settings: Callable[["Instance"], Mapping[str, str]]) -> None:
+        """Start it, and start it again whenever it ends, with the settings of that moment."""
+        while True:
+            if self.child is None or self.child.exit_code is not None:
+                if self.wanted:
+                    await self.launch(settings(self))
+                else:
+                    await asyncio.sleep(0.05)
+                    continue
+            await self.child.wait()  # type: ignore[union-attr]  # launched above
+            await asyncio.sleep(_RESTART_S)
+
+    async def ready(self, client: httpx.AsyncClient) -> bool:
+        """Whether it says so."""
+        if self.child is None or self.child.exit_code is not None:
+            return False
+        try:
+            return (await client.get(f"{self.http}/readyz")).is_success
+        except httpx.TransportError:
+            return False
+
+    async def end(self) -> None:
+        """For good, with its ways to the servers."""
+        if self.child is not None:
+            self.child.send(signal.SIGCONT)
+            await self.child.stop((signal.SIGTERM, 2))
+        await self.redis.stop()
+        await self.postgres.stop()

@@ -1,0 +1,77 @@
+"""References that lead to something no message can carry: the task ends and says why, whatever it was."""
+
+import pytest
+from test_decide import ARMS, NOW, begun, succeeded
+
+from octollm.orchestrator.decide import decide
+from octollm.plans.recipes import parse_recipe
+
+RECIPE = """
+recipe: whole
+version: 1
+description: the second step's input is all that the first one gave
+input: {{type: object}}
+deadline_s: 60
+steps:
+  first: {{arm: noop, input: {{}}}}
+  second: {{arm: noop, needs: [first], input: {{$: {expression}}}}}
+answer: {{$: {answer}}}
+"""
+
+
+def recipe(expression="steps.first.output.all", answer="steps.second.output"):
+    return RECIPE.format(expression=f"'{expression}'", answer=f"'{answer}'").encode()
+
+
+def after_first(output, **parts):
+    decision = begun(recipe(**parts))
+    (first,) = decision.sends
+    return decide(decision.state, succeeded(first, output), NOW)
+
+
+@pytest.mark.parametrize(
+    ("output", "finds"),
+    [
+        ({"none": 1}, "nothing"),
+        ({"all": "text"}, "a text"),
+        ({"all": 1.5}, "a number"),
+        ({"all": True}, "a truth value"),
+        ({"all": [{}]}, "a list"),
+    ],
+)
+def test_an_input_that_comes_to_no_object_ends_the_task(output, finds):
+    decision = after_first(output)
+    assert decision.sends == []
+    assert (decision.state.state, decision.state.reason) == ("failed", "plan_invalid")
+    assert decision.state.detail == (
+        f"step second: its input is one reference, which has to find an object and finds {finds}"
+    )
+
+
+def test_an_input_that_comes_to_an_object_is_that_object():
+    (second,) = after_first({"all": {"n": 1}}).sends
+    assert second.input == {"n": 1}
+
+
+HUGE = "{n: to_number(steps.first.output.text)}"
+
+
+def test_an_input_that_is_no_json_ends_the_task():
+    decision = after_first({"text": "9" * 30}, expression=HUGE)
+    assert (decision.state.state, decision.state.reason) == ("failed", "plan_invalid")
+    assert decision.state.detail is not None
+    assert decision.state.detail.startswith("step second: what the references come to is not JSON")
+    assert after_first({"text": "9"}, expression=HUGE).sends[0].input == {"n": 9}
+
+
+def test_an_answer_that_is_no_json_ends_the_task():
+    decision = after_first({"all": {}, "text": "9" * 30}, answer=HUGE)
+    (second,) = decision.sends
+    ended = decide(decision.state, succeeded(second), NOW).state
+    assert (ended.state, ended.reason) == ("failed", "plan_invalid")
+    assert ended.result is not None
+    assert ended.result.answer is None
+
+
+def test_the_recipe_of_these_tests_is_one():
+    assert parse_recipe(recipe(), ARMS).plan.by_name["second"].input == {"$": "steps.first.output.all"}

@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- forget: take names from the hash of live steps whose message is nowhere any more, as after its stream was deleted.
+-- What would have finished such a message is what takes its name, so the name would stay for ever. Such a name says no
+-- more than no name at all: `resend` treats the two alike.
+--
+-- KEYS[1] hash of live steps   KEYS[2..] all places where a message may lie: the schedule, streams, what waits for them
+-- ARGV    cursor, about how many names to look at
+-- Answers {next cursor, forgotten}. What is named on a key that is not among these is left alone.
+--@include ownership.lua
+local live, count, kind = KEYS[1], number(ARGV[2], 'count'), {}
+for i = 2, #KEYS do kind[KEYS[i]] = redis.call('TYPE', KEYS[i]).ok end
+local function lies(key, id)
+  if kind[key] == 'stream' then return #redis.pcall('XRANGE', key, id, id) > 0 end
+  if kind[key] == 'hash' then return redis.call('HEXISTS', key, id) == 1 end
+  return kind[key] == 'zset' and redis.call('ZSCORE', key, id)
+end
+
+local page, lost = redis.call('HSCAN', live, ARGV[1], 'COUNT', count), {}
+for i = 1, #page[2], 2 do
+  local key, id = string.match(page[2][i + 1], '^(%S+) (%S+)$')
+  if key and kind[key] and not lies(key, id) then lost[#lost + 1] = page[2][i] end
+end
+for _, name in ipairs(lost) do redis.call('HDEL', live, name) end
+return {page[1], #lost}
