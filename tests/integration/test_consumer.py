@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import orjson
@@ -202,29 +203,32 @@ async def test_what_a_dead_worker_held_is_taken_over_twice_as_many_each_time_and
     topic = judge()
     stream = KEYS.stream(topic)
     await left_by_the_dead(client, stream, [1] * 20)
-    running: set[int] = set()
-    together: list[set[int]] = []
-    new = [step(number) for number in range(100, 108)]
+    held: set[int] = set()
+    beside: list[set[int]] = []
+    go = asyncio.Event()
 
     async def work(one: StepRequested) -> dict[str, Any]:
-        running.add(one.input["number"])
-        await asyncio.sleep(0.05)
-        if not any(running <= each for each in together):
-            together.append(set(running))
-        running.discard(one.input["number"])
+        number = one.input["number"]
+        if number >= 100:
+            beside.append(set(held))
+            return {}
+        held.add(number)
+        await go.wait()
+        held.discard(number)
         return {}
 
+    async def has_begun(many: int) -> bool:
+        return len(held) == many
+
     async with consuming(url, client, topic, work):
-        await until(lambda: has_length(client, KEYS.done, 1))
-        for one in new:
-            await client.xadd(stream, fields(one))
-        await until(lambda: has_length(client, KEYS.done, 28))
-    bodies = await outcomes(client)
-    assert sorted(body["delivery"] for body in bodies) == [1] * 8 + [2] * 20
-    assert [each for each in together if 0 in each] == [{0}]
-    assert [each for each in together if 1 in each] == [{1, 2}]
-    assert not any(min(each) < 20 and max(each) >= 100 for each in together)
-    assert max(len(each) for each in together if min(each) < 20) == 8, "no more than there are slots"
+        for number, many in enumerate((1, 2, 4, 8, 5)):
+            await until(partial(has_begun, many))
+            await client.xadd(stream, fields(step(100 + number)))
+            before, go = go, asyncio.Event()
+            before.set()
+        await until(lambda: has_length(client, KEYS.done, 25))
+    assert sorted(body["delivery"] for body in await outcomes(client)) == [1] * 5 + [2] * 20
+    assert beside == [set()] * 5
 
 
 @pytest.mark.parametrize(("most", "deliveries"), [(5, [1, 1, 1, 2, 1, 1, 3, 1, 1]), (3, [0, 1, 1, 2, 1, 1, 2, 1, 1])])
