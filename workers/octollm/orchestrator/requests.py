@@ -9,10 +9,14 @@ from octollm.plans import template
 
 
 def request(state: TaskState, row: StepRow) -> StepRequested:
-    """The message for a step's row. Raises RecipeError where a reference cannot be evaluated."""
+    """The message for a step's row. Raises RecipeError where a reference cannot be evaluated, or gives no input."""
     if state.plan is None:
         raise RecipeError(f"task {state.task} has no plan")
     step = state.plan.by_name[row.step]
+    resolved = template.resolve(step.input, context(state, row.round))
+    if not isinstance(resolved, dict):  # the whole input is one reference
+        kind = "nothing" if resolved is None else f"a {type(resolved).__name__}"
+        raise RecipeError(f"its input {step.input} is {kind} now, and has to be an object")
     return StepRequested(
         task=state.task,
         run=state.run,
@@ -23,7 +27,7 @@ def request(state: TaskState, row: StepRow) -> StepRequested:
         arm=row.arm,
         priority=state.priority,
         failures=row.failures,
-        input=template.resolve(step.input, context(state, row.round)),
+        input=resolved,
         timeout_s=step.timeout_s,
         deadline_at=state.deadline_at,
     )
