@@ -86,8 +86,11 @@ def known(program: Path) -> dict[str, Peer]:
     """The peers by name. Raises WrongFolderError where the program does not name them."""
     spec = importlib.util.spec_from_file_location("peers_run_all", program)
     module = ModuleType("peers_run_all") if spec is None else importlib.util.module_from_spec(spec)
-    if spec is not None and spec.loader is not None:
-        spec.loader.exec_module(module)
+    try:
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module(module)
+    except Exception as error:  # anybody's program
+        raise WrongFolderError(f"{program} cannot be loaded: {type(error).__name__}: {error}") from error
     table = getattr(module, "PEERS", None)
     if not isinstance(table, dict) or not all(isinstance(row, tuple) and len(row) == 8 for row in table.values()):
         raise WrongFolderError(f"{program} does not name its peers in a table PEERS of eight columns")
@@ -149,8 +152,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", default="", help="peers whose names hold one of these, with commas between them")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--work", default=str(_WORK), help="where the peers' packages and results go")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
     try:
-        print(orjson.dumps(measure(parser.parse_args(arguments))).decode())
+        print(orjson.dumps(measure(options)).decode())
     except WrongFolderError as error:
         print(error, file=sys.stderr)
         return 2
