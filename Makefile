@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-valkey faults faults-ci bench setup rust redis models fmt lint generate lock clean compose-demo
+.PHONY: help demo test test-valkey faults faults-ci bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # Where this is set, each of the hundreds of processes of a test run compiles every module anew: 3 s of CPU, each time.
@@ -29,9 +29,11 @@ SEED ?= 7
 TASKS ?= 2000
 MINUTES ?= 5
 SCENARIO ?= all
-faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all
+DIRECT ?= 0
+faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all DIRECT=0
 	@.ci/setup-faults
-	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO)
+	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO) \
+		$(if $(filter-out 0,$(DIRECT)),--direct)
 
 faults-ci: setup redis  ## three fixed seeds that share all scenarios among them, and every planted bug
 	@.ci/setup-faults
@@ -39,6 +41,10 @@ faults-ci: setup redis  ## three fixed seeds that share all scenarios among them
 
 bench: setup redis  ## hand-off, latency, pipeline, backlog; last line: one JSON object (12 minutes, quiet machine)
 	@$(PY) -m bench
+
+PEERS ?=
+bench-peers: setup redis  ## other Redis task queues beside ours: PEERS=<folder with their run_all.py> (network, 10 minutes)
+	@$(PY) -m bench.peers "$(PEERS)"
 
 setup: rust $(STAMP)  ## virtual environment and release build
 

@@ -78,15 +78,14 @@ class Setup:
         return Fairness(self.topology, "l0")
 
 
-def _setups(folder: Path, window: int) -> dict[str, Setup]:
+def setup(folder: Path, name: str, slots: int, **limits: int) -> Setup:
+    """The topology of the benchmarks, whose arm `noop` has these limits and no other one has any."""
     text, handler = (_BENCH / "streams.yaml").read_text(), "    handler: bench.noop:Noop\n"
     plain = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("    window:"))
-    found = {}
-    for name, extra in (("fair", f"    window: {window}\n"), ("plain", "")):
-        file = folder / f"{name}.yaml"
-        file.write_text(plain.replace(handler, handler + extra))
-        found[name] = Setup(file, load_topology(file, schemas_path()), window)
-    return found
+    file = folder / f"{name}.yaml"
+    extra = "".join(f"    {key}: {value}\n" for key, value in limits.items())
+    file.write_text(plain.replace(handler, handler + extra))
+    return Setup(file, load_topology(file, schemas_path()), slots)
 
 
 def _step(tenant: str, number: int) -> Add:
@@ -175,11 +174,13 @@ def _median(waits: Sequence[Wait]) -> Wait:
     return Wait(round(position), statistics.median(one.seconds for one in waits))
 
 
-async def _throughput(client: redis.asyncio.Redis, url: str, setup: Setup, messages: int, *, ready: bool) -> Speed:
-    """From the first end to the last. `ready`: all lie on the stream from the beginning."""
+async def throughput(
+    client: redis.asyncio.Redis, url: str, setup: Setup, messages: int, *, sender: Fairness | None, tenants: int = 1
+) -> Speed:
+    """From the first end to the last. `sender`: how the messages are sent; None: all lie on the stream at once."""
     await client.flushall()
-    handoff = Handoff(client, "l0", "", "bench", None if ready else setup.fairness)
-    await _send(handoff, [_step("alone", number) for number in range(messages)])
+    handoff = Handoff(client, "l0", "", "bench", sender)
+    await _send(handoff, [_step(f"tenant{number % tenants}", number) for number in range(messages)])
     async with _worker(url, setup) as worker:
         first, first_at = await _until_ended(client, 1), time.perf_counter()
         cpu = await _cpu(client, worker)
@@ -194,9 +195,12 @@ async def _cpu(client: redis.asyncio.Redis, worker: psutil.Process) -> float:
 
 
 async def _measure(options: argparse.Namespace) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as name, Ports() as ports:
-        folder = Path(name)
-        setups = _setups(folder, options.window)
+    with tempfile.TemporaryDirectory() as place, Ports() as ports:
+        folder = Path(place)
+        setups = {
+            "fair": setup(folder, "fair", options.window, window=options.window),
+            "plain": setup(folder, "plain", options.window),
+        }
         server = await EmbeddedRedis.start(folder / "redis", ports)
         client = redis.asyncio.Redis.from_url(server.url)
         try:
@@ -205,10 +209,11 @@ async def _measure(options: argparse.Namespace) -> dict[str, float]:
             per_s: dict[tuple[str, bool], list[Speed]] = {}
             for _ in range(options.rounds):
                 for ready in (False, True):
-                    for setup in ("fair", "plain"):
-                        found = await _throughput(client, server.url, setups[setup], options.messages, ready=ready)
-                        per_s.setdefault((setup, ready), []).append(found)
-                        print(f"{setup} {'ready' if ready else 'waiting'}: {found}", file=sys.stderr)
+                    for name, one in setups.items():
+                        sender = None if ready else one.fairness
+                        found = await throughput(client, server.url, one, options.messages, sender=sender)
+                        per_s.setdefault((name, ready), []).append(found)
+                        print(f"{name} {'ready' if ready else 'waiting'}: {found}", file=sys.stderr)
         finally:
             await client.aclose()
             await server.stop()

@@ -11,7 +11,14 @@ from typing import Any, Literal
 from ledger import Asked, Fault, System
 
 Kind = Literal[
-    "lost", "unprotected", "duplicate_effects", "second_terminals", "unauthorised", "wrong_ends", "undrained"
+    "lost",
+    "unprotected",
+    "duplicate_effects",
+    "second_terminals",
+    "unauthorised",
+    "mixed_results",
+    "wrong_ends",
+    "undrained",
 ]
 TERMINAL = {"succeeded", "failed", "rejected", "cancelled", "expired"}
 SHOWN = 8
@@ -62,7 +69,8 @@ def check(
         _one(verdict, one, rows, system, losses, excuses)
     verdict.offences += _ends(system)
     verdict.offences += _told(system, losses)
-    verdict.offences += _work(system, effects, losses)
+    verdict.offences += _work(system, effects, _excused(asked.values(), system, losses))
+    verdict.offences += _made_of(system, effects)
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
     verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unremembered]
     verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
@@ -154,8 +162,38 @@ def _told(system: System, losses: list[Fault]) -> list[Offence]:
     return found
 
 
-def _work(system: System, effects: Sequence[Mapping[str, Any]], losses: list[Fault]) -> list[Offence]:
-    """Each step is committed once, by whoever held it; it runs once a delivery; it is sent again only after a loss."""
+def _excused(asked: Iterable[Asked], system: System, losses: list[Fault]) -> set[str]:
+    """Tasks that were there, or may have been, when Redis lost something: what they have lost is sent again."""
+    over = max((fault.ended for fault in losses), default=None)
+    if over is None:
+        return set()
+    later = {(one.tenant, one.key) for one in asked if one.invoked_at > over}
+    return {task["id"] for task in system.tasks if (task["tenant"], task["idempotency_key"]) not in later}
+
+
+def _made_of(system: System, effects: Sequence[Mapping[str, Any]]) -> list[Offence]:
+    """Each committed output is what some call gave, and was made from outputs that are committed, too."""
+    given = {effect["mark"]: effect for effect in effects if "mark" in effect}
+    committed = {step["mark"] for step in system.steps if step["state"] == "succeeded"}
+    found = []
+    for step in system.steps:
+        if step["state"] != "succeeded" or step["mark"] is None:
+            continue
+        call = given.get(step["mark"])
+        if call is None or _step(call) != _step(step):
+            text = f"step {step['step']} has an output that none of its calls gave"
+            found.append(Offence("mixed_results", step["task"], text))
+        elif not committed.issuperset(call["of"]):
+            text = f"step {step['step']} was made from an output that is not the one committed"
+            found.append(Offence("mixed_results", step["task"], text))
+    return found
+
+
+def _work(system: System, effects: Sequence[Mapping[str, Any]], excused: set[str]) -> list[Offence]:
+    """Each step is committed once, by whoever held it; it runs once a delivery; it is sent again only after a loss.
+
+    `excused`: tasks of which Redis may have lost something.
+    """
     found = []
     tenants = {task["id"]: task["tenant"] for task in system.tasks}
     ended = {task["id"] for task in system.tasks if task["state"] in TERMINAL}
@@ -174,7 +212,7 @@ def _work(system: System, effects: Sequence[Mapping[str, Any]], losses: list[Fau
             continue
         committed[_step(attempt)] += 1
         ran = calls[_attempt(attempt)]
-        if not losses and ran > attempt["delivery"]:
+        if attempt["task"] not in excused and ran > attempt["delivery"]:
             text = (
                 f"step {attempt['step']} ran {ran} times in {attempt['delivery']} deliveries, or a lost lease committed"
             )
@@ -187,7 +225,7 @@ def _work(system: System, effects: Sequence[Mapping[str, Any]], losses: list[Fau
     for step in system.steps:
         # What never ran may be sent again: whoever was to send it died, and the sweeper was quicker than who took over.
         ran = [one for one in range(1, step["attempt"]) if calls[(*_step(step), one)]]
-        if not losses and any((*_step(step), one + 1) not in retried for one in ran):
+        if step["task"] not in excused and any((*_step(step), one + 1) not in retried for one in ran):
             text = (
                 f"step {step['step']} is at attempt {step['attempt']}, and {ran} have run: sent again, nothing was lost"
             )

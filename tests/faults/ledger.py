@@ -52,6 +52,20 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+_RUNS = "a step begins"
+"""What the executor says, in its own log, before it runs one."""
+
+
+def runs(log: Path) -> list[dict[str, Any]]:
+    """What an executor has run, as effects: its sandbox lets no step leave a line of its own."""
+    found = []
+    for line in lines(log):
+        if line.get("message") == _RUNS:
+            names = ("task", "run", "step", "round", "attempt", "tenant")
+            found.append({**{name: line[name] for name in names}, "worker": log.stem})
+    return found
+
+
 @dataclass
 class Asked:
     """One submission as its producer saw it, over all its tries."""

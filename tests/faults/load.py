@@ -14,7 +14,8 @@ import httpx
 import redis.asyncio
 from ledger import Log
 from redis.exceptions import RedisError
-from stage import Stage, answer_to
+from stage import Stage
+from work import answer_to
 
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.2
@@ -54,7 +55,9 @@ class Load:
         kind: str | None = None,
         expected: str = "succeeded",
     ) -> Order:
-        """The next one. With neither `do` nor `kind` some are for the sandbox, and on streams some cannot be read."""
+        """The next one. Without a `kind` some go from step to step in a line; with neither `do` nor `kind` some are for
+        the sandbox, and on streams some cannot be read.
+        """
         self._made += 1
         number = self._made
         door = door or self._rng.choice(("http0", "http1", "stream"))
@@ -63,7 +66,8 @@ class Load:
         if do is None and kind is None and door == "stream" and self._rng.random() < 0.05:
             return self._unreadable(key, tenant)
         if kind is None:
-            kind = "sandbox" if do is None and self._rng.random() < 0.1 else "ledger"
+            chance = self._rng.random()
+            kind = "sandbox" if do is None and chance < 0.1 else "line" if chance < 0.4 else "ledger"
         given = {"n": number} if do is None else {"n": number, "do": do}
         priority = self._rng.choice(("high", "normal", "normal", "low"))
         body = json.dumps({"goal": "count", "kind": kind, "priority": priority, "input": given}).encode()

@@ -31,6 +31,8 @@ class Mutant:
     scenarios: tuple[str, ...]
     shows: tuple[Kind, ...]
     changes: tuple[Change, ...]
+    direct: bool = False
+    """Whether it shows only where steps go from arm to arm."""
 
 
 _BUS, _ORCHESTRATOR = "workers/octollm/bus", "workers/octollm/orchestrator"
@@ -168,6 +170,19 @@ MUTANTS: Mapping[str, Mutant] = {
                 "    if all(row is not None",
             ),
         ),
+    ),
+    "any_lineage": Mutant(
+        "what a step that was handed on directly gave is committed, whatever it was made from",
+        ("end_lost",),
+        ("mixed_results",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/direct.py",
+                "    return all(row is not None and row.digest == made_from[name] for name, row in rows.items())\n",
+                "    return len(rows) == len(made_from)\n",
+            ),
+        ),
+        direct=True,
     ),
 }
 

@@ -16,6 +16,7 @@ import redis.asyncio
 from instance import Instance
 from proxy import Proxy
 from vectors import DIMENSION, VectorServer
+from work import ARM, RECIPES, WATCHED
 
 from octollm.errors import StartError
 from octollm.runtime.embedded.ports import Ports
@@ -32,85 +33,19 @@ PLAN = {"reflex": 2, "orchestrator": 2, "archive": 1, "memory": 1, "effect": 2, 
 """Role to how many processes of it."""
 _START_S = 180.0
 """For a machine on which much else runs."""
-_EFFECT = """
-  arm.effect:
-    description: leaves a line in a log outside the system
-    accepts: [step.requested.v1]
-    group: effect
-    handler: effects:Effect
-    priorities: true
-    concurrency: 32
-    lease_s: 3
-    heartbeat_s: 1
-    max_deliveries: 5
-    timeout_s: 60
-    retry: {max_failures: 5, base_ms: 200, cap_ms: 2000}
-
-  dead:
-"""
-RECIPES = {
-    "ledger": """
-recipe: ledger
-version: 1
-description: four effects with a join
-deadline_s: 3600
-input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
-steps:
-  one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
-  left: {arm: effect, needs: [one], input: {n: {$: steps.one.output.value}}}
-  right: {arm: effect, needs: [one], input: {n: {$: steps.one.output.value}, do: {sleep_ms: 50}}}
-  join: {arm: effect, needs: [left, right], input: {n: {$: "sum([steps.left.output.value, steps.right.output.value])"}}}
-  verdict:
-    arm: judge
-    needs: [join]
-    input: {checks: [{check: numeric, value: {$: steps.join.output.value}, expected: {$: steps.join.output.value}}]}
-answer: {$: steps.join.output.value}
-""",
-    "sandbox": """
-recipe: sandbox
-version: 1
-description: one step in the sandbox
-deadline_s: 3600
-input: {type: object, required: [n], properties: {n: {type: integer}}}
-steps:
-  run:
-    arm: executor
-    input:
-      language: python
-      parse: json
-      args: [{$: "to_string(task.input.n)"}]
-      code: "import sys; print(int(sys.argv[1]) + 1)"
-answer: {$: steps.run.output.result}
-""",
-    "kept": """
-recipe: kept
-version: 1
-description: one effect that memory keeps
-deadline_s: 3600
-input: {type: object, required: [n], properties: {n: {type: integer}}}
-steps:
-  one: {arm: effect, input: {n: {$: task.input.n}}}
-answer: {$: steps.one.output.value}
-remember:
-  title: a number
-  text: {$: "to_string(steps.one.output.value)"}
-""",
-}
-
-
-def answer_to(kind: str, n: int) -> float:
-    """What a task has to answer."""
-    return 2.0 * (n + 2) + 1 if kind == "ledger" else n + 1
 
 
 class Stage:
     """An async context manager."""
 
-    def __init__(self, folder: Path, *, package: Path = ROOT, high_water: int = 100_000) -> None:
-        """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks."""
+    def __init__(self, folder: Path, *, package: Path = ROOT, high_water: int = 100_000, direct: bool = False) -> None:
+        """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks.
+        `direct`: linear stretches go from arm to arm.
+        """
         self.folder = folder
         self._package = package
         self._high_water = high_water
+        self.direct = direct
         self._ports = Ports()
         self._exits = contextlib.AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
@@ -313,11 +248,13 @@ class Stage:
             "OCTOLLM_TOPOLOGY_FILE": str(self.folder / "streams.yaml"),
             "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(self.folder / "recipes"),
             "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
+            "OCTOLLM_HANDOFF_DIRECT": str(self.direct).lower(),
             "OCTOLLM_REFLEX_LISTEN": listen,
             "OCTOLLM_WORKER_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_WORKSPACE_DIR": str(self.folder / "workspaces"),
-            "OCTOLLM_LOG_LEVEL": "warning",
+            # The executor says which steps it runs; `runs.py` reads that.
+            "OCTOLLM_LOG_LEVEL": "info" if one.role == "executor" else "warning",
             "OCTOLLM_EMBEDDING_PROVIDER": "none",
             "OCTOLLM_QDRANT_STORE": "none",
             "FAULTS_EFFECTS": str(self.effects),
@@ -332,7 +269,8 @@ class Stage:
             ("heartbeat_s: 5", "heartbeat_s: 1"),
             ("tenants: [default]", f"tenants: [{', '.join(TENANTS)}]"),
             ("high_water: 100000", f"high_water: {self._high_water}"),
-            ("\n  dead:\n", _EFFECT),
+            ("\n  dead:\n", ARM),
+            WATCHED,
         ):
             if old not in text:
                 raise StartError(f"streams.yaml has no {old!r}: the stage has to be adapted to it")

@@ -20,7 +20,7 @@ FROM tasks
 """
 _FINISHED = "SELECT task, run, count(*) AS n FROM events WHERE body->>'event' = 'finished' GROUP BY task, run"
 _ATTEMPTS = "SELECT task, run, step, round, attempt, delivery, outcome, worker FROM attempts"
-_STEPS = "SELECT task, run, step, round, attempt, state FROM steps"
+_STEPS = "SELECT task, run, step, round, attempt, state, output->>'mark' AS mark FROM steps"
 _LETTERS = "SELECT reason, task, body->>'stream' AS stream, body->>'entry' AS entry FROM dead_letters"
 _OPEN = "SELECT count(*) FROM tasks WHERE state IN ('accepted', 'running')"
 _UNREMEMBERED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND remembered_at IS NULL"

@@ -74,6 +74,7 @@ def test_the_seeds_of_ci_share_all_scenarios_and_plant_every_bug():
     shared = [name for job in wanted if not job.mutant for name in job.arguments[-1].split(",")]
     assert sorted(shared) == sorted(load_all())
     assert {job.name for job in wanted if job.mutant} == set(MUTANTS)
+    assert [job.name for job in wanted if "--direct" in job.arguments] == [f"seed-{ci.DIRECT}"]
 
 
 def test_wrong_use_says_what_there_is():

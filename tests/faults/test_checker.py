@@ -1,13 +1,14 @@
 """The checker on histories made by hand: one that keeps every promise, and for each promise one that breaks it."""
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from checker import Verdict, check
-from ledger import Asked, Fault, Log, System, asked, lines
+from ledger import Asked, Fault, Log, System, asked, lines, runs
 
 TASK, POISON = "l0-a", "l0-b"
 
@@ -39,13 +40,28 @@ class History:
             "k4": Asked("k4", "default", "http0", "succeeded", 9, 1.0),
         }
     )
-    effects: list[dict[str, Any]] = field(default_factory=lambda: [_work(TASK, tenant="default")])
+    effects: list[dict[str, Any]] = field(
+        default_factory=lambda: [
+            _work(TASK, tenant="default", mark="a", of=[]),
+            _work(TASK, tenant="default", step="two", mark="b", of=["a"]),
+            _work(TASK, tenant="default", step="verdict"),
+        ]
+    )
     system: System = field(
         default_factory=lambda: System(
             tasks=[_task(TASK, "k1"), _task(POISON, "k2", "failed", "step_dead", None)],
             finished={(TASK, 1): 1, (POISON, 1): 1},
-            attempts=[_work(TASK, delivery=1, outcome="succeeded"), _work(POISON, delivery=5, outcome="dead")],
-            steps=[_work(TASK, state="succeeded"), _work(POISON, state="dead")],
+            attempts=[
+                _work(TASK, delivery=1, outcome="succeeded"),
+                _work(POISON, delivery=5, outcome="dead"),
+                _work(TASK, step="verdict", delivery=1, outcome="succeeded"),
+            ],
+            steps=[
+                _work(TASK, state="succeeded", mark="a"),
+                _work(POISON, state="dead", mark=None),
+                _work(TASK, step="two", state="succeeded", mark="b"),
+                _work(TASK, step="verdict", state="succeeded", mark=None),
+            ],
             letters=[{"entry": "5-0", "stream": "ingest:default"}],
             left={"stream": 0},
             statuses={TASK: "succeeded", POISON: "failed"},
@@ -91,6 +107,28 @@ def _ran_twice(history: History) -> None:
 
 def _sent_again(history: History) -> None:
     history.system.steps[0]["attempt"] = 2
+
+
+def _judged_twice_in_one_delivery(history: History) -> None:
+    history.effects.append(copy.copy(history.effects[2]))
+
+
+def _judge_sent_again(history: History) -> None:
+    history.system.steps[3]["attempt"] = 2
+
+
+def _made_of_another(history: History) -> None:
+    history.effects.append(_work(TASK, tenant="default", attempt=2, mark="c", of=[]))
+    history.system.attempts[0]["attempt"] = history.system.steps[0]["attempt"] = 2
+    history.system.steps[0]["mark"] = "c"
+
+
+def _made_by_nobody(history: History) -> None:
+    history.system.steps[2]["mark"] = "d"
+
+
+def _taken_from_another_step(history: History) -> None:
+    history.system.steps[2]["mark"] = "a"
 
 
 def _ended_twice(history: History) -> None:
@@ -156,6 +194,11 @@ def _seen_by_the_scenario(history: History) -> None:
         (_committed_twice, "duplicate_effects"),
         (_ran_twice, "duplicate_effects"),
         (_sent_again, "duplicate_effects"),
+        (_judged_twice_in_one_delivery, "duplicate_effects"),
+        (_judge_sent_again, "duplicate_effects"),
+        (_made_of_another, "mixed_results"),
+        (_made_by_nobody, "mixed_results"),
+        (_taken_from_another_step, "mixed_results"),
         (_ended_twice, "second_terminals"),
         (_ended_silently, "second_terminals"),
         (_swapped, "unauthorised"),
@@ -188,6 +231,16 @@ def test_what_only_redis_knew_may_be_gone_with_it_and_nothing_else():
     later = History(faults=[Fault("flushall", 1.1, 1.2, landed=True, loss="redis")])
     _lose(later)
     assert [one.kind for one in later.judged().broken] == ["lost"]
+
+
+@pytest.mark.parametrize("break_it", [_ran_twice, _sent_again, _judge_sent_again])
+def test_a_loss_excuses_what_was_there_and_not_what_was_asked_for_later(break_it: Callable[[History], None]):
+    for ended, kinds in ((1.5, set()), (0.5, {"duplicate_effects"})):
+        history = History(faults=[Fault("flushall", ended - 0.1, ended, landed=True, loss="redis")])
+        history.system.tasks = history.system.tasks[:1]
+        history.asked.pop("k2")
+        break_it(history)
+        assert {one.kind for one in history.judged().broken} == kinds
 
 
 def test_a_submission_without_an_answer_may_have_become_a_task_or_not():
@@ -229,3 +282,10 @@ def test_the_producers_log_is_read_by_key_and_a_torn_line_is_left_out(tmp_path):
     assert (found["a"].outcome, found["a"].task, found["a"].tries) == ("ok", "l0-a", 2)
     assert found["b"].outcome == "unknown"
     assert len(lines(log.path)) == 5
+
+
+def test_what_the_executor_says_it_begins_is_read_from_its_log(tmp_path):
+    log = tmp_path / "executor-0.log"
+    begins = {"message": "a step begins", **_work(TASK, tenant="default")}
+    log.write_text("\n".join(json.dumps(line) for line in (begins, {"message": "ran a step", "task": TASK})))
+    assert runs(log) == [_work(TASK, tenant="default", worker="executor-0")]

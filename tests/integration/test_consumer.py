@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import orjson
@@ -187,15 +188,69 @@ async def test_a_permanent_failure_a_hang_and_a_bug_have_their_own_endings(url, 
     assert await client.zcard(KEYS.schedule) == 2
 
 
-async def test_what_a_dead_worker_held_is_taken_over_and_runs_alone(url, client):
+async def left_by_the_dead(client, stream: str, deliveries: list[int]) -> None:
+    """Entries of the numbers from 0, delivered so often, whose lease has ended."""
+    await client.xgroup_create(stream, "judge", "0", mkstream=True)
+    for number in range(len(deliveries)):
+        await client.xadd(stream, fields(step(number)))
+    await client.xreadgroup("judge", "killed", {stream: ">"}, count=len(deliveries))
+    pending = await client.xpending_range(stream, "judge", "-", "+", 100)
+    for one, count in zip(pending, deliveries, strict=True):
+        await client.xclaim(stream, "judge", "killed", 0, [one["message_id"]], idle=5000, retrycount=count)
+
+
+async def test_what_a_dead_worker_held_is_taken_over_twice_as_many_each_time(url, client):
     topic = judge()
     stream = KEYS.stream(topic)
-    await client.xgroup_create(stream, "judge", "0", mkstream=True)
-    for number in range(3):
-        await client.xadd(stream, fields(step(number)))
-    await client.xreadgroup("judge", "killed", {stream: ">"}, count=3)
-    for pending in await client.xpending_range(stream, "judge", "-", "+", 10):
-        await client.xclaim(stream, "judge", "killed", 0, [pending["message_id"]], idle=5000, justid=True)
+    await left_by_the_dead(client, stream, [1] * 20)
+    begun: list[int] = []
+    go = asyncio.Event()
+
+    async def work(one: StepRequested) -> dict[str, Any]:
+        begun.append(one.input["number"])
+        await go.wait()
+        return {}
+
+    async def have_begun(many: int) -> bool:
+        return len(begun) == many
+
+    async with consuming(url, client, topic, work):
+        for many in (1, 3, 7, 15, 20):
+            await until(partial(have_begun, many))
+            now, go = go, asyncio.Event()
+            now.set()
+        await until(lambda: has_length(client, KEYS.done, 20))
+    assert begun == list(range(20))
+    assert [body["delivery"] for body in await outcomes(client)] == [2] * 20
+
+
+@pytest.mark.parametrize(("most", "deliveries"), [(5, [1, 1, 1, 2, 1, 1, 3, 1, 1]), (3, [0, 1, 1, 2, 1, 1, 2, 1, 1])])
+async def test_what_was_delivered_twice_is_taken_over_alone(url, client, most: int, deliveries: list[int]):
+    topic = judge(max_deliveries=most)
+    stream = KEYS.stream(topic)
+    await left_by_the_dead(client, stream, deliveries)
+    running: set[int] = set()
+    together: list[set[int]] = []
+
+    async def work(one: StepRequested) -> dict[str, Any]:
+        running.add(one.input["number"])
+        await asyncio.sleep(0.05)
+        together.append(set(running))
+        running.discard(one.input["number"])
+        return {}
+
+    async with consuming(url, client, topic, work):
+        await until(lambda: has_length(client, KEYS.done, 9))
+    assert [body["delivery"] for body in sorted(await outcomes(client), key=lambda body: body["task"])] == [
+        count + 1 for count in deliveries
+    ]
+    assert [each for each in together if each & {3, 6}] == [{3}, {6}]
+    assert any(len(each) > 1 for each in together)
+
+
+async def test_where_two_deliveries_are_all_there_are_each_is_taken_over_alone(url, client):
+    topic = judge(max_deliveries=2)
+    await left_by_the_dead(client, KEYS.stream(topic), [1] * 6)
     running = 0
 
     async def work(_one: StepRequested) -> dict[str, Any]:
@@ -207,9 +262,8 @@ async def test_what_a_dead_worker_held_is_taken_over_and_runs_alone(url, client)
         return {}
 
     async with consuming(url, client, topic, work):
-        await until(lambda: has_length(client, KEYS.done, 3))
-    bodies = await outcomes(client)
-    assert [(body["outcome"], body["delivery"]) for body in bodies] == [("succeeded", 2)] * 3
+        await until(lambda: has_length(client, KEYS.done, 6))
+    assert [body["outcome"] for body in await outcomes(client)] == ["succeeded"] * 6
 
 
 async def test_a_long_step_keeps_its_lease_also_when_it_blocks_the_loop(url, client):

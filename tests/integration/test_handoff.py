@@ -99,6 +99,39 @@ async def test_an_error_in_one_operation_leaves_everything_as_it_was(client, str
     assert (await client.xpending(stream, "judge"))["pending"] == 1
 
 
+async def test_many_at_once_are_judged_one_by_one(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = [await deliver(client, stream, "a") for _ in range(8)]
+    await client.xclaim(stream, "judge", "b", 0, [held[1].entry])
+    await client.xclaim(stream, "judge", "a", 0, [held[2].entry])
+    await client.xdel(stream, held[3].entry)
+    await client.xack(stream, "judge", held[3].entry)
+    add = Add(KEYS.done, {"type": "step.done.v1"})
+    answers = await handoff.complete([Finish(one, (add,)) for one in (*held, held[0])])
+    done, stale, gone = Standing.DONE, Standing.STALE, Standing.GONE
+    assert answers == [done, stale, stale, gone, done, done, done, done, gone]
+    assert await client.xlen(KEYS.done) == answers.count(done)
+    left = await client.xpending_range(stream, "judge", "-", "+", 10)
+    assert [one["message_id"].decode() for one in left] == [held[1].entry, held[2].entry]
+    assert await client.xlen(stream) == 2
+
+
+async def test_a_refused_write_ends_the_call_and_what_came_before_it_is_finished(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    held = [await deliver(client, stream, "a") for _ in range(6)]
+    full = "{l0}:results"
+    await client.xadd(full, {"last": "one"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    add, refused = Add(KEYS.done, {"type": "step.done.v1"}, FIELD), Add(full, {"type": "x"})
+    finishes = [Finish(one, (refused if number == 3 else add,)) for number, one in enumerate(held)]
+    with pytest.raises(ResponseError, match="exhausted"):
+        await handoff.complete(finishes)
+    left = await client.xpending_range(stream, "judge", "-", "+", 10)
+    assert [one["message_id"].decode() for one in left] == [one.entry for one in held[3:]]
+    sent = await client.xrange(KEYS.done)
+    assert len(sent) == await client.xlen(stream) == 3
+    assert await client.hget(KEYS.live, FIELD) == f"{KEYS.done} {sent[-1][0].decode()}".encode()
+
+
 async def test_a_status_is_written_only_over_a_lower_version(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     for version, state in ((2, "running"), (1, "accepted"), (2, "failed")):

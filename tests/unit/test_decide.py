@@ -56,6 +56,19 @@ repair: {judge: verdict, redo: make, max: 2}
 """
 
 
+WHOLE = b"""
+recipe: whole
+version: 1
+description: a step whose input is what another one gave
+input: {type: object}
+deadline_s: 60
+steps:
+  first: {arm: noop, input: {}}
+  last: {arm: noop, needs: [first], input: {$: steps.first.output.name}}
+answer: {$: steps.last.output.name}
+"""
+
+
 def begun(recipe: bytes) -> Decision:
     loaded = parse_recipe(recipe, ARMS)
     state = TaskState(
@@ -94,6 +107,18 @@ def run(decision: Decision, *, fails: int = 0) -> tuple[TaskState, list[str]]:
         decision = decide(decision.state, succeeded(step, output), NOW)
         queue += decision.sends
     return decision.state, order
+
+
+@pytest.mark.parametrize("name", ["words", None, [1]])
+def test_an_input_that_is_no_object_when_it_is_resolved_ends_the_task_and_says_so(name: Any):
+    decision = begun(WHOLE)
+    (first,) = decision.sends
+    state = decide(decision.state, succeeded(first, {"name": name}), NOW).state
+    assert (state.state, state.reason) == ("failed", "plan_invalid")
+    assert state.detail is not None
+    assert state.detail.startswith("step last: its input ")
+    whole = decide(decision.state, succeeded(first, {"name": {"a": 1}}), NOW)
+    assert [step.input for step in whole.sends] == [{"a": 1}]
 
 
 def test_a_diamond_runs_in_order_and_joins():

@@ -178,6 +178,15 @@ async fn perform(lane: &Lane, step: &StepRequested, held: &Held) -> Ran {
     };
     let language = checked.job.language;
     let began = Instant::now();
+    tracing::info!(
+        task = %step.task,
+        run = step.run.get(),
+        step = %step.step,
+        round = step.round.get(),
+        attempt = step.attempt.get(),
+        tenant = %step.tenant,
+        "a step begins"
+    );
     match run_sandboxed(lane, &checked, held.stop.clone()).await {
         Ok(_) if *held.stop.borrow() => Ran::Stopped,
         Ok(output) => {

@@ -1,18 +1,22 @@
-"""An arm whose every call leaves a line in a log that the system cannot touch, and that can die at a named moment.
+"""Arms whose every call leaves a line in a log that the system cannot touch.
 
-Input: {"n": number, "do"?: {"sleep_ms"?: ms, "crash"?: "before" | "after" | "always", "token"?: file}}. A crash with a
-token happens once: whoever removes the file dies. Output: {"value": n + 1}.
+`Effect` can die at a named moment. Input: {"n": number, "of"?: marks, "do"?: {"sleep_ms"?: ms, "crash"?: "before" |
+"after" | "always", "token"?: file}}. A crash with a token happens once: whoever removes the file dies. Output:
+{"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step was made
+from.
 """
 
 import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import time
 from typing import Any
 
 from octollm.arms.base import ArmContext
+from octollm.arms.judge import Judge
 from octollm.contracts import StepRequested
 
 _LOG = os.open(os.environ["FAULTS_EFFECTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -26,24 +30,38 @@ class Effect:
         do = step.input.get("do") or {}
         if do.get("crash") == "before":
             _die_once(do)
-        line = {
-            "at": time.monotonic(),
-            "task": step.task,
-            "run": step.run,
-            "step": step.step,
-            "round": step.round,
-            "attempt": step.attempt,
-            "tenant": step.tenant,
-            "n": step.input["n"],
-            "worker": ctx.worker,
-        }
-        os.write(_LOG, json.dumps(line).encode() + b"\n")
+        mark = secrets.token_hex(8)
+        _write(step, ctx, n=step.input["n"], of=step.input.get("of", []), mark=mark)
         if do.get("crash") == "always":
             os.kill(os.getpid(), signal.SIGKILL)
         await asyncio.sleep(do.get("sleep_ms", 0) / 1000)
         if do.get("crash") == "after":
             _die_once(do)
-        return {"value": step.input["n"] + 1}
+        return {"value": step.input["n"] + 1, "mark": mark}
+
+
+class WatchedJudge(Judge):
+    """Arm `judge`, whose calls leave a line, too."""
+
+    async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
+        """As the judge itself does it."""
+        _write(step, ctx)
+        return await super().handle(step, ctx)
+
+
+def _write(step: StepRequested, ctx: ArmContext, **more: Any) -> None:
+    line = {
+        "at": time.monotonic(),
+        "task": step.task,
+        "run": step.run,
+        "step": step.step,
+        "round": step.round,
+        "attempt": step.attempt,
+        "tenant": step.tenant,
+        "worker": ctx.worker,
+        **more,
+    }
+    os.write(_LOG, json.dumps(line).encode() + b"\n")
 
 
 def _die_once(do: dict[str, Any]) -> None:

@@ -52,6 +52,6 @@ def scenario(name: str) -> Callable[[Scenario], Scenario]:
 
 def load_all() -> dict[str, Scenario]:
     """Every scenario there is."""
-    from scenarios import messages, network, postgres_faults, processes, redis_faults, stores  # noqa: F401, PLC0415  they register
+    from scenarios import handed_on, messages, network, postgres_faults, processes, redis_faults, stores  # noqa: F401, PLC0415  they register
 
     return SCENARIOS

@@ -131,11 +131,11 @@ async def other_versions(ring: Ring) -> Landed:
 
 @scenario("slow_steps")
 async def slow_steps(ring: Ring) -> Landed:
-    """Steps that run for much longer than any lease: nobody else may get them."""
-    for _ in range(6):
-        ring.load.send(ring.load.order({"sleep_ms": 12_000}))
+    """Steps that run for much longer than any lease, two of them in the sandbox: nobody else may get them."""
+    for kind in (*("ledger", "line") * 3, "sandbox", "sandbox"):
+        ring.load.send(ring.load.order({"sleep_ms": 12_000}, kind=kind))
     await asyncio.sleep(12)
-    return Landed("six steps ran for four leases", count=6)
+    return Landed("eight steps ran for four leases", count=8)
 
 
 @scenario("cancel")

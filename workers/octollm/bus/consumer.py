@@ -67,11 +67,13 @@ class Consumer:
         self._slots = Slots(concurrency)
         self._running: dict[Key, Delivery] = {}
         """Everything that was begun and has not ended."""
-        self._alone: dict[asyncio.Task[None], Delivery] = {}
-        """What was taken over, with the task that waits to be alone with it and then works on it."""
+        self._alone: dict[asyncio.Task[None], list[Delivery]] = {}
+        """What was taken over, with the task that waits to be alone with it and then for its end."""
         self._drained = asyncio.Event()
         self._fuse = Fuse(fuse, topic.name)
-        self._takeover = Takeover(client, self.handoff, topic, self._streams, self._room, self._taken_over)
+        self._takeover = Takeover(
+            client, self.handoff, topic, self._streams, self._room, self._together, self._taken_over
+        )
         self._claims: asyncio.Task[None] | None = None
         self._stopping = False
         self._steps = topic.name.startswith(ARM)
@@ -103,7 +105,7 @@ class Consumer:
         self._stopping = True
         if self._claims is not None:
             await end([self._claims])
-        await end([task for task, delivery in self._alone.items() if delivery.task is None])
+        await end([task for task, taken in self._alone.items() if taken[0].place is Place.QUEUE])
         try:
             await asyncio.wait_for(self._release_unstarted(), timeout=5)
         except (*TROUBLES, NotReadyError) as error:
@@ -150,20 +152,24 @@ class Consumer:
     def _lease(self, delivery: Delivery, longest_s: float) -> None:
         self._leases.keep(delivery.key, delivery.held, longest_s, self._lost)
 
-    async def _run_alone(self, delivery: Delivery) -> None:
-        """In quarantine: if it kills this process, it is charged for it and not its neighbours."""
+    async def _run_alone(self, taken: list[Delivery]) -> None:
+        """In quarantine: if they kill this process, they are charged for it and not their neighbours."""
         try:
             await self._slots.take_alone()
         except asyncio.CancelledError:
-            self._over((delivery, Outcome.ABANDONED))
+            self._over(*((delivery, Outcome.ABANDONED) for delivery in taken))
             raise
-        delivery.place = Place.ALL
-        delivery.over = asyncio.get_running_loop().create_future()
-        self._lease(delivery, self._limit_s)
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  for mypy; this is a coroutine of one
-        await self._work(delivery, task)
-        await delivery.over
+        ends: list[asyncio.Future[None]] = []
+        for delivery in taken:
+            delivery.place = Place.ALL
+            delivery.over = asyncio.get_running_loop().create_future()
+            ends.append(delivery.over)
+            self._lease(delivery, self._limit_s)
+        try:
+            self._hands.put(taken)
+            await asyncio.wait(ends)
+        finally:
+            self._slots.give_alone()
 
     def _held(self, entry: Entry) -> Held:
         """Only steps can be cancelled: what tells the orchestrator about a task is worked on to its end."""
@@ -221,8 +227,6 @@ class Consumer:
             outcomes[outcome] += 1
             if delivery.place is Place.SLOT:
                 slots += 1
-            elif delivery.place is Place.ALL:
-                self._slots.give_alone()
             if delivery.over is not None and not delivery.over.done():
                 delivery.over.set_result(None)
         for outcome, count in outcomes.items():
@@ -302,18 +306,33 @@ class Consumer:
             delivery.task.cancel()
         delivery.stopped = standing
 
-    async def _taken_over(self, entry: Entry) -> None:
+    def _together(self) -> int:
+        """How many entries may be taken over at once."""
+        return 1 if self._fuse.out else self._slots.size
+
+    async def _taken_over(self, entries: Sequence[Entry]) -> None:
         """Begin what nobody worked on, or give it back; comes back when the next may be taken over."""
-        if not self._fuse.begin():
-            await self._release([entry])
-        elif entry.delivery == 1 and self._slots.free() > 0:
-            self._begin([entry])  # released before anyone had begun
-        else:
-            _log.info("took over an entry", topic=self._topic.name, entry=entry.id, delivery=entry.delivery)
-            delivery = self._keep(entry, Place.QUEUE)
-            self._running_gauge.inc()
-            task = asyncio.create_task(self._run_alone(delivery), name=f"alone {self._topic.name}")
-            self._alone[task] = delivery
+        free = max(0, self._slots.free())
+        fresh: list[Entry] = []
+        again: list[Entry] = []
+        surplus: list[Entry] = []
+        for entry in entries:
+            if not self._fuse.begin():
+                surplus.append(entry)
+            elif entry.delivery == 1 and len(fresh) < free:
+                fresh.append(entry)  # released before anyone had begun
+            else:
+                again.append(entry)
+        if surplus:
+            await self._release(surplus)
+        if fresh:
+            self._begin(fresh)
+        if again:
+            _log.info("took over entries", topic=self._topic.name, entries=[entry.id for entry in again])
+            taken = [self._keep(entry, Place.QUEUE) for entry in again]
+            self._running_gauge.inc(len(taken))
+            task = asyncio.create_task(self._run_alone(taken), name=f"alone {self._topic.name}")
+            self._alone[task] = taken
             task.add_done_callback(self._alone.pop)
             await asyncio.wait([task])
 

@@ -19,7 +19,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Takeover:
-    """Of one consumer. `room` waits until there is some; `take` begins an entry, until the next may come."""
+    """Of one consumer. `room` waits until there is some; `most` says how many entries may be taken over at once; `take`
+    begins them, until the next may come.
+    """
 
     def __init__(
         self,
@@ -28,7 +30,8 @@ class Takeover:
         topic: Topic,
         streams: Sequence[str],
         room: Callable[[], Awaitable[int]],
-        take: Callable[[Entry], Awaitable[None]],
+        most: Callable[[], int],
+        take: Callable[[Sequence[Entry]], Awaitable[None]],
     ) -> None:
         self._client = client
         self._handoff = handoff
@@ -36,6 +39,9 @@ class Takeover:
         self._streams = streams
         self._room = room
         self._take = take
+        self._most = most
+        self._trust = 1
+        """How many the next takeover may bring."""
         self._next_forgetting = 0.0
 
     async def run(self) -> None:
@@ -67,19 +73,23 @@ class Takeover:
                     await self._handoff.leave([stream], name)
 
     async def _claim_once(self) -> bool:
-        """Take over one entry per stream where there is room; whether there may be more.
+        """Take over entries of each stream where there is room; whether there may be more.
 
-        One: taking over counts as a delivery, and an entry that waits here behind one that kills this process would
-        be charged for it, until it is given up on without ever having run.
+        One at first, and twice as many whenever those before have ended: taking over counts as a delivery, and who is
+        taken over with one that kills this process is charged for it. Once only: after that each comes alone.
         """
         found = False
         for stream in self._streams:
             await self._room()
-            entries, dead = await self._handoff.claim(stream, self._topic, 1)
+            self._trust = min(self._trust, self._most())
+            entries, dead = await self._handoff.claim(stream, self._topic, self._trust)
             for given_up in dead:
                 MESSAGES.labels(self._topic.name, Outcome.DEAD).inc()
                 _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=given_up)
-            for entry in entries:
-                await self._take(entry)
+            if entries:
+                await self._take(entries)
+                self._trust *= 2
             found = found or bool(entries or dead)
+        if not found:
+            self._trust = 1
         return found

@@ -8,6 +8,8 @@
 -- Answers {claimed, dead}: claimed is a list of {entry id, delivery, {name, value, ...}},
 --         dead a list of the entry ids that were given up on.
 --
+-- What was delivered once before may be taken over with others; what was delivered more often is taken over alone, so
+-- that whatever it does to its worker is charged to nothing else (not with cap 0).
 -- Every takeover counts as a delivery; an entry that has had its cap of deliveries is given up on here, by
 -- whoever looks, so that a message that kills its worker ends even when nobody can run it.
 -- The body goes on untouched in the field `original`. What comes from outside our own writers is cleaned
@@ -68,6 +70,8 @@ if #candidates < most then
 end
 
 local claimed, dead, seen = {}, {}, {}
+-- So that each has run alone before it is given up on.
+local alone, together = false, cap > 2 and 1 or 0
 for _, entry in ipairs(candidates) do
   local id, holder, deliveries = entry[1], entry[2], entry[4]
   if not seen[id] then
@@ -75,9 +79,12 @@ for _, entry in ipairs(candidates) do
     if cap > 0 and deliveries >= cap then
       give_up(id, holder, deliveries)
       dead[#dead + 1] = id
-    else
+    elseif not alone and (cap == 0 or deliveries <= together or #claimed == 0) then
       local taken = redis.call('XCLAIM', key, group, consumer, 0, id)[1]
-      if taken then claimed[#claimed + 1] = {id, deliveries + 1, taken[2]} end
+      if taken then
+        claimed[#claimed + 1] = {id, deliveries + 1, taken[2]}
+        alone = cap > 0 and deliveries > together
+      end
     end
   end
 end

@@ -19,7 +19,8 @@
 -- Answers one of done, cancelled, held, stale, gone per entry, in order.
 --
 -- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
--- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost.
+-- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost. What can be done for
+-- many entries in one command is done at the end, for those that came through: each command costs more than what it does.
 -- An entry's own live field is removed only while it still names this entry, also when the entry itself is nowhere any
 -- more; 'add' and 'delay' set theirs.
 -- What is added to a described topic may have to wait, and what waits is let in as entries are finished: about two for
@@ -29,7 +30,8 @@
 -- committed what the status says.
 --@include ownership.lua
 --@include fairness.lua
-local at = 0
+local KEYS, ARGV = KEYS, ARGV
+local at, last = 0, #ARGV
 local function take(what)
   at = at + 1
   local value = ARGV[at]
@@ -52,9 +54,10 @@ local function take_key(what, kind)
   return key
 end
 local function take_fields()
-  local count = take_number('fields')
-  local fields = {}
-  for i = 1, 2 * count do fields[i] = take('field') end
+  local many, fields = 2 * take_number('fields'), {}
+  if at + many > last then error({err = 'ERR missing argument: field'}) end
+  for i = 1, many do fields[i] = ARGV[at + i] end
+  at = at + many
   return fields
 end
 
@@ -91,12 +94,12 @@ local apply = {
   add = function(op)
     if fair.of[op.key] then return push(fair.of[op.key], op.live, op.fields) end
     local id = redis.call('XADD', op.key, '*', unpack(op.fields))
-    if op.live ~= '' then redis.call('HSET', live, op.live, op.key .. ' ' .. id) end
+    if op.live ~= '' then name_live(op.live, op.key .. ' ' .. id) end
   end,
   delay = function(op)
     redis.call('HSET', op.messages, op.id, cjson.encode({stream = op.stream, live = op.live, fields = op.fields}))
     redis.call('ZADD', op.key, now_ms + op.ms, op.id)
-    if op.live ~= '' then redis.call('HSET', live, op.live, op.key .. ' ' .. op.id) end
+    if op.live ~= '' then name_live(op.live, op.key .. ' ' .. op.id) end
   end,
   status = function(op)
     local known = tonumber(redis.call('HGET', op.key, 'version') or '-1')
@@ -132,45 +135,89 @@ for i = 1, take_number('count') do
   end
   entries[i] = entry
 end
-if at ~= #ARGV then read_fairness(at + 1, live) end
+if at ~= last then read_fairness(at + 1, live) end
+name_later(live)
 
 -- All markers in one command: a batch has as many as it has steps.
 local holders = #markers > 0 and redis.call('MGET', unpack(markers)) or {}
 local function cancelled(marker) return marker and holders[marker.at] == marker.tenant end
 
-local answers = {}
-for i, entry in ipairs(entries) do
-  local answer = entry.nobodys and 'nobodys' or standing(entry.key, entry.group, consumer, entry.id, entry.delivery)
-  if answer == 'held' then
-    if cancelled(entry.marker) then
-      answer = 'cancelled'
-    elseif not (entry.marker and entry.marker.only) then
-      answer = 'done'
+-- What this consumer holds, where many entries of a stream are finished: one look instead of one for each. Whatever is
+-- not among it is looked at alone.
+local sources = {}
+for _, entry in ipairs(entries) do
+  local name = entry.key .. ' ' .. entry.group
+  local source = sources[name]
+  if not source then
+    source = {key = entry.key, group = entry.group, entries = 0, finished = {}, seen = {}}
+    sources[name], sources[#sources + 1] = source, source
+  end
+  entry.source, source.entries = source, source.entries + 1
+end
+local function deliveries(source)
+  local found, most = {}, 2 * source.entries + 16
+  local pending = source.entries < 4 and {} or redis.pcall('XPENDING', source.key, source.group, '-', '+', most, consumer)
+  for i = 1, pending.err and 0 or #pending do found[pending[i][1]] = pending[i][4] end
+  return found
+end
+local function look_at(entry)
+  if entry.nobodys then return 'nobodys' end
+  local source = entry.source
+  if source.seen[entry.id] then return 'gone' end
+  source.held = source.held or deliveries(source)
+  local answer = 'held'
+  if source.held[entry.id] ~= entry.delivery then
+    answer = standing(entry.key, entry.group, consumer, entry.id, entry.delivery)
+  end
+  if answer == 'held' and cancelled(entry.marker) then return 'cancelled' end
+  if answer == 'held' and not (entry.marker and entry.marker.only) then return 'done' end
+  return answer
+end
+
+local function finish(entry)
+  local source = entry.source
+  source.seen[entry.id] = true
+  source.finished[#source.finished + 1] = entry.id
+  if entry.live ~= '' then unname_live(entry.live, entry.key .. ' ' .. entry.id) end
+  if fair.of[entry.key] then leave(fair.of[entry.key], entry.marker and entry.marker.tenant, entry.id) end
+end
+local function settle()
+  write_names()
+  for _, source in ipairs(sources) do
+    if #source.finished > 0 then
+      redis.call('XACK', source.key, source.group, unpack(source.finished))
+      redis.call('XDEL', source.key, unpack(source.finished))
     end
   end
+end
+
+local answers = {}
+local function work_on(i)
+  local entry = entries[i]
+  local answer = look_at(entry)
   if answer == 'done' or answer == 'nobodys' then
     for _, op in ipairs(entry.ops) do apply[op.name](op) end
   end
-  if answer == 'done' or answer == 'cancelled' then
-    if entry.live ~= '' and redis.call('HGET', live, entry.live) == entry.key .. ' ' .. entry.id then
-      redis.call('HDEL', live, entry.live)
-    end
-    redis.call('XACK', entry.key, entry.group, entry.id)
-    redis.call('XDEL', entry.key, entry.id)
-    if fair.of[entry.key] then leave(fair.of[entry.key], entry.marker and entry.marker.tenant, entry.id) end
-  end
+  if answer == 'done' or answer == 'cancelled' then finish(entry) end
   if answer == 'gone' then
     -- What its handler has stored is true all the same, and a status that is known already changes nothing.
     for _, op in ipairs(entry.ops) do
       if op.name == 'status' then apply.status(op) end
     end
     -- Deleted with its stream while it was worked on: nothing else would ever take its name from the live steps.
-    if entry.live ~= '' and redis.call('HGET', live, entry.live) == entry.key .. ' ' .. entry.id
-      and #redis.call('XRANGE', entry.key, entry.id, entry.id) == 0 then
-      redis.call('HDEL', live, entry.live)
+    if entry.live ~= '' and #redis.call('XRANGE', entry.key, entry.id, entry.id) == 0 then
+      unname_live(entry.live, entry.key .. ' ' .. entry.id)
     end
   end
   answers[i] = answer == 'nobodys' and 'done' or answer
 end
+for i = 1, #entries do
+  local fine, failure = pcall(work_on, i)
+  if not fine then
+    settle()
+    error(failure)
+  end
+end
+settle()
 refill_touched(2 * #entries + 16)
 return answers

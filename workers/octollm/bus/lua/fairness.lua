@@ -18,6 +18,33 @@
 -- anything is written.
 local fair = {of = {}, topics = {}, dropped = 0}
 
+-- Which message a live step has, by its field: written at once, or (`complete`) with all others of the call.
+local function name_live(field, value)
+  if not fair.names then return redis.call('HSET', fair.live, field, value) end
+  local names = fair.names
+  names[#names + 1] = field
+  names[#names + 1] = value
+  fair.renamed[field] = true
+end
+local function name_later(live) fair.live, fair.names, fair.renamed, fair.unnamed = live, {}, {}, {} end
+-- The field goes if it still names this at the end of the call.
+local function unname_live(field, value)
+  if fair.renamed[field] then return end
+  local unnamed = fair.unnamed
+  unnamed[#unnamed + 1] = {field, value}
+end
+local function write_names()
+  local names, fields, old = fair.names, {}, {}
+  for first = 1, #names, 4000 do redis.call('HSET', fair.live, unpack(names, first, math.min(first + 3999, #names))) end
+  fair.names = nil
+  for i, one in ipairs(fair.unnamed) do fields[i] = one[1] end
+  if #fields == 0 then return end
+  for i, value in ipairs(redis.call('HMGET', fair.live, unpack(fields))) do
+    if value == fair.unnamed[i][2] then old[#old + 1] = fields[i] end
+  end
+  if #old > 0 then redis.call('HDEL', fair.live, unpack(old)) end
+end
+
 local function has_type(key, kind)
   if not key then error({err = 'ERR fairness: a key is missing'}) end
   local is = redis.call('TYPE', key).ok
@@ -36,15 +63,22 @@ local function read_fairness(at, live)
   for _ = 1, take() do
     local base, streams, topic = take(), take(), {window = take(), cap = take(), group = ARGV[at], counts = {}, streams = {}}
     at = at + 1
-    topic.held = KEYS[base]
+    topic.held, topic.left, topic.back = KEYS[base], {}, {}
     if topic.cap > 0 then has_type(topic.held, 'zset') end
+    local beside = {}
     for i = 1, streams do
       local first = base + 3 * i - 2
-      local stream = {topic = topic, key = KEYS[first], waiting = KEYS[first + 1], turns = KEYS[first + 2]}
-      has_type(stream.turns, 'zset')
-      stream.some = has_type(stream.waiting, 'hash')
+      topic.streams[i] = {topic = topic, key = KEYS[first], waiting = KEYS[first + 1], turns = KEYS[first + 2]}
+      if not KEYS[first + 2] then error({err = 'ERR fairness: a key is missing'}) end
+      beside[2 * i - 1], beside[2 * i] = KEYS[first + 1], KEYS[first + 2]
+    end
+    -- Mostly nothing waits: one command says so for all of them.
+    local any = streams > 0 and redis.call('EXISTS', unpack(beside)) > 0
+    for _, stream in ipairs(topic.streams) do
+      if any then has_type(stream.turns, 'zset') end
+      stream.some = any and has_type(stream.waiting, 'hash')
       if stream.some then has_type(stream.key, 'stream') end
-      topic.streams[i], fair.of[stream.key] = stream, stream
+      fair.of[stream.key] = stream
     end
     fair.topics[#fair.topics + 1] = topic
   end
@@ -128,7 +162,7 @@ local function push(stream, live_field, fields)
   else
     at = stream.waiting .. ' ' .. wait(stream, tenant, live_field, fields)
   end
-  if live_field ~= '' then redis.call('HSET', fair.live, live_field, at) end
+  if live_field ~= '' then name_live(live_field, at) end
 end
 
 local function is_cancelled(fields)
@@ -214,6 +248,9 @@ end
 
 -- A topic's streams, high first; one time in eight low first and one in eight normal first, for under a cap they share.
 local function refill(topic, most)
+  local some = false
+  for _, stream in ipairs(topic.streams) do some = some or stream.some end
+  if not some then return 0 end
   local begin, total = math.floor(tonumber(redis.call('TIME')[2]) % 8), 0
   begin = begin == 0 and #topic.streams - 1 or begin == 1 and 1 or 0
   for i = 0, #topic.streams - 1 do
@@ -228,24 +265,32 @@ local function refill(topic, most)
   return total
 end
 
-local function refill_touched(most)
-  for _, topic in ipairs(fair.topics) do
-    if topic.touched then refill(topic, most) end
-  end
-end
-
 local function give_turn_back(stream, tenant)
   if stream.some and redis.call('ZSCORE', stream.turns, tenant) == 'inf' then
     redis.call('ZADD', stream.turns, last_turn(stream), tenant)
   end
 end
 
--- An entry is gone from its stream: its tenant has one less, and its turn again.
+-- An entry is gone from its stream: its tenant has one less, and its turn again, before the next refill.
 local function leave(stream, tenant, id)
   local topic = stream.topic
   topic.touched = true
   if topic.cap == 0 or not tenant then return end
-  redis.call('ZREM', topic.held, tenant .. ' ' .. stream.key .. ' ' .. id)
-  topic.counts[tenant] = nil
-  for _, one in ipairs(topic.streams) do give_turn_back(one, tenant) end
+  topic.left[#topic.left + 1] = tenant .. ' ' .. stream.key .. ' ' .. id
+  if not topic.back[tenant] then
+    topic.back[tenant], topic.back[#topic.back + 1] = true, tenant
+  end
+end
+
+local function refill_touched(most)
+  for _, topic in ipairs(fair.topics) do
+    if #topic.left > 0 then
+      redis.call('ZREM', topic.held, unpack(topic.left))
+      for _, tenant in ipairs(topic.back) do
+        topic.counts[tenant] = nil
+        for _, stream in ipairs(topic.streams) do give_turn_back(stream, tenant) end
+      end
+    end
+    if topic.touched then refill(topic, most) end
+  end
 end
