@@ -29,9 +29,11 @@ SEED ?= 7
 TASKS ?= 2000
 MINUTES ?= 5
 SCENARIO ?= all
-faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all
+DURABILITY ?= auto
+faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all DURABILITY=auto
 	@.ci/setup-faults
-	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO)
+	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO) \
+		--durability $(DURABILITY)
 
 faults-ci: setup redis  ## three fixed seeds that share all scenarios among them, and every planted bug
 	@.ci/setup-faults

@@ -1,6 +1,7 @@
 """A campaign: the real stack, a known load, faults from a seed, a drain, and a verdict.
 
 Usage: python tests/faults/campaign.py [--seed N] [--tasks N] [--minutes N] [--scenario all|NAME,...] [--mutant NAME]
+    [--durability auto|stored]
 The last line is one JSON object; exit code 0 only on `valid`. Loopback only; all lies in one folder and ends with it.
 """
 
@@ -29,6 +30,8 @@ from octollm.errors import StartError
 
 _DRAIN_S = 90.0
 _PROBE_S = 60.0
+_DOORS = {"auto": ("http0", "http1", "stream"), "stored": ("http0", "http1")}
+"""By durability, the doors that keep it: on a stream Redis itself answers, and promises no more than it can."""
 _LONGEST_S = 400.0
 """After that a scenario has failed."""
 _FOR_GOOD: frozenset[checker.Kind] = frozenset({"duplicate_effects", "second_terminals", "unauthorised"})
@@ -44,6 +47,8 @@ class Plan:
     minutes: float
     scenarios: list[str]
     mutant: str | None = None
+    durability: str = "auto"
+    """What the deployment needs for a 202."""
     keep: Path | None = None
     """Where logs go when the verdict is not valid."""
 
@@ -72,9 +77,9 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
     (folder / "stage").mkdir()
     began = now()
     # The mark lies low, so that an overload reaches it with a load that two cores can make.
-    async with Stage(folder / "stage", package=package, high_water=100) as stage:
+    async with Stage(folder / "stage", package=package, high_water=100, durability=plan.durability) as stage:
         say(f"the stack runs after {now() - began:.1f} s; seed {plan.seed}, scenarios: {', '.join(order)}")
-        load = Load(stage, producers, rng)
+        load = Load(stage, producers, rng, _DOORS[plan.durability])
         ring = Ring(stage, load, rng)
         over = asyncio.Event()
         rate = plan.tasks / (plan.minutes * 60)
@@ -128,8 +133,8 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
     try:
         landed = await asyncio.wait_for(scenario(ring), _LONGEST_S)
         fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
-        fault.loss, fault.excuses, fault.made = landed.loss, landed.excuses, landed.made
-        fault.broken = landed.broken
+        fault.loss, fault.spares, fault.excuses = landed.loss, landed.spares, landed.excuses
+        fault.made, fault.broken = landed.made, landed.broken
     except (MissedError, StartError, TimeoutError) as error:
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()
@@ -183,6 +188,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "recovery_max_s": max(recoveries) if recoveries else None,
         "seed": plan.seed,
         "mutant": plan.mutant,
+        "durability": plan.durability,
         "caught": any(found.count(kind) for kind in MUTANTS[plan.mutant].shows) if plan.mutant else None,
     }
 
@@ -196,6 +202,9 @@ def _plan(arguments: list[str]) -> Plan:
     parser.add_argument(
         "--mutant", choices=sorted(MUTANTS), help="a planted bug; its own scenarios unless others are named"
     )
+    parser.add_argument(
+        "--durability", choices=sorted(_DOORS), default="auto", help="what the deployment needs for a 202"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the logs of a campaign that is not valid")
     options = parser.parse_args(arguments)
     if not 1 <= options.tasks <= 1_000_000 or not 0 < options.minutes <= 24 * 60:
@@ -208,7 +217,7 @@ def _plan(arguments: list[str]) -> Plan:
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"unknown scenario {', '.join(unknown)}; there are {', '.join(known)}")
-    return Plan(options.seed, options.tasks, options.minutes, names, options.mutant, options.keep)
+    return Plan(options.seed, options.tasks, options.minutes, names, options.mutant, options.durability, options.keep)
 
 
 def main(arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import httpx
 import redis.asyncio
+from kinds import RECIPES
 from proxy import Proxy
 from vectors import DIMENSION, VectorServer
 
@@ -52,59 +53,6 @@ _EFFECT = """
 
   dead:
 """
-RECIPES = {
-    "ledger": """
-recipe: ledger
-version: 1
-description: four effects with a join
-deadline_s: 3600
-input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
-steps:
-  one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
-  left: {arm: effect, needs: [one], input: {n: {$: steps.one.output.value}}}
-  right: {arm: effect, needs: [one], input: {n: {$: steps.one.output.value}, do: {sleep_ms: 50}}}
-  join: {arm: effect, needs: [left, right], input: {n: {$: "sum([steps.left.output.value, steps.right.output.value])"}}}
-  verdict:
-    arm: judge
-    needs: [join]
-    input: {checks: [{check: numeric, value: {$: steps.join.output.value}, expected: {$: steps.join.output.value}}]}
-answer: {$: steps.join.output.value}
-""",
-    "sandbox": """
-recipe: sandbox
-version: 1
-description: one step in the sandbox
-deadline_s: 3600
-input: {type: object, required: [n], properties: {n: {type: integer}}}
-steps:
-  run:
-    arm: executor
-    input:
-      language: python
-      parse: json
-      args: [{$: "to_string(task.input.n)"}]
-      code: "import sys; print(int(sys.argv[1]) + 1)"
-answer: {$: steps.run.output.result}
-""",
-    "kept": """
-recipe: kept
-version: 1
-description: one effect that memory keeps
-deadline_s: 3600
-input: {type: object, required: [n], properties: {n: {type: integer}}}
-steps:
-  one: {arm: effect, input: {n: {$: task.input.n}}}
-answer: {$: steps.one.output.value}
-remember:
-  title: a number
-  text: {$: "to_string(steps.one.output.value)"}
-""",
-}
-
-
-def answer_to(kind: str, n: int) -> float:
-    """What a task has to answer."""
-    return 2.0 * (n + 2) + 1 if kind == "ledger" else n + 1
 
 
 @dataclass
@@ -137,11 +85,17 @@ class Instance:
 class Stage:
     """An async context manager."""
 
-    def __init__(self, folder: Path, *, package: Path = ROOT, high_water: int = 100_000) -> None:
-        """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks."""
+    def __init__(
+        self, folder: Path, *, package: Path = ROOT, high_water: int = 100_000, durability: str = "auto"
+    ) -> None:
+        """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks.
+
+        `durability`: what the reflexes need for a 202.
+        """
         self.folder = folder
         self._package = package
         self._high_water = high_water
+        self._durability = durability
         self._ports = Ports()
         self._exits = contextlib.AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
@@ -151,6 +105,7 @@ class Stage:
         self.redis_port = 0
         self.redis_dir = folder / "redis"
         self.redis_options: list[str] = []
+        self.redis_environment: dict[str, str] = {}
         self.postgres: EmbeddedPostgres | None = None
         self._vectors: tuple[VectorServer, Proxy] | None = None
         self.effects = folder / "effects.jsonl"
@@ -211,7 +166,13 @@ class Stage:
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
             *("--auto-aof-rewrite-percentage", "0", *self.redis_options, *options),
         ]
-        self.redis = await Child.start("Redis", command, log=self.folder / "redis.log", cwd=self.redis_dir)
+        self.redis = await Child.start(
+            "Redis",
+            command,
+            log=self.folder / "redis.log",
+            cwd=self.redis_dir,
+            env=os.environ | self.redis_environment,
+        )
         await self.until(self._redis_answers, "Redis", 30)
 
     async def stop_redis(self) -> None:
@@ -382,6 +343,8 @@ class Stage:
             "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(self.folder / "recipes"),
             "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
             "OCTOLLM_REFLEX_LISTEN": listen,
+            "OCTOLLM_REFLEX_DURABILITY": self._durability,
+            "OCTOLLM_REFLEX_DURABILITY_WAIT_S": "3",  # below the patience of the producers
             "OCTOLLM_WORKER_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_WORKSPACE_DIR": str(self.folder / "workspaces"),

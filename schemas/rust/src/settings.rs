@@ -57,10 +57,24 @@ pub struct Reflex {
     pub header_timeout_s: u64,
     pub body_timeout_s: u64,
     pub idempotency_ttl_s: u64,
+    pub durability: Durability,
+    pub durability_replicas: usize,
+    pub durability_wait_s: u64,
     pub drain_s: u64,
     pub max_event_streams: usize,
     pub max_forwards: usize,
     pub consumer: String,
+}
+
+/// What a 202 needs, as the deployment wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Whatever Redis is configured for.
+    Auto,
+    Fsync,
+    Replicated,
+    Stored,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -287,10 +301,16 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
         "reflex.idempotency_ttl_s",
         "must be at least 1",
     )?;
+    ensure(
+        (1..=16).contains(&reflex.durability_replicas),
+        "reflex.durability_replicas",
+        "must be from 1 to 16",
+    )?;
     for (name, value) in [
         ("reflex.header_timeout_s", reflex.header_timeout_s),
         ("reflex.body_timeout_s", reflex.body_timeout_s),
         ("reflex.drain_s", reflex.drain_s),
+        ("reflex.durability_wait_s", reflex.durability_wait_s),
         ("executor.drain_s", executor.drain_s),
     ] {
         ensure(
