@@ -1,7 +1,7 @@
 """How long a 202 takes in each durability mode, on one `octollm up` with a replica of its Redis, in one run.
 
-Usage: python -m bench.durability [--tasks 300] [--per-second 20]. One producer sends on a fixed beat, each mode in turn by
-the header OctoLLM-Durability; for `fsync` Redis is told to sync before it answers. Loopback only.
+Usage: python -m bench.durability [--tasks 300] [--per-second 20]. One producer sends on a fixed beat, each mode in turn
+by the header OctoLLM-Durability; for `fsync` Redis is told to sync before it answers. Loopback only.
 """
 
 import argparse
@@ -34,16 +34,19 @@ _WARM = 20
 @asynccontextmanager
 async def _stack(folder: Path) -> AsyncIterator[dict[str, str]]:
     """The addresses of a running `octollm up`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "octollm", "up", "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"OCTOLLM_LOG_LEVEL": "warning", "TMPDIR": str(folder)},
-    )
-    assert process.stdout is not None
+    said = folder / "addresses.json"
+    with said.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "octollm", "up", "--json"),
+            stdout=output,
+            env=os.environ | {"OCTOLLM_LOG_LEVEL": "warning"},
+        )
     try:
-        yield orjson.loads(await process.stdout.readuntil(b"\n}\n"))
-    except asyncio.IncompleteReadError:
-        raise SystemExit("octollm up did not start; see above") from None
+        while not said.read_bytes().endswith(b"\n}\n"):
+            if process.returncode is not None:
+                raise SystemExit("octollm up did not start; see above")
+            await asyncio.sleep(0.1)
+        yield orjson.loads(said.read_bytes())
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
