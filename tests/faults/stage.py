@@ -95,7 +95,7 @@ class Stage:
         self.folder = folder
         self._package = package
         self._high_water = high_water
-        self._durability = durability
+        self.durability = durability
         self._ports = Ports()
         self._exits = contextlib.AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
@@ -164,7 +164,7 @@ class Stage:
         command = [
             *(program, "--bind", "127.0.0.1", "--port", str(self.redis_port), "--dir", str(self.redis_dir)),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
-            *("--auto-aof-rewrite-percentage", "0", *self.redis_options, *options),
+            *("--auto-aof-rewrite-percentage", "0", "--repl-diskless-sync-delay", "0", *self.redis_options, *options),
         ]
         self.redis = await Child.start(
             "Redis",
@@ -343,7 +343,7 @@ class Stage:
             "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(self.folder / "recipes"),
             "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
             "OCTOLLM_REFLEX_LISTEN": listen,
-            "OCTOLLM_REFLEX_DURABILITY": self._durability,
+            "OCTOLLM_REFLEX_DURABILITY": self.durability,
             "OCTOLLM_REFLEX_DURABILITY_WAIT_S": "3",  # below the patience of the producers
             "OCTOLLM_WORKER_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_METRICS_LISTEN": listen,

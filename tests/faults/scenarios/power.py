@@ -7,10 +7,9 @@ from pathlib import Path
 from synced import NoWitnessError, Witness
 
 from scenarios import Landed, MissedError, Ring, scenario
+from scenarios.intake import answers_before_intake
 
 _TRIES = 8
-_ORDERS = 8
-_PATIENCE_S = 30.0
 
 
 @scenario("power_loss_everysec")
@@ -44,8 +43,8 @@ async def _power_loss(ring: Ring, appendfsync: str) -> int:
     try:
         for _ in range(_TRIES):
             await stage.start_redis("--appendfsync", appendfsync)
-            await _work(ring, aof, witness, before, wait_for_more=appendfsync != "always")
-            await stage.kill_redis()
+            async with answers_before_intake(ring):
+                await stage.kill_redis()
             lost = witness.behind(aof, before)
             before = witness.length(aof, before)
             os.truncate(aof, before)
@@ -58,15 +57,6 @@ async def _power_loss(ring: Ring, appendfsync: str) -> int:
     if not witness.seen():
         raise MissedError("Redis runs without the library that watches its syncs")
     return lost
-
-
-async def _work(ring: Ring, aof: Path, witness: Witness, before: int, *, wait_for_more: bool) -> None:
-    """Tasks under way; with `wait_for_more` until something has been written that is not synced yet."""
-    for _ in range(_ORDERS):
-        ring.load.send(ring.load.order({}))
-    await asyncio.sleep(ring.rng.uniform(0.3, 0.9))
-    if wait_for_more:
-        await ring.stage.until(lambda: witness.behind(aof, before), "a write that is not synced", _PATIENCE_S)
 
 
 def _incremental(folder: Path) -> Path:

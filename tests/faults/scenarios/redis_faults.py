@@ -3,6 +3,7 @@
 import asyncio
 
 from scenarios import Landed, MissedError, Ring, scenario
+from scenarios.intake import answers_before_intake
 
 _LANE = "{l0}:"
 _TRIES = 5
@@ -20,7 +21,7 @@ async def redis_killed(ring: Ring) -> Landed:
 @scenario("flushall")
 async def flushall(ring: Ring) -> Landed:
     """Everything Redis knew is gone at once; what Postgres knows must heal."""
-    async with ring.stage.client() as client:
+    async with answers_before_intake(ring), ring.stage.client() as client:
         await client.flushall()
     return Landed("FLUSHALL", loss="redis")
 
