@@ -137,10 +137,10 @@ impl Queue {
 
     async fn work(&self, batch: Vec<Job>) {
         // Whoever has waited long for its turn would leave the others of the batch too little time.
-        let (batch, late): (Vec<Job>, Vec<Job>) = batch
+        let (batch, overdue): (Vec<Job>, Vec<Job>) = batch
             .into_iter()
             .partition(|job| left(job.deadline) > self.patience / 2);
-        leave(late);
+        leave(overdue);
         let Some(deadline) = batch.iter().map(|job| job.deadline).min() else {
             return;
         };
@@ -235,10 +235,14 @@ fn tell(batch: Vec<Job>, answers: Vec<Value>, kept: bool) -> bool {
     for (job, answer) in batch.into_iter().zip(answers) {
         let answer = stored(answer);
         sound &= answer.is_ok();
-        let _ = job.reply.send(answer.map(|stored| match kept {
-            true => Replicated::Kept(stored),
-            false => Replicated::Unconfirmed(stored),
-        }));
+        let told = answer.map(|stored| {
+            if kept {
+                Replicated::Kept(stored)
+            } else {
+                Replicated::Unconfirmed(stored)
+            }
+        });
+        let _ = job.reply.send(told);
     }
     sound
 }
