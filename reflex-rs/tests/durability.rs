@@ -6,6 +6,7 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::api::Api;
 use common::history::event;
 use common::{free_port, until, Answer, Redis, Reflex};
 
@@ -259,6 +260,29 @@ fn what_is_not_known_to_be_stored_in_time_says_so_with_its_task() {
     assert_eq!(redis.length(TASKS), 1);
     let other = reflex.post(br#"{"goal": "y"}"#, &need);
     assert_eq!((other.status, other.problem().0), (409, "conflict".into()));
+}
+
+#[test]
+fn a_repeat_of_what_has_ended_long_ago_is_looked_up_in_postgres() {
+    let redis = Redis::start();
+    let api = Api::start();
+    let settings = [
+        ("OCTOLLM_API_URL", api.url.as_str()),
+        ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "1"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    let need = format!("{KEY}octollm-durability: stored\r\n");
+    let id = task(&reflex.post(GOOD, KEY));
+    let _: i64 = redis.ask(&format!("DEL|{{l0}}:status:{id}"));
+    assert_eq!(later(&reflex.post(GOOD, &need)), "unconfirmed");
+    api.tell(
+        &format!("/v1/tasks/{id}"),
+        200,
+        &serde_json::json!({ "task": id }),
+    );
+    let known = reflex.post(GOOD, &need);
+    assert_eq!((mode(&known), task(&known)), ((202, "stored".into()), id));
+    assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
 }
 
 #[test]
