@@ -74,6 +74,8 @@ def test_the_seeds_of_ci_share_all_scenarios_and_plant_every_bug():
     shared = [name for job in wanted if not job.mutant for name in job.arguments[-1].split(",")]
     assert sorted(shared) == sorted(load_all())
     assert {job.name for job in wanted if job.mutant} == set(MUTANTS)
+    (stored,) = (job for job in wanted if "stored" in job.arguments)
+    assert "flushall" in stored.arguments[-1].split(",")
 
 
 def test_wrong_use_says_what_there_is():
