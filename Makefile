@@ -30,10 +30,11 @@ TASKS ?= 2000
 MINUTES ?= 5
 SCENARIO ?= all
 DIRECT ?= 0
-faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all DIRECT=0
+DURABILITY ?= auto
+faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all DIRECT=0 DURABILITY=auto
 	@.ci/setup-faults
 	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO) \
-		$(if $(filter-out 0,$(DIRECT)),--direct)
+		--durability $(DURABILITY) $(if $(filter-out 0,$(DIRECT)),--direct)
 
 faults-ci: setup redis  ## three fixed seeds that share all scenarios among them, and every planted bug
 	@.ci/setup-faults

@@ -11,6 +11,7 @@ Settings come from the file named in OCTOLLM_CONFIG and from the environment, li
   OCTOLLM_REDIS_URL       where Redis is
   OCTOLLM_REFLEX_LISTEN   where to serve HTTP; a loopback address with a port, port 0 picks a free one
   OCTOLLM_REFLEX_TRUST_NETWORK   true allows other addresses, where the network lets nobody in who may not submit
+  OCTOLLM_REFLEX_DURABILITY      what a 202 needs: auto, fsync, replicated or stored
   OCTOLLM_TOPOLOGY_FILE   another streams.yaml
   OCTOLLM_WEBHOOKS_FILE   another webhooks.yaml, which also says where the secrets lie
   OCTOLLM_API_URL         where `octollm api` listens; older reads are forwarded there

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod api;
 pub mod cli;
+pub mod durability;
 pub mod healthcheck;
 pub mod http;
 pub mod ingest;

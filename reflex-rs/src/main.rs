@@ -153,7 +153,11 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         );
     }
     let link = Link::open(&settings.redis)?;
-    let sink = Arc::new(Sink::new(link, reflex.idempotency_ttl_s));
+    let sink = Arc::new(Sink::new(
+        link,
+        reflex.idempotency_ttl_s,
+        Duration::from_secs(reflex.durability_wait_s),
+    ));
     let (rules, topology) = (Arc::new(Rules::built_in()?), Arc::new(topology));
     let metrics = Arc::new(Metrics::default());
     let common = Arc::new(Common {

@@ -85,6 +85,12 @@ pub enum Outcome {
     Full,
     /// Redis is away.
     Redis,
+    /// A durability was asked for that there is not.
+    Durability,
+    /// It could not be made as durable as needed, so nothing was stored.
+    NotDurable,
+    /// Stored, and not known to be as durable as needed.
+    Unconfirmed,
     /// A webhook event that its source does not map.
     Ignored,
     /// A webhook without a signature that fits, or too old.
@@ -139,6 +145,9 @@ impl Outcome {
             Self::Busy => "busy",
             Self::Full => "full",
             Self::Redis => "redis",
+            Self::Durability => "durability",
+            Self::NotDurable => "not_durable",
+            Self::Unconfirmed => "unconfirmed",
             Self::Ignored => "ignored",
             Self::Signature => "signature",
             Self::Source => "source",

@@ -47,6 +47,24 @@ fn wrong_settings_end_it_with_what_to_correct() {
             "OCTOLLM_REFLEX_LISTEN",
         ),
         ("OCTOLLM_REDIS_URL", "redis://:pw@:x/", 2, "redis.url"),
+        (
+            "OCTOLLM_REFLEX_DURABILITY",
+            "always",
+            2,
+            "reflex.durability",
+        ),
+        (
+            "OCTOLLM_REFLEX_DURABILITY_REPLICAS",
+            "17",
+            2,
+            "from 1 to 16",
+        ),
+        (
+            "OCTOLLM_REFLEX_DURABILITY_WAIT_S",
+            "0",
+            2,
+            "reflex.durability_wait_s",
+        ),
         ("OCTOLLM_REFLEX_SURPLUS", "1", 2, "OCTOLLM_REFLEX_SURPLUS"),
         ("OCTOLLM_LOG_LEVEL", "loud", 2, "log.level"),
         (

@@ -98,6 +98,26 @@ fn an_issue_becomes_a_task_once_however_often_it_is_delivered() {
 }
 
 #[test]
+fn a_delivery_is_as_durable_as_the_deployment_needs() {
+    let redis = Redis::start();
+    let settings = [
+        SECRETS[0],
+        ("OCTOLLM_REFLEX_DURABILITY", "stored"),
+        ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "1"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    let body = issue().to_string();
+    let late = signed(&reflex, body.as_bytes(), "issues", "d-1");
+    assert_eq!((late.status, late.problem().0), (503, "unconfirmed".into()));
+    let task = late.json()["task"].as_str().unwrap().to_owned();
+    redis.set_status(&task, "stored|1");
+    let again = signed(&reflex, body.as_bytes(), "issues", "d-1");
+    assert_eq!(again.status, 202, "{again:?}");
+    assert_eq!(again.json()["durability"], "stored");
+    assert_eq!(again.json()["task"], task);
+}
+
+#[test]
 fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
     let redis = Redis::start();
     let mut reflex = Reflex::ready(&redis, &SECRETS);

@@ -112,6 +112,10 @@ def test_doctor_looks_at_everything(stack, url):
     checks = {check["name"]: check["verdict"] for check in json.loads(done.stdout)["checks"]}
     assert done.returncode == 0, done.stdout
     assert set(checks.values()) == {"ok"}
+    for needed, says in (("fsync", "appendfsync always"), ("replicated", "replicated(1), and 0 follow")):
+        weak = octollm("doctor", OCTOLLM_REDIS_URL=stack.addresses["redis"], OCTOLLM_REFLEX_DURABILITY=needed)
+        assert weak.returncode == 1
+        assert says in weak.stdout
     lame = octollm("doctor", OCTOLLM_TOPOLOGY_FILE="/nowhere.yaml")
     assert lame.returncode == 1
     assert "/nowhere.yaml" in lame.stdout

@@ -1,7 +1,7 @@
 """A campaign: the real stack, a known load, faults from a seed, a drain, and a verdict.
 
 Usage: python tests/faults/campaign.py [--seed N] [--tasks N] [--minutes N] [--scenario all|NAME,...] [--mutant NAME]
-[--direct]
+    [--direct] [--durability auto|stored]
 The last line is one JSON object; exit code 0 only on `valid`. Loopback only; all lies in one folder and ends with it.
 """
 
@@ -30,6 +30,8 @@ from octollm.errors import StartError
 
 _DRAIN_S = 90.0
 _PROBE_S = 60.0
+_DOORS = {"auto": ("http0", "http1", "stream"), "stored": ("http0", "http1")}
+"""By durability, the doors that keep it: on a stream Redis itself answers, and promises no more than it can."""
 _LONGEST_S = 400.0
 """After that a scenario has failed."""
 _FOR_GOOD: frozenset[checker.Kind] = frozenset(
@@ -49,6 +51,8 @@ class Plan:
     mutant: str | None = None
     direct: bool = False
     """Whether linear stretches go from arm to arm."""
+    durability: str = "auto"
+    """What the deployment needs for a 202."""
     keep: Path | None = None
     """Where logs go when the verdict is not valid."""
 
@@ -77,10 +81,12 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
     (folder / "stage").mkdir()
     began = now()
     # The mark lies low, so that an overload reaches it with a load that two cores can make.
-    async with Stage(folder / "stage", package=package, high_water=100, direct=plan.direct) as stage:
+    async with Stage(
+        folder / "stage", package=package, high_water=100, direct=plan.direct, durability=plan.durability
+    ) as stage:
         how = "with direct hand-off, " if plan.direct else ""
         say(f"the stack runs after {now() - began:.1f} s; {how}seed {plan.seed}, scenarios: {', '.join(order)}")
-        load = Load(stage, producers, rng)
+        load = Load(stage, producers, rng, _DOORS[plan.durability])
         ring = Ring(stage, load, rng)
         over = asyncio.Event()
         rate = plan.tasks / (plan.minutes * 60)
@@ -136,8 +142,8 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
     try:
         landed = await asyncio.wait_for(scenario(ring), _LONGEST_S)
         fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
-        fault.loss, fault.excuses, fault.made = landed.loss, landed.excuses, landed.made
-        fault.broken = landed.broken
+        fault.loss, fault.spares, fault.excuses = landed.loss, landed.spares, landed.excuses
+        fault.made, fault.broken = landed.made, landed.broken
     except (MissedError, StartError, TimeoutError) as error:
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()
@@ -195,6 +201,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "seed": plan.seed,
         "direct": plan.direct,
         "mutant": plan.mutant,
+        "durability": plan.durability,
         "caught": any(found.count(kind) for kind in MUTANTS[plan.mutant].shows) if plan.mutant else None,
     }
 
@@ -209,6 +216,9 @@ def _plan(arguments: list[str]) -> Plan:
         "--mutant", choices=sorted(MUTANTS), help="a planted bug; its own scenarios unless others are named"
     )
     parser.add_argument("--direct", action="store_true", help="linear stretches go from arm to arm (handoff.direct)")
+    parser.add_argument(
+        "--durability", choices=sorted(_DOORS), default="auto", help="what the deployment needs for a 202"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the logs of a campaign that is not valid")
     options = parser.parse_args(arguments)
     if not 1 <= options.tasks <= 1_000_000 or not 0 < options.minutes <= 24 * 60:
@@ -222,7 +232,9 @@ def _plan(arguments: list[str]) -> Plan:
     if unknown:
         parser.error(f"unknown scenario {', '.join(unknown)}; there are {', '.join(known)}")
     direct = options.direct or (options.mutant is not None and MUTANTS[options.mutant].direct)
-    return Plan(options.seed, options.tasks, options.minutes, names, options.mutant, direct, options.keep)
+    return Plan(
+        options.seed, options.tasks, options.minutes, names, options.mutant, direct, options.durability, options.keep
+    )
 
 
 def main(arguments: list[str]) -> int:

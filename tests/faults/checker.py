@@ -120,8 +120,11 @@ def _row(verdict: Verdict, one: Asked, row: Mapping[str, Any], excuses: set[str]
 
 
 def _may_be_gone(one: Asked, losses: Iterable[Fault]) -> bool:
-    """Accepted before Redis itself lost data, and perhaps not yet in Postgres then."""
-    return one.accepted_at is not None and any(one.accepted_at <= fault.ended for fault in losses)
+    """Accepted before Redis itself lost data, perhaps not yet in Postgres then, and nothing more was promised."""
+    if one.accepted_at is None or one.mode == "stored":
+        return False
+    promised = {mode.partition("(")[0] for mode in one.mode.split("+")}
+    return any(one.accepted_at <= fault.ended and promised.isdisjoint(fault.spares) for fault in losses)
 
 
 def _unasked(asked: Iterable[Asked], tasks: Iterable[Mapping[str, Any]]) -> list[Offence]:

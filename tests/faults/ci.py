@@ -26,6 +26,8 @@ SEEDS = (7, 19, 31)
 DIRECT = 19
 """The seed whose steps go from arm to arm where they can."""
 _AT_ONCE = 2
+_FORGETS = "flushall"
+"""The seed with this runs in mode `stored`, in which Redis may forget everything."""
 _LONGEST_S = 900
 _GRACE_S = 30
 _LOGS = Path(__file__).resolve().parents[2] / "build" / "logs" / "faults"
@@ -60,7 +62,13 @@ def jobs() -> list[Job]:
     known = list(load_all())
     shared = [known[at :: len(SEEDS)] for at in range(len(SEEDS))]
     seeds = [
-        Job(f"seed-{seed}", (*_seed(seed), "--tasks", "240", "--minutes", "1", "--scenario", ",".join(part)))
+        Job(
+            f"seed-{seed}",
+            (
+                *(*_seed(seed), "--tasks", "240", "--minutes", "1"),
+                *("--durability", "stored" if _FORGETS in part else "auto", "--scenario", ",".join(part)),
+            ),
+        )
         for seed, part in zip(SEEDS, shared, strict=True)
     ]
     planted = [

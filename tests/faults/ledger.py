@@ -84,6 +84,8 @@ class Asked:
     """As the 202 named it; the stream door names none."""
     entry: str | None = None
     """The stream door: the entry's id."""
+    mode: str = "redis"
+    """The durability that the 202 named; on a stream what Redis gives."""
     tries: int = 0
 
 
@@ -103,6 +105,7 @@ def asked(path: Path) -> dict[str, Asked]:
                 one.outcome = line["what"]
             if line["what"] == "ok" and one.accepted_at is None:
                 one.accepted_at, one.task, one.entry = line["at"], line.get("task"), line.get("entry")
+                one.mode = line.get("mode", one.mode)
     return found
 
 
@@ -116,6 +119,8 @@ class Fault:
     landed: bool
     """Whether it did what it was meant to do; a fault that missed proves nothing."""
     loss: Loss = "none"
+    spares: tuple[str, ...] = ()
+    """Durability modes whose tasks must outlast it all the same; `stored` always must."""
     excuses: tuple[str, ...] = ()
     """What may be seen because of it, for instance `failed: step_dead`."""
     made: tuple[str, ...] = ()

@@ -6,7 +6,8 @@ A producer behaves as a careful one would: one idempotency key per submission, t
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,20 +33,28 @@ class Order:
     body: bytes
     expected: str
     answer: Any
+    durability: str = ""
+    """What it asks for beyond what the deployment promises."""
 
 
 class Load:
     """Makes orders and pushes them."""
 
-    def __init__(self, stage: Stage, log: Log, rng: random.Random) -> None:
+    def __init__(
+        self, stage: Stage, log: Log, rng: random.Random, doors: Sequence[str] = ("http0", "http1", "stream")
+    ) -> None:
+        """`doors`: through which an order goes that names none."""
         self._stage = stage
         self._log = log
         self._rng = rng
         self._made = 0
+        self._doors = doors
         self._client = httpx.AsyncClient(trust_env=False, timeout=5)
         self._running: set[asyncio.Task[None]] = set()
         self.retry_after = 0
         """How often a producer was told to come back later."""
+        self.answered: Counter[str] = Counter()
+        """How many 202s named each durability mode."""
 
     def order(
         self,
@@ -54,13 +63,14 @@ class Load:
         door: str | None = None,
         kind: str | None = None,
         expected: str = "succeeded",
+        durability: str = "",
     ) -> Order:
         """The next one. Without a `kind` some go from step to step in a line; with neither `do` nor `kind` some are for
         the sandbox, and on streams some cannot be read.
         """
         self._made += 1
         number = self._made
-        door = door or self._rng.choice(("http0", "http1", "stream"))
+        door = door or self._rng.choice(self._doors)
         tenant = self._rng.choice(("default", "other")) if door == "stream" else "default"
         key = f"order-{number}"
         if do is None and kind is None and door == "stream" and self._rng.random() < 0.05:
@@ -72,7 +82,7 @@ class Load:
         priority = self._rng.choice(("high", "normal", "normal", "low"))
         body = json.dumps({"goal": "count", "kind": kind, "priority": priority, "input": given}).encode()
         answer = answer_to(kind, number) if expected == "succeeded" else None
-        return Order(key, door, tenant, body, expected, answer)
+        return Order(key, door, tenant, body, expected, answer, durability)
 
     def unreadable(self) -> Order:
         """One that is no submission at all: it has to become a dead letter."""
@@ -135,13 +145,17 @@ class Load:
     async def _http(self, order: Order, door: str) -> bool:
         url = self._stage.of("reflex")[int(door[-1])].http
         headers = {"content-type": "application/json", "idempotency-key": order.key}
+        if order.durability:
+            headers["octollm-durability"] = order.durability
         try:
             answer = await self._client.post(f"{url}/v1/tasks", content=order.body, headers=headers)
         except httpx.HTTPError as error:
             self._log.write(what="unknown", key=order.key, error=type(error).__name__)
             return False
         if answer.status_code == 202:
-            self._log.write(what="ok", key=order.key, task=answer.json()["task"], mode=answer.json()["durability"])
+            mode = answer.json()["durability"]
+            self._log.write(what="ok", key=order.key, task=answer.json()["task"], mode=mode)
+            self.answered[mode] += 1
             return True
         if answer.status_code == 503:
             self.retry_after += int("retry-after" in answer.headers)

@@ -5,6 +5,7 @@ Everything lies in one folder and ends with it.
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -38,14 +39,23 @@ _START_S = 180.0
 class Stage:
     """An async context manager."""
 
-    def __init__(self, folder: Path, *, package: Path = ROOT, high_water: int = 100_000, direct: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        package: Path = ROOT,
+        high_water: int = 100_000,
+        direct: bool = False,
+        durability: str = "auto",
+    ) -> None:
         """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks.
-        `direct`: linear stretches go from arm to arm.
+        `direct`: linear stretches go from arm to arm. `durability`: what the reflexes need for a 202.
         """
         self.folder = folder
         self._package = package
         self._high_water = high_water
         self.direct = direct
+        self.durability = durability
         self._ports = Ports()
         self._exits = contextlib.AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
@@ -55,6 +65,7 @@ class Stage:
         self.redis_port = 0
         self.redis_dir = folder / "redis"
         self.redis_options: list[str] = []
+        self.redis_environment: dict[str, str] = {}
         self.postgres: EmbeddedPostgres | None = None
         self._vectors: tuple[VectorServer, Proxy] | None = None
         self.effects = folder / "effects.jsonl"
@@ -105,9 +116,15 @@ class Stage:
         command = [
             *(program, "--bind", "127.0.0.1", "--port", str(self.redis_port), "--dir", str(self.redis_dir)),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
-            *("--auto-aof-rewrite-percentage", "0", *self.redis_options, *options),
+            *("--auto-aof-rewrite-percentage", "0", "--repl-diskless-sync-delay", "0", *self.redis_options, *options),
         ]
-        self.redis = await Child.start("Redis", command, log=self.folder / "redis.log", cwd=self.redis_dir)
+        self.redis = await Child.start(
+            "Redis",
+            command,
+            log=self.folder / "redis.log",
+            cwd=self.redis_dir,
+            env=os.environ | self.redis_environment,
+        )
         await self.until(self._redis_answers, "Redis", 30)
 
     async def stop_redis(self) -> None:
@@ -250,6 +267,8 @@ class Stage:
             "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
             "OCTOLLM_HANDOFF_DIRECT": str(self.direct).lower(),
             "OCTOLLM_REFLEX_LISTEN": listen,
+            "OCTOLLM_REFLEX_DURABILITY": self.durability,
+            "OCTOLLM_REFLEX_DURABILITY_WAIT_S": "3",  # below the patience of the producers
             "OCTOLLM_WORKER_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_WORKSPACE_DIR": str(self.folder / "workspaces"),

@@ -75,6 +75,8 @@ def test_the_seeds_of_ci_share_all_scenarios_and_plant_every_bug():
     assert sorted(shared) == sorted(load_all())
     assert {job.name for job in wanted if job.mutant} == set(MUTANTS)
     assert [job.name for job in wanted if "--direct" in job.arguments] == [f"seed-{ci.DIRECT}"]
+    (stored,) = (job for job in wanted if "stored" in job.arguments)
+    assert "flushall" in stored.arguments[-1].split(",")
 
 
 def test_wrong_use_says_what_there_is():

@@ -243,6 +243,24 @@ def test_a_loss_excuses_what_was_there_and_not_what_was_asked_for_later(break_it
         assert {one.kind for one in history.judged().broken} == kinds
 
 
+@pytest.mark.parametrize(
+    ("mode", "spares", "kind"),
+    [
+        ("redis", ("replicated",), "unprotected"),
+        ("fsync", ("replicated",), "unprotected"),
+        ("replicated(2)", (), "unprotected"),
+        ("replicated(2)", ("replicated",), "lost"),
+        ("fsync+replicated(1)", ("fsync",), "lost"),
+        ("stored", (), "lost"),
+    ],
+)
+def test_what_a_202_promised_outlasts_the_loss_that_it_was_promised_for(mode: str, spares: tuple[str, ...], kind: str):
+    history = History(faults=[Fault("some loss", 2.1, 2.2, landed=True, loss="redis", spares=spares)])
+    history.asked["k1"].mode = mode
+    _lose(history)
+    assert [one.kind for one in history.judged().offences] == [kind]
+
+
 def test_a_submission_without_an_answer_may_have_become_a_task_or_not():
     history = History()
     assert history.asked["k4"].outcome == "unknown"
@@ -273,13 +291,14 @@ def test_the_producers_log_is_read_by_key_and_a_torn_line_is_left_out(tmp_path):
     log.write(what="invoke", key="a", **about)
     log.write(what="unknown", key="a", error="ReadError")
     log.write(what="invoke", key="a", **about)
-    log.write(what="ok", key="a", task="l0-a", mode="redis")
+    log.write(what="ok", key="a", task="l0-a", mode="stored")
     log.write(what="invoke", key="b", **about)
     log.close()
     with log.path.open("ab") as file:
         file.write(b'{"what": "ok", "key": "b"')
     found = asked(log.path)
     assert (found["a"].outcome, found["a"].task, found["a"].tries) == ("ok", "l0-a", 2)
+    assert found["a"].mode == "stored"
     assert found["b"].outcome == "unknown"
     assert len(lines(log.path)) == 5
 

@@ -65,7 +65,9 @@ async def test_two_submissions_without_a_key_are_two_tasks(made):
     async with serving(Answer.json(ACCEPTED, 202)) as server, made(server.url) as client:
         await client.call("submit", "keep it")
         await client.call("submit", "keep it")
-        await client.call("submit", "keep it", idempotency_key="mine")
+        await client.call("submit", "keep it", idempotency_key="mine", durability="stored")
+    assert "octollm-durability" not in server.requests[0].headers
+    assert server.requests[2].headers["octollm-durability"] == "stored"
     first, second, third = (one.headers["idempotency-key"] for one in server.requests)
     assert first != second
     assert third == "mine"
@@ -78,6 +80,7 @@ async def test_two_submissions_without_a_key_are_two_tasks(made):
         ({"goal": "g", "kind": "No Kind"}, "kind"),
         ({"goal": "g", "input": {"a": object()}}, "input"),
         ({"goal": "g", "idempotency_key": "two words"}, "idempotency_key"),
+        ({"goal": "g", "durability": "stored\r\nx: y"}, "durability"),
     ],
 )
 async def test_what_cannot_be_sent_is_refused_before_it_is_sent(made, arguments, field):

@@ -1,6 +1,7 @@
 //! The HTTP door: its routes and what every request shares. Never touches Redis itself.
 
 mod cancel;
+mod durable;
 mod events;
 mod forward;
 mod letters;
@@ -18,6 +19,7 @@ pub use problem::Problem;
 pub use server::serve;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{from_fn_with_state, Next};
@@ -32,6 +34,7 @@ use tokio::sync::{watch, Semaphore};
 
 use crate::admission::Rules;
 use crate::api::Api;
+use crate::durability::Durability;
 use crate::metrics::{Metrics, Outcome, Route};
 use crate::reads::Tail;
 use crate::sink::Sink;
@@ -57,6 +60,12 @@ pub struct App {
     pub stop: watch::Receiver<bool>,
     pub body_limit: usize,
     pub body_timeout_s: u64,
+    /// What every 202 needs.
+    pub durability: Durability,
+    /// How many replicas are meant where a request names no number.
+    pub replicas: usize,
+    /// Longest that what a 202 needs is waited for.
+    pub durability_wait: Duration,
 }
 
 impl App {
@@ -78,6 +87,9 @@ impl App {
             stop: parts.stop,
             body_limit: reflex.body_limit_bytes,
             body_timeout_s: reflex.body_timeout_s,
+            durability: Durability::of(reflex),
+            replicas: reflex.durability_replicas,
+            durability_wait: Duration::from_secs(reflex.durability_wait_s),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::admission::signatures::Unproven;
 use crate::api::ApiError;
+use crate::durability::Durability;
 use crate::metrics::Outcome;
 use crate::reads::ReadError;
 use crate::store::Trouble;
@@ -26,6 +27,16 @@ pub enum Problem {
     Key,
     Conflict(String),
     Busy,
+    /// The header that asks for a durability names none.
+    Durability,
+    /// Nothing was taken, for it could not be made as durable as it has to be; the text says why.
+    NotDurable(&'static str),
+    /// Taken, but not known in time to be as durable as it has to be.
+    Unconfirmed {
+        task: String,
+        needed: Durability,
+        seconds: u64,
+    },
     /// No webhook source of that name.
     Source,
     /// A webhook source without a secret; the text says where one is missed.
@@ -74,6 +85,8 @@ struct Line {
     status: StatusCode,
     detail: String,
     field: Option<String>,
+    /// The task that it is about.
+    task: Option<String>,
 }
 
 fn line(status: StatusCode, detail: impl Into<String>) -> Line {
@@ -81,12 +94,18 @@ fn line(status: StatusCode, detail: impl Into<String>) -> Line {
         status,
         detail: detail.into(),
         field: None,
+        task: None,
     }
 }
 
 impl Line {
     fn at(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
+        self
+    }
+
+    fn about(mut self, task: String) -> Self {
+        self.task = Some(task);
         self
     }
 }
@@ -106,6 +125,9 @@ impl Problem {
             Self::Key => Outcome::IdempotencyKey,
             Self::Conflict(_) => Outcome::Conflict,
             Self::Busy => Outcome::Busy,
+            Self::Durability => Outcome::Durability,
+            Self::NotDurable(_) => Outcome::NotDurable,
+            Self::Unconfirmed { .. } => Outcome::Unconfirmed,
             Self::Source => Outcome::Source,
             Self::Closed(_) => Outcome::Closed,
             Self::Unproven(_) => Outcome::Signature,
@@ -129,6 +151,15 @@ impl Problem {
             Self::Store(trouble) => Some(trouble.to_string()),
             Self::Api(error) => Some(error.to_string()),
             Self::Internal(cause) => Some(cause.clone()),
+            _ => None,
+        }
+    }
+
+    /// The task that may be there nevertheless.
+    #[must_use]
+    pub fn task(&self) -> Option<&str> {
+        match self {
+            Self::Unconfirmed { task, .. } => Some(task),
             _ => None,
         }
     }
@@ -165,6 +196,27 @@ impl Problem {
                 S::SERVICE_UNAVAILABLE,
                 "too many tasks are waiting; try again later",
             ),
+            Self::Durability => {
+                let detail = "send one of redis, fsync, replicated, replicated(n) with n from 1 to 16, or stored; \
+                              it asks for more than the deployment promises, never for less";
+                line(S::BAD_REQUEST, detail).at("OctoLLM-Durability")
+            }
+            Self::NotDurable(why) => {
+                let detail = format!("nothing was taken: {why}; try again later");
+                line(S::SERVICE_UNAVAILABLE, detail)
+            }
+            Self::Unconfirmed {
+                task,
+                needed,
+                seconds,
+            } => {
+                let detail = format!(
+                    "task {task} may have been taken, but was not known to be {needed} within {seconds} s; send it again \
+                     with the same Idempotency-Key, which is safe and gives the same task; if it had none, ask for \
+                     /v1/tasks/{task} first"
+                );
+                line(S::SERVICE_UNAVAILABLE, detail).about(task)
+            }
             Self::Source => line(S::NOT_FOUND, "webhooks.yaml names no source like that"),
             Self::Closed(missed) => {
                 let detail = format!("this webhook source has no secret; put one into {missed} and restart the reflex");
@@ -236,6 +288,7 @@ impl IntoResponse for Problem {
             status,
             detail,
             field,
+            task,
         } = self.line();
         let mut body = json!({
             "type": format!("urn:octollm:problem:{code}"),
@@ -245,6 +298,9 @@ impl IntoResponse for Problem {
         });
         if let Some(field) = field {
             body["field"] = field.into();
+        }
+        if let Some(task) = task {
+            body["task"] = task.into();
         }
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, body.to_string()).into_response();

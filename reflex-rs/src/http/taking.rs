@@ -10,8 +10,9 @@ use contracts::events::Tenant;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
-use super::{App, Problem};
+use super::{durable, App, Problem};
 use crate::admission::{self, Arrival};
+use crate::durability::Durability;
 use crate::metrics::{Door, Outcome};
 use crate::sink::Stored;
 use crate::trace;
@@ -20,6 +21,7 @@ use crate::trace;
 pub(super) struct Taken {
     pub task: String,
     pub duplicate: bool,
+    pub durability: Durability,
 }
 
 /// Reads a JSON body to its end; whether it is JSON is not known yet.
@@ -46,15 +48,26 @@ pub(super) async fn read_body(
     }
 }
 
-/// Admits and stores one submission.
-pub(super) async fn take(app: &App, arrival: &Arrival<'_>) -> Result<Taken, Problem> {
+/// Admits and stores one submission, as durably as is needed.
+pub(super) async fn take(
+    app: &App,
+    arrival: &Arrival<'_>,
+    needed: Durability,
+) -> Result<Taken, Problem> {
     let admitted =
         admission::admit(arrival, &app.rules, &app.topology).map_err(Problem::Contract)?;
     if let Some(refusal) = admitted.refusal {
         return Err(Problem::Refused(refusal.detail));
     }
-    let taken = |task, duplicate| Ok(Taken { task, duplicate });
-    match app.sink.admit(&app.topology, &admitted).await? {
+    let (stored, durability) = durable::store(app, &admitted, needed).await?;
+    let taken = |task, duplicate| {
+        Ok(Taken {
+            task,
+            duplicate,
+            durability,
+        })
+    };
+    match stored {
         Stored::Accepted(task) => taken(task, false),
         Stored::Duplicate(task) => taken(task, true),
         Stored::Conflict(task) => Err(Problem::Conflict(task)),
@@ -100,19 +113,26 @@ pub(super) fn report(
                     "could not take a submission"
                 );
             }
-            _ => tracing::info!(tenant, trace, source, outcome, "refused a submission"),
+            _ => tracing::info!(
+                task = problem.task(),
+                tenant,
+                trace,
+                source,
+                outcome,
+                "refused a submission"
+            ),
         },
     }
 }
 
 /// The 202.
-pub(super) fn accepted(app: &App, tenant: &Tenant, taken: &Taken) -> Response {
+pub(super) fn accepted(tenant: &Tenant, taken: &Taken) -> Response {
     let url = format!("/v1/tasks/{}", taken.task);
     let answer = json!({
         "task": taken.task,
         "tenant": tenant.as_str(),
         "state": "accepted",
-        "durability": app.sink.link().durability().as_str(),
+        "durability": taken.durability.to_string(),
         "duplicate": taken.duplicate,
         "status_url": url,
     });

@@ -11,7 +11,7 @@ use contracts::events::{Source, TaskId};
 use contracts::ids;
 
 use super::taking::{self, About, Taken};
-use super::{answered, forward, App, Problem};
+use super::{answered, durable, forward, App, Problem};
 use crate::admission::{self, Arrival};
 use crate::metrics::{Door, Outcome, Route};
 use crate::reads;
@@ -41,7 +41,7 @@ pub(super) async fn submit(State(app): State<App>, request: Request) -> Result<R
         (outcome, Some(taken.task.as_str()))
     });
     taking::report(&app, &about, ended);
-    taken.map(|taken| taking::accepted(&app, &app.tenant, &taken))
+    taken.map(|taken| taking::accepted(&app.tenant, &taken))
 }
 
 async fn take(
@@ -67,7 +67,7 @@ async fn take(
         now_ms: ids::now_ms(),
         random: ids::random().map_err(taking::no_randomness)?,
     };
-    taking::take(app, &arrival).await
+    taking::take(app, &arrival, durable::needed(app, headers)?).await
 }
 
 /// A task id from the address; anything else cannot exist.

@@ -12,7 +12,7 @@ use contracts::{ids, strict_json, ContractError};
 use serde_json::{json, Value};
 
 use super::taking::{self, About, Taken};
-use super::{App, Problem};
+use super::{durable, App, Problem};
 use crate::admission::signatures::{Delivery, Key, Place, Unproven, Verifier};
 use crate::admission::{self, Arrival};
 use crate::metrics::{Door, Outcome};
@@ -74,7 +74,7 @@ pub(super) async fn receive(
     };
     taking::report(&app, &about, ended);
     Ok(match received? {
-        Received::Taken(taken) => taking::accepted(&app, &source.tenant, &taken),
+        Received::Taken(taken) => taking::accepted(&source.tenant, &taken),
         Received::Ignored(why) => {
             (StatusCode::OK, Json(json!({ "ignored": why.to_string() }))).into_response()
         }
@@ -111,7 +111,10 @@ async fn take(
         now_ms: ids::now_ms(),
         random: ids::random().map_err(taking::no_randomness)?,
     };
-    taking::take(app, &arrival).await.map(Received::Taken)
+    let needed = durable::needed(app, headers)?;
+    taking::take(app, &arrival, needed)
+        .await
+        .map(Received::Taken)
 }
 
 fn prove(

@@ -4,11 +4,13 @@
 
 mod events;
 mod place;
+mod stored;
 mod tail;
 mod waiting;
 
 pub use events::kept;
 pub use place::Place;
+pub use stored::{is_stored, until_stored};
 pub use tail::{Item, Tail, Watch};
 pub use waiting::waiting;
 

@@ -1,20 +1,25 @@
-//! Stores what was decided: a task by the `admit` script, a cancellation by `cancel`, one more run by `redrive`, a dead letter
-//! and what is to become of it by one XADD. Nothing else.
+//! Stores what was decided: a task by the `admit` script, on replicas too where they must have it (`replicas`), a cancellation
+//! by `cancel`, one more run by `redrive`, a dead letter and what is to become of it by one XADD. Nothing else.
 
 mod cancel;
 mod letter;
 mod redrive;
+mod replicas;
 
 pub use cancel::Cancelled;
 pub use letter::bury;
 pub use redrive::Redriven;
+pub use replicas::Replicated;
+
+use std::time::Duration;
 
 use contracts::fairness::Described;
 use contracts::keys::LaneKeys;
 use contracts::scripts::Script;
 use contracts::topology::Topology;
-use redis::RedisError;
+use redis::{Cmd, ErrorKind, RedisError, Value};
 
+use self::replicas::Replicas;
 use crate::admission::Admitted;
 use crate::store::{Link, Trouble};
 
@@ -33,15 +38,17 @@ pub struct Sink {
     admit: redis::Script,
     cancel: redis::Script,
     redrive: redis::Script,
+    replicas: Replicas,
     ttl_s: u64,
 }
 
 impl Sink {
-    /// `ttl_s`: how long an idempotency key is remembered.
+    /// `ttl_s`: how long an idempotency key is remembered; `patience`: longest that replicas are waited for.
     #[must_use]
-    pub fn new(link: Link, ttl_s: u64) -> Self {
+    pub fn new(link: Link, ttl_s: u64, patience: Duration) -> Self {
         let script = |script: Script| redis::Script::new(&script.source());
         Self {
+            replicas: Replicas::new(link.clone(), script(Script::Admit), patience),
             link,
             admit: script(Script::Admit),
             cancel: script(Script::Cancel),
@@ -58,6 +65,30 @@ impl Sink {
     /// Runs `admit` for one task. After an error nothing is known to be stored: trying again with the same
     /// idempotency key is safe.
     pub async fn admit(&self, topology: &Topology, task: &Admitted) -> Result<Stored, Trouble> {
+        let command = self.admission(topology, task)?;
+        let mut connection = self.link.connection()?;
+        match command.query_async(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::NoScriptError => {
+                self.admit.load_async(&mut connection).await?;
+                stored(command.query_async(&mut connection).await?)
+            }
+            answer => stored(answer?),
+        }
+    }
+
+    /// The same, and waits until `replicas` have it too.
+    pub async fn admit_replicated(
+        &self,
+        topology: &Topology,
+        task: &Admitted,
+        replicas: usize,
+    ) -> Result<Replicated, Trouble> {
+        let command = self.admission(topology, task)?;
+        self.replicas.admit(command, &task.lane, replicas).await
+    }
+
+    /// The call of `admit` for one task.
+    fn admission(&self, topology: &Topology, task: &Admitted) -> Result<Cmd, Trouble> {
         let topic = topology.topics.get("tasks").ok_or_else(|| {
             broken(
                 redis::ErrorKind::ClientError,
@@ -65,10 +96,14 @@ impl Sink {
             )
         })?;
         let keys = LaneKeys::new(task.lane.as_str());
-        let mut call = self.admit.prepare_invoke();
-        call.key(keys.idempotency(task.tenant.as_str(), &task.key))
-            .key(keys.stream(topic, Some(task.priority.as_str())))
-            .key(keys.status(task.task.as_str()))
+        let described = Described::new(topology, topic, &keys);
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(self.admit.get_hash())
+            .arg(3 + described.keys().len())
+            .arg(keys.idempotency(task.tenant.as_str(), &task.key))
+            .arg(keys.stream(topic, Some(task.priority.as_str())))
+            .arg(keys.status(task.task.as_str()))
+            .arg(described.keys())
             .arg(&task.fingerprint)
             .arg(task.task.as_str())
             .arg(self.ttl_s)
@@ -94,21 +129,21 @@ impl Sink {
             .arg(&["tenant", task.tenant.as_str()])
             .arg(&["traceparent", &task.traceparent])
             .arg("body")
-            .arg(&task.body);
-        let described = Described::new(topology, topic, &keys);
-        call.key(described.keys()).arg(described.args(3));
-        let (answer, id): (String, String) =
-            call.invoke_async(&mut self.link.connection()?).await?;
-        match answer.as_str() {
-            "accepted" => Ok(Stored::Accepted(id)),
-            "duplicate" => Ok(Stored::Duplicate(id)),
-            "conflict" => Ok(Stored::Conflict(id)),
-            "busy" => Ok(Stored::Busy),
-            _ => Err(broken(
-                redis::ErrorKind::TypeError,
-                "admit gave an unknown answer",
-            )),
-        }
+            .arg(&task.body)
+            .arg(described.args(3));
+        Ok(call)
+    }
+}
+
+/// What `admit` answered.
+fn stored(answer: Value) -> Result<Stored, Trouble> {
+    let (answer, id): (String, String) = redis::from_owned_redis_value(answer.extract_error()?)?;
+    match answer.as_str() {
+        "accepted" => Ok(Stored::Accepted(id)),
+        "duplicate" => Ok(Stored::Duplicate(id)),
+        "conflict" => Ok(Stored::Conflict(id)),
+        "busy" => Ok(Stored::Busy),
+        _ => Err(broken(ErrorKind::TypeError, "admit gave an unknown answer")),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use contracts::settings;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, RedisError, Role};
 use tokio::sync::watch;
 
 use crate::pauses::Pauses;
@@ -17,28 +17,18 @@ use crate::pauses::Pauses;
 const RESPONSE: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(1);
 
-/// What a 202 promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// In Redis's memory and, as Redis is configured, in its file soon.
-    Redis,
-    /// On disk before the answer.
-    Fsync,
-}
-
-impl Durability {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Redis => "redis",
-            Self::Fsync => "fsync",
-        }
-    }
+/// What the server says about itself; none where it refuses to, as hosted servers do. As of the last second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether it syncs its file before it answers.
+    pub synced: Option<bool>,
+    /// How many replicas follow it.
+    pub replicas: Option<usize>,
 }
 
 #[derive(Clone)]
 enum State {
-    Up(MultiplexedConnection, Durability),
+    Up(MultiplexedConnection, Facts),
     /// Why not.
     Down(String),
 }
@@ -77,12 +67,11 @@ impl Link {
         }
     }
 
-    /// What a 202 promises on the present connection.
-    #[must_use]
-    pub fn durability(&self) -> Durability {
+    /// What is known of the server on the present connection.
+    pub fn facts(&self) -> Result<Facts, Trouble> {
         match &*self.state.borrow() {
-            State::Up(_, durability) => *durability,
-            State::Down(_) => Durability::Redis,
+            State::Up(_, facts) => Ok(*facts),
+            State::Down(why) => Err(Trouble::Away(why.clone())),
         }
     }
 
@@ -115,14 +104,15 @@ async fn keep_up(link: Link, sender: watch::Sender<State>, shown: String) {
     let mut pauses = Pauses::default();
     loop {
         let why = match meet(&link).await {
-            Ok((connection, durability)) => {
+            Ok((connection, facts)) => {
                 tracing::info!(
-                    durability = durability.as_str(),
+                    synced = facts.synced,
+                    replicas = facts.replicas,
                     "connected to Redis at {shown}"
                 );
                 pauses.over();
-                sender.send_replace(State::Up(connection.clone(), durability));
-                until_lost(connection).await
+                sender.send_replace(State::Up(connection.clone(), facts));
+                until_lost(connection, facts, &sender).await
             }
             Err(error) => error,
         };
@@ -136,22 +126,35 @@ async fn keep_up(link: Link, sender: watch::Sender<State>, shown: String) {
     }
 }
 
-async fn meet(link: &Link) -> Result<(MultiplexedConnection, Durability), RedisError> {
+async fn meet(link: &Link) -> Result<(MultiplexedConnection, Facts), RedisError> {
     let mut connection = link.connect(RESPONSE).await?;
     redis::cmd("PING")
         .query_async::<()>(&mut connection)
         .await?;
-    let always = setting(&mut connection, "appendonly").await.as_deref() == Some("yes")
-        && setting(&mut connection, "appendfsync").await.as_deref() == Some("always");
-    let durability = if always {
-        Durability::Fsync
-    } else {
-        Durability::Redis
+    let facts = Facts {
+        synced: syncs(&mut connection).await,
+        replicas: followers(&mut connection).await,
     };
-    Ok((connection, durability))
+    Ok((connection, facts))
 }
 
-/// A setting of the server; none where it is refused, as hosted servers do.
+async fn syncs(connection: &mut MultiplexedConnection) -> Option<bool> {
+    let always = setting(connection, "appendonly").await? == "yes"
+        && setting(connection, "appendfsync").await? == "always";
+    Some(always)
+}
+
+/// Replicas that are online; a server that is one itself has none that count.
+async fn followers(connection: &mut MultiplexedConnection) -> Option<usize> {
+    let role: Role = redis::cmd("ROLE").query_async(connection).await.ok()?;
+    match role {
+        Role::Primary { replicas, .. } => Some(replicas.len()),
+        Role::Replica { .. } => Some(0),
+        Role::Sentinel { .. } => None,
+    }
+}
+
+/// A setting of the server; none where it is refused.
 async fn setting(connection: &mut MultiplexedConnection, name: &str) -> Option<String> {
     let (_, value): (String, String) = redis::cmd("CONFIG")
         .arg("GET")
@@ -162,12 +165,33 @@ async fn setting(connection: &mut MultiplexedConnection, name: &str) -> Option<S
     Some(value)
 }
 
-/// Comes back with the reason once the connection no longer answers.
-async fn until_lost(mut connection: MultiplexedConnection) -> RedisError {
+/// Comes back with the reason once the connection no longer answers; until then keeps the facts fresh.
+async fn until_lost(
+    mut connection: MultiplexedConnection,
+    mut known: Facts,
+    sender: &watch::Sender<State>,
+) -> RedisError {
     loop {
         tokio::time::sleep(PING_EVERY).await;
         if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
             return error;
+        }
+        let mut facts = known;
+        // What was refused once is not asked for again: some servers write each refusal down.
+        if known.synced.is_some() {
+            facts.synced = syncs(&mut connection).await;
+        }
+        if known.replicas.is_some() {
+            facts.replicas = followers(&mut connection).await;
+        }
+        if facts != known {
+            tracing::info!(
+                synced = facts.synced,
+                replicas = facts.replicas,
+                "Redis has changed"
+            );
+            sender.send_replace(State::Up(connection.clone(), facts));
+            known = facts;
         }
     }
 }

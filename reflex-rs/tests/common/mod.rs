@@ -117,6 +117,17 @@ impl Redis {
         self.ask_raw(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
     }
 
+    /// Sends the process a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let signal = format!("-{name}");
+        assert!(Command::new("kill")
+            .args([&signal, &pid])
+            .status()
+            .unwrap()
+            .success());
+    }
+
     pub fn length(&self, key: &str) -> usize {
         self.ask(&format!("XLEN|{key}"))
     }
@@ -175,7 +186,7 @@ pub struct Reflex {
     child: Child,
     address: String,
     started: Vec<String>,
-    log: std::sync::mpsc::Receiver<String>,
+    log: std::sync::Mutex<std::sync::mpsc::Receiver<String>>,
 }
 
 impl Reflex {
@@ -212,7 +223,7 @@ impl Reflex {
             child,
             address,
             started,
-            log,
+            log: log.into(),
         }
     }
 
@@ -279,7 +290,7 @@ impl Reflex {
     /// Log lines so far, those of the last call left out.
     pub fn log(&mut self) -> Vec<String> {
         let mut lines = std::mem::take(&mut self.started);
-        lines.extend(self.log.try_iter());
+        lines.extend(self.log.get_mut().unwrap().try_iter());
         lines
     }
 

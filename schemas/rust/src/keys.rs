@@ -95,6 +95,12 @@ impl LaneKeys {
         self.key("events")
     }
 
+    /// String that is only ever written: a replica that has it has all that was written before.
+    #[must_use]
+    pub fn barrier(&self) -> String {
+        self.key("barrier")
+    }
+
     /// Publish-subscribe channel: what every worker must know at once.
     #[must_use]
     pub fn control(&self) -> String {

@@ -67,7 +67,8 @@ fn the_lane_has_its_fixed_keys() {
     let keys = LaneKeys::new("l0");
     let ours = serde_json::json!({
         "live": keys.live(), "schedule": keys.schedule(), "messages": keys.messages(),
-        "dead": keys.dead(), "done": keys.done(), "events": keys.events(), "control": keys.control(),
+        "dead": keys.dead(), "done": keys.done(), "events": keys.events(),
+        "barrier": keys.barrier(), "control": keys.control(),
         "cancelled": keys.cancelled(),
     });
     assert_eq!(ours, found["fixed"]);

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from ledger import Loss
 from load import Load
@@ -25,6 +26,8 @@ class Landed:
     detail: str
     count: int = 1
     loss: Loss = "none"
+    spares: tuple[str, ...] = ()
+    """Durability modes whose tasks must outlast it all the same; `stored` always must."""
     excuses: tuple[str, ...] = ()
     made: tuple[str, ...] = ()
     """Tasks that come from the fault itself and from no producer."""
@@ -38,6 +41,17 @@ class MissedError(Exception):
 
 Scenario = Callable[[Ring], Awaitable[Landed]]
 SCENARIOS: dict[str, Scenario] = {}
+_FILES = (
+    "handed_on",
+    "messages",
+    "network",
+    "postgres_faults",
+    "power",
+    "processes",
+    "redis_faults",
+    "replicas",
+    "stores",
+)
 
 
 def scenario(name: str) -> Callable[[Scenario], Scenario]:
@@ -52,6 +66,6 @@ def scenario(name: str) -> Callable[[Scenario], Scenario]:
 
 def load_all() -> dict[str, Scenario]:
     """Every scenario there is."""
-    from scenarios import handed_on, messages, network, postgres_faults, processes, redis_faults, stores  # noqa: F401, PLC0415  they register
-
+    for name in _FILES:
+        import_module(f"scenarios.{name}")  # they register
     return SCENARIOS

@@ -29,13 +29,17 @@ def connect(url: str, timeout_s: float) -> redis.asyncio.Redis:
 
 
 async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
-    """`product`, `version` and what of `FACTS` the server tells. Raises NotReadyError with the cause in a sentence."""
+    """`product`, `version`, `replicas` (how many follow it) and what of `FACTS` the server tells.
+
+    Raises NotReadyError with the cause in a sentence.
+    """
     client = connect(url, timeout_s)
     try:
         info = await client.info("server")
         # Valkey calls itself a Redis 7.2 as well, for the sake of clients that ask.
         product = "Valkey" if "valkey_version" in info else "Redis"
         found = {"product": product, "version": str(info[f"{product.lower()}_version"])}
+        found["replicas"] = str((await client.info("replication"))["connected_slaves"])
         try:
             for name in FACTS:
                 config = await client.config_get(name.replace("maxmemory_policy", "maxmemory-policy"))

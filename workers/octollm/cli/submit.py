@@ -21,6 +21,12 @@ Kind = Annotated[str | None, typer.Option(help="Which recipe plans it.")]
 Input = Annotated[str | None, typer.Option("--input", metavar="JSON", help="Input of the recipe, a JSON object.")]
 File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The same as the argument FILE.")]
 Key = Annotated[str | None, typer.Option(help="Sent twice with the same key, it is one task.")]
+Durability = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fsync|replicated|stored", help="Answer once it is as safe; docs/guarantees.md tells them apart."
+    ),
+]
 Priority = Annotated[str | None, typer.Option(metavar="high|normal|low", help="Which stream it travels on.")]
 Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=604800, help="After that it expires.")]
 NotBefore = Annotated[
@@ -41,6 +47,7 @@ def submit(
     input_json: Input = None,
     file: File = None,
     idempotency_key: Key = None,
+    durability: Durability = None,
     priority: Priority = None,
     deadline: Deadline = None,
     not_before: NotBefore = None,
@@ -68,7 +75,7 @@ def submit(
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise typer.BadParameter("must be 1 to 255 visible ASCII characters", param_hint="--idempotency-key")
     with connect() as client:
-        accepted = client.submit_json(body, idempotency_key=idempotency_key)
+        accepted = client.submit_json(body, idempotency_key=idempotency_key, durability=durability)
         if not wait:
             if as_json:
                 emit_json(plain(accepted))

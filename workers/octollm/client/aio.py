@@ -12,7 +12,7 @@ from octollm.client import operations as ops
 from octollm.client.filters import CostFilter, LetterFilter, TaskFilter
 from octollm.client.following import Following
 from octollm.client.replies import Model
-from octollm.client.submission import Priority, body_of, key_of
+from octollm.client.submission import Priority, body_of, durability_of, key_of
 from octollm.client.talk import Ask, Result, Talk
 from octollm.client.wire import FAULTS, options, reply_of, request_of, unreachable
 from octollm.contracts import TaskEvent, TaskStatus, WaitingStep
@@ -79,17 +79,21 @@ class AsyncClient:
         not_before: datetime | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
+        durability: str | None = None,
     ) -> Accepted:
         """Send a task. Sent twice with the same `idempotency_key` it is one; without one, this call makes its own.
 
         `not_before`: it begins no earlier, at most 30 days from now; the deadline counts from then. Aware of its zone.
+        `durability`: what the 202 has to stand on beyond what the deployment promises, like `stored`.
         """
         body = body_of(goal, kind, input, priority, deadline, metadata, not_before)
-        return await self.submit_json(body, idempotency_key=idempotency_key)
+        return await self.submit_json(body, idempotency_key=idempotency_key, durability=durability)
 
-    async def submit_json(self, body: bytes, *, idempotency_key: str | None = None) -> Accepted:
+    async def submit_json(
+        self, body: bytes, *, idempotency_key: str | None = None, durability: str | None = None
+    ) -> Accepted:
         """The same with a whole `task.submission.v1`; the reflex judges the bytes as they are."""
-        return await self._run(ops.submit(body, key_of(idempotency_key), self._patience_s))
+        return await self._run(ops.submit(body, key_of(idempotency_key), self._patience_s, durability_of(durability)))
 
     async def deliver(self, source: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """Send a signed webhook as its sender would; what the reflex made of it."""

@@ -27,9 +27,9 @@ def task_path(task: str, part: str = "") -> str:
     return f"{TASKS}/{quote(task, safe='', errors='replace').replace('.', '%2E')}{part}"
 
 
-def submit(body: bytes, key: str, patience_s: float) -> Talk[Accepted]:
-    """Sent again with the same key and bytes, a task is one task: so it may be sent again."""
-    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+def submit(body: bytes, key: str, patience_s: float, more: Mapping[str, str]) -> Talk[Accepted]:
+    """Sent again with the same key and bytes, a task is one task: so it may be sent again. `more`: headers."""
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key, **more}
     reply = yield from patiently(Ask("POST", TASKS, headers=headers, content=body), patience_s)
     return parse(Accepted, reply)
 

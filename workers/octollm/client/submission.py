@@ -13,6 +13,7 @@ from octollm.errors import ParameterError
 
 Priority = Literal["high", "normal", "low"]
 _KEY = re.compile(r"[!-~]{1,255}")
+_DURABILITY = re.compile(r"[a-z0-9()+]{1,64}")
 
 
 def body_of(
@@ -52,3 +53,12 @@ def key_of(given: str | None) -> str:
     if _KEY.fullmatch(given) is None:
         raise ParameterError("idempotency_key", "an idempotency key has 1 to 255 visible ASCII characters")
     return given
+
+
+def durability_of(asked: str | None) -> dict[str, str]:
+    """The header that asks for more than the deployment promises; the reflex knows which modes there are."""
+    if asked is None:
+        return {}
+    if _DURABILITY.fullmatch(asked) is None:
+        raise ParameterError("durability", "a durability is one of redis, fsync, replicated, replicated(n) and stored")
+    return {"OctoLLM-Durability": asked}

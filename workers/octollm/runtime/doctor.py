@@ -4,6 +4,7 @@ import asyncio
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -172,7 +173,19 @@ async def _redis(settings: Settings) -> Check:
         )
     if appendonly == "no":
         return Check("redis", Verdict.WARN, found, "`CONFIG SET appendonly yes`: without it a restart loses tasks")
-    return Check("redis", Verdict.OK, found)
+    missing = _durability(settings, facts)
+    return Check("redis", Verdict.FAIL, found, missing) if missing else Check("redis", Verdict.OK, found)
+
+
+def _durability(settings: Settings, facts: Mapping[str, str]) -> str | None:
+    """What this Redis lacks for the 202 that the deployment needs."""
+    needed, replicas = settings.reflex.durability, settings.reflex.durability_replicas
+    if needed == "fsync" and (facts.get("appendonly"), facts.get("appendfsync")) != ("yes", "always"):
+        return "`CONFIG SET appendfsync always`: reflex.durability is fsync, so nothing is taken without"
+    if needed == "replicated" and int(facts["replicas"]) < replicas:
+        known = facts["replicas"]
+        return f"start replicas: reflex.durability is replicated({replicas}), and {known} follow this Redis"
+    return None
 
 
 async def _postgres(settings: Settings) -> Check:

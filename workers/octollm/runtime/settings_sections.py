@@ -85,6 +85,9 @@ class ReflexSettings(Section):
     header_timeout_s: Seconds
     body_timeout_s: Seconds
     idempotency_ttl_s: Annotated[int, Field(ge=1)]
+    durability: Literal["auto", "fsync", "replicated", "stored"]
+    durability_replicas: Annotated[int, Field(ge=1, le=16)]
+    durability_wait_s: Seconds
     drain_s: Seconds
     max_event_streams: Annotated[int, Field(ge=1, le=100_000)]
     max_forwards: Annotated[int, Field(ge=1, le=100_000)]

@@ -165,7 +165,11 @@ class Stack:
         else:
             self._tell("starting Redis")
             redis = await EmbeddedRedis.start(
-                data.path / "redis", ports, server=self._settings.redis.server, keep_open=(data.lock,)
+                data.path / "redis",
+                ports,
+                server=self._settings.redis.server,
+                synced=self._settings.reflex.durability == "fsync",
+                keep_open=(data.lock,),
             )
             self._exit.push_async_callback(redis.stop)
             self._watch(redis.child)

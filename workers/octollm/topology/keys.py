@@ -70,6 +70,11 @@ class LaneKeys:
         return self._key("events")
 
     @property
+    def barrier(self) -> str:
+        """String that is only ever written: a replica that has it has all that was written before."""
+        return self._key("barrier")
+
+    @property
     def control(self) -> str:
         """Publish-subscribe channel: what every worker must know at once."""
         return self._key("control")

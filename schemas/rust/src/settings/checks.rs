@@ -52,10 +52,16 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
         "reflex.idempotency_ttl_s",
         "must be at least 1",
     )?;
+    ensure(
+        (1..=16).contains(&reflex.durability_replicas),
+        "reflex.durability_replicas",
+        "must be from 1 to 16",
+    )?;
     for (name, value) in [
         ("reflex.header_timeout_s", reflex.header_timeout_s),
         ("reflex.body_timeout_s", reflex.body_timeout_s),
         ("reflex.drain_s", reflex.drain_s),
+        ("reflex.durability_wait_s", reflex.durability_wait_s),
         ("executor.drain_s", executor.drain_s),
         ("worker.fuse_cooldown_s", settings.worker.fuse_cooldown_s),
     ] {

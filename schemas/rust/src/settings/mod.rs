@@ -60,10 +60,24 @@ pub struct Reflex {
     pub header_timeout_s: u64,
     pub body_timeout_s: u64,
     pub idempotency_ttl_s: u64,
+    pub durability: Durability,
+    pub durability_replicas: usize,
+    pub durability_wait_s: u64,
     pub drain_s: u64,
     pub max_event_streams: usize,
     pub max_forwards: usize,
     pub consumer: String,
+}
+
+/// What a 202 needs, as the deployment wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Whatever Redis is configured for.
+    Auto,
+    Fsync,
+    Replicated,
+    Stored,
 }
 
 #[derive(Debug, Clone, Deserialize)]

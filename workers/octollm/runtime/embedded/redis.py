@@ -37,15 +37,20 @@ class EmbeddedRedis:
         self.url = f"redis://{LOOPBACK}:{port}/0"
 
     @classmethod
-    async def start(cls, folder: Path, ports: Ports, *, server: str = "", keep_open: Sequence[int] = ()) -> Self:
-        """Start `server` (see `find_server`) on port 6379, or a free one when that is taken; wait until it answers."""
+    async def start(
+        cls, folder: Path, ports: Ports, *, server: str = "", synced: bool = False, keep_open: Sequence[int] = ()
+    ) -> Self:
+        """Start `server` (see `find_server`) on port 6379, or a free one when that is taken; wait until it answers.
+
+        `synced`: it syncs its file before each answer, not once a second.
+        """
         program, _ = find_server(server)
         private_folder(folder)
         for attempt in range(_TRIES):
             port = ports.take(0 if attempt else _PORT)
             child = await Child.start(
                 "Redis",
-                _command(program, port),
+                _command(program, port, "always" if synced else "everysec"),
                 log=folder / "redis.log",
                 cwd=folder,
                 death_signal=signal.SIGTERM,  # a shutdown that still writes what is in the buffers
@@ -96,10 +101,10 @@ def find_cli() -> Path:
     raise StartError("redis-cli was not found on the PATH; install it (Debian, Ubuntu: apt-get install redis-tools)")
 
 
-def _command(program: str, port: int) -> list[str]:
+def _command(program: str, port: int, appendfsync: str) -> list[str]:
     return [
         *(program, "--bind", LOOPBACK, "--port", str(port), "--daemonize", "no", "--dir", "./"),
-        *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+        *("--appendonly", "yes", "--appendfsync", appendfsync, "--save", ""),
         *("--maxmemory-policy", "noeviction"),  # an evicted key would be a lost task
     ]
 

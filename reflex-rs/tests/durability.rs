@@ -1,0 +1,313 @@
+//! What a 202 promises: refused where it cannot be had, waited for where it can, and said honestly where it did not come.
+
+#![allow(clippy::unwrap_used)] // a broken assumption ends the test
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::api::Api;
+use common::history::event;
+use common::{free_port, until, Answer, Redis, Reflex};
+
+const GOOD: &[u8] = br#"{"goal": "x"}"#;
+const TASKS: &str = "{l0}:tasks:normal";
+const KEY: &str = "idempotency-key: k1\r\n";
+
+fn mode(answer: &Answer) -> (u16, String) {
+    let said = answer.json()["durability"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
+    (answer.status, said)
+}
+
+/// The code of a refusal that may be tried again.
+fn later(answer: &Answer) -> String {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.head.contains("retry-after: 1"), "{answer:?}");
+    answer.problem().0
+}
+
+fn task(answer: &Answer) -> String {
+    answer.json()["task"].as_str().unwrap().to_owned()
+}
+
+fn replica_of(redis: &Redis) -> Redis {
+    let master = format!("127.0.0.1 {}", redis.port);
+    let replica = Redis::start_on(free_port(), &["--replicaof", &master]);
+    until("the replica follows", || {
+        let said: String = replica.ask("INFO|replication");
+        said.contains("master_link_status:up").then_some(())
+    });
+    replica
+}
+
+#[test]
+fn fsync_is_refused_until_redis_syncs_before_it_answers() {
+    let redis = Redis::start_on(free_port(), &["--appendonly", "yes"]);
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_REFLEX_DURABILITY", "fsync")]);
+    assert_eq!(later(&reflex.post(GOOD, "")), "not_durable");
+    assert_eq!(redis.length(TASKS), 0, "nothing was taken");
+    let _: () = redis.ask("CONFIG|SET|appendfsync|always");
+    let taken = until("it is taken", || {
+        Some(reflex.post(GOOD, "")).filter(|answer| answer.status == 202)
+    });
+    assert_eq!(mode(&taken), (202, "fsync".into()));
+    let _: () = redis.ask("CONFIG|SET|appendfsync|everysec");
+    until("it notices", || {
+        (reflex.post(GOOD, "").status == 503).then_some(())
+    });
+}
+
+#[test]
+fn a_server_that_does_not_say_whether_it_syncs_is_not_believed() {
+    let always = ["--appendonly", "yes", "--appendfsync", "always"];
+    let hosted = [&always[..], &["--rename-command", "CONFIG", ""]].concat();
+    let redis = Redis::start_on(free_port(), &hosted);
+    let reflex = Reflex::ready(&redis, &[]);
+    assert_eq!(mode(&reflex.post(GOOD, "")), (202, "redis".into()));
+    let asked = reflex.post(GOOD, "octollm-durability: fsync\r\n");
+    assert_eq!(later(&asked), "not_durable");
+}
+
+#[test]
+fn replicated_means_that_the_replica_has_it() {
+    let redis = Redis::start();
+    let settings = [("OCTOLLM_REFLEX_DURABILITY", "replicated")];
+    let reflex = Reflex::ready(&redis, &settings);
+    assert_eq!(later(&reflex.post(GOOD, "")), "not_durable");
+    assert_eq!(redis.length(TASKS), 0, "nothing was taken");
+    let replica = replica_of(&redis);
+    let taken = until("the replica is noticed", || {
+        Some(reflex.post(GOOD, KEY)).filter(|answer| answer.status == 202)
+    });
+    assert_eq!(mode(&taken), (202, "replicated(1)".into()));
+    let there = replica.entries(TASKS);
+    assert_eq!(there.len(), 1);
+    assert_eq!(there[0].field("id"), task(&taken));
+    // A script that the server has forgotten, on connections that are in use.
+    let _: () = redis.ask("SCRIPT|FLUSH");
+    let repeat = until("the script is back", || {
+        Some(reflex.post(GOOD, KEY)).filter(|answer| answer.status == 202)
+    });
+    assert_eq!(
+        (task(&repeat), mode(&repeat).1),
+        (task(&taken), "replicated(1)".into())
+    );
+    let more = reflex.post(GOOD, "octollm-durability: replicated(2)\r\n");
+    assert_eq!(later(&more), "not_durable");
+    assert_eq!(redis.length(TASKS), 1);
+}
+
+#[test]
+fn a_replica_that_stands_still_holds_up_only_those_who_need_it() {
+    let redis = Redis::start();
+    let replica = replica_of(&redis);
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "2")]);
+    let need = format!("{KEY}octollm-durability: replicated\r\n");
+    assert_eq!(
+        reflex
+            .post(GOOD, "octollm-durability: replicated\r\n")
+            .status,
+        202
+    );
+    replica.signal("STOP");
+    let over = AtomicBool::new(false);
+    let waited = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let answer = reflex.post(GOOD, &need);
+            over.store(true, Ordering::SeqCst);
+            answer
+        });
+        until("it is written", || (redis.length(TASKS) == 2).then_some(()));
+        let meanwhile = reflex.post(GOOD, "");
+        assert_eq!(mode(&meanwhile), (202, "redis".into()));
+        assert_eq!(
+            reflex
+                .get(meanwhile.json()["status_url"].as_str().unwrap())
+                .status,
+            200
+        );
+        assert!(!over.load(Ordering::SeqCst), "the others were held up");
+        waiting.join().unwrap()
+    });
+    assert_eq!(later(&waited), "unconfirmed");
+    let detail = waited.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("Idempotency-Key") && detail.contains("replicated(1)"),
+        "{detail}"
+    );
+    assert_eq!(redis.entries(TASKS)[1].field("id"), task(&waited));
+    // Now nothing more is written for those who would wait in vain.
+    let next = reflex.post(GOOD, "octollm-durability: replicated\r\n");
+    assert_eq!(later(&next), "not_durable");
+    assert_eq!(redis.length(TASKS), 3);
+    replica.signal("CONT");
+    let repeat = until("the replica is back", || {
+        Some(reflex.post(GOOD, &need)).filter(|answer| answer.status == 202)
+    });
+    assert_eq!(
+        (task(&repeat), mode(&repeat).1),
+        (task(&waited), "replicated(1)".into())
+    );
+    assert_eq!(replica.entries(TASKS)[1].field("id"), task(&waited));
+}
+
+#[test]
+fn one_wait_serves_many_submissions() {
+    const MANY: usize = 60;
+    let redis = Redis::start();
+    let replica = replica_of(&redis);
+    let settings = [
+        ("OCTOLLM_REFLEX_DURABILITY", "replicated"),
+        ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "20"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    replica.signal("STOP");
+    std::thread::scope(|scope| {
+        let posts: Vec<_> = (0..MANY)
+            .map(|_| scope.spawn(|| reflex.post(GOOD, "")))
+            .collect();
+        // One more is the question itself.
+        until("all are there", || {
+            (reflex.metric("octollm_http_in_flight") == MANY as u64 + 1).then_some(())
+        });
+        replica.signal("CONT");
+        for post in posts {
+            assert_eq!(mode(&post.join().unwrap()), (202, "replicated(1)".into()));
+        }
+    });
+    assert_eq!(replica.length(TASKS), MANY);
+    let said: String = redis.ask("INFO|commandstats");
+    let calls = said
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_wait:calls="));
+    let calls: usize = calls.unwrap().split(',').next().unwrap().parse().unwrap();
+    assert!(calls < MANY / 3, "{calls} WAITs");
+}
+
+#[test]
+fn stored_is_answered_when_the_orchestrator_has_told_of_the_task() {
+    let redis = Redis::start();
+    let settings = [
+        ("OCTOLLM_REFLEX_DURABILITY", "stored"),
+        ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "20"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    let told = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let post = |headers: &'static str| {
+            let (reflex, told) = (&reflex, &told);
+            scope.spawn(move || {
+                let answer = reflex.post(GOOD, headers);
+                (answer, told.load(Ordering::SeqCst))
+            })
+        };
+        let first = post(KEY);
+        let id = until("it is written", || {
+            let entry = redis.entries(TASKS).pop()?;
+            Some(entry.field("id").to_owned())
+        });
+        // Weaker than what the deployment needs: it changes nothing.
+        let repeat = post("idempotency-key: k1\r\noctollm-durability: redis\r\n");
+        until("both wait", || {
+            (reflex.metric("octollm_http_in_flight") == 3).then_some(())
+        });
+        told.store(true, Ordering::SeqCst);
+        // Both at once, as `complete` does it.
+        redis.set_status(&id, "stored|1");
+        redis.publish(&event(&id, 1, 1, "accepted"));
+        for (waiting, duplicate) in [(first, false), (repeat, true)] {
+            let (answer, told) = waiting.join().unwrap();
+            assert_eq!(
+                (mode(&answer), task(&answer)),
+                ((202, "stored".into()), id.clone())
+            );
+            assert_eq!(answer.json()["duplicate"], duplicate);
+            assert!(told, "answered before it was stored");
+        }
+        assert_eq!(mode(&reflex.post(GOOD, KEY)), (202, "stored".into()));
+    });
+}
+
+#[test]
+fn what_is_not_known_to_be_stored_in_time_says_so_with_its_task() {
+    let redis = Redis::start();
+    let settings = [("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "1")];
+    let reflex = Reflex::ready(&redis, &settings);
+    let need = format!("{KEY}octollm-durability: stored\r\n");
+    let late = reflex.post(GOOD, &need);
+    assert_eq!(later(&late), "unconfirmed");
+    assert_eq!(redis.entries(TASKS)[0].field("id"), task(&late));
+    assert_eq!(
+        reflex.metric("octollm_admission_total{door=\"http\",outcome=\"unconfirmed\"}"),
+        1
+    );
+    // The event was missed; the status tells.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| reflex.post(GOOD, &need));
+        until("it waits", || {
+            (reflex.metric("octollm_http_in_flight") == 2).then_some(())
+        });
+        redis.set_status(&task(&late), "stored|1");
+        let answer = waiting.join().unwrap();
+        assert_eq!(
+            (mode(&answer), task(&answer)),
+            ((202, "stored".into()), task(&late))
+        );
+    });
+    assert_eq!(redis.length(TASKS), 1);
+    let other = reflex.post(br#"{"goal": "y"}"#, &need);
+    assert_eq!((other.status, other.problem().0), (409, "conflict".into()));
+}
+
+#[test]
+fn a_repeat_of_what_has_ended_long_ago_is_looked_up_in_postgres() {
+    let redis = Redis::start();
+    let api = Api::start();
+    let settings = [
+        ("OCTOLLM_API_URL", api.url.as_str()),
+        ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "1"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    let need = format!("{KEY}octollm-durability: stored\r\n");
+    let id = task(&reflex.post(GOOD, KEY));
+    let _: i64 = redis.ask(&format!("DEL|{{l0}}:status:{id}"));
+    assert_eq!(later(&reflex.post(GOOD, &need)), "unconfirmed");
+    api.tell(
+        &format!("/v1/tasks/{id}"),
+        200,
+        &serde_json::json!({ "task": id }),
+    );
+    let known = reflex.post(GOOD, &need);
+    assert_eq!((mode(&known), task(&known)), ((202, "stored".into()), id));
+    assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
+}
+
+#[test]
+fn a_durability_that_there_is_not_is_refused() {
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[]);
+    for wrong in [
+        "auto",
+        "replicated(0)",
+        "replicated(17)",
+        "stored,fsync",
+        "",
+    ] {
+        let answer = reflex.post(GOOD, &format!("octollm-durability: {wrong}\r\n"));
+        assert_eq!(answer.status, 400, "{wrong}");
+        assert_eq!(
+            answer.problem(),
+            ("durability".into(), "OctoLLM-Durability".into())
+        );
+    }
+    let twice = "octollm-durability: redis\r\noctollm-durability: redis\r\n";
+    assert_eq!(reflex.post(GOOD, twice).status, 400);
+    assert_eq!(redis.length(TASKS), 0);
+    assert_eq!(
+        mode(&reflex.post(GOOD, "octollm-durability: redis\r\n")),
+        (202, "redis".into())
+    );
+}
