@@ -38,7 +38,9 @@ class Accepted(Answer):
     task: str
     tenant: str
     state: TaskStateName
-    durability: Annotated[str, Field(description="What the 202 stands on: redis, fsync, replicated(n), fsync+replicated(n) or stored.")]
+    durability: Annotated[
+        str, Field(description="What the 202 stands on: redis, fsync, replicated(n), the last two with +, or stored.")
+    ]
     duplicate: Annotated[bool, Field(description="The same submission came before; this is its task.")]
     status_url: str
 
