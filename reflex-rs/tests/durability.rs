@@ -34,11 +34,12 @@ fn task(answer: &Answer) -> String {
 }
 
 fn replica_of(redis: &Redis) -> Redis {
+    let _: () = redis.ask("CONFIG|SET|repl-diskless-sync-delay|0");
     let master = format!("127.0.0.1 {}", redis.port);
     let replica = Redis::start_on(free_port(), &["--replicaof", &master]);
     until("the replica follows", || {
-        let said: String = replica.ask("INFO|replication");
-        said.contains("master_link_status:up").then_some(())
+        let said: String = redis.ask("INFO|replication");
+        said.contains("state=online").then_some(())
     });
     replica
 }

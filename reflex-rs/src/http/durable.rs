@@ -38,7 +38,7 @@ pub(super) async fn store(
     needed: Durability,
 ) -> Result<(Stored, Durability), Problem> {
     if needed.stored {
-        let stored = until_stored(app, admitted).await?;
+        let stored = until_stored(app, admitted, needed).await?;
         return Ok((stored, needed));
     }
     let facts = app.sink.link().facts()?;
@@ -72,7 +72,11 @@ pub(super) async fn store(
 }
 
 /// Stores a task and waits until the orchestrator has committed it.
-async fn until_stored(app: &App, admitted: &Admitted) -> Result<Stored, Problem> {
+async fn until_stored(
+    app: &App,
+    admitted: &Admitted,
+    needed: Durability,
+) -> Result<Stored, Problem> {
     let link = app.sink.link();
     // At once, where Redis is known to be away.
     link.connection()?;
@@ -83,16 +87,7 @@ async fn until_stored(app: &App, admitted: &Admitted) -> Result<Stored, Problem>
     let (Stored::Accepted(task) | Stored::Duplicate(task)) = &stored else {
         return Ok(stored);
     };
-    let failed = || {
-        unconfirmed(
-            app,
-            task.clone(),
-            Durability {
-                stored: true,
-                ..Durability::default()
-            },
-        )
-    };
+    let failed = || unconfirmed(app, task.clone(), needed);
     let id: TaskId = task
         .parse()
         .map_err(|_| Problem::Internal(format!("the task id {task} is none")))?;
@@ -103,7 +98,7 @@ async fn until_stored(app: &App, admitted: &Admitted) -> Result<Stored, Problem>
         match reads::is_stored(link, &id).await {
             Ok(Some(true)) => return Ok(stored),
             // What has ended long ago has no status any more.
-            Ok(None) if known_to_api(app, admitted, &id).await => return Ok(stored),
+            Ok(None) if known_to_api(app, admitted, &id, deadline).await => return Ok(stored),
             _ => {}
         }
     }
@@ -120,13 +115,11 @@ async fn watch(app: &App, task: &TaskId, deadline: Instant) -> Result<reads::Wat
     }
 }
 
-async fn known_to_api(app: &App, admitted: &Admitted, task: &TaskId) -> bool {
+async fn known_to_api(app: &App, admitted: &Admitted, task: &TaskId, deadline: Instant) -> bool {
     let Some(api) = &app.api else { return false };
     let path = format!("/v1/tasks/{}", task.as_str());
-    matches!(
-        api.read::<IgnoredAny>(&path, &admitted.tenant).await,
-        Ok(Some(_))
-    )
+    let asked = api.read::<IgnoredAny>(&path, &admitted.tenant);
+    matches!(timeout_at(deadline, asked).await, Ok(Ok(Some(_))))
 }
 
 fn unconfirmed(app: &App, task: String, needed: Durability) -> Problem {
