@@ -177,22 +177,3 @@ fn what_is_refused_and_what_cannot_be_read_never_blows_it() {
     worker.until_metrics("outcome=\"failed\"} 5");
     assert_eq!(worker.get("/readyz").0, 200);
 }
-
-#[test]
-fn a_rule_that_is_none_is_refused_at_the_start() {
-    let stage = Stage::new();
-    for (name, value, key) in [
-        ("OCTOLLM_WORKER_FUSE_TASKS", "1001", "worker.fuse_tasks"),
-        (
-            "OCTOLLM_WORKER_FUSE_COOLDOWN_S",
-            "0",
-            "worker.fuse_cooldown_s",
-        ),
-    ] {
-        let said = stage.refused(&[(name, value)]);
-        assert!(
-            said.contains(key) && said.contains("must be from"),
-            "{said}"
-        );
-    }
-}

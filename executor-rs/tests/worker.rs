@@ -378,18 +378,6 @@ fn a_redis_that_lost_everything_is_worked_with_again() {
 }
 
 #[test]
-fn a_workspace_folder_that_is_not_there_is_a_wrong_setting() {
-    let stage = Stage::new();
-    let absent = stage.workspaces().join("mistyped");
-    let said = stage.refused(&[("OCTOLLM_EXECUTOR_WORKSPACE_DIR", absent.to_str().unwrap())]);
-    assert!(
-        said.contains("mistyped is no folder") && said.contains("OCTOLLM_EXECUTOR_WORKSPACE_DIR"),
-        "{said}"
-    );
-    assert!(!absent.exists());
-}
-
-#[test]
 fn what_waits_beside_the_stream_is_let_in_when_a_step_ends() {
     let stage = Stage::new();
     stage.wait(&Stage::message(
