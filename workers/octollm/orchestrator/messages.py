@@ -38,6 +38,8 @@ class Send:
 
     step: StepRequested
     traceparent: str
+    again: bool = False
+    """It was perhaps sent before: the bus looks whether its message is there."""
 
 
 @dataclass(frozen=True, slots=True)
