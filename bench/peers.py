@@ -128,7 +128,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Set up, take turns, and compare. Raises WrongFolderError."""
     program = runner(options.folder)
     peers = known(program)
-    work = Path(options.work)
+    work = Path(options.work).resolve()  # the peers run in their own folder
     work.mkdir(parents=True, exist_ok=True)
     _run(program, "--setup", "--work", str(work))
     ours = Peer(_OURS, _OURS_AFTER_KILL)

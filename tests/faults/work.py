@@ -76,6 +76,7 @@ steps:
     input:
       language: python
       parse: json
+      limits: {wall_s: 60}
       args: [{$: "to_string(task.input.n)"}, {$: "to_string(task.input.do.sleep_ms || `0`)"}]
       code: "import sys, time; time.sleep(int(sys.argv[2]) / 1000); print(int(sys.argv[1]) + 1)"
 answer: {$: steps.run.output.result}

@@ -99,6 +99,21 @@ async def test_an_error_in_one_operation_leaves_everything_as_it_was(client, str
     assert (await client.xpending(stream, "judge"))["pending"] == 1
 
 
+async def test_what_was_perhaps_sent_before_is_sent_only_where_its_message_is_nowhere(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    other = FIELD.replace(".0", ".1")
+    held = [await deliver(client, stream, "a", FIELDS) for _ in range(2)]
+    await client.hdel(KEYS.live, FIELD)
+    again = Add(KEYS.done, {"type": "x"}, other, again=True)
+    await handoff.publish((again, again))
+    assert await handoff.complete([Finish(one, (again,)) for one in held]) == [Standing.DONE] * 2
+    ((entry, _),) = await client.xrange(KEYS.done)
+    assert await client.hget(KEYS.live, other) == f"{KEYS.done} {entry.decode()}".encode()
+    await client.flushall()
+    await handoff.publish((again,))
+    assert await client.xlen(KEYS.done) == 1
+
+
 async def test_many_at_once_are_judged_one_by_one(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     held = [await deliver(client, stream, "a") for _ in range(8)]

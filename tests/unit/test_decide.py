@@ -109,6 +109,15 @@ def run(decision: Decision, *, fails: int = 0) -> tuple[TaskState, list[str]]:
     return decision.state, order
 
 
+def test_what_is_sent_again_says_so_and_what_is_sent_for_the_first_time_does_not():
+    first = begun(DIAMOND)
+    again = decide(first.state, Met(), NOW)
+    assert (first.again, again.again) == (False, True)
+    assert again.sends == first.sends
+    ended = decide(first.state, succeeded(first.sends[0]), NOW)
+    assert (ended.again, decide(ended.state, succeeded(first.sends[0]), NOW).again) == (False, True)
+
+
 @pytest.mark.parametrize("name", ["words", None, [1]])
 def test_an_input_that_is_no_object_when_it_is_resolved_ends_the_task_and_says_so(name: Any):
     decision = begun(WHOLE)

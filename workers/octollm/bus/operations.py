@@ -24,6 +24,8 @@ class Add(NamedTuple):
     fields: Fields
     live: str = ""
     """Live field that shall name the new entry; empty: none."""
+    again: bool = False
+    """It was perhaps put there before: not where its live field names a message already."""
 
 
 class Delay(NamedTuple):
@@ -113,7 +115,7 @@ class Call:
     def _operation(self, operation: Operation) -> None:
         match operation:
             case Add():
-                self.args += ("add", self.key(operation.stream), operation.live)
+                self.args += ("again" if operation.again else "add", self.key(operation.stream), operation.live)
                 self._concerns(operation.stream)
             case Delay():
                 self.args += ("delay", self.key(operation.schedule), self.key(operation.messages))

@@ -113,7 +113,7 @@ def outgoing(decision: Decision, *, ended: bool, hand_on: bool = False) -> Outgo
     state = decision.state
     steps = (direct.with_rest(state, step) if hand_on else step for step in decision.sends)
     return Outgoing(
-        sends=tuple(Send(step, state.traceparent) for step in steps),
+        sends=tuple(Send(step, state.traceparent, decision.again) for step in steps),
         # A copy: a later event of the same task in this transaction adds to the decision's own list.
         events=tuple(decision.events),
         traceparent=state.traceparent,

@@ -400,6 +400,7 @@ def _send_again(decision: Decision, sent_by: str) -> None:
     if not decision.state.ended:
         rows = (row for row in decision.state.steps.values() if row.sent_by == sent_by and row.state == "sent")
         decision.sends += [request(decision.state, row) for row in rows]
+        decision.again = True
 
 
 def _ident(done: Done) -> str:

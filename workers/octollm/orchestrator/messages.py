@@ -37,6 +37,8 @@ class Send(NamedTuple):
 
     step: StepRequested
     traceparent: str
+    again: bool = False
+    """It was perhaps sent before: the bus looks whether its message is there."""
 
 
 class Outgoing(NamedTuple):

@@ -174,6 +174,8 @@ class Decision:
     """Whether anything must be stored. Sends alone repeat what was stored before."""
     steps: dict[tuple[str, int], StepRow] = field(default_factory=dict)
     sends: list[StepRequested] = field(default_factory=list)
+    again: bool = False
+    """Whether these sends repeat those of an event that was applied before."""
     events: list[Told] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     planned: bool = False

@@ -59,7 +59,9 @@ class Translator:
     def add(self, send: Send) -> Add:
         """A step on its way to its arm."""
         step = send.step
-        return Add(self.target(step.arm, step.priority, lane_of(step.task)), step_fields(send), live_of(step))
+        return Add(
+            self.target(step.arm, step.priority, lane_of(step.task)), step_fields(send), live_of(step), again=send.again
+        )
 
     def status(self, update: StatusUpdate) -> Status:
         """Its time to live begins at a terminal state."""

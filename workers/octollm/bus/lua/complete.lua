@@ -7,6 +7,8 @@
 --            source key index, group, entry id, delivery, live field ('' for none), operations,
 --            then per operation one of
 --              'add'    key index, live field ('' for none), fields, (name, value)*
+--              'again'  the same, and nothing where the live field names a message already: what is repeated because
+--                       nobody knows whether it was done must not be done twice
 --              'delay'  schedule key index, messages key index, stream key index, delay in ms,
 --                       live field, message id, fields, (name, value)*
 --              'status' key index, version, time to live in s (0: keep for ever), fields, (name, value)*
@@ -69,10 +71,12 @@ local function take_marker(name)
   markers[#markers + 1] = key
   return {at = #markers, tenant = tenant, only = name == 'only'}
 end
+local function take_add()
+  return {key = take_key('add key', 'stream'), live = take('live field'), fields = take_fields()}
+end
 local parse = {
-  add = function()
-    return {key = take_key('add key', 'stream'), live = take('live field'), fields = take_fields()}
-  end,
+  add = take_add,
+  again = take_add,
   delay = function()
     return {
       key = take_key('schedule key', 'zset'), messages = take_key('messages key', 'hash'),
@@ -112,6 +116,10 @@ local apply = {
     redis.call('XADD', op.key, 'MAXLEN', '~', op.maxlen, '*', unpack(op.fields))
   end,
 }
+
+function apply.again(op)
+  if not (fair.renamed[op.live] or redis.call('HEXISTS', live, op.live) == 1) then apply.add(op) end
+end
 
 local consumer = take('consumer')
 local entries = {}
