@@ -124,9 +124,9 @@ class Stage:
                 for number in range(count):
                     self.instances.append(await self._instance(role, number))
             first = next(one for one in self.instances if one.role == "orchestrator")
-            await self._launch(first)
+            self._keepers = [asyncio.create_task(self._keep(first))]
             await self.until(self._migrated, "the migration", _START_S)
-            self._keepers = [asyncio.create_task(self._keep(one)) for one in self.instances]
+            self._keepers += [asyncio.create_task(self._keep(one)) for one in self.instances if one is not first]
             await self.until(self.all_ready, "readiness of every process", _START_S)
         except BaseException:
             await self.__aexit__()
