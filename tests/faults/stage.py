@@ -84,9 +84,11 @@ class Stage:
                 for number in range(count):
                     self.instances.append(await self._instance(role, number))
             first = next(one for one in self.instances if one.role == "orchestrator")
-            await first.launch(self._settings(first))
+            self._keepers = [asyncio.create_task(first.keep(self._settings))]
             await self.until(self._migrated, "the migration", _START_S)
-            self._keepers = [asyncio.create_task(one.keep(self._settings)) for one in self.instances]
+            self._keepers += [
+                asyncio.create_task(one.keep(self._settings)) for one in self.instances if one is not first
+            ]
             await self.until(self.all_ready, "readiness of every process", _START_S)
         except BaseException:
             await self.__aexit__()

@@ -39,12 +39,14 @@ async def test_two_servers_side_by_side_and_data_that_stays(tmp_path: Path, serv
             assert first.url != second.url
             assert await ask(first, "SET kept yes") == b"+OK\r\n+OK\r\n"
             assert b"appendonly\r\n$3\r\nyes" in await ask(first, "CONFIG GET appendonly")
+            assert b"everysec" in await ask(first, "CONFIG GET appendfsync")
             assert b"noeviction" in await ask(first, "CONFIG GET maxmemory-policy")
         finally:
             await first.stop()
         assert first.child.exit_code == 0
-        again = await EmbeddedRedis.start(tmp_path / "a folder", ports, server=server)
+        again = await EmbeddedRedis.start(tmp_path / "a folder", ports, server=server, synced=True)
         try:
+            assert b"always" in await ask(again, "CONFIG GET appendfsync")
             assert await ask(again, "GET kept") == b"$3\r\nyes\r\n+OK\r\n"
         finally:
             await again.stop()
