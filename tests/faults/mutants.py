@@ -85,8 +85,8 @@ MUTANTS: Mapping[str, Mutant] = {
         (
             Change(
                 f"{_ORCHESTRATOR}/decide.py",
-                '        if not all(row is not None and row.state == "succeeded" for row in needed):',
-                '        if sum(one.state == "succeeded" for one in state.steps.values()) < len(needed):',
+                "        if state.ended or not _have_succeeded(state, step.needs):",
+                '        if sum(one.state == "succeeded" for one in state.steps.values()) < len(step.needs):',
             ),
         ),
     ),
@@ -166,8 +166,8 @@ MUTANTS: Mapping[str, Mutant] = {
             ),
             Change(
                 f"{_ORCHESTRATOR}/decide.py",
-                "    if not decision.state.ended and all(row is not None",
-                "    if all(row is not None",
+                "    if not decision.state.ended and _have_succeeded(",
+                "    if _have_succeeded(",
             ),
         ),
     ),

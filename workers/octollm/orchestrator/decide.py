@@ -34,6 +34,7 @@ from octollm.orchestrator.state import (
     StepRow,
     TaskState,
 )
+from octollm.plans.stored import as_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +279,12 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
         case StepSucceeded():
             digest = direct.digest(state, event)
             decision.put(
-                row._replace(state="succeeded", output=event.output, output_sha256=event.output_sha256, digest=digest)
+                row._replace(
+                    state="succeeded",
+                    output=None if event.output is None else as_stored(event.output),
+                    output_sha256=event.output_sha256,
+                    digest=digest,
+                )
             )
             decision.tell(now, event="step_succeeded", **about)
             if not replaced:

@@ -21,6 +21,7 @@ from octollm.orchestrator.decide import Accepted, CancelRequested, Event, Redriv
 from octollm.orchestrator.messages import Incoming, Unreadable
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Done, StepEnded, TaskState
+from octollm.plans.stored import as_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def _request(message: Incoming, planning: Planning) -> Cancel | Redrive:
 
 
 def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, planning: Planning) -> Submitted:
-    submission = plain(body.submission)
+    submission = as_stored(plain(body.submission))
     begins = max(body.received_at, body.submission.not_before or "")
     seconds = body.submission.deadline_s or planning.deadline_s(body.submission.kind)
     first = TaskState(

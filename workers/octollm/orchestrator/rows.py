@@ -11,6 +11,7 @@ from octollm.contracts.ids import as_text
 from octollm.orchestrator.state import Attempt, StepEnded, StepRow, TaskState
 from octollm.orchestrator.told import Told
 from octollm.plans.plan import Plan
+from octollm.plans.stored import as_stored
 
 
 def task_row(state: TaskState) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> T
     return TaskState(
         task=row["id"],
         tenant=row["tenant"],
-        submission=row["submission"],
+        submission=as_stored(row["submission"]),
         source=row["source"],
         idempotency_key=row["idempotency_key"],
         fingerprint=row["fingerprint"],
@@ -146,7 +147,7 @@ def step_of(row: asyncpg.Record) -> StepRow:
         sent_by=row["sent_by"],
         sent_at=as_text(row["sent_at"]),
         failures=row["failures"],
-        output=row["output"] if row["stored"] is None else orjson.loads(row["stored"]),
+        output=_output(row),
         output_sha256=row["output_sha256"],
         error=row["error"],
         duration_ms=row["duration_ms"],
@@ -155,3 +156,8 @@ def step_of(row: asyncpg.Record) -> StepRow:
         digest=row["digest"],
         early=early_of(row["early"] or ()),
     )
+
+
+def _output(row: asyncpg.Record) -> dict[str, Any] | None:
+    output = row["output"] if row["stored"] is None else orjson.loads(row["stored"])
+    return None if output is None else as_stored(output)

@@ -15,6 +15,7 @@ from octollm.contracts import RestStep, StepRequested, StepRest, strict_json, wr
 from octollm.errors import ContractError, RecipeError
 from octollm.plans import template
 from octollm.plans.plan import Plan, PlanStep
+from octollm.plans.stored import as_stored
 
 LIMIT = 64 * 1024
 """Bytes of JSON the rest of a stretch may have in a message; what is longer ends earlier."""
@@ -89,7 +90,7 @@ def onward(step: StepRequested, output: dict[str, Any]) -> StepRequested | None:
     if step.rest is None or not step.rest.steps or not isinstance(step.rest.seen.get("steps"), dict):
         return None
     first, *later = step.rest.steps
-    own = {"output": output, "round": step.round, "attempt": step.attempt}
+    own = {"output": as_stored(output), "round": step.round, "attempt": step.attempt}
     seen = {"task": {}, "round": step.round, **step.rest.seen}
     seen["steps"] = {**seen["steps"], step.step: own}
     try:

@@ -15,6 +15,7 @@ from jmespath.parser import ParsedResult
 
 from octollm.contracts import strict_json
 from octollm.errors import ContractError, RecipeError
+from octollm.plans.stored import as_stored
 
 REFERENCE = "$"
 _DEPTH = strict_json.MAX_DEPTH - 2
@@ -82,12 +83,14 @@ def _chain(node: Mapping[str, Any]) -> tuple[str | int, ...] | None:
 
 
 def settle(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
-    """`resolve`, and what it comes to can be sent and stored: an expression may give numbers beyond 64 bits, or a NUL.
+    """`resolve`, in the form that is stored. What it comes to can be sent and stored: an expression may give numbers
+    beyond 64 bits, or a NUL.
 
     Raises RecipeError where it cannot, too.
     """
     found = resolve(template, context)
     try:
+        found = as_stored(found)
         strict_json.check_written(orjson.dumps(found), _DEPTH)
     except (TypeError, ContractError) as error:
         raise RecipeError(f"what the references come to is not JSON: {error}") from error

@@ -18,45 +18,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
         "redis.connect_timeout_s",
         "must be above 0 and at most 60",
     )?;
-    let reflex = &settings.reflex;
-    let executor = &settings.executor;
-    ensure(
-        (1024..=64 * 1024 * 1024).contains(&reflex.body_limit_bytes),
-        "reflex.body_limit_bytes",
-        "must be from 1024 to 67108864",
-    )?;
-    ensure(
-        reflex.max_connections >= 1,
-        "reflex.max_connections",
-        "must be at least 1",
-    )?;
-    for (name, value) in [
-        ("reflex.max_event_streams", reflex.max_event_streams),
-        ("reflex.max_forwards", reflex.max_forwards),
-    ] {
-        ensure(
-            (1..=100_000).contains(&value),
-            name,
-            "must be from 1 to 100000",
-        )?;
-    }
-    let api = &settings.api.url;
-    ensure(
-        api.is_empty() || is_plain_http(api),
-        "api.url",
-        "must be http://host:port without a path, like http://127.0.0.1:8081; \
-         the reflex reaches the API inside one network, without TLS",
-    )?;
-    ensure(
-        reflex.idempotency_ttl_s >= 1,
-        "reflex.idempotency_ttl_s",
-        "must be at least 1",
-    )?;
-    ensure(
-        (1..=16).contains(&reflex.durability_replicas),
-        "reflex.durability_replicas",
-        "must be from 1 to 16",
-    )?;
+    check_reflex(settings)?;
+    let (reflex, executor) = (&settings.reflex, &settings.executor);
     for (name, value) in [
         ("reflex.header_timeout_s", reflex.header_timeout_s),
         ("reflex.body_timeout_s", reflex.body_timeout_s),
@@ -107,6 +70,47 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
         )?;
     }
     Ok(())
+}
+
+fn check_reflex(settings: &Settings) -> Result<(), SettingsError> {
+    let reflex = &settings.reflex;
+    ensure(
+        (1024..=64 * 1024 * 1024).contains(&reflex.body_limit_bytes),
+        "reflex.body_limit_bytes",
+        "must be from 1024 to 67108864",
+    )?;
+    ensure(
+        reflex.max_connections >= 1,
+        "reflex.max_connections",
+        "must be at least 1",
+    )?;
+    for (name, value) in [
+        ("reflex.max_event_streams", reflex.max_event_streams),
+        ("reflex.max_forwards", reflex.max_forwards),
+    ] {
+        ensure(
+            (1..=100_000).contains(&value),
+            name,
+            "must be from 1 to 100000",
+        )?;
+    }
+    let api = &settings.api.url;
+    ensure(
+        api.is_empty() || is_plain_http(api),
+        "api.url",
+        "must be http://host:port without a path, like http://127.0.0.1:8081; \
+         the reflex reaches the API inside one network, without TLS",
+    )?;
+    ensure(
+        reflex.idempotency_ttl_s >= 1,
+        "reflex.idempotency_ttl_s",
+        "must be at least 1",
+    )?;
+    ensure(
+        (1..=16).contains(&reflex.durability_replicas),
+        "reflex.durability_replicas",
+        "must be from 1 to 16",
+    )
 }
 
 /// `http://host` or `http://host:port`, with or without a slash at its end.

@@ -1,0 +1,39 @@
+"""JSON values as Postgres gives them back, with their keys in order. Pure.
+
+What a reference finds must not depend on whether its value was read, held in memory or came straight from an arm.
+
+`jsonb` keeps objects in an order of its own and numbers as decimals: `1e16` comes back as an integer, `-0.0` as `0.0`.
+"""
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+# What orjson writes of the floats in question; a text may look like one and costs a walk.
+_SUSPECT = re.compile(rb"\de|-0\.0")
+_EXPONENT_FROM = 1e16
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""Integers that orjson reads as such; beyond them a number is a float again."""
+
+
+def as_stored(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """An equal value in the form that storing and reading it gives. Raises TypeError for an integer beyond 64 bits."""
+    raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    found = orjson.loads(raw)
+    return _numbers(found) if _SUSPECT.search(raw) else found
+
+
+def _numbers(value: Any) -> Any:  # noqa: ANN401  as above
+    """Bounded recursion: messages are at most 64 levels deep."""
+    if isinstance(value, float):
+        if value == 0:
+            return 0.0
+        whole = int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else None  # the digits that are written
+        return value if whole is None or not _LEAST <= whole <= _MOST else whole
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return value
