@@ -20,7 +20,7 @@ test: setup redis models  ## formatting, lints, types, import rules, all tests; 
 test-valkey: setup models  ## the tests that meet a Redis server, on Valkey 8 (fetched into build/ where there is none)
 	@server=$$(.ci/setup-valkey) && OCTOLLM_REDIS_SERVER=$$server && export OCTOLLM_REDIS_SERVER && \
 		cargo test --locked -p octollm-reflex -p octollm-executor && \
-		$(PY) -m pytest tests/integration tests/e2e
+		$(PY) -m pytest -n 2 --dist=loadfile tests/integration tests/e2e
 
 compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and take-over (Docker)
 	@$(PY) tests/compose/demo.py
