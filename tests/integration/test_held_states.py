@@ -66,6 +66,8 @@ async def test_a_task_that_another_orchestrator_has_changed_is_read_anew(orchest
     for one, two in ((orchestrator, another), (another, orchestrator)):
         left, right = sends(*await one.handle([submitted(new_task_id("l0"))]))
         assert sends(*await two.handle([done(left, {"n": 1})])) == []
+        assert (await both_ways(one, pool, left.task))[1] is None
+        assert not one._held.any_of([left.task]), "its size would be that of another state"
         (both,) = sends(*await one.handle([done(right, {"n": 2})]))
         assert both.input == {"sum": [1, 2]}
 

@@ -8,15 +8,8 @@ import orjson
 import pytest
 
 from octollm.contracts import InlineOutput, StepError, StepFailed, StepRequested, StepRetrying, StepSucceeded
-from octollm.orchestrator.decide import (
-    Accepted,
-    CancelRequested,
-    DeadlinePassed,
-    Event,
-    MessageLost,
-    Met,
-    decide,
-)
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import Accepted, CancelRequested, DeadlinePassed, Event, MessageLost, Met
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.orchestrator.status import status_of

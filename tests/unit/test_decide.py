@@ -19,7 +19,8 @@ from octollm.contracts import (
     read,
     write,
 )
-from octollm.orchestrator.decide import Accepted, DeadlinePassed, MessageLost, Met, decide
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import Accepted, DeadlinePassed, MessageLost, Met
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.plans.recipes import RecipeBook, parse_recipe

@@ -7,7 +7,8 @@ import orjson
 
 from octollm.contracts import HandedOn, InlineOutput, StepDead, StepError, StepRequested, StepRetrying, StepSucceeded
 from octollm.orchestrator import direct
-from octollm.orchestrator.decide import Accepted, DeadlinePassed, MessageLost, Met, decide
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import Accepted, DeadlinePassed, MessageLost, Met
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.orchestrator.status import status_of

@@ -2,7 +2,8 @@
 
 from test_cancel_and_plans import ARMS, BOOK, LATER, NOW, OURS, accepted, fresh
 
-from octollm.orchestrator.decide import Accepted, MomentCame, decide
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import Accepted, MomentCame
 from octollm.orchestrator.planning import Planning
 
 PLANNING = Planning(BOOK, ARMS)

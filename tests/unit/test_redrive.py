@@ -6,7 +6,8 @@ import pytest
 from test_cancel_and_plans import ARMS, BOOK, LATER, NOW, OURS, accepted, run, succeeded
 
 from octollm.contracts import StepDead, StepError
-from octollm.orchestrator.decide import DeadlinePassed, Event, Met, RedriveRequested, decide
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import DeadlinePassed, Event, Met, RedriveRequested
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.plans.recipes import RecipeBook

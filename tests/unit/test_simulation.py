@@ -25,15 +25,8 @@ from octollm.contracts import (
     read,
 )
 from octollm.orchestrator import direct, requests
-from octollm.orchestrator.decide import (
-    Accepted,
-    CancelRequested,
-    DeadlinePassed,
-    Event,
-    MessageLost,
-    Met,
-    decide,
-)
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import Accepted, CancelRequested, DeadlinePassed, Event, MessageLost, Met
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import StepEnded, TaskState
 from octollm.plans import stretch

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::events::{Kind, Name, Tenant, Text};
-use crate::yaml;
+use crate::yaml::{self, ensure};
 
 /// Why the file was refused; the text names the place and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -209,12 +209,4 @@ fn check(at: &str, name: &str, source: &Source) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
-    if holds {
-        Ok(())
-    } else {
-        Err(message())
-    }
 }

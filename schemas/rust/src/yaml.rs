@@ -22,6 +22,15 @@ pub(crate) fn read<T: DeserializeOwned>(
     })
 }
 
+/// `message` says what to change where something does not hold.
+pub(crate) fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds {
+        Ok(())
+    } else {
+        Err(message())
+    }
+}
+
 /// serde's sentence as place and fix.
 fn explain(path: &str, sentence: &str, at: impl Fn(&str) -> Option<&'static str>) -> String {
     let fault = fault(path, sentence);

@@ -1,4 +1,4 @@
-"""A histogram of Prometheus that is filled for each message: prometheus-client's own takes a lock for every bucket."""
+"""A histogram of Prometheus that is filled for each message: prometheus-client's own takes two locks for that."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence

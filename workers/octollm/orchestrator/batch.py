@@ -7,7 +7,8 @@ import structlog
 
 from octollm.contracts import TaskCancel
 from octollm.orchestrator import direct
-from octollm.orchestrator.decide import Accepted, CancelRequested, Event, Met, Refused, decide
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import Accepted, CancelRequested, Event, Met, Refused
 from octollm.orchestrator.intake import Cancel, Ended, Redrive, Submitted, Understood
 from octollm.orchestrator.messages import Outgoing, Send
 from octollm.orchestrator.state import Decision, TaskState

@@ -5,7 +5,6 @@ before, since its first sending may have been lost.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from octollm.contracts import (
@@ -19,6 +18,17 @@ from octollm.contracts.ids import later, message_id
 from octollm.errors import RecipeError
 from octollm.orchestrator import direct
 from octollm.orchestrator.attempts import class_of
+from octollm.orchestrator.event import (
+    Accepted,
+    CancelRequested,
+    DeadlinePassed,
+    Event,
+    MessageLost,
+    Met,
+    MomentCame,
+    RedriveRequested,
+    Refused,
+)
 from octollm.orchestrator.finish import finish
 from octollm.orchestrator.planning import Planning, Unplannable, adopt, is_awaited
 from octollm.orchestrator.requests import request
@@ -29,83 +39,11 @@ from octollm.orchestrator.state import (
     Attempt,
     Decision,
     Done,
-    Reason,
     StepEnded,
     StepRow,
     TaskState,
 )
 from octollm.plans.stored import as_stored
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The task was admitted and is new here."""
-
-    planning: Planning
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The task is to be kept, but not to be worked on."""
-
-    reason: Reason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Met:
-    """The task's own message was met again."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
-    """Somebody looked at the clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class MomentCame:
-    """Somebody looked at the clock for a task that was put off."""
-
-    planning: Planning
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """Somebody wants the task to end now."""
-
-    tenant: str
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RedriveRequested:
-    """Somebody wants the run after `run`, since that one did not succeed."""
-
-    tenant: str
-    run: int
-    planning: Planning
-
-
-@dataclass(frozen=True, slots=True)
-class MessageLost:
-    """A step's message is nowhere any more."""
-
-    step: str
-    round: int
-    attempt: int
-
-
-Event = (
-    Accepted
-    | Refused
-    | Met
-    | StepEnded
-    | DeadlinePassed
-    | MomentCame
-    | CancelRequested
-    | RedriveRequested
-    | MessageLost
-)
 
 
 def decide(state: TaskState, event: Event, now: str) -> Decision:

@@ -39,13 +39,17 @@ class HeldStates:
         return any(task in self._held for task in tasks)
 
     def of(self, row: asyncpg.Record) -> TaskState | None:
-        """The state of a locked task with `id`, `run`, `version` and `updated_at`, if it is the one that is held."""
+        """The state of a locked task with `id`, `run`, `version` and `updated_at`, if it is the one that is held; one
+        that is no longer the task's is forgotten.
+        """
         held = self._held.get(row["id"])
         if held is None:
             return None
         state = held.state
-        same = (state.run, state.version) == (row["run"], row["version"])
-        return state if same and state.updated_at == as_text(row["updated_at"]) else None
+        if (state.run, state.version, state.updated_at) == (row["run"], row["version"], as_text(row["updated_at"])):
+            return state
+        self._forget(state.task)
+        return None
 
     def keep(self, states: Iterable[TaskState], came: Mapping[str, int]) -> None:
         """Hold what has just been committed. `came`: bytes that came in for each task with this transaction."""
@@ -54,7 +58,7 @@ class HeldStates:
             # Nothing follows; or an output is too large to be held many times, and its row may be gone by now.
             if state.ended or _has_large(state):
                 continue
-            size = (_read(state) if before is None else before.size) + came.get(state.task, 0)
+            size = (_size(state) if before is None else before.size) + came.get(state.task, 0)
             self._held[state.task] = _Held(state, size)
             self._size += size
         while self._size > self._most:
@@ -70,6 +74,6 @@ def _has_large(state: TaskState) -> bool:
     return any(row.output_sha256 or any(one.output_sha256 for one in row.early) for row in state.steps.values())
 
 
-def _read(state: TaskState) -> int:
-    """Size of a state that another orchestrator has made, or that is new."""
+def _size(state: TaskState) -> int:
+    """Of a state that was not held before."""
     return _OVERHEAD + len(orjson.dumps([state.submission, [row.output for row in state.steps.values()]]))

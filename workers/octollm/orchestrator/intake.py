@@ -17,7 +17,7 @@ from octollm.contracts import (
 )
 from octollm.contracts.ids import later
 from octollm.errors import ContractError
-from octollm.orchestrator.decide import Accepted, CancelRequested, Event, RedriveRequested, Refused
+from octollm.orchestrator.event import Accepted, CancelRequested, Event, RedriveRequested, Refused
 from octollm.orchestrator.messages import Incoming, Unreadable
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Done, StepEnded, TaskState

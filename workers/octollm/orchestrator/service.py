@@ -16,7 +16,8 @@ from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import store
 from octollm.orchestrator.batch import Work, outgoing
-from octollm.orchestrator.decide import CancelRequested, DeadlinePassed, Event, MomentCame, decide
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import CancelRequested, DeadlinePassed, Event, MomentCame
 from octollm.orchestrator.held import HeldStates
 from octollm.orchestrator.intake import Ended, Redrive, Submitted, Understood, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable

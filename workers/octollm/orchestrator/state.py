@@ -153,13 +153,13 @@ class TaskState:
 
     def round_of(self, step: str) -> int:
         """The round a step is in: only what a repair redoes is in a later one than 0."""
-        if self.plan is None or self.plan.repair is None or self.round == 0:
+        if self.round == 0 or self.plan is None or self.plan.repair is None:
             return 0
         return self.round if step in self.plan.downstream(self.plan.repair.redo) else 0
 
     def row(self, step: str) -> StepRow | None:
         """A step's row in the round it is in."""
-        return self.steps.get((step, self.round_of(step) if self.round else 0))
+        return self.steps.get((step, self.round_of(step)))
 
 
 _FIELDS = len(fields(TaskState))

@@ -14,7 +14,8 @@ from octollm.database.pool import Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import NotReadyError
 from octollm.orchestrator import direct, store
-from octollm.orchestrator.decide import MessageLost, decide
+from octollm.orchestrator.decide import decide
+from octollm.orchestrator.event import MessageLost
 from octollm.orchestrator.messages import Send, StatusUpdate
 from octollm.orchestrator.state import Priority
 from octollm.orchestrator.status import status_of

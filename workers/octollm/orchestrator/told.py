@@ -46,7 +46,8 @@ class Told(NamedTuple):
     ) -> "Told":
         """`about`: the schema's other fields, left out where they are None.
 
-        Written without its model, which takes five times as long; `tests/unit/test_simulation.py` reads each one back.
+        Written without its model, which takes five times as long: `tests/contract/test_told_events.py` reads each kind
+        back.
         """
         body: dict[str, str | int] = {
             "task": task, "run": run, "seq": seq, "tenant": tenant, "at": at, "event": event

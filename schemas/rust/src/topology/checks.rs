@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Topic, Topology};
 use crate::events::fields::{is_lane, MAX_I32};
+use crate::yaml::ensure;
 
 pub(super) const ONE_GROUP: &str = "not one group name; a work stream has exactly one group";
 
@@ -234,12 +235,4 @@ fn distinct(at: &str, names: &[String]) -> Result<(), String> {
         })?;
     }
     Ok(())
-}
-
-fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
-    if holds {
-        Ok(())
-    } else {
-        Err(message())
-    }
 }
