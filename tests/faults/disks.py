@@ -1,15 +1,16 @@
-"""A disk that can be filled: a file system in memory whose size is changed while it is used. Needs root and Linux."""
+"""A disk that can be filled: a small file system in memory, and a file that takes its room. Needs root and Linux."""
 
 import asyncio
-import os
+import errno
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from io import FileIO
 from pathlib import Path
 
-_BLOCK = 64 * 1024
 _ROOM = 256 * 1024 * 1024
+_STRIDES = (1024 * 1024, 4096)
 
 
 class NoDiskError(Exception):
@@ -21,19 +22,31 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """As large as what lies on it, and not a page larger."""
-        found = os.statvfs(self.folder)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        self._resize(used)
+        """Take the room that is left, to the last page.
+
+        By writing, not by making the disk as small as what lies on it: whoever has it open writes in between, and a
+        disk smaller than that is refused.
+        """
+        with self._ballast.open("ab", buffering=0) as ballast:
+            for stride in _STRIDES:
+                _write_until_full(ballast, bytes(stride))
 
     def empty(self) -> None:
         """Room for everything again."""
-        self._resize(_ROOM)
+        self._ballast.unlink(missing_ok=True)
 
-    def _resize(self, size: int) -> None:
-        _run("mount", "-o", f"remount,size={size}", str(self.folder))
+
+def _write_until_full(file: FileIO, piece: bytes) -> None:
+    while True:
+        try:
+            file.write(piece)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return
 
 
 @asynccontextmanager

@@ -1,9 +1,14 @@
-"""What the harness puts in place of others does what it is there for: the vector store, and the proxy's traps."""
+"""What the harness puts in place of others does what it is for: the vector store, the disk, and the proxy's traps."""
 
 import asyncio
+import errno
+import os
+from pathlib import Path
+from threading import Event, Thread
 from uuid import uuid4
 
 import pytest
+from disks import NoDiskError, small_disk
 from proxy import COMMIT, STORES, Moment, Proxy, Trap
 from vectors import DIMENSION, VectorServer
 
@@ -61,3 +66,44 @@ async def test_a_trap_waits_for_the_commit_of_a_transaction_that_stores_somethin
     writer.close()
     await way.stop()
     server.close()
+
+
+async def _nobody_to_stop() -> None:
+    """Nobody has the folder open while it changes places."""
+
+
+async def test_a_disk_is_filled_while_others_write_to_it_and_has_room_again(tmp_path: Path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "kept").write_bytes(b"before")
+    enough, wrote, refused = Event(), Event(), Event()
+
+    def write() -> None:
+        while not enough.is_set():
+            try:
+                with (folder / "log").open("ab", buffering=0) as log:
+                    log.write(bytes(4096))
+                wrote.set()
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                refused.set()
+
+    writer = Thread(target=write)
+    try:
+        async with small_disk(folder, _nobody_to_stop, _nobody_to_stop) as disk:
+            writer.start()
+            assert await asyncio.to_thread(wrote.wait, 10)
+            disk.fill()
+            assert os.statvfs(folder).f_bfree == 0
+            assert await asyncio.to_thread(refused.wait, 10)
+            disk.empty()
+            wrote.clear()
+            assert await asyncio.to_thread(wrote.wait, 10)
+            enough.set()
+            await asyncio.to_thread(writer.join)
+    except NoDiskError as error:
+        pytest.skip(f"needs root and Linux: {error}")
+    finally:
+        enough.set()
+    assert (folder / "kept").read_bytes() == b"before"
+    assert sorted(path.name for path in folder.iterdir()) == ["kept", "log"]
