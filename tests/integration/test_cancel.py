@@ -145,13 +145,13 @@ class Waiting:
             self.stopped.set()
 
 
-def cancelled():
-    return MESSAGES.labels("arm.judge", "cancelled")._value.get()
+def ended(outcome):
+    return MESSAGES.labels("arm.judge", outcome)._value.get()
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["control", "heartbeat"])
 async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, told):
-    work, before = Waiting(), cancelled()
+    work, before = Waiting(), ended("cancelled")
     # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
     topic = judge(heartbeat_s=600, lease_s=1800) if told else judge()
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(20):
@@ -170,7 +170,31 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
         ear.cancel()
     types = sorted(entry[b"type"] for _, entry in await client.xrange(KEYS.done))
     assert types == [b"step.done.v1", b"task.cancel.v1"]
-    assert cancelled() == before + 1
+    assert ended("cancelled") == before + 1
+
+
+async def test_one_that_is_stopped_while_the_wish_is_taken_back_stays_for_whoever_comes_next(redis_server, client):
+    work, before = Waiting(), (ended("cancelled"), ended("abandoned"))
+
+    async def regretted(one):
+        try:
+            return await work(one)
+        finally:
+            await client.delete(KEYS.cancel(one.task))
+
+    topic = judge(heartbeat_s=600, lease_s=1800)
+    async with consuming(redis_server.url, client, topic, regretted) as member, asyncio.timeout(20):
+        await client.xadd(STREAM, fields(step(1)))
+        await work.started.wait()
+        await cancel(client, step(1))
+        await member.consumer.cancel(step(1).task)
+        await until(lambda: gone_from(member.consumer))
+    assert (ended("cancelled"), ended("abandoned")) == (before[0], before[1] + 1)
+    assert len(await client.xpending_range(STREAM, "judge", "-", "+", 9)) == 1
+
+
+async def gone_from(consumer):
+    return not consumer._running
 
 
 async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, client):

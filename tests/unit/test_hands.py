@@ -1,6 +1,7 @@
 """Hands work on every item once, pass each other by when one waits, and end what they work on when they are closed."""
 
 import asyncio
+import time
 from collections import deque
 
 from octollm.bus.eager import within
@@ -19,8 +20,27 @@ def test_items_that_never_wait_are_worked_on_in_order_by_few_hands():
         while len(done) < 100:
             await asyncio.sleep(0)
         assert [item for item, _ in done] == list(range(100))
-        # After 32 in a row another is let in, once each.
         assert len({task for _, task in done}) <= 4
+        await hands.close()
+
+    asyncio.run(run())
+
+
+def test_whatever_else_is_due_gets_its_turn_while_nothing_waits():
+    async def run():
+        let_in = asyncio.Event()
+        given_up = time.monotonic() + 20
+
+        async def work(item, _task):
+            if item == 0:
+                asyncio.get_running_loop().call_soon(let_in.set)
+            if not let_in.is_set() and time.monotonic() < given_up:
+                hands.put([item + 1])  # there is always more to do
+
+        hands = Hands(work, "work")
+        hands.put([0])
+        async with asyncio.timeout(10):
+            await let_in.wait()
         await hands.close()
 
     asyncio.run(run())

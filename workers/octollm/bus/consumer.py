@@ -5,9 +5,8 @@ The handler decides what an entry leads to; everything about leases, deliveries 
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from time import perf_counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic, perf_counter
 
 import redis.asyncio
 import structlog
@@ -35,6 +34,16 @@ from octollm.topology import ARM, LaneKeys, Topic
 
 _log = structlog.get_logger(__name__)
 Handler = Callable[[Entry], Awaitable[Ending]]
+_WELL = frozenset({Outcome.DONE, Outcome.FAILED})
+"""A handler did what it is there for."""
+_TRUTH: dict[Standing | None, Outcome] = {
+    Standing.CANCELLED: Outcome.CANCELLED,
+    Standing.STALE: Outcome.STALE,
+    Standing.GONE: Outcome.GONE,
+    Standing.HELD: Outcome.ABANDONED,
+    None: Outcome.ABANDONED,
+}
+"""How a delivery ended where it did not end as it was meant to."""
 _GRACE_S = 30.0
 """How much longer than the handler's own limit a lease is kept, for the completion."""
 
@@ -116,7 +125,7 @@ class Consumer:
         await self._hands.close()
         await end(list(self._alone))
         await self._completions.stop()
-        self._over(*((delivery, Outcome.ABANDONED) for delivery in list(self._running.values())))
+        self._over([(delivery, Outcome.ABANDONED) for delivery in self._running.values()])
         self._fuse.retire()
         try:
             await asyncio.wait_for(self.handoff.leave(self._streams), timeout=5)
@@ -139,25 +148,26 @@ class Consumer:
     def _begin(self, entries: Sequence[Entry]) -> None:
         self._slots.take(len(entries))
         self._running_gauge.inc(len(entries))
-        self._hands.put([self._keep(entry, Place.SLOT) for entry in entries])
+        self._hands.put(self._keep(entries, Place.SLOT, monotonic() + self._limit_s))
 
-    def _keep(self, entry: Entry, place: Place) -> Delivery:
-        """One more that runs, and its lease."""
-        delivery = Delivery(self._topic.name, entry, self._held(entry), place)
-        self._running[delivery.key] = delivery
-        # Waiting for its turn is no handler's time: such a lease has no end of its own.
-        self._lease(delivery, self._limit_s if place is Place.SLOT else float("inf"))
-        return delivery
+    def _keep(self, entries: Sequence[Entry], place: Place, until: float) -> list[Delivery]:
+        """More that run, and their leases, renewed no longer than `until` (monotonic clock)."""
+        topic, running, keep, lost = self._topic.name, self._running, self._leases.keep, self._lost
+        deliveries = [Delivery(topic, entry, self._held(entry), place) for entry in entries]
+        for delivery in deliveries:
+            running[delivery.key] = delivery
+            keep(delivery.key, delivery.held, until, lost)
+        return deliveries
 
     def _lease(self, delivery: Delivery, longest_s: float) -> None:
-        self._leases.keep(delivery.key, delivery.held, longest_s, self._lost)
+        self._leases.keep(delivery.key, delivery.held, monotonic() + longest_s, self._lost)
 
     async def _run_alone(self, taken: list[Delivery]) -> None:
         """In quarantine: if they kill this process, they are charged for it and not their neighbours."""
         try:
             await self._slots.take_alone()
         except asyncio.CancelledError:
-            self._over(*((delivery, Outcome.ABANDONED) for delivery in taken))
+            self._over([(delivery, Outcome.ABANDONED) for delivery in taken])
             raise
         ends: list[asyncio.Future[None]] = []
         for delivery in taken:
@@ -190,20 +200,21 @@ class Consumer:
         except asyncio.CancelledError:
             self._fuse.undecided()
             if not _was_stopped(delivery):
-                self._over((delivery, Outcome.ABANDONED))
+                self._over([(delivery, Outcome.ABANDONED)])
                 raise
             if delivery.stopped is not Standing.CANCELLED:
-                self._over((delivery, Outcome.ABANDONED))
+                self._over([(delivery, Outcome.ABANDONED)])
                 return
             delivery.meant = Outcome.CANCELLED
             self._completions.add(Finish(held, (), only_cancelled=True), delivery)
         else:
-            _was_stopped(delivery)  # a handler may swallow it: the next delivery must not be cancelled for it
+            if delivery.stopped is not None:
+                _was_stopped(delivery)  # a handler may swallow it: the next delivery must not be cancelled for it
             if self._blown(delivery.entry, ending):
-                self._over((delivery, await self._give_back(held)))
+                self._over([(delivery, await self._give_back(held))])
                 return
             if ending is None:
-                self._over((delivery, Outcome.ABANDONED))
+                self._over([(delivery, Outcome.ABANDONED)])
                 return
             delivery.meant = ending.outcome
             if ending.live != held.live:
@@ -214,24 +225,24 @@ class Consumer:
 
     def _answered(self, answers: Sequence[tuple[Delivery, Standing | None]]) -> None:
         """What Redis says about what has been finished."""
-        self._over(*((delivery, _outcome(standing, delivery.meant)) for delivery, standing in answers))
+        self._over([(delivery, _TRUTH.get(standing, delivery.meant)) for delivery, standing in answers])
 
-    def _over(self, *ended: tuple[Delivery, Outcome]) -> None:
+    def _over(self, ended: Iterable[tuple[Delivery, Outcome]]) -> None:
         """Each delivery comes here at its end."""
-        outcomes: Counter[Outcome] = Counter()
-        slots = 0
+        outcomes: dict[Outcome, int] = {}
+        slots, running, slot, drop = 0, self._running, Place.SLOT, self._leases.drop
         for delivery, outcome in ended:
-            if self._running.pop(delivery.key, None) is None:
+            if running.pop(delivery.key, None) is None:
                 continue
-            self._leases.drop(delivery.key)
-            outcomes[outcome] += 1
-            if delivery.place is Place.SLOT:
+            drop(delivery.key)
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            if delivery.place is slot:
                 slots += 1
             if delivery.over is not None and not delivery.over.done():
                 delivery.over.set_result(None)
         for outcome, count in outcomes.items():
             self._messages[outcome].inc(count)
-        self._running_gauge.dec(outcomes.total())
+        self._running_gauge.dec(sum(outcomes.values()))
         if slots:
             self._slots.give(slots)
         if self._stopping and not self._running:
@@ -239,11 +250,11 @@ class Consumer:
 
     def _blown(self, entry: Entry, ending: Ending | None) -> bool:
         """Tells the fuse; whether the entry is to be given back because of it."""
-        tenant = entry.fields.get(b"tenant", b"").decode("ascii", "replace")
+        tenant = entry.fields.get(b"tenant", b"")
         if ending is None or ending.broke:
             task = clean(entry.fields.get(b"id")).partition(".")[0]
             return self._fuse.broke(task or entry.id, tenant)
-        if ending.outcome in {Outcome.DONE, Outcome.FAILED}:
+        if ending.outcome in _WELL:
             self._fuse.well(tenant)
         else:
             self._fuse.undecided()
@@ -329,7 +340,8 @@ class Consumer:
             self._begin(fresh)
         if again:
             _log.info("took over entries", topic=self._topic.name, entries=[entry.id for entry in again])
-            taken = [self._keep(entry, Place.QUEUE) for entry in again]
+            # Waiting for its turn is no handler's time: such a lease has no end of its own.
+            taken = self._keep(again, Place.QUEUE, float("inf"))
             self._running_gauge.inc(len(taken))
             task = asyncio.create_task(self._run_alone(taken), name=f"alone {self._topic.name}")
             self._alone[task] = taken
@@ -364,7 +376,7 @@ class Consumer:
         except TROUBLES as error:
             _log.warning("an entry stays pending", topic=self._topic.name, entry=held.entry, error=str(error))
             return Outcome.ABANDONED
-        return Outcome.HELD if answer is Standing.RELEASED else _outcome(answer, Outcome.HELD)
+        return Outcome.HELD if answer is Standing.RELEASED else _TRUTH[answer]
 
 
 def _was_stopped(delivery: Delivery) -> bool:
@@ -373,18 +385,3 @@ def _was_stopped(delivery: Delivery) -> bool:
     """
     task = delivery.task
     return delivery.stopped is not None and task is not None and task.uncancel() == 0
-
-
-def _outcome(standing: Standing | None, meant: Outcome) -> Outcome:
-    """How a delivery ended in truth."""
-    match standing:
-        case Standing.DONE:
-            return meant
-        case Standing.CANCELLED:
-            return Outcome.CANCELLED
-        case Standing.STALE:
-            return Outcome.STALE
-        case Standing.GONE:
-            return Outcome.GONE
-        case _:
-            return Outcome.ABANDONED

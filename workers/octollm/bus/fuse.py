@@ -46,26 +46,26 @@ NEVER = FuseRule(tasks=0, tenants=1, cooldown_s=0)
 
 
 class Fuse:
-    """Of one consumer of one topic in one lane. One event loop; `out` may be read from any thread."""
+    """Of one consumer of one topic in one lane. One event loop; `out` may be read from any thread.
+
+    A tenant is whatever tells it from others.
+    """
 
     def __init__(self, rule: FuseRule, topic: str) -> None:
         self._rule = rule
         self._topic = topic
         self._state = State.CLOSED
-        self._broken: dict[str, str] = {}
+        self.out = False
+        """Whether the consumer is stopped, or trying its first message after that. Not to be set from outside."""
+        self._broken: dict[str, bytes] = {}
         """Tasks on which the handler broke since anything went well, and whose they are."""
-        self._met: set[str] = set()
+        self._met: set[bytes] = set()
         """Tenants; two are enough to know."""
         self._until = 0.0
         """On the monotonic clock: when it may try."""
         self._tried = False
         """Whether the one message of `TRYING` is on its way."""
         self._changed = asyncio.Event()
-
-    @property
-    def out(self) -> bool:
-        """Whether the consumer is stopped, or trying its first message after that."""
-        return self._state is not State.CLOSED
 
     async def room(self, free: int) -> int:
         """Waits until something may be begun; then how much of `free`."""
@@ -93,10 +93,11 @@ class Fuse:
         self._tried = True
         return True
 
-    def well(self, tenant: str) -> None:
+    def well(self, tenant: bytes) -> None:
         """The handler did what it is there for. What was begun before it blew is proof of that, too."""
         self._meet(tenant)
-        self._broken.clear()
+        if self._broken:
+            self._broken.clear()
         if self.out:
             self._set(State.CLOSED)
             _log.info("the fuse is in again: a message went well", topic=self._topic)
@@ -106,7 +107,7 @@ class Fuse:
         if self._state is State.TRYING:
             self._set(State.TRYING)
 
-    def broke(self, task: str, tenant: str) -> bool:
+    def broke(self, task: str, tenant: bytes) -> bool:
         """The handler broke. True: give the message back, as if it had not been begun.
 
         The one message of a try is not given back: it would be the next one tried, and could hold up all others.
@@ -145,12 +146,13 @@ class Fuse:
             del self._broken[next(iter(self._broken))]
         return False
 
-    def _meet(self, tenant: str) -> None:
+    def _meet(self, tenant: bytes) -> None:
         if len(self._met) < 2:
             self._met.add(tenant)
 
     def _set(self, state: State) -> None:
-        FUSED.labels(self._topic).inc((state is not State.CLOSED) - self.out)
-        self._state, self._tried = state, False
+        out = state is not State.CLOSED
+        FUSED.labels(self._topic).inc(out - self.out)
+        self._state, self.out, self._tried = state, out, False
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -7,12 +7,15 @@ read without asking the event loop; as soon as one waits, the next hand goes on.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from time import perf_counter
 from typing import Generic, TypeVar
 
 from octollm.bus.tasks import end
 
-_IN_A_ROW = 32
-"""After so many without a wait, whatever else is due in this process gets its turn."""
+_LONGEST_S = 0.004
+"""After so long without a wait, whatever else is due in this process gets its turn: what has been worked on until then
+is finished, in one call for all of it.
+"""
 Item = TypeVar("Item")
 
 
@@ -59,14 +62,14 @@ class Hands(Generic[Item]):
         assert task is not None  # noqa: S101  for mypy; this is a coroutine of one
         while True:
             self._called = False
-            in_a_row = 0
+            until = perf_counter() + _LONGEST_S
             while self._queue:
                 item = self._queue.popleft()
                 self._call()  # who waits in a handler must not hold up the next
                 await self._work(item, task)
-                in_a_row += 1
-                if in_a_row % _IN_A_ROW == 0:
+                if perf_counter() > until:
                     await asyncio.sleep(0)
+                    until = perf_counter() + _LONGEST_S
             idle = loop.create_future()
             self._idle.append(idle)
             await idle

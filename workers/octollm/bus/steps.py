@@ -19,7 +19,7 @@ from octollm.bus import retry
 from octollm.bus.eager import within
 from octollm.bus.handoff import Entry
 from octollm.bus.letters import Reason, dead_letter
-from octollm.bus.operations import Add, Delay, Fields
+from octollm.bus.operations import Add, Delay, Fields, Text
 from octollm.bus.outcomes import Ending, Outcome
 from octollm.contracts import (
     HandedOn,
@@ -119,7 +119,7 @@ class StepRunner:
         before, follows = None, None
         if len(raw) <= INLINE_LIMIT:
             value = {"at": "inline", "value": orjson.Fragment(raw)}
-            follows = self._follows(step, raw)
+            follows = None if step.rest is None else self._follows(step, raw)
         else:
             digest = hashlib.sha256(raw).hexdigest()
             before = partial(self.keep, step.tenant, digest, raw)
@@ -135,7 +135,7 @@ class StepRunner:
 
     def _follows(self, step: StepRequested, raw: bytes) -> tuple[str, StepRequested] | None:
         """What is handed on directly. Of a task that has run out of time nothing is: its end is the orchestrator's."""
-        if step.rest is None or (step.deadline_at is not None and step.deadline_at <= utc_now()):
+        if step.deadline_at is not None and step.deadline_at <= utc_now():
             return None
         try:
             return self.onward(step, orjson.loads(raw))
@@ -222,16 +222,10 @@ class StepRunner:
         }
         if step.builds_on is not None:
             done["builds_on"] = step.builds_on
-        message: Fields = {
-            "type": "step.done.v1", "id": entry.fields[b"id"], **self._fields(entry, step), "body": write(done)
-        }  # fmt: skip
-        return Add(self.keys.done, message, live)
-
-    def _fields(self, entry: Entry, step: StepRequested) -> dict[str, str | bytes]:
-        return {"tenant": step.tenant, "traceparent": entry.fields.get(b"traceparent", b"")}
+        return Add(self.keys.done, _message(entry, "step.done.v1", entry.fields[b"id"], step.tenant, done), live)
 
     def _request(self, entry: Entry, step: StepRequested) -> Fields:
-        return {**self._fields(entry, step), "type": "step.requested.v1", "id": _ident(step), "body": write(step)}
+        return _message(entry, "step.requested.v1", _ident(step), step.tenant, step)
 
     def _send(self, entry: Entry, stream: str, step: StepRequested) -> Add:
         return Add(stream, self._request(entry, step), _ident(step).rpartition(".")[0])
@@ -241,6 +235,12 @@ class _RefusedError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason: Reason = reason
+
+
+def _message(entry: Entry, kind: str, ident: Text, tenant: str, body: object) -> Fields:
+    """What follows from an entry belongs to the same trace."""
+    traceparent = entry.fields.get(b"traceparent", b"")
+    return {"type": kind, "id": ident, "tenant": tenant, "traceparent": traceparent, "body": write(body)}
 
 
 def _live(entry: Entry) -> str:

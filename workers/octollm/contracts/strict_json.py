@@ -22,6 +22,8 @@ MAX_DEPTH = 64
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 _LONGEST_INTEGER = 20  # characters of both ends; int() on far longer ones would be slow
+# In here `find` stands where `in` would read better: CPython 3.11 asks first whether what is looked for is a number,
+# and raises and drops an error for each piece of text that is none.
 
 
 def check(data: bytes, max_depth: int = MAX_DEPTH) -> None:
@@ -36,7 +38,7 @@ def check_written(data: bytes, max_depth: int = MAX_DEPTH) -> None:
     itself, and writes numbers that are none as null.
     """
     check_depth(data, max_depth)
-    if b"\\u0000" in data:
+    if data.find(b"\\u0000") >= 0:
         _check_slowly(data)
 
 
@@ -46,7 +48,7 @@ def _surely_strict(data: bytes) -> bool:
     Whatever two parsers could read in two ways, a reader that makes one choice writes in another way than it found it.
     Our own messages are written by orjson, or just as it would.
     """
-    if b"\\u" in data:
+    if data.find(b"\\u") >= 0:
         return False
     try:
         return orjson.dumps(orjson.loads(data)) == data

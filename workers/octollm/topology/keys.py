@@ -2,13 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from octollm.topology.model import Topic
 
 PRIORITIES = ("high", "normal", "low")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LaneKeys:
     """The keys of one lane; all share its hash tag, so that one script may touch any of them."""
 
@@ -39,42 +40,42 @@ class LaneKeys:
         """Sorted set: which entries each tenant has on the streams of a topic with a cap."""
         return self._key(f"{topic.name}:held")
 
-    @property
+    @cached_property
     def live(self) -> str:
         """Hash: live field of a step to the key and entry of its latest message."""
         return self._key("live-steps")
 
-    @property
+    @cached_property
     def schedule(self) -> str:
         """Sorted set: message id by due time in ms."""
         return self._key("schedule")
 
-    @property
+    @cached_property
     def messages(self) -> str:
         """Hash: message id to the scheduled message."""
         return self._key("schedule:messages")
 
-    @property
+    @cached_property
     def dead(self) -> str:
         """Stream of dead letters."""
         return self._key("dead")
 
-    @property
+    @cached_property
     def done(self) -> str:
         """Stream of how steps ended."""
         return self._key("steps.done")
 
-    @property
+    @cached_property
     def events(self) -> str:
         """Capped stream of live events."""
         return self._key("events")
 
-    @property
+    @cached_property
     def barrier(self) -> str:
         """String that is only ever written: a replica that has it has all that was written before."""
         return self._key("barrier")
 
-    @property
+    @cached_property
     def control(self) -> str:
         """Publish-subscribe channel: what every worker must know at once."""
         return self._key("control")
@@ -83,7 +84,7 @@ class LaneKeys:
         """String: marker of a cancelled task, holds its tenant."""
         return self._key(f"cancel:{task}")
 
-    @property
+    @cached_property
     def cancelled(self) -> str:
         """Sorted set: cancelled tasks with their tenant, by the time (s since 1970) at which that is forgotten."""
         return self._key("cancelled")
