@@ -46,8 +46,9 @@ class Completions(Generic[Tag]):
 
     def add(self, finish: Finish, tag: Tag) -> None:
         """Finish this with the next call."""
+        if not self._waiting:
+            self._some.set()
         self._waiting.append((finish, tag))
-        self._some.set()
 
     async def _run(self) -> None:
         pause = Pause()

@@ -95,7 +95,8 @@ class Fuse:
 
     def well(self, tenant: bytes) -> None:
         """The handler did what it is there for. What was begun before it blew is proof of that, too."""
-        self._meet(tenant)
+        if tenant not in self._met:
+            self._meet(tenant)
         if self._broken:
             self._broken.clear()
         if self.out:

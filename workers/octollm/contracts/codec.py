@@ -17,7 +17,7 @@ def read(model: type[Model], data: bytes) -> Model:
     """The event in `data`. Raises ContractError that names the field, never its value."""
     strict_json.check(data)
     try:
-        found = model.model_validate_json(data)
+        found: Model = model.__pydantic_validator__.validate_json(data)
     except ValidationError as error:
         raise ContractError("schema", _explain(error)) from error
     if data.find(b"null") >= 0 and (place := next(nulls(found), None)) is not None:
