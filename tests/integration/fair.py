@@ -6,7 +6,7 @@ from stepping import KEYS, fields, judge, step, topology
 
 from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Add, Held, Marker
+from octollm.bus.operations import Add, Held
 from octollm.contracts.ids import live_field
 
 JUDGE, SHIPPED = judge(), topology()
@@ -46,7 +46,7 @@ async def read(client, consumer="a", count=1, stream=STREAM):
         for entry, got in entries:
             tenant, task = got[b"tenant"].decode(), got[b"id"].decode().partition(".")[0]
             live = got[b"id"].decode().rpartition(".")[0]
-            held = Held(name.decode(), entry.decode(), 1, live, Marker(KEYS.cancel(task), tenant))
+            held = Held(name.decode(), entry.decode(), 1, live, (KEYS.cancel(task), tenant))
             found.append((held, tenant, int(task[-5:])))
     return found
 

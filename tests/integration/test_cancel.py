@@ -7,7 +7,7 @@ from stepping import KEYS, consuming, fields, judge, step, topology, until
 
 from octollm.bus.control import listen
 from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Add, Delay, Held, Marker
+from octollm.bus.operations import Add, Delay, Held
 from octollm.bus.outcomes import MESSAGES
 from octollm.contracts.ids import live_field, message_id
 
@@ -31,7 +31,7 @@ async def held(client, one, consumer="a"):
     entry = (await client.xadd(STREAM, fields(one))).decode()
     await client.hset(KEYS.live, live_of(one), f"{STREAM} {entry}")
     await client.xreadgroup("judge", consumer, {STREAM: ">"}, count=1)
-    return Held(STREAM, entry, 1, live_of(one), Marker(KEYS.cancel(one.task), "default"))
+    return Held(STREAM, entry, 1, live_of(one), (KEYS.cancel(one.task), "default"))
 
 
 async def test_steps_of_a_marked_task_are_removed_and_send_nothing(client):

@@ -11,7 +11,7 @@ import redis.asyncio
 from stepping import KEYS, until
 
 from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Held, Marker
+from octollm.bus.operations import Held
 from octollm.contracts import TaskCancel, write
 from octollm.contracts.ids import utc_now
 from octollm.runtime.roles import python_roles
@@ -136,7 +136,7 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
     await client.xgroup_create(stream, "executor", "0")
     ((_, ((entry, fields),)),) = await client.xreadgroup("executor", "door", {stream: ">"})
     live = fields[b"id"].decode().rpartition(".")[0]
-    held = Held(stream, entry.decode(), 1, live, Marker(KEYS.cancel(task), "default"))
+    held = Held(stream, entry.decode(), 1, live, (KEYS.cancel(task), "default"))
     assert await door.complete([Finish(held, ())]) == [Standing.CANCELLED]
     assert (await client.xlen(stream), await client.hlen(KEYS.live)) == (0, 0)
 

@@ -21,7 +21,7 @@ from octollm.bus.fuse import NEVER, Fuse, FuseRule
 from octollm.bus.handoff import Entry, Finish, Handoff, Standing
 from octollm.bus.hands import Hands
 from octollm.bus.leases import Leases
-from octollm.bus.operations import Held, Key, Marker
+from octollm.bus.operations import Held, Key
 from octollm.bus.outcomes import MESSAGES, RUNNING, SECONDS, Ending, Outcome
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.reader import create_groups, subscribe
@@ -186,7 +186,7 @@ class Consumer:
         live = live_field_in(entry.fields.get(b"id", b"").decode("ascii", "replace")) if self._steps else None
         if live is None:
             return Held(entry.stream, entry.id, entry.delivery)
-        marker = Marker(self._keys.cancel(live.partition(".")[0]), entry.fields.get(b"tenant", b""))
+        marker = (self._keys.cancel(live.partition(".")[0]), entry.fields.get(b"tenant", b""))
         return Held(entry.stream, entry.id, entry.delivery, live, marker)
 
     async def _work(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
@@ -290,7 +290,7 @@ class Consumer:
         """Stop at once what runs of a task that Redis says is cancelled. Steps of others with this id go on."""
         marker = self._keys.cancel(task)
         handled = [one.held for one in self._running.values() if one.handling]
-        held = [one for one in handled if one.marker is not None and one.marker.key == marker]
+        held = [one for one in handled if one.marker is not None and one.marker[0] == marker]
         if held:
             for one, standing in zip(held, await self.handoff.renew(held), strict=True):
                 if standing is Standing.CANCELLED:

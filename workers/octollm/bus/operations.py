@@ -61,11 +61,8 @@ class Live(NamedTuple):
 Operation = Add | Delay | Status | Live
 
 
-class Marker(NamedTuple):
-    """Where it is said that a step's task is cancelled: the key, and the tenant it has to hold."""
-
-    key: str
-    tenant: Text
+Marker = tuple[str, Text]
+"""Where it is said that a step's task is cancelled: the key, and the tenant it has to hold."""
 
 
 class Held(NamedTuple):
@@ -142,7 +139,8 @@ class Call:
         """Add the markers of those entries, as `renew` reads them."""
         for number, one in enumerate(held, 1):
             if one.marker is not None:
-                self.args += (number, self.key(one.marker.key), one.marker.tenant)
+                key, tenant = one.marker
+                self.args += (number, self.key(key), tenant)
 
     def nobodys(self, operations: Sequence[Operation]) -> None:
         """Add operations that finish no entry."""
@@ -158,6 +156,7 @@ class Call:
             self._concerns(held.stream)
         self.args += (self.key(held.stream), group, held.entry, held.delivery, held.live, count)
         if marker is not None:
-            self.args += ("only" if only_cancelled else "unless", self.key(marker.key), marker.tenant)
+            key, tenant = marker
+            self.args += ("only" if only_cancelled else "unless", self.key(key), tenant)
         for operation in operations:
             self._operation(operation)
