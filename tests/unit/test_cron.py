@@ -4,13 +4,18 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from octollm.topology.cron import check, following, latest
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NEW_YORK = ZoneInfo("America/New_York")
+LORD_HOWE = ZoneInfo("Australia/Lord_Howe")  # its clocks move by half an hour
+ZONES = st.sampled_from([BERLIN, NEW_YORK, ZoneInfo("UTC"), LORD_HOWE])
+DAYS = st.sampled_from(
+    ["2026-03-08", "2026-03-29", "2026-04-05", "2026-10-04", "2026-10-25", "2026-11-01", "2026-06-30"]
+)
 
 
 def utc(text: str) -> datetime:
@@ -56,6 +61,7 @@ def test_what_is_due_all_the_time_follows_the_time_that_passes():
         ("2026-03-29 01:00", "2026-03-29 01:00"),
         ("2026-03-29 12:00", "2026-03-29 01:00"),
         ("2026-10-25 00:30", "2026-10-25 00:30"),
+        ("2026-10-25 01:10", "2026-10-25 00:30"),
         ("2026-10-25 01:45", "2026-10-25 00:30"),
         ("2026-10-26 01:29", "2026-10-25 00:30"),
     ],
@@ -66,10 +72,12 @@ def test_the_newest_time_it_was_due(now, newest):
 
 @given(
     st.sampled_from(["30 2 * * *", "0 3 * * *", "*/20 * * * *", "0 */5 * * *", "5 2 * * SUN", "0 0 L * *"]),
-    st.sampled_from([BERLIN, NEW_YORK, ZoneInfo("UTC"), ZoneInfo("Australia/Lord_Howe")]),
-    st.sampled_from(["2026-03-08", "2026-03-29", "2026-04-05", "2026-10-04", "2026-10-25", "2026-11-01", "2026-06-30"]),
+    ZONES,
+    DAYS,
     st.integers(0, 36 * 60),
 )
+@example("0 */5 * * *", LORD_HOWE, "2026-04-05", 1951)
+@example("30 2 * * *", BERLIN, "2026-10-25", 1351)
 @settings(deadline=None)
 def test_looks_every_few_minutes_see_each_due_time_once(expression, zone, day, before):
     """As the orchestrator looks: what counts is a newest time that is later than the one before."""
@@ -87,6 +95,38 @@ def test_looks_every_few_minutes_see_each_due_time_once(expression, zone, day, b
             seen = newest
     expected = [one for one in following(expression, zone, start, 200) if one <= now]
     assert fired == expected
+
+
+@given(
+    st.sampled_from(
+        [
+            ("*/20 * * * *", range(0, 60, 20), range(24)),
+            ("0 */5 * * *", range(1), range(0, 24, 5)),
+            ("45 */2 * * *", range(45, 46), range(0, 24, 2)),
+            ("*/7 1-3 * * *", range(0, 60, 7), range(1, 4)),
+        ]
+    ),
+    ZONES,
+    DAYS,
+    st.integers(0, 36 * 60),
+)
+@settings(deadline=None)
+def test_what_follows_the_time_that_passes_is_due_whenever_the_clocks_read_so(what, zone, day, before):
+    expression, minutes, hours = what
+    start = utc(day) + timedelta(days=1, minutes=-before)
+    moments = [start + timedelta(minutes=number) for number in range(1, 36 * 60)]
+    read = [(moment, moment.astimezone(zone)) for moment in moments]
+    due = [moment for moment, local in read if local.minute in minutes and local.hour in hours]
+    assert following(expression, zone, start, len(due)) == due
+    assert latest(expression, zone, moments[-1]) == due[-1]
+
+
+def test_what_is_due_once_in_years_is_found_in_both_directions():
+    assert following("*/30 0 29 2 *", BERLIN, utc("2026-06-01"), 2) == [
+        utc("2028-02-28 23:00"),
+        utc("2028-02-28 23:30"),
+    ]
+    assert latest("*/30 0 29 2 *", BERLIN, utc("2026-06-01")) == utc("2024-02-28 23:30")
 
 
 @pytest.mark.parametrize(

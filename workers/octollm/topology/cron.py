@@ -5,13 +5,18 @@ at a time that comes twice is due the first time; `*` and `*/n` in minutes or ho
 """
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 _FIELDS = 5
+_SECOND, _DAY, _FAR = timedelta(seconds=1), timedelta(days=1), 366
+_WIDEST = timedelta(hours=3)
+"""More than clocks are ever put back by."""
+_END = timedelta(days=366 * 50)
+"""What is not due in so long never is: as the library has it."""
 
 
 def check(expression: str) -> str:
@@ -28,14 +33,81 @@ def check(expression: str) -> str:
 
 def following(expression: str, zone: ZoneInfo, after: datetime, count: int = 1) -> list[datetime]:
     """The next `count` times it is due, or fewer where it is not."""
-    return list(islice(_utc(CronSim(expression, after.astimezone(zone)), lambda moment: moment > after), count))
+    if _passes(expression):
+        moments = _onward(expression, zone, after)
+    else:
+        moments = _utc(CronSim(expression, after.astimezone(zone)), lambda moment: moment > after)
+    return list(islice(moments, count))
 
 
 def latest(expression: str, zone: ZoneInfo, now: datetime) -> datetime | None:
     """The newest time it was due, `now` included; None: it never was."""
+    if _passes(expression):
+        return next(_back(expression, zone, now), None)
+    # In the hour that comes twice, what was due in its first half lies ahead on the wall clock: from later backwards.
+    start = (now + _WIDEST).astimezone(zone)
+    return next(_utc(_reversed(expression, start), lambda moment: moment <= now), None)
+
+
+def _passes(expression: str) -> bool:
+    """Whether it follows the time that passes, by the library's own rule."""
+    minute, hour = expression.split()[:2]
+    return minute.startswith("*") or hour.startswith("*")
+
+
+def _onward(expression: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """One offset after another: from hour to hour, the library leaps over what is due behind a change of less than an
+    hour (Lord Howe Island).
+    """
+    last = after + _END
+    offset = _offset(zone, after)
+    while after < last:
+        until = _change(zone, after, offset, _DAY)
+        for one in CronSim(expression, after.astimezone(timezone(offset))):
+            if one >= until:
+                break
+            yield one.astimezone(UTC)
+        else:
+            return
+        after, offset = until - _SECOND, _offset(zone, until)
+
+
+def _back(expression: str, zone: ZoneInfo, now: datetime) -> Iterator[datetime]:
+    """The same backwards, `now` included."""
+    first = now - _END
+    offset = _offset(zone, now)
+    while now > first:
+        before = _change(zone, now, offset, -_DAY)
+        for one in _reversed(expression, now.astimezone(timezone(offset))):
+            if one <= before:
+                break
+            yield one.astimezone(UTC)
+        else:
+            return
+        now, offset = before, _offset(zone, before)
+
+
+def _change(zone: ZoneInfo, moment: datetime, offset: timedelta, step: timedelta) -> datetime:
+    """In the direction of `step` the next whole second with another offset, or one a year away."""
+    same, other = moment.replace(microsecond=0), moment
+    for _ in range(_FAR):
+        other = same + step
+        if _offset(zone, other) != offset:
+            break
+        same = other
+    while abs(other - same) > _SECOND and _offset(zone, other) != offset:
+        middle = same + timedelta(seconds=(other - same) // _SECOND // 2)
+        same, other = (middle, other) if _offset(zone, middle) == offset else (same, middle)
+    return other
+
+
+def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:
+    return moment.astimezone(zone).utcoffset() or timedelta()
+
+
+def _reversed(expression: str, now: datetime) -> CronSim:
     # One microsecond more: reading backwards, the library begins before the moment it is given.
-    start = now.astimezone(zone).replace(microsecond=1)
-    return next(_utc(CronSim(expression, start, reverse=True), lambda moment: moment <= now), None)
+    return CronSim(expression, now.replace(microsecond=1), reverse=True)
 
 
 def _utc(moments: Iterator[datetime], fits: Callable[[datetime], bool]) -> Iterator[datetime]:
