@@ -88,11 +88,13 @@ def _move_back(folder: Path, whole: Path) -> None:
 
 
 def _try(folder: Path) -> None:
-    """Whether this user may mount anything."""
+    """Raises NoDiskError where this user may not mount anything."""
     folder.mkdir()
     try:
         _mount(folder)
         _run("umount", str(folder))
+    except OSError as error:
+        raise NoDiskError(f"a small disk cannot be had (it needs root on Linux): {error}") from error
     finally:
         folder.rmdir()
 
@@ -102,9 +104,6 @@ def _mount(folder: Path) -> None:
 
 
 def _run(*command: str) -> None:
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except OSError as error:
-        raise NoDiskError(f"a small disk cannot be had: {command[0]}: {error.strerror}") from error
-    except subprocess.CalledProcessError as error:
-        raise NoDiskError(f"a small disk cannot be had (it needs root on Linux): {error.stderr.strip()}") from error
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")

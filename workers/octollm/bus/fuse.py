@@ -55,8 +55,6 @@ class Fuse:
         self._rule = rule
         self._topic = topic
         self._state = State.CLOSED
-        self.out = False
-        """Whether the consumer is stopped, or trying its first message after that. Not to be set from outside."""
         self._broken: dict[str, bytes] = {}
         """Tasks on which the handler broke since anything went well, and whose they are."""
         self._met: set[bytes] = set()
@@ -66,6 +64,11 @@ class Fuse:
         self._tried = False
         """Whether the one message of `TRYING` is on its way."""
         self._changed = asyncio.Event()
+
+    @property
+    def out(self) -> bool:
+        """Whether the consumer is stopped, or trying its first message after that."""
+        return self._state is not State.CLOSED
 
     async def room(self, free: int) -> int:
         """Waits until something may be begun; then how much of `free`."""
@@ -95,10 +98,8 @@ class Fuse:
 
     def well(self, tenant: bytes) -> None:
         """The handler did what it is there for. What was begun before it blew is proof of that, too."""
-        if tenant not in self._met:
-            self._meet(tenant)
-        if self._broken:
-            self._broken.clear()
+        self._meet(tenant)
+        self._broken.clear()
         if self.out:
             self._set(State.CLOSED)
             _log.info("the fuse is in again: a message went well", topic=self._topic)
@@ -152,8 +153,7 @@ class Fuse:
             self._met.add(tenant)
 
     def _set(self, state: State) -> None:
-        out = state is not State.CLOSED
-        FUSED.labels(self._topic).inc(out - self.out)
-        self._state, self.out, self._tried = state, out, False
+        FUSED.labels(self._topic).inc((state is not State.CLOSED) - self.out)
+        self._state, self._tried = state, False
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

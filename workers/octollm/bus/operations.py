@@ -86,12 +86,7 @@ class Call:
     fairness: Fairness | None = None
     """None: whatever is added goes to its stream at once."""
     _index: dict[str, int] = field(default_factory=dict)
-    _limited: Mapping[str, Described] = field(init=False)
     _described: dict[str, Described] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """By stream, the topics that may have to be described."""
-        self._limited = {} if self.fairness is None else self.fairness.limited
 
     def key(self, name: str) -> int:
         """The key's index in KEYS, from 1; each key stands there once."""
@@ -102,7 +97,7 @@ class Call:
         return known
 
     def _concerns(self, stream: str) -> None:
-        if (topic := self._limited.get(stream)) is not None:
+        if self.fairness is not None and (topic := self.fairness.limited.get(stream)) is not None:
             self._described[topic.held] = topic
 
     def close(self) -> None:
@@ -118,8 +113,7 @@ class Call:
         match operation:
             case Add():
                 self.args += ("again" if operation.again else "add", self.key(operation.stream), operation.live)
-                if self._limited:
-                    self._concerns(operation.stream)
+                self._concerns(operation.stream)
             case Delay():
                 self.args += ("delay", self.key(operation.schedule), self.key(operation.messages))
                 self.args += (self.key(operation.stream), operation.delay_ms, operation.live, operation.id)
@@ -152,8 +146,7 @@ class Call:
         """Add one entry with what is to happen when it is still held (`only_cancelled`: and its task cancelled)."""
         marker = held.marker
         count = len(operations) + (marker is not None)
-        if self._limited:
-            self._concerns(held.stream)
+        self._concerns(held.stream)
         self.args += (self.key(held.stream), group, held.entry, held.delivery, held.live, count)
         if marker is not None:
             key, tenant = marker

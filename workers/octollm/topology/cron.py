@@ -12,10 +12,12 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 _FIELDS = 5
-_SECOND, _DAY, _FAR = timedelta(seconds=1), timedelta(days=1), 366
+_SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
+_YEAR = 366
+"""Days; nearly every zone changes its offset within them, or never."""
 _WIDEST = timedelta(hours=3)
 """More than clocks are ever put back by."""
-_END = timedelta(days=366 * 50)
+_END = timedelta(days=_YEAR * 50)
 """What is not due in so long never is: as the library has it."""
 
 
@@ -90,7 +92,7 @@ def _back(expression: str, zone: ZoneInfo, now: datetime) -> Iterator[datetime]:
 def _change(zone: ZoneInfo, moment: datetime, offset: timedelta, step: timedelta) -> datetime:
     """In the direction of `step` the next whole second with another offset, or one a year away."""
     same, other = moment.replace(microsecond=0), moment
-    for _ in range(_FAR):
+    for _ in range(_YEAR):
         other = same + step
         if _offset(zone, other) != offset:
             break

@@ -82,7 +82,7 @@ class LaneKeys:
 
     def cancel(self, task: str) -> str:
         """String: marker of a cancelled task, holds its tenant."""
-        return f"{{{self.lane}}}:cancel:{task}"  # for each message of a step
+        return self._key(f"cancel:{task}")
 
     @cached_property
     def cancelled(self) -> str:
