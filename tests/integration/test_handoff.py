@@ -298,6 +298,32 @@ async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, str
     assert held.stream == stream
 
 
+async def test_who_repeats_a_message_does_not_overtake_the_sweeper_that_replaces_it(client, stream, topology):
+    """An orchestrator takes over what led to a step and sends the step once more, in case it never was; the sweeper has
+    found it nowhere, and raises its attempt. Both have committed that when they come to send.
+    """
+    orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
+    repeated = Add(stream, {**FIELDS, "attempt": "1"}, FIELD, again=True)
+    assert not await sweeper.in_flight(topology, FIELD, stream)
+    await orchestrator.publish([repeated])
+    assert not await sweeper.in_flight(topology, FIELD, stream)
+    assert await sweeper.resend(topology, FIELD, stream, {**FIELDS, "attempt": "2"})
+    await orchestrator.publish([repeated])
+    ((_, sent),) = await client.xrange(stream)
+    assert sent[b"attempt"] == b"2"
+
+
+async def test_what_was_repeated_first_is_not_replaced_and_a_sweeper_that_died_leaves_nothing(client, stream, topology):
+    orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
+    await orchestrator.publish([Add(stream, FIELDS, FIELD, again=True)])
+    assert await sweeper.in_flight(topology, FIELD, stream)
+    assert not await sweeper.resend(topology, FIELD, stream, FIELDS)
+    await client.delete(stream)
+    assert not await sweeper.in_flight(topology, FIELD, stream)  # and dies
+    assert await sweeper.forget(topology, 0, 100) == (0, 1)
+    assert await client.hlen(KEYS.live) == 0
+
+
 async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
     scripts = Scripts.of(client)
     fairness = Fairness(topology, "l0")

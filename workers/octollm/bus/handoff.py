@@ -90,7 +90,10 @@ class Handoff:
         await self._scripts.complete(keys=call.keys, args=call.args)
 
     async def in_flight(self, topology: Topology, live: str, target: str) -> bool:
-        """Whether the step's latest message is still somewhere. `target`: the stream of its arm."""
+        """Whether the step's latest message is still somewhere. `target`: the stream of its arm.
+
+        Where it is not, nobody but `resend` sends it from now on.
+        """
         return await self._look(topology, live, target, "look", {}) == b"exists"
 
     async def resend(self, topology: Topology, live: str, target: str, fields: Fields) -> bool:

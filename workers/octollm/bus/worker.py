@@ -108,7 +108,9 @@ class Worker:
             raise NotReadyError(f"Redis: {error}") from error
 
     async def in_flight(self, lane: str, live: str, target: str) -> bool:
-        """Whether a step's latest message is still somewhere. Raises NotReadyError while Redis is away."""
+        """Whether a step's latest message is still somewhere, as `Handoff.in_flight` has it. Raises NotReadyError while
+        Redis is away.
+        """
         try:
             return await self._handoff(lane).in_flight(self._topology, live, target)
         except TROUBLES as error:

@@ -5,6 +5,8 @@
 -- KEYS[5..] the topic to send to as fairness.lua describes it, then other streams on which its message may lie
 -- ARGV    live field, mode (look | send), fields, (name, value)* (look: 0 fields), the topic's description
 -- Answers exists, missing (look) or sent (send). Look-up and send are one script, so that two sweepers send once.
+-- What is missing is named as an entry that there never is, until it is sent: whoever repeats an older message meanwhile
+-- (`again` in complete.lua) would send an attempt that the sweeper is about to replace, and both would run.
 --@include ownership.lua
 --@include fairness.lua
 local live, field, mode, count = KEYS[1], ARGV[1], ARGV[2], number(ARGV[3], 'fields')
@@ -28,7 +30,10 @@ if named then
     end
   end
 end
-if mode == 'look' then return 'missing' end
+if mode == 'look' then
+  name_live(field, target.key .. ' 0-0')
+  return 'missing'
+end
 push(target, field, fields)
 refill_touched(8)
 return 'sent'
