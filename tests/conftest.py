@@ -51,7 +51,7 @@ async def redis_server(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
 @pytest.fixture
 async def client(redis_server: EmbeddedRedis) -> AsyncIterator[redis.asyncio.Redis]:
     """A client of that server that answers bytes."""
-    made = connect(redis_server.url, 2.0)
+    made = connect(redis_server.url, 30.0)
     try:
         yield made
     finally:

@@ -28,11 +28,11 @@ from stage import ROOT, Stage
 
 from octollm.errors import StartError
 
-_DRAIN_S = 90.0
+_DRAIN_S = 240.0
 _PROBE_S = 60.0
 _DOORS = {"auto": ("http0", "http1", "stream"), "stored": ("http0", "http1")}
 """By durability, the doors that keep it: on a stream Redis itself answers, and promises no more than it can."""
-_LONGEST_S = 400.0
+_LONGEST_S = 600.0
 """After that a scenario has failed."""
 _FOR_GOOD: frozenset[checker.Kind] = frozenset(
     {"duplicate_effects", "second_terminals", "unauthorised", "mixed_results"}

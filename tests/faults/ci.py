@@ -28,9 +28,10 @@ DIRECT = 19
 _AT_ONCE = 2
 _FORGETS = "flushall"
 """The seed with this runs in mode `stored`, in which Redis may forget everything."""
-_LONGEST_S = 900
+_LONGEST_S = 1200
 _GRACE_S = 30
-_LOGS = Path(__file__).resolve().parents[2] / "build" / "logs" / "faults"
+_TAIL_LINES = 60
+LOGS = Path(__file__).resolve().parents[2] / "build" / "logs" / "faults"
 _CAMPAIGN = Path(__file__).with_name("campaign.py")
 
 
@@ -84,10 +85,10 @@ def _seed(seed: int) -> tuple[str, ...]:
 async def run(job: Job) -> Result:
     """One campaign in a process of its own; what it prints goes into a log."""
     began = time.monotonic()
-    path = _LOGS / f"{job.name}.log"
+    path = LOGS / f"{job.name}.log"
     with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-u", str(_CAMPAIGN), *job.arguments, "--keep", str(_LOGS / job.name)),
+            *(sys.executable, "-u", str(_CAMPAIGN), *job.arguments, "--keep", str(LOGS / job.name)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,
@@ -105,7 +106,8 @@ async def run(job: Job) -> Result:
     meant = ("caught" if passed else "NOT CAUGHT") if job.mutant else found.get("verdict", "no verdict")
     print(f"  {job.name}: {meant}, {result.took_s} s", flush=True)
     if not passed:
-        print(f"    its output is in {path}; missed: {found.get('missed')}", flush=True)
+        said = path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        print(f"    its output is in {path}; it ends with", *said, sep="\n    ", flush=True)
     return result
 
 
@@ -160,10 +162,10 @@ def summary(results: Sequence[Result], took_s: float) -> dict[str, Any]:
 
 def main() -> int:
     """0 only when all is as it has to be."""
-    _LOGS.mkdir(parents=True, exist_ok=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     wanted = jobs()
-    print(f"{len(wanted)} campaigns, {_AT_ONCE} at a time; their logs are in {_LOGS}", flush=True)
+    print(f"{len(wanted)} campaigns, {_AT_ONCE} at a time; their logs are in {LOGS}", flush=True)
     results = asyncio.run(everything(wanted))
     print(json.dumps(summary(results, time.monotonic() - began)))
     return 0 if all(result.passed for result in results) else 1

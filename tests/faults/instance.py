@@ -80,6 +80,11 @@ class Instance:
         except httpx.TransportError:
             return False
 
+    def last_words(self) -> str:
+        """How often it was started, whether it runs, and the end of its log."""
+        said = "was never started" if self.child is None else str(self.child.ended())
+        return f"{self.name}, started {self.starts} times: {said}"
+
     async def end(self) -> None:
         """For good, with its ways to the servers."""
         if self.child is not None:

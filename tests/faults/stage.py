@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,11 @@ class Stage:
                     self.instances.append(await self._instance(role, number))
             first = next(one for one in self.instances if one.role == "orchestrator")
             self._keepers = [asyncio.create_task(first.keep(self._settings))]
-            await self.until(self._migrated, "the migration", _START_S)
+            await self.until(self._migrated, "the migration", _START_S, [first])
             self._keepers += [
                 asyncio.create_task(one.keep(self._settings)) for one in self.instances if one is not first
             ]
-            await self.until(self.all_ready, "readiness of every process", _START_S)
+            await self.until(self.all_ready, "readiness of every process", _START_S, self.instances)
         except BaseException:
             await self.__aexit__()
             raise
@@ -237,19 +237,25 @@ class Stage:
         async def back() -> bool:
             return one.starts > starts and await self.ready(one)
 
-        await self.until(back, f"{one.name} back", _START_S)
+        await self.until(back, f"{one.name} back", _START_S, [one])
 
-    async def until(self, condition: Callable[[], object], what: str, patience_s: float) -> None:
-        """Poll; StartError names what did not come."""
+    async def until(
+        self, condition: Callable[[], object], what: str, patience_s: float, by: Sequence[Instance] = ()
+    ) -> None:
+        """Poll; StartError names what did not come, and what those who were to bring it have said last."""
         deadline = asyncio.get_running_loop().time() + patience_s
         while True:
+            for keeper in self._keepers:
+                if keeper.done():
+                    await keeper  # it ends only with an error
             found = condition()
             if asyncio.iscoroutine(found):
                 found = await found
             if found:
                 return
             if asyncio.get_running_loop().time() > deadline:
-                raise StartError(f"{what} did not come within {patience_s} s; the logs are in {self.folder}")
+                said = "".join(f"\n{one.last_words()}" for one in by if not await self.ready(one))
+                raise StartError(f"{what} did not come within {patience_s} s{said}")
             await asyncio.sleep(0.05)
 
     async def _instance(self, role: str, number: int) -> Instance:

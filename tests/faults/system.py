@@ -58,6 +58,8 @@ async def drained(stage: Stage, patience_s: float, hopeless: Callable[[], Awaita
         else:
             if seen != (open_tasks, late, signs, entries):
                 seen, moved = (open_tasks, late, signs, entries), now()
+            if not await stage.all_ready():
+                moved = now()  # who has just been killed may take a while to come back
             # What only memory lacks is sent again after pauses that double.
             if now() - moved > _STILL_S and (open_tasks or any(entries.values())):
                 break

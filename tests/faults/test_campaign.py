@@ -32,7 +32,7 @@ BUGS = ("no_fence", "dropped_message")
 def campaign(*arguments: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, the last line, everything else."""
     command = [sys.executable, str(CAMPAIGN), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     *others, last = done.stdout.splitlines() or [""]
     return done.returncode, json.loads(last or "{}"), "\n".join(others) + done.stderr
 
@@ -43,7 +43,10 @@ def campaigns() -> Iterator[dict[str, Future[tuple[int, dict[str, Any], str]]]]:
     asked = {"none": ("--seed", "7", "--tasks", "80", "--minutes", "0.2", "--scenario", ",".join(SCENARIOS))}
     asked |= {bug: ("--mutant", bug, "--tasks", "40", "--minutes", "0.1") for bug in BUGS}
     with ThreadPoolExecutor(len(asked)) as pool:
-        yield {name: pool.submit(campaign, *arguments) for name, arguments in asked.items()}
+        yield {
+            name: pool.submit(campaign, *arguments, "--keep", str(ci.LOGS / f"test-{name}"))
+            for name, arguments in asked.items()
+        }
 
 
 def test_a_fault_for_each_role_breaks_no_promise(campaigns):

@@ -118,3 +118,9 @@ def test_two_stacks_never_take_the_same_port():
         assert two.take(port) not in taken | {port}
     with Ports() as three:
         assert three.take_exactly(port)
+
+
+def test_a_port_is_none_that_the_kernel_hands_to_connections():
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with Ports() as ports:
+        assert all(20_000 <= ports.take() < first for _ in range(20))

@@ -1,6 +1,8 @@
 //! A Redis of its own and the real program as a worker.
 #![allow(dead_code)] // each test file uses its part
 
+#[path = "../../../tests/ports.rs"]
+mod ports;
 #[path = "process.rs"]
 mod process;
 
@@ -9,7 +11,6 @@ pub use process::{until, Worker};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -49,14 +50,9 @@ impl Stage {
             .prefix("octollm-test-")
             .tempdir()
             .unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
         let mut stage = Self {
             folder,
-            port,
+            port: ports::free_port(),
             redis: None,
             client: RefCell::new(None),
         };

@@ -7,10 +7,9 @@ from ledger import lines
 from stage import Instance
 
 from octollm.errors import StartError
-from scenarios import Landed, MissedError, Ring, scenario
+from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
 _DONE = "{l0}:steps.done"
-_PATIENCE_S = 40.0
 
 
 @scenario("end_lost")
@@ -31,11 +30,11 @@ async def end_lost(ring: Ring) -> Landed:
     orchestrators = stage.of("orchestrator")
     starts = {one.name: one.starts for one in orchestrators}
     try:
-        await stage.until(lambda: len(begun()) == len(orders), "the first steps", _PATIENCE_S)
+        await stage.until(lambda: len(begun()) == len(orders), "the first steps", PATIENCE_S)
         tasks = begun()
         await _away(ring, orchestrators)
         last = "three" if stage.direct else "one"
-        await stage.until(lambda: _told(ring, tasks, last), f"the ends of the steps {last}", _PATIENCE_S)
+        await stage.until(lambda: _told(ring, tasks, last), f"the ends of the steps {last}", PATIENCE_S)
         gone = await _delete(ring, tasks)
     except StartError as error:
         raise MissedError(str(error)) from error
@@ -59,7 +58,7 @@ async def _away(ring: Ring, processes: list[Instance]) -> None:
     def ended() -> bool:
         return all(one.child is None or one.child.exit_code is not None for one in processes)
 
-    await ring.stage.until(ended, "the ends of the orchestrators", _PATIENCE_S)
+    await ring.stage.until(ended, "the ends of the orchestrators", PATIENCE_S)
 
 
 async def _ends(ring: Ring) -> list[tuple[bytes, dict[str, Any]]]:

@@ -4,11 +4,10 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from scenarios import Ring
+from scenarios import PATIENCE_S, Ring
 
 _ORDERS = 24
 _ANSWERS = 6
-_PATIENCE_S = 30.0
 
 
 @asynccontextmanager
@@ -24,7 +23,7 @@ async def answers_before_intake(ring: Ring, durability: str = "") -> AsyncIterat
         before = ring.load.answered.total()
         for number in range(_ORDERS):
             ring.load.send(ring.load.order({}, door=f"http{number % 2}", durability=durability))
-        await ring.stage.until(lambda: ring.load.answered.total() >= before + _ANSWERS, "some answers", _PATIENCE_S)
+        await ring.stage.until(lambda: ring.load.answered.total() >= before + _ANSWERS, "some answers", PATIENCE_S)
         yield
     finally:
         for one in frozen:

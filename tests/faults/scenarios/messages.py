@@ -7,9 +7,8 @@ import asyncpg
 import httpx
 
 from octollm.errors import StartError
-from scenarios import Landed, MissedError, Ring, scenario
+from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
-_PATIENCE_S = 60.0
 _ENDED = """
 SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task
 WHERE outcome = 'succeeded' AND tasks.result IS NOT NULL ORDER BY random() LIMIT 1
@@ -33,7 +32,7 @@ async def poison(ring: Ring) -> Landed:
             )
 
     try:
-        await ring.stage.until(given_up, "the end of the poison", _PATIENCE_S)
+        await ring.stage.until(given_up, "the end of the poison", PATIENCE_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     return Landed("a step killed every worker that took it", count=5)
@@ -59,7 +58,7 @@ async def late_result(ring: Ring) -> Landed:
             found[:] = await connection.fetch(_ENDED)
         return bool(found)
 
-    await ring.stage.until(ended, "the end of an attempt", _PATIENCE_S)
+    await ring.stage.until(ended, "the end of an attempt", PATIENCE_S)
     row = found[0]
     ident = f"{row['task']}.{row['run']}.{row['step']}.{row['round']}.{row['attempt']}"
     body = {
@@ -85,7 +84,7 @@ async def overload(ring: Ring) -> Landed:
     for _ in range(400):
         ring.load.send(ring.load.order({}, door=ring.rng.choice(("http0", "http1"))))
     try:
-        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", _PATIENCE_S)
+        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", PATIENCE_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     finally:
@@ -123,7 +122,7 @@ async def other_versions(ring: Ring) -> Landed:
     for _ in range(4):
         ring.load.send(ring.load.order({}))
     try:
-        await ring.stage.until(buried, "the dead letters", _PATIENCE_S)
+        await ring.stage.until(buried, "the dead letters", PATIENCE_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     return Landed(f"{sent} messages of other versions became dead letters", count=sent, made=(ident,))
@@ -141,7 +140,7 @@ async def slow_steps(ring: Ring) -> Landed:
 @scenario("cancel")
 async def cancel(ring: Ring) -> Landed:
     """Tasks are taken back while their steps run: each ends as cancelled, and none of its other steps begins."""
-    orders = [ring.load.order({"sleep_ms": 20_000}, door="http0", expected="cancelled") for _ in range(4)]
+    orders = [ring.load.order({"sleep_ms": 50_000}, door="http0", expected="cancelled") for _ in range(4)]
     for order in orders:
         ring.load.send(order)
     found: dict[str, str] = {}
@@ -155,7 +154,7 @@ async def cancel(ring: Ring) -> Landed:
         found.update({row["idempotency_key"]: row["id"] for row in rows})
         return len(found) == len(orders)
 
-    await ring.stage.until(running, "tasks to take back", _PATIENCE_S)
+    await ring.stage.until(running, "tasks to take back", PATIENCE_S)
     url = ring.stage.of("reflex")[1].http
     async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
         for task in found.values():

@@ -6,9 +6,8 @@ import asyncpg
 from proxy import COMMIT, STORES, Trap
 
 from octollm.errors import StartError
-from scenarios import Landed, MissedError, Ring, scenario
+from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
-_PATIENCE_S = 40.0
 _FEWEST, _ROUNDS = 20, 100
 _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
@@ -51,7 +50,7 @@ async def commit_cut(ring: Ring) -> Landed:
     for _ in range(4):
         ring.load.send(ring.load.order({}))
     try:
-        await ring.stage.until(lambda: cut, "a commit", _PATIENCE_S)
+        await ring.stage.until(lambda: cut, "a commit", PATIENCE_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     finally:

@@ -19,9 +19,7 @@ from stage import LEASE_S
 
 from octollm.bus.scripts import source
 from octollm.errors import StartError
-from scenarios import Landed, MissedError, Ring, scenario
-
-_PATIENCE_S = 40.0
+from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
 
 def sha_of(script: str) -> bytes:
@@ -52,7 +50,7 @@ async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: M
         traps.append((getattr(one, server), trap))
     _feed(ring, role)
     try:
-        await ring.stage.until(lambda: killed, f"a {role} at {moment}", _PATIENCE_S)
+        await ring.stage.until(lambda: killed, f"a {role} at {moment}", PATIENCE_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     finally:
@@ -126,7 +124,7 @@ def _crash(when: str) -> Callable[[Ring], object]:
         token.touch()
         ring.load.send(ring.load.order({"crash": when, "token": str(token), "sleep_ms": 50}))
         try:
-            await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", _PATIENCE_S)
+            await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", PATIENCE_S)
         except StartError as error:
             raise MissedError(str(error)) from error
         return Landed(f"an arm died {when} its effect")
@@ -150,7 +148,7 @@ async def freeze_arm(ring: Ring) -> Landed:
         return [one for one in lines(ring.stage.effects) if one["step"] == "one" and one["n"] in numbers]
 
     try:
-        await ring.stage.until(begun, "a long step", _PATIENCE_S)
+        await ring.stage.until(begun, "a long step", PATIENCE_S)
         first = begun()[-1]
         arms = ring.stage.of("effect")
         frozen = next((one for one in arms if one.child and f"-{one.child.pid}-" in first["worker"]), None)
@@ -162,7 +160,7 @@ async def freeze_arm(ring: Ring) -> Landed:
             await ring.stage.until(
                 lambda: any(one["task"] == first["task"] and one["worker"] != first["worker"] for one in begun()),
                 "somebody who takes it over",
-                _PATIENCE_S,
+                PATIENCE_S,
             )
         finally:
             frozen.kill(signal.SIGCONT)

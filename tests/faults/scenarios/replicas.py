@@ -11,10 +11,9 @@ from proxy import Proxy
 from octollm.runtime.embedded.process import Child
 from octollm.runtime.embedded.redis import find_server
 from octollm.runtime.settings import load_settings
-from scenarios import Landed, MissedError, Ring, scenario
+from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 from scenarios.intake import answers_before_intake
 
-_IN_SYNC_S = 20.0
 _CONFIRMED = "replicated(1)"
 _LAG_S = 0.15
 """Of the replica, each way: long against the time in which a 202 is given."""
@@ -69,7 +68,7 @@ async def primary_lost(ring: Ring) -> Landed:
 async def _take_over(ring: Ring) -> None:
     """The Redis that everybody speaks to has what the promoted replica has, and takes writes again."""
     stage = ring.stage
-    await stage.until(lambda: _in_sync(stage.redis_port), "the old address in sync", _IN_SYNC_S)
+    await stage.until(lambda: _in_sync(stage.redis_port), "the old address in sync", PATIENCE_S)
     async with stage.client() as near:
         await near.execute_command("REPLICAOF", "NO", "ONE")
 
@@ -88,7 +87,7 @@ async def _replica(ring: Ring, of: int) -> AsyncIterator[int]:
     ]
     replica = await Child.start("replica", command, log=folder / "redis.log", cwd=folder)
     try:
-        await stage.until(lambda: _in_sync(port), "the replica in sync", _IN_SYNC_S)
+        await stage.until(lambda: _in_sync(port), "the replica in sync", PATIENCE_S)
         yield port
     finally:
         await replica.stop()

@@ -8,9 +8,8 @@ from load import Order
 from redis.exceptions import RedisError
 
 from octollm.errors import StartError
-from scenarios import Landed, MissedError, Ring, scenario
+from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
-_PATIENCE_S = 30.0
 _FULL_S = 2.0
 _RESULTS = "{l0}:results"
 
@@ -34,8 +33,8 @@ async def redis_disk_full(ring: Ring) -> Landed:
             disk.fill()
             for door in ("http0", "http1", "http0", "http1"):
                 ring.load.send(ring.load.order({}, door=door))
-            await stage.until(refuses, "a write that Redis could not make", _PATIENCE_S)
-            await stage.until(lambda: ring.load.retry_after > before, "a 503", _PATIENCE_S)
+            await stage.until(refuses, "a write that Redis could not make", PATIENCE_S)
+            await stage.until(lambda: ring.load.retry_after > before, "a 503", PATIENCE_S)
             await asyncio.sleep(_FULL_S)
     except NoDiskError as error:
         raise MissedError(str(error)) from error
@@ -57,7 +56,7 @@ async def postgres_disk_full(ring: Ring) -> Landed:
             disk.fill()
             for _ in range(8):
                 ring.load.send(ring.load.order({}))
-            await stage.until(lambda: _complaints(log) > said, "a write that Postgres could not make", _PATIENCE_S)
+            await stage.until(lambda: _complaints(log) > said, "a write that Postgres could not make", PATIENCE_S)
             await asyncio.sleep(_FULL_S)
             disk.empty()
             await _wait_for_work(ring)
@@ -109,7 +108,7 @@ async def qdrant_away(ring: Ring) -> Landed:
         return len(tasks or ()) == len(kept) and all(known.get(task) == 1 for task in tasks)
 
     try:
-        await stage.until(remembered, "the vectors", _PATIENCE_S * 2)
+        await stage.until(remembered, "the vectors", PATIENCE_S)
     except StartError:
         broken.append(f"not every task kept has its vector once: {sorted(server.documents().values())}")
     return Landed("the vector store refused, then hung", count=2, broken=tuple(broken))
@@ -132,7 +131,7 @@ async def _ended(ring: Ring, orders: list[Order]) -> bool:
         return bool(found is not None and found >= len(orders))
 
     try:
-        await ring.stage.until(ended, "results", _PATIENCE_S)
+        await ring.stage.until(ended, "results", PATIENCE_S)
     except StartError:
         return False
     return True

@@ -1,25 +1,32 @@
 """TCP ports on loopback for the servers of one embedded stack.
 
 Owns the choice, and that two stacks never choose the same one: between the choice and the moment a server
-binds its port lies a while in which the port still looks free.
+binds its port lies a while in which the port still looks free. For the same reason it is none of those that the
+kernel hands out: until the server is there, and whenever it is away for a moment, such a port may become some
+connection's own end, even that of a client which tries to reach the server and so reaches itself.
 """
 
+import secrets
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 _TRIES = 50
+_HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST = 20_000
+"""Below it are the ports that servers are known by."""
 
 
 class Ports(ExitStack):
     """The ports of one stack, kept from other stacks until the context ends."""
 
     def take(self, wanted: int = 0, host: str = LOOPBACK) -> int:
-        """The wanted port, or one that the kernel picks when it is 0 or taken."""
+        """The wanted port, or any free one when it is 0 or taken."""
         if wanted and self.take_exactly(wanted, host):
             return wanted
         for _ in range(_TRIES):
-            port = _free_port(host)
+            port = _some_port(host)
             if self.take_exactly(port, host):
                 return port
         raise OSError(f"no free port was found on {host}")
@@ -52,7 +59,11 @@ def _is_free(port: int, host: str) -> bool:
         return True
 
 
-def _free_port(host: str) -> int:
+def _some_port(host: str) -> int:
+    """One that the kernel hands to nobody; where it hands out nearly all, one that it has to hand out now."""
+    handed_out = int(_HANDED_OUT.read_text().split()[0])
+    if handed_out > _LOWEST:
+        return _LOWEST + secrets.randbelow(handed_out - _LOWEST)
     with socket.socket(_family(host)) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
