@@ -207,7 +207,7 @@ async def test_ends_out_of_order_wait_in_their_rows_also_numbers_that_jsonb_woul
     assert await sweep(pool, -1, 10, _only_the_first, _never, hand_on=True) == 0
 
 
-async def _only_the_first(step: Any) -> bool:
+async def _only_the_first(step: Any, *, claim: bool) -> bool:
     return step.step == "one"
 
 
@@ -238,7 +238,7 @@ async def test_a_lost_step_is_sent_again_with_its_rest_at_a_higher_attempt(direc
     await begun(direct)
     again = []
 
-    async def missing(_step: Any) -> bool:
+    async def missing(_step: Any, *, claim: bool) -> bool:
         return False
 
     async def resend(send: Any, _status: Any) -> None:

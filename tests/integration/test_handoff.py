@@ -304,9 +304,9 @@ async def test_who_repeats_a_message_does_not_overtake_the_sweeper_that_replaces
     """
     orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
     repeated = Add(stream, {**FIELDS, "attempt": "1"}, FIELD, again=True)
-    assert not await sweeper.in_flight(topology, FIELD, stream)
+    assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)
     await orchestrator.publish([repeated])
-    assert not await sweeper.in_flight(topology, FIELD, stream)
+    assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)
     assert await sweeper.resend(topology, FIELD, stream, {**FIELDS, "attempt": "2"})
     await orchestrator.publish([repeated])
     ((_, sent),) = await client.xrange(stream)
@@ -316,10 +316,13 @@ async def test_who_repeats_a_message_does_not_overtake_the_sweeper_that_replaces
 async def test_what_was_repeated_first_is_not_replaced_and_a_sweeper_that_died_leaves_nothing(client, stream, topology):
     orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
     await orchestrator.publish([Add(stream, FIELDS, FIELD, again=True)])
-    assert await sweeper.in_flight(topology, FIELD, stream)
+    assert await sweeper.in_flight(topology, FIELD, stream, claim=True)
     assert not await sweeper.resend(topology, FIELD, stream, FIELDS)
     await client.delete(stream)
-    assert not await sweeper.in_flight(topology, FIELD, stream)  # and dies
+    assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)  # and dies
+    assert await sweeper.forget(topology, 0, 100) == (0, 0)
+    claimed_at = int((await client.hget(KEYS.live, FIELD)).removeprefix(f"{stream} 0-".encode()))
+    await client.hset(KEYS.live, FIELD, f"{stream} 0-{claimed_at - 301}")  # and much later
     assert await sweeper.forget(topology, 0, 100) == (0, 1)
     assert await client.hlen(KEYS.live) == 0
 

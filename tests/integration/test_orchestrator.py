@@ -189,8 +189,10 @@ async def test_a_lost_message_is_sent_again_with_a_higher_attempt(orchestrator, 
     task = new_task_id("l0")
     await orchestrator.handle([submitted(task)])
     again: list[StepRequested] = []
+    claimed: list[str] = []
 
-    async def exists(step: InFlight) -> bool:
+    async def exists(step: InFlight, *, claim: bool) -> bool:
+        claimed.extend([step.step] * claim)
         return step.step == "right"
 
     async def resend(send: Any, _status: Any) -> None:
@@ -201,6 +203,26 @@ async def test_a_lost_message_is_sent_again_with_a_higher_attempt(orchestrator, 
     assert await sweep(pool, 60, 10, exists, resend) == 1
     assert [(step.step, step.attempt) for step in again] == [("left", 2)]
     assert await sweep(pool, 60, 10, exists, resend) == 0
+    assert claimed == ["left"]
+
+
+async def test_a_step_that_ends_while_it_is_looked_for_is_not_claimed(orchestrator, pool):
+    task = new_task_id("l0")
+    (left, _right) = sends(*await orchestrator.handle([submitted(task)]))
+    await rows(pool, "UPDATE steps SET sent_at = now() - interval '1 h' RETURNING 1")
+    claimed: list[str] = []
+
+    async def exists(step: InFlight, *, claim: bool) -> bool:
+        claimed.extend([step.step] * claim)
+        if step.step == "left":
+            await orchestrator.handle([done(left)])
+        return step.step == "right"
+
+    async def never(_send: Any, _status: Any) -> None:
+        raise AssertionError("nothing is to be sent")
+
+    assert await sweep(pool, 60, 10, exists, never) == 0
+    assert claimed == []
 
 
 async def test_the_archive_stores_letters_once_and_ends_a_poisoned_task(orchestrator, pool):

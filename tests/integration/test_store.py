@@ -85,7 +85,7 @@ async def test_a_step_that_cannot_be_looked_for_holds_up_no_other(orchestrator, 
     await rows(pool, f"UPDATE steps SET sent_at = now() - interval '2 h' WHERE task = '{bad}' RETURNING 1")
     again = []
 
-    async def exists(step):
+    async def exists(step, *, claim):
         if step.task == bad:
             raise TopologyError("a plan has a step for arm gone, which this topology does not have")
         return False

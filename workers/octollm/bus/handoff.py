@@ -89,12 +89,12 @@ class Handoff:
         call.close()
         await self._scripts.complete(keys=call.keys, args=call.args)
 
-    async def in_flight(self, topology: Topology, live: str, target: str) -> bool:
+    async def in_flight(self, topology: Topology, live: str, target: str, *, claim: bool = False) -> bool:
         """Whether the step's latest message is still somewhere. `target`: the stream of its arm.
 
-        Where it is not, nobody but `resend` sends it from now on.
+        `claim`: where it is not, nobody who repeats what he may have sent before sends it, until `resend` does.
         """
-        return await self._look(topology, live, target, "look", {}) == b"exists"
+        return await self._look(topology, live, target, "claim" if claim else "look", {}) == b"exists"
 
     async def resend(self, topology: Topology, live: str, target: str, fields: Fields) -> bool:
         """Send a step's message to `target`, only if its latest one is nowhere; whether it was sent."""

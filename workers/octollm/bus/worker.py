@@ -107,12 +107,12 @@ class Worker:
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 
-    async def in_flight(self, lane: str, live: str, target: str) -> bool:
+    async def in_flight(self, lane: str, live: str, target: str, *, claim: bool) -> bool:
         """Whether a step's latest message is still somewhere, as `Handoff.in_flight` has it. Raises NotReadyError while
         Redis is away.
         """
         try:
-            return await self._handoff(lane).in_flight(self._topology, live, target)
+            return await self._handoff(lane).in_flight(self._topology, live, target, claim=claim)
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 

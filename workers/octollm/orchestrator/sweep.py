@@ -6,6 +6,7 @@ late result of the lost one is refused.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -36,7 +37,12 @@ class InFlight:
     priority: Priority
 
 
-Exists = Callable[[InFlight], Awaitable[bool]]
+class Exists(Protocol):
+    """Whether a step's message is somewhere. `claim`: where it is not, nobody repeats it until it is sent again."""
+
+    def __call__(self, step: InFlight, /, *, claim: bool) -> Awaitable[bool]: ...
+
+
 Resend = Callable[[Send, StatusUpdate], Awaitable[None]]
 """Sends only when the message is still nowhere, in one atomic look and send; restores the status."""
 
@@ -52,7 +58,7 @@ async def sweep(
     for row in found:
         step = InFlight(row["task"], row["run"], row["step"], row["round"], row["arm"], row["priority"])
         try:
-            there = await exists(step)
+            there = await exists(step, claim=False)
             if not there:
                 lost += await _again(pool, step, row["attempt"], exists, resend, hand_on=hand_on)
         except NotReadyError:
@@ -72,11 +78,11 @@ async def _again(pool: Pool, step: InFlight, attempt: int, exists: Exists, resen
     now = utc_now()
     async with transaction(pool) as connection:
         state = (await store.lock(connection, [step.task])).get(step.task)
-        # Looked at again under the lock: an orchestrator may have just finished with it.
-        if state is None or await exists(step):
+        if state is None:
             return 0
         decision = decide(state, MessageLost(step.step, step.round, attempt), now)
-        if not decision.sends:
+        # Looked at again under the lock: an orchestrator may have just finished with it, or sent it after all.
+        if not decision.sends or await exists(step, claim=True):
             return 0
         await store.save(connection, [], [decision])
     for request in decision.sends:

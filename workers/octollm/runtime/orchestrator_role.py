@@ -188,10 +188,10 @@ async def begin(orchestrator: Orchestrator, translator: Translator, worker: Work
 async def mend(pool: Pool, topology: Topology, translator: Translator, worker: Worker, *, hand_on: bool) -> None:
     """Send again what is nowhere any more. A step counts as long in flight after twice the longest lease."""
 
-    async def exists(step: InFlight) -> bool:
+    async def exists(step: InFlight, *, claim: bool) -> bool:
         lane = lane_of(step.task)
         live = live_field(step.task, step.run, step.step, step.round)
-        return await worker.in_flight(lane, live, translator.target(step.arm, step.priority, lane))
+        return await worker.in_flight(lane, live, translator.target(step.arm, step.priority, lane), claim=claim)
 
     async def resend(send: Send, status: StatusUpdate) -> None:
         lane = lane_of(send.step.task)

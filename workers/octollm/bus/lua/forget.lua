@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
 -- forget: take names from the hash of live steps whose message is nowhere any more, as after its stream was deleted.
 -- What would have finished such a message is what takes its name, so the name would stay for ever. Such a name says no
--- more than no name at all: `resend` treats the two alike.
+-- more than no name at all, `resend` treats the two alike; but what it claimed lately it is about to send.
 --
 -- KEYS[1] hash of live steps   KEYS[2..] all places where a message may lie: the schedule, streams, what waits for them
 -- ARGV    cursor, about how many names to look at
 -- Answers {next cursor, forgotten}. What is named on a key that is not among these is left alone.
 --@include ownership.lua
+local CLAIM_S = 300  -- no sweeper is that long about it
 local live, count, kind = KEYS[1], number(ARGV[2], 'count'), {}
+local latest = redis.call('TIME')[1] - CLAIM_S
 for i = 2, #KEYS do kind[KEYS[i]] = redis.call('TYPE', KEYS[i]).ok end
 local function lies(key, id)
   if kind[key] == 'stream' then return #redis.pcall('XRANGE', key, id, id) > 0 end
@@ -18,7 +20,8 @@ end
 local page, lost = redis.call('HSCAN', live, ARGV[1], 'COUNT', count), {}
 for i = 1, #page[2], 2 do
   local key, id = string.match(page[2][i + 1], '^(%S+) (%S+)$')
-  if key and kind[key] and not lies(key, id) then lost[#lost + 1] = page[2][i] end
+  local claimed_at = tonumber(id and string.match(id, '^0%-(%d+)$') or 0)
+  if key and kind[key] and claimed_at < latest and not lies(key, id) then lost[#lost + 1] = page[2][i] end
 end
 for _, name in ipairs(lost) do redis.call('HDEL', live, name) end
 return {page[1], #lost}

@@ -3,10 +3,11 @@
 --
 -- KEYS[1] hash of live steps   KEYS[2] schedule   KEYS[3] stream to send to   KEYS[4] cancelled tasks
 -- KEYS[5..] the topic to send to as fairness.lua describes it, then other streams on which its message may lie
--- ARGV    live field, mode (look | send), fields, (name, value)* (look: 0 fields), the topic's description
--- Answers exists, missing (look) or sent (send). Look-up and send are one script, so that two sweepers send once.
--- What is missing is named as an entry that there never is, until it is sent: whoever repeats an older message meanwhile
--- (`again` in complete.lua) would send an attempt that the sweeper is about to replace, and both would run.
+-- ARGV    live field, mode (look | claim | send), fields, (name, value)* (0 fields unless send), the topic's description
+-- Answers exists, missing (look, claim) or sent (send). Look-up and send are one script, so that two sweepers send once.
+-- What is claimed is named as an entry that there never is, 0-<seconds of the claim>, until it is sent: whoever repeats an
+-- older message meanwhile (`again` in complete.lua) would send an attempt that the sweeper is about to replace, and both
+-- would run. A sweeper that died on the way leaves the name to the next one, or to `forget`.
 --@include ownership.lua
 --@include fairness.lua
 local live, field, mode, count = KEYS[1], ARGV[1], ARGV[2], number(ARGV[3], 'fields')
@@ -30,10 +31,8 @@ if named then
     end
   end
 end
-if mode == 'look' then
-  name_live(field, target.key .. ' 0-0')
-  return 'missing'
-end
+if mode == 'claim' then name_live(field, target.key .. ' 0-' .. redis.call('TIME')[1]) end
+if mode ~= 'send' then return 'missing' end
 push(target, field, fields)
 refill_touched(8)
 return 'sent'
