@@ -32,7 +32,7 @@ _DRAIN_S = 240.0
 _PROBE_S = 60.0
 _DOORS = {"auto": ("http0", "http1", "stream"), "stored": ("http0", "http1")}
 """By durability, the doors that keep it: on a stream Redis itself answers, and promises no more than it can."""
-_LONGEST_S = 600.0
+_LONGEST_S = 900.0
 """After that a scenario has failed."""
 _FOR_GOOD: frozenset[checker.Kind] = frozenset(
     {"duplicate_effects", "second_terminals", "unauthorised", "mixed_results"}
@@ -262,8 +262,9 @@ def main(arguments: list[str]) -> int:
 def _keep(plan: Plan, folder: Path) -> None:
     """The logs, where they were asked for."""
     if plan.keep is not None:
+        shutil.rmtree(plan.keep, ignore_errors=True)  # what an earlier campaign has left
         left_out = shutil.ignore_patterns("*.s.PGSQL*", "package")
-        shutil.copytree(folder, plan.keep, dirs_exist_ok=True, symlinks=True, ignore=left_out)
+        shutil.copytree(folder, plan.keep, symlinks=True, ignore=left_out)
 
 
 if __name__ == "__main__":

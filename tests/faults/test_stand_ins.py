@@ -79,7 +79,7 @@ async def test_a_disk_is_filled_while_others_write_to_it_and_has_room_again(tmp_
     enough, wrote, refused = Event(), Event(), Event()
 
     def write() -> None:
-        while not enough.is_set():
+        while not enough.wait(0.001):  # slowly: it must not fill the disk by itself
             try:
                 with (folder / "log").open("ab", buffering=0) as log:
                     log.write(bytes(4096))
@@ -93,13 +93,13 @@ async def test_a_disk_is_filled_while_others_write_to_it_and_has_room_again(tmp_
         async with small_disk(folder, _nobody_to_stop, _nobody_to_stop) as disk:
             writer.start()
             try:
-                assert await asyncio.to_thread(wrote.wait, 10)
+                assert await asyncio.to_thread(wrote.wait, 60)
                 disk.fill()
                 assert os.statvfs(folder).f_bfree == 0
-                assert await asyncio.to_thread(refused.wait, 10)
+                assert await asyncio.to_thread(refused.wait, 60)
                 disk.empty()
                 wrote.clear()
-                assert await asyncio.to_thread(wrote.wait, 10)
+                assert await asyncio.to_thread(wrote.wait, 60)
             finally:
                 enough.set()
                 await asyncio.to_thread(writer.join)

@@ -120,7 +120,11 @@ def test_two_stacks_never_take_the_same_port():
         assert three.take_exactly(port)
 
 
-def test_a_port_is_none_that_the_kernel_hands_to_connections():
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+@pytest.mark.parametrize(("first", "reserved"), [(32768, True), (20_005, False), (1024, False)])
+def test_a_port_is_none_that_the_kernel_hands_to_connections_where_there_are_others(
+    tmp_path: Path, monkeypatch, first: int, *, reserved: bool
+):
+    (tmp_path / "range").write_text(f"{first}\t60999\n")
+    monkeypatch.setattr("octollm.runtime.embedded.ports._HANDED_OUT", tmp_path / "range")
     with Ports() as ports:
-        assert all(20_000 <= ports.take() < first for _ in range(20))
+        assert all(20_000 <= ports.take() < first for _ in range(20)) is reserved

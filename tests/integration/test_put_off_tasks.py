@@ -28,6 +28,7 @@ async def test_it_waits_in_the_database_and_begins_once_whoever_looks(orchestrat
     both = await asyncio.gather(orchestrator.begin(10), orchestrator.begin(10))
     begun = [answer for found in both for answer in found]
     assert [(step.task, step.step) for step in sends(*begun)] == [(task, "left"), (task, "right")]
+    assert all(send.again for answer in begun for send in answer.sends)  # whoever publishes it late comes second
     # Until it is told, its status is published again; its steps are the sweeper's.
     (again,) = await orchestrator.untold(10)
     assert (again.status, again.sends, again.result) == (begun[0].status, (), None)

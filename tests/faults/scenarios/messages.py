@@ -143,22 +143,23 @@ async def cancel(ring: Ring) -> Landed:
     orders = [ring.load.order({"sleep_ms": 50_000}, door="http0", expected="cancelled") for _ in range(4)]
     for order in orders:
         ring.load.send(order)
-    found: dict[str, str] = {}
-
-    async def running() -> bool:
-        async with ring.stage.database() as connection:
-            rows = await connection.fetch(
-                "SELECT id, idempotency_key FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND state = 'running'",
-                [order.key for order in orders],
-            )
-        found.update({row["idempotency_key"]: row["id"] for row in rows})
-        return len(found) == len(orders)
-
-    await ring.stage.until(running, "tasks to take back", PATIENCE_S)
+    taken_back: set[str] = set()
     url = ring.stage.of("reflex")[1].http
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-        for task in found.values():
-            answer = await client.delete(f"{url}/v1/tasks/{task}")
-            if answer.status_code != 202:
-                raise MissedError(f"the reflex answered {answer.status_code}: {answer.text}")
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+
+        async def all_taken_back() -> bool:
+            """Each as soon as it runs."""
+            async with ring.stage.database() as connection:
+                rows = await connection.fetch(
+                    "SELECT id FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND state = 'running'",
+                    [order.key for order in orders],
+                )
+            for task in {row["id"] for row in rows} - taken_back:
+                answer = await client.delete(f"{url}/v1/tasks/{task}")
+                if answer.status_code != 202:
+                    raise MissedError(f"the reflex answered {answer.status_code}: {answer.text}")
+                taken_back.add(task)
+            return len(taken_back) == len(orders)
+
+        await ring.stage.until(all_taken_back, "tasks to take back", PATIENCE_S)
     return Landed("four tasks were taken back while they ran", count=4)

@@ -225,7 +225,8 @@ class Consumer:
 
     def _answered(self, answers: Sequence[tuple[Delivery, Standing | None]]) -> None:
         """What Redis says about what has been finished."""
-        self._over([(delivery, _TRUTH.get(standing, delivery.meant)) for delivery, standing in answers])
+        done = Standing.DONE
+        self._over([(one, one.meant if standing is done else _TRUTH[standing]) for one, standing in answers])
 
     def _over(self, ended: Iterable[tuple[Delivery, Outcome]]) -> None:
         """Each delivery comes here at its end."""

@@ -23,7 +23,7 @@ from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.tasks import end
 
 _ALONE_S = 0.05
-"""So long only one stream is asked, where the others had nothing; whoever writes to those waits no longer."""
+"""So long only one stream is asked, where the others had nothing; then all are asked again."""
 BLOCK_MS = 2000
 """How long an idle read waits in Redis: 0.06 % of a core for eight readers, 0.45 % each at 100 ms."""
 _log = structlog.get_logger(__name__)

@@ -107,6 +107,13 @@ class Worker:
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
 
+    async def reach(self) -> None:
+        """Raises NotReadyError while Redis is away."""
+        try:
+            await self._client.ping()
+        except TROUBLES as error:
+            raise NotReadyError(f"Redis: {error}") from error
+
     async def in_flight(self, lane: str, live: str, target: str, *, claim: bool) -> bool:
         """Whether a step's latest message is still somewhere, as `Handoff.in_flight` has it. Raises NotReadyError while
         Redis is away.

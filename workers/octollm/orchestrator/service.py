@@ -105,6 +105,8 @@ class Orchestrator:
             await connection.execute(_SQL["set_untold"], [decision.state.task for decision in changed], True)  # noqa: FBT003  SQL has no keywords
         for decision in changed:
             _log_end(decision.state)
+            # No lease holds back who publishes this late: the sweeper may have sent it by then.
+            decision.again = True
         return [outgoing(decision, ended=decision.state.ended, hand_on=self._hand_on) for decision in changed]
 
     async def forget_keys(self, most: int) -> None:

@@ -22,7 +22,6 @@ from octollm.orchestrator.after import purge, unremembered
 from octollm.orchestrator.gather import Gatherer
 from octollm.orchestrator.messages import Incoming, Outgoing, Send, StatusUpdate, Unreadable
 from octollm.orchestrator.service import Orchestrator
-from octollm.orchestrator.sweep import InFlight, sweep
 from octollm.orchestrator.told import Told
 from octollm.topology import LaneKeys, Topic, Topology
 
@@ -185,23 +184,6 @@ async def begin(orchestrator: Orchestrator, translator: Translator, worker: Work
             return
 
 
-async def mend(pool: Pool, topology: Topology, translator: Translator, worker: Worker, *, hand_on: bool) -> None:
-    """Send again what is nowhere any more. A step counts as long in flight after twice the longest lease."""
-
-    async def exists(step: InFlight, *, claim: bool) -> bool:
-        lane = lane_of(step.task)
-        live = live_field(step.task, step.run, step.step, step.round)
-        return await worker.in_flight(lane, live, translator.target(step.arm, step.priority, lane), claim=claim)
-
-    async def resend(send: Send, status: StatusUpdate) -> None:
-        lane = lane_of(send.step.task)
-        target = translator.target(send.step.arm, send.step.priority, lane)
-        await worker.resend(lane, live_of(send.step), target, step_fields(send))
-        await worker.publish(lane, (translator.status(status),))
-
-    await sweep(pool, _two_leases_s(topology), _BATCH, exists, resend, hand_on=hand_on)
-
-
 async def forget(worker: Worker, cursors: dict[str, int]) -> None:
     """Look at some of the live steps of each lane, and forget those that a deleted stream has left behind: where their
     tasks have ended, nobody else would. `cursors`: by lane, where the next look begins.
@@ -219,7 +201,7 @@ async def remind(pool: Pool, topology: Topology, translator: Translator, worker:
         return
     oldest_ms = await worker.oldest_ms(topic)
     oldest = None if oldest_ms is None else datetime.fromtimestamp(oldest_ms / 1000, UTC)
-    for answer in await unremembered(pool, _two_leases_s(topology), oldest, _BATCH):
+    for answer in await unremembered(pool, two_leases_s(topology), oldest, _BATCH):
         if answer.result is not None:
             await worker.publish(lane_of(answer.result.task), translator.operations(answer))
 
@@ -230,5 +212,6 @@ async def clear(pool: Pool, topology: Topology, days: int) -> None:
         pass
 
 
-def _two_leases_s(topology: Topology) -> float:
+def two_leases_s(topology: Topology) -> float:
+    """After that whoever had a message has lost it."""
     return 2.0 * max(topic.lease_s for topic in topology.topics.values())

@@ -25,9 +25,10 @@ from octollm.orchestrator.schedules import Clockwork
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.arm_role import arm_handler, hand_on, load_arm, thinks
+from octollm.runtime.mending import Mender
 from octollm.runtime.metrics import MetricsServer
 from octollm.runtime.mind_role import WorkerMind
-from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, forget, gathered, mend, remind, tick
+from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, forget, gathered, remind, tick
 from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.settings import Settings
@@ -219,7 +220,7 @@ class _Process:
         self._tick(every_s, lambda: expire(orchestrator, translator, self.worker), "a look for deadlines")
         self._tick(_BEGIN_S, lambda: begin(orchestrator, translator, self.worker), "a look for tasks put off")
         self._tick(
-            every_s, lambda: mend(pool, topology, translator, self.worker, hand_on=hand_on), "a look for lost steps"
+            every_s, Mender(pool, topology, translator, self.worker, hand_on=hand_on).look, "a look for lost steps"
         )
         cursors = dict.fromkeys(topology.lanes, 0)
         self._tick(every_s, lambda: forget(self.worker, cursors), "a look for names of lost steps")

@@ -16,6 +16,8 @@ _TRIES = 50
 _HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 20_000
 """Below it are the ports that servers are known by."""
+_FEWEST = 1000
+"""So many there have to be to choose from."""
 
 
 class Ports(ExitStack):
@@ -60,10 +62,10 @@ def _is_free(port: int, host: str) -> bool:
 
 
 def _some_port(host: str) -> int:
-    """One that the kernel hands to nobody; where it hands out nearly all, one that it has to hand out now."""
-    handed_out = int(_HANDED_OUT.read_text().split()[0])
-    if handed_out > _LOWEST:
-        return _LOWEST + secrets.randbelow(handed_out - _LOWEST)
+    """One that the kernel hands to nobody; where it hands out nearly all, one that it hands out now."""
+    choice = int(_HANDED_OUT.read_text().split()[0]) - _LOWEST
+    if choice >= _FEWEST:
+        return _LOWEST + secrets.randbelow(choice)
     with socket.socket(_family(host)) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,65 @@
+"""A step that is nowhere is sent again; after an outage of Redis not before whoever was to send it has had its time."""
+
+import pytest
+from making import rows, submitted
+from stepping import KEYS
+
+from octollm.bus.worker import Worker
+from octollm.contracts.ids import new_task_id
+from octollm.errors import NotReadyError
+from octollm.orchestrator.service import Orchestrator
+from octollm.plans.recipes import load_recipes
+from octollm.runtime.mending import Mender
+from octollm.runtime.orchestrator_role import Translator
+from octollm.runtime.settings import load_settings
+from octollm.runtime.share import schemas_path, topology_path
+from octollm.topology import load_topology
+
+RECIPE = """
+recipe: alone
+version: 1
+description: one step
+deadline_s: 3600
+input: {type: object}
+steps:
+  only: {arm: judge, input: {checks: []}}
+answer: {$: steps.only.output}
+"""
+STREAM = "{l0}:arm.judge:normal"
+
+
+@pytest.fixture
+async def worker(redis_server):
+    made = Worker(redis_server.url, 30.0, load_topology(topology_path(load_settings()), schemas_path()), "w")
+    yield made
+    await made.stop(0)
+
+
+async def test_after_an_outage_whoever_was_to_send_a_step_comes_first(client, pool, tmp_path, worker):
+    (tmp_path / "alone.yaml").write_text(RECIPE)
+    topology = load_topology(topology_path(load_settings()), schemas_path())
+    orchestrator = Orchestrator(pool, load_recipes(tmp_path, frozenset({"judge"})), 3600)
+    translator = Translator(topology, 60)
+    now = 1000.0
+    mender = Mender(pool, topology, translator, worker, hand_on=False, clock=lambda: now)
+    task = new_task_id("l0")
+    (answer,) = await orchestrator.handle([submitted(task, kind="alone", input={})])
+    await rows(pool, "UPDATE steps SET sent_at = now() - interval '1 h' RETURNING 1")
+    await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(NotReadyError, match="read only replica"):
+        await mender.look()
+    await client.execute_command("REPLICAOF", "NO", "ONE")
+    longest = max(topic.lease_s for topic in topology.topics.values())
+    now += 2 * longest - 1
+    await mender.look()
+    assert await client.xlen(STREAM) == 0
+    await worker.publish("l0", translator.operations(answer))
+    now += 1
+    await mender.look()
+    ((_, sent),) = await client.xrange(STREAM)
+    assert sent[b"id"].decode() == f"{task}.1.only.0.1"
+    await client.delete(STREAM, KEYS.live)
+    await rows(pool, "UPDATE steps SET looked_at = NULL RETURNING 1")
+    await mender.look()
+    ((_, sent),) = await client.xrange(STREAM)
+    assert sent[b"id"].decode() == f"{task}.1.only.0.2"
