@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import redis.asyncio
 from ledger import Log
 from redis.exceptions import RedisError
 from stage import Stage
 from work import answer_to
+
+from octollm.bus.connection import connect
 
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.2
@@ -165,7 +166,7 @@ class Load:
         return True
 
     async def _stream(self, order: Order, _door: str) -> bool:
-        client = redis.asyncio.Redis(port=self._stage.redis_port, socket_timeout=5)
+        client = connect(f"redis://127.0.0.1:{self._stage.redis_port}/0", 5.0)
         try:
             fields = {"idempotency_key": order.key, "body": order.body}
             entry = await client.xadd(f"ingest:{order.tenant}", fields)  # type: ignore[arg-type]
