@@ -100,6 +100,10 @@ class NotReadyError(OctoError):
     """A store cannot be reached right now."""
 
 
+class WorkerError(OctoError):
+    """A part of a worker ended that has to go on."""
+
+
 class RecipeError(OctoError):
     """A recipe is wrong, or one of its references leads nowhere."""
 

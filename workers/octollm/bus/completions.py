@@ -33,16 +33,16 @@ class Completions(Generic[Tag]):
         self._answered = answered
         self._waiting: list[tuple[Finish, Tag]] = []
         self._some = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to send."""
-        self._task = asyncio.create_task(self._run(), name=f"complete {self._topic}")
+        self.loop = asyncio.create_task(self._run(), name=f"complete {self._topic}")
 
     async def stop(self) -> None:
         """End at once; what still waits is never answered. Call it when nothing runs any more."""
-        if self._task is not None:
-            await end([self._task])
+        if self.loop is not None:
+            await end([self.loop])
 
     def add(self, finish: Finish, tag: Tag) -> None:
         """Finish this with the next call."""

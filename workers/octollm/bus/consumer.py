@@ -102,6 +102,11 @@ class Consumer:
         """Whether its fuse keeps it from working (any thread)."""
         return self._fuse.out
 
+    @property
+    def loops(self) -> list[asyncio.Task[None]]:
+        """What has to go on while it works."""
+        return [loop for loop in (self._claims, self._completions.loop) if loop is not None]
+
     async def start(self, broker: RedisBroker) -> None:
         """Create the groups and register the reader with `broker`, which the caller starts afterwards."""
         await create_groups(self._client, self._streams, self._topic.group)

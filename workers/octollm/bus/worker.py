@@ -23,7 +23,7 @@ from octollm.bus.operations import Fields, Operation
 from octollm.bus.outcomes import TROUBLE, WAITING
 from octollm.bus.pauses import TROUBLES, Pause
 from octollm.bus.tasks import end
-from octollm.errors import NotReadyError
+from octollm.errors import NotReadyError, WorkerError
 from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
 _LONGEST_SLEEP_S = 1.0
@@ -74,8 +74,17 @@ class Worker:
         except TROUBLES as error:
             raise NotReadyError(f"Redis: {error}") from error
         lanes = self._topology.lanes
-        self._loops = [asyncio.create_task(self._promote(lane)) for lane in lanes]
-        self._loops.append(asyncio.create_task(listen(self._url, self._connect_timeout_s, lanes, self._cancel)))
+        self._loops = [asyncio.create_task(self._promote(lane), name=f"promote {lane}") for lane in lanes]
+        ears = listen(self._url, self._connect_timeout_s, lanes, self._cancel)
+        self._loops.append(asyncio.create_task(ears, name="listen"))
+
+    async def until_broken(self) -> None:
+        """For ever. Raises WorkerError when one of its loops has ended: it would keep leases and finish nothing."""
+        loops = [*self._loops, *(loop for consumer in self._consumers for loop in consumer.loops)]
+        ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+        for loop in ended:
+            error = None if loop.cancelled() else loop.exception()
+            raise WorkerError(f"the loop '{loop.get_name()}' ended ({error!r}), and this process with it") from error
 
     async def stop(self, drain_s: float) -> None:
         """Stop reading, give back what has not begun, wait up to `drain_s` for what runs, leave the groups."""

@@ -15,9 +15,11 @@ import structlog
 
 from octollm.bus.connection import probe
 from octollm.bus.fuse import FuseRule
+from octollm.bus.tasks import end
 from octollm.bus.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
+from octollm.errors import WorkerError
 from octollm.minds.choose import expected
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
@@ -80,11 +82,27 @@ async def run_roles(
         await process.start(topics, book, schedules, concurrency)
         _settle()
         _log.info("ready", roles=list(roles))
-        await stop.wait()
+        try:
+            await _until(stop, process.worker)
+        except WorkerError:
+            _log.exception("a part of this worker broke; what it has goes to others")
+            await process.worker.stop(0)
+            raise
         _log.info("stopping: no new messages, what runs may end", drain_s=settings.worker.drain_s)
         process.against = ["stopping"]
         await process.worker.stop(settings.worker.drain_s)
     _log.info("stopped", roles=list(roles))
+
+
+async def _until(stop: asyncio.Event, worker: Worker) -> None:
+    """`stop` is set. Raises WorkerError when the worker breaks before that."""
+    stopped, broken = asyncio.create_task(stop.wait()), asyncio.create_task(worker.until_broken())
+    try:
+        await asyncio.wait((stopped, broken), return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            await broken
+    finally:
+        await end((stopped, broken))
 
 
 def _settle() -> None:
