@@ -92,7 +92,7 @@ class Member:
         await asyncio.to_thread(self.leases.stop)
         await self.broker.stop()
         consumer = self.consumer
-        for task in (consumer._claims, consumer._completions._task, *consumer._hands._tasks, *consumer._alone):
+        for task in (*consumer.loops, *consumer._hands._tasks, *consumer._alone):
             task.cancel()
         await asyncio.sleep(0)
 
