@@ -57,7 +57,7 @@ class _Subscriber(StreamBatchSubscriber):
         room = await self._room()
         try:
             response = await self._read(room)
-        except TROUBLES as error:
+        except (*TROUBLES, RuntimeError) as error:  # FastStream's own connection, see `connection.py`
             TROUBLE.labels(self._topic, "read").inc()
             _log.warning("cannot read, trying again", topic=self._topic, error=str(error))
             await self._pause.wait()
