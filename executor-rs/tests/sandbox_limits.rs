@@ -119,9 +119,10 @@ async fn wall_and_processor_time_are_limited() {
             (Outcome::Timeout, "before\n"),
             "{output:?}"
         );
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < Duration::from_secs(40));
         let mut spinner = python_job("while True: pass");
         spinner.limits.cpu_s = 1;
+        spinner.limits.wall_s = 120;
         let output = place.run(&spinner).await;
         assert_eq!(
             (output.outcome, output.signal),
@@ -145,10 +146,11 @@ while True:
     for tier in TIERS {
         let mut many = python_job(code);
         many.limits.cpu_s = 1;
+        many.limits.wall_s = 120;
         let began = Instant::now();
         let output = place(tier).await.run(&many).await;
         assert_eq!(output.outcome, Outcome::Timeout, "{output:?}");
-        assert!(began.elapsed() < Duration::from_secs(15), "{output:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{output:?}");
     }
 }
 
@@ -248,7 +250,8 @@ async fn a_step_is_stopped_on_order() {
     for tier in TIERS {
         let place = place(tier).await;
         let (stop, stopped) = watch::channel(false);
-        let job = job(Language::Shell, "echo here; sleep 60");
+        let mut job = job(Language::Shell, "echo here; sleep 60");
+        job.limits.wall_s = 120;
         let running = place.sandbox.run(&job, stopped);
         let order = async {
             // As soon as the step itself runs, which its workspace cannot tell: the order works at any moment.
@@ -267,7 +270,7 @@ async fn a_step_is_stopped_on_order() {
                 "{error}"
             ),
         }
-        assert!(began.elapsed() < Duration::from_secs(15));
+        assert!(began.elapsed() < Duration::from_secs(40));
         assert_eq!(place.left_behind(), 0);
     }
 }
@@ -319,7 +322,7 @@ async fn wait_until(holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(
-            began.elapsed() < Duration::from_secs(20),
+            began.elapsed() < Duration::from_secs(60),
             "it never came to hold"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;

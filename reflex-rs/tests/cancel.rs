@@ -22,8 +22,7 @@ fn a_running_task_is_marked_and_everybody_is_told() {
     let mut connection = client.get_connection().unwrap();
     let mut control = connection.as_pubsub();
     control.subscribe("{l0}:control").unwrap();
-    let longest = std::time::Duration::from_secs(20);
-    control.set_read_timeout(Some(longest)).unwrap();
+    control.set_read_timeout(Some(common::LONGEST)).unwrap();
     let body = br#"{"detail": "ada@example.org changed her mind"}"#;
     let answer = reflex.request("DELETE", &format!("/v1/tasks/{task}"), JSON, body);
     assert_eq!(answer.status, 202, "{answer:?}");

@@ -30,6 +30,11 @@ def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_
     raise AssertionError(f"{what} did not happen within {patience_s} s")
 
 
+def ask(method: str, url: str, **options: Any) -> httpx.Response:
+    """One request, with the same patience."""
+    return httpx.request(method, url, timeout=PATIENCE_S, trust_env=False, **options)
+
+
 @dataclass
 class Up:
     """A running `octollm up`."""
@@ -43,15 +48,11 @@ class Up:
 
     def submit(self, body: Any, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx.post(
-            f"{self.http}/v1/tasks",
-            content=content,
-            headers={"Content-Type": "application/json", **headers},
-            trust_env=False,
-        )
+        headers = {"Content-Type": "application/json", **headers}
+        return ask("POST", f"{self.http}/v1/tasks", content=content, headers=headers)
 
     def status(self, task: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.http}/v1/tasks/{task}", trust_env=False)
+        answer = ask("GET", f"{self.http}/v1/tasks/{task}")
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found

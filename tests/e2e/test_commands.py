@@ -4,9 +4,8 @@ import json
 import re
 from pathlib import Path
 
-import httpx
 import pytest
-from programs import Up, octollm, up
+from programs import Up, ask, octollm, up
 
 NOTE = {"goal": "keep it", "kind": "note", "input": {"text": "write to ada@example.org"}}
 
@@ -140,11 +139,11 @@ def test_a_setting_that_is_none_stops_everything():
 def test_metrics_and_readiness_of_every_process(stack):
     for name in ("workers", "executor", "reflex"):
         address = stack.addresses[f"metrics_{name}"]
-        text = httpx.get(address, trust_env=False).text
+        text = ask("GET", address).text
         assert re.search(r"^octollm_\w+", text, re.MULTILINE), name
         base = address.removesuffix("/metrics")
-        assert httpx.get(f"{base}/healthz", trust_env=False).status_code == 200
-        assert httpx.get(f"{base}/readyz", trust_env=False).status_code == 200
+        assert ask("GET", f"{base}/healthz").status_code == 200
+        assert ask("GET", f"{base}/readyz").status_code == 200
 
 
 def test_up_beside_another_one_takes_other_ports_and_keeps_its_data(stack, tmp_path: Path):

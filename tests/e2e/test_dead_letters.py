@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import redis as redis_sync
-from programs import octollm, until, up
+from programs import ask, octollm, until, up
 
 ROOT = Path(__file__).parents[2]
 NOTE = {"goal": "keep it", "kind": "note", "input": {"text": "later"}}
@@ -56,6 +55,6 @@ def test_an_operator_mends_an_arm_and_brings_its_tasks_back(tmp_path):
         (done,) = letters("--all", *of_task)
         assert done["redriven_at"] >= dead["received_at"]
         assert octollm("dead", "redrive", str(dead["id"]), **url).returncode == 1
-        attempts = httpx.get(f"{stack.http}/v1/tasks/{task}/attempts?run=1", trust_env=False).json()["items"]
+        attempts = ask("GET", f"{stack.http}/v1/tasks/{task}/attempts?run=1").json()["items"]
         tried = [(one["outcome"], one.get("error_class")) for one in attempts if one["step"] == "verdict"]
         assert tried == [("retrying", "transient"), ("dead", "transient")]

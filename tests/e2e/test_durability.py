@@ -10,10 +10,10 @@ import httpx
 import psutil
 import pytest
 import redis as redis_sync
-from programs import Up, octollm, until, up
+from programs import Up, ask, octollm, until, up
 
 ROOT = Path(__file__).resolve().parents[2]
-LONG = {"goal": "wait", "kind": "code", "input": {"code": "x = 1", "tests": "import time; time.sleep(2)"}}
+LONG = {"goal": "wait", "kind": "code", "input": {"code": "x = 1", "tests": "import time; time.sleep(10)"}}
 NOTE = {"goal": "keep it", "kind": "note", "input": {"text": "later"}}
 
 
@@ -61,11 +61,13 @@ async def test_what_was_answered_is_in_postgres_and_outlasts_all_that_redis_forg
     finally:
         await connection.close()
     assert answer["durability"] == "stored"
+    until(lambda: safe.status(answer["task"])["state"] == "running", "its begin")
     with redis_sync.Redis.from_url(safe.addresses["redis"]) as client:
+        assert safe.status(answer["task"])["state"] == "running"
         client.flushall()
 
     def ended() -> object:
-        found = httpx.get(f"{safe.http}/v1/tasks/{answer['task']}", trust_env=False)
+        found = ask("GET", f"{safe.http}/v1/tasks/{answer['task']}")
         return found.status_code == 200 and found.json()["state"] == "succeeded"
 
     until(ended, "the end of a task that Redis had forgotten")

@@ -3,9 +3,8 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import redis as redis_sync
-from programs import Up, octollm, until
+from programs import Up, ask, octollm, until
 
 SLOW = {
     "goal": "wait",
@@ -20,30 +19,30 @@ def test_an_expired_task_runs_again_and_its_view_goes_on_into_the_next_run(stack
     task = stack.submit(SLOW).json()["task"]
     assert stack.ended(task)["state"] == "expired"
     url = f"{stack.http}/v1/tasks/{task}"
-    asked = httpx.post(f"{url}/runs", json={"run": 1}, trust_env=False)
+    asked = ask("POST", f"{url}/runs", json={"run": 1})
     assert (asked.status_code, asked.json()["asked"], asked.json()["run"]) == (202, True, 1)
     until(lambda: stack.status(task)["run"] == 2, "run 2")
-    again = httpx.post(f"{url}/runs", json={"run": 1}, trust_env=False)
+    again = ask("POST", f"{url}/runs", json={"run": 1})
     assert (again.status_code, again.json()["asked"], again.json()["run"]) == (200, False, 2)
-    events = httpx.get(f"{url}/events", timeout=60, trust_env=False).text
+    events = ask("GET", f"{url}/events").text
     ids = [line.removeprefix("id: ").removeprefix("id:") for line in events.splitlines() if line.startswith("id:")]
     places = [tuple(int(part) for part in one.split("-")) for one in ids]
     assert places == sorted(set(places))
     assert {run for run, _ in places} == {1, 2}
     assert stack.ended(task)["run"] == 2
-    runs = httpx.get(f"{url}/runs", trust_env=False).json()["items"]
+    runs = ask("GET", f"{url}/runs").json()["items"]
     assert [(run["run"], run["state"]) for run in runs] == [(1, "expired"), (2, "expired")]
 
 
 def test_what_needs_no_other_run_says_so(stack: Up):
     task = stack.submit(NOTE).json()["task"]
     stack.ended(task)
-    left = httpx.post(f"{stack.http}/v1/tasks/{task}/runs", trust_env=False)
+    left = ask("POST", f"{stack.http}/v1/tasks/{task}/runs")
     assert (left.status_code, left.json()["asked"], left.json()["detail"]) == (200, False, "run 1 has succeeded")
     for body, status in (({"run": 2}, 422), ({"run": 0}, 422), ({"x": 1}, 422)):
-        answer = httpx.post(f"{stack.http}/v1/tasks/{task}/runs", json=body, trust_env=False)
+        answer = ask("POST", f"{stack.http}/v1/tasks/{task}/runs", json=body)
         assert answer.status_code == status, answer.text
-    unknown = httpx.post(f"{stack.http}/v1/tasks/l0-01jd0000000000000000000000/runs", trust_env=False)
+    unknown = ask("POST", f"{stack.http}/v1/tasks/l0-01jd0000000000000000000000/runs")
     assert unknown.status_code == 404
 
 
@@ -65,15 +64,16 @@ def test_an_unreadable_entry_cannot_run_again_and_is_dropped(stack: Up):
     assert octollm("dead", "drop", str(one["id"]), **url).returncode == 0
     until(lambda: letters() == [], "the dropped letter's absence")
     assert [letter["id"] for letter in letters("--all")] == [one["id"]]
-    assert httpx.delete(f"{stack.http}/v1/dead-letters/999999", trust_env=False).status_code == 404
+    assert ask("DELETE", f"{stack.http}/v1/dead-letters/999999").status_code == 404
 
 
 def test_a_task_that_is_put_off_begins_at_its_moment(stack: Up):
-    moment = datetime.now(UTC) + timedelta(seconds=3)
+    moment = datetime.now(UTC) + timedelta(seconds=6)
     text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     task = stack.submit({**NOTE, "not_before": text}).json()["task"]
     until(lambda: stack.status(task)["stored"], "its row")
-    assert stack.status(task)["state"] == "accepted"
+    state = stack.status(task)["state"]
+    assert state == "accepted" or datetime.now(UTC) >= moment
     ended = stack.ended(task)
     assert ended["state"] == "succeeded"
     assert datetime.fromisoformat(ended["result"]["finished_at"]) >= moment
@@ -89,6 +89,6 @@ def test_it_is_cancelled_while_it_waits(stack: Up):
     options = ("--goal", "g", "--kind", "note", "--input", '{"text": "x"}')
     task = json.loads(octollm("submit", *options, "--not-before", "+10m", "--json", **url).stdout)["task"]
     until(lambda: stack.status(task)["stored"], "its row")
-    assert httpx.delete(f"{stack.http}/v1/tasks/{task}", trust_env=False).status_code == 202
+    assert ask("DELETE", f"{stack.http}/v1/tasks/{task}").status_code == 202
     assert stack.ended(task)["state"] == "cancelled"
     assert octollm("submit", *options, "--not-before", "soon", **url).returncode == 2

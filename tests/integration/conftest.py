@@ -38,5 +38,8 @@ async def api(dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """A client of a running API."""
     monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
     monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
-    async with serve_api(load_settings()) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with (
+        serve_api(load_settings()) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
+    ):
         yield client

@@ -83,7 +83,7 @@ class Member:
         await self.consumer.start(self.broker)
         await self.broker.start()
 
-    async def stop(self, drain_s=5):
+    async def stop(self, drain_s=30):
         await self.broker.stop()
         await self.consumer.stop(drain_s)
         await asyncio.to_thread(self.leases.stop)
@@ -107,7 +107,7 @@ async def consuming(*args, **options):
         await member.stop()
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20):
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60):
     """Waits for a state that must come; one that does not fails the test."""
     async with asyncio.timeout(seconds):
         while not await condition():

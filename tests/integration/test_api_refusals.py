@@ -196,7 +196,10 @@ async def test_without_a_database_everything_is_503_and_comes_back(dsn, monkeypa
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", f"postgresql://127.0.0.1:{nobody.getsockname()[1]}/x")
         monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
-        async with serve_api(load_settings()) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with (
+            serve_api(load_settings()) as url,
+            httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
+        ):
             answer = await client.get("/v1/tasks")
             refusal(answer, 503)
             assert answer.headers["retry-after"] == "1"
@@ -252,7 +255,7 @@ async def test_a_request_that_runs_when_it_stops_is_answered(dsn, pool, monkeypa
     monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
     serving = serve_api(load_settings())
     url = await serving.__aenter__()
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client, pool.acquire() as other:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client, pool.acquire() as other:
         async with other.transaction():
             await other.execute("LOCK TABLE tasks")
             asked = asyncio.create_task(client.get("/v1/tasks"))
@@ -267,7 +270,7 @@ async def test_a_request_that_runs_when_it_stops_is_answered(dsn, pool, monkeypa
 
             async def closed() -> bool:
                 try:
-                    async with httpx.AsyncClient(trust_env=False) as late:
+                    async with httpx.AsyncClient(trust_env=False, timeout=60) as late:
                         await late.get(f"{url}/healthz")
                 except httpx.ConnectError:
                     return True
@@ -305,7 +308,7 @@ async def test_an_address_open_to_others_has_to_be_wanted(listen, monkeypatch):
         async with serve_api(load_settings()):
             pass
     monkeypatch.setenv("OCTOLLM_API_TRUST_NETWORK", "true")
-    async with serve_api(load_settings()) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with serve_api(load_settings()) as url, httpx.AsyncClient(trust_env=False, timeout=60) as client:
         port = url.rpartition(":")[2]
         assert (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == 200
 

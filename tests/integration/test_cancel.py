@@ -154,7 +154,7 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
     work, before = Waiting(), ended("cancelled")
     # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
     topic = judge(heartbeat_s=600, lease_s=1800) if told else judge()
-    async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(20):
+    async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
         ear = asyncio.create_task(listen(redis_server.url, 2, ["l0"], lambda _, task: member.consumer.cancel(task)))
         await client.xadd(STREAM, fields(step(1)))
         await client.xadd(STREAM, fields(step(2)))
@@ -183,7 +183,7 @@ async def test_one_that_is_stopped_while_the_wish_is_taken_back_stays_for_whoeve
             await client.delete(KEYS.cancel(one.task))
 
     topic = judge(heartbeat_s=600, lease_s=1800)
-    async with consuming(redis_server.url, client, topic, regretted) as member, asyncio.timeout(20):
+    async with consuming(redis_server.url, client, topic, regretted) as member, asyncio.timeout(60):
         await client.xadd(STREAM, fields(step(1)))
         await work.started.wait()
         await cancel(client, step(1))
@@ -198,17 +198,29 @@ async def gone_from(consumer):
 
 
 async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, client):
-    work = Waiting()
-    async with consuming(redis_server.url, client, judge(), work) as member, asyncio.timeout(20):
+    work, before = Waiting(), ended("cancelled")
+    # No lease ends here: whoever was stopped by mistake must not be mended by a takeover.
+    topic = judge(heartbeat_s=600, lease_s=1800)
+    async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
         await client.xadd(STREAM, fields(step(1)))
         await work.started.wait()
         await cancel(client, step(1), tenant="other")
         await member.consumer.cancel(step(1).task)
+        # A handler is stopped with the event loop's next turn: by the end of another step it would have been.
+        await client.xadd(STREAM, fields(step(2)))
+        await until(lambda: done_is(client, 2))
         assert not work.stopped.is_set()
+        (pending,) = await client.xpending_range(STREAM, "judge", "-", "+", 9)
+        assert (pending["consumer"], pending["times_delivered"]) == (b"a", 1)
         await cancel_for_real(client, step(1))
         await member.consumer.cancel(step(1).task)
         await work.stopped.wait()
         await until(lambda: empty(client))
+    assert ended("cancelled") == before + 1
+
+
+async def done_is(client, length):
+    return await client.xlen(KEYS.done) == length
 
 
 async def cancel_for_real(client, one):
@@ -223,7 +235,7 @@ async def test_a_control_channel_that_broke_is_listened_to_again(redis_server, c
         await heard.put((lane, task))
 
     ear = asyncio.create_task(listen(redis_server.url, 2, ["l0", "l1"], obey))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await until(lambda: listening(client))
         await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         task = step(1).task

@@ -103,11 +103,11 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
             member = Member(redis_server.url, client, topic, of(f"victim{round_}"), name=f"v{round_}", fairness=fair)
             await member.start()
             seen = sum(map(len, ended.values()))
-            await until(lambda seen=seen: enough(ended, seen + 10), seconds=30)
+            await until(lambda seen=seen: enough(ended, seen + 10))
             killed.add(f"victim{round_}")
             await member.kill()
-        await until(lambda: enough(ended, 240), seconds=60)
-        await until(lambda: drained(client), seconds=30)
+        await until(lambda: enough(ended, 240))
+        await until(lambda: drained(client))
     await end([ticking])
     assert most.keys() == {"ann", "bob"}
     assert max(most.values()) <= 3, most

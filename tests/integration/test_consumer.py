@@ -300,7 +300,7 @@ async def test_who_loses_the_lease_stops_and_writes_nothing(url, client):
         return {}
 
     async with consuming(url, client, topic, work):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await started.wait()
             await client.xclaim(stream, "judge", "thief", 0, [entry])
             await cancelled.wait()
@@ -335,12 +335,22 @@ async def test_stopping_finishes_what_runs_and_gives_back_the_rest(url, client):
         await go_on.wait()
         return {}
 
+    async def letting_go(consumer) -> None:
+        """What runs ends once reading is over and the rest has been given back."""
+        await until(lambda: gives_back(consumer))
+        go_on.set()
+
+    async def gives_back(consumer) -> bool:
+        pending = await client.xpending_range(stream, "judge", "-", "+", 10, "released")
+        return consumer._stopping and bool(pending)
+
     async with consuming(url, client, topic, work, concurrency=2) as member:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await started.wait()
         # As a read that was cut off leaves it: delivered to this consumer, and it does not know.
         await client.xreadgroup("judge", member.consumer.name, {stream: ">"}, count=1)
-        asyncio.get_running_loop().call_later(0.2, go_on.set)
+        let_go = asyncio.create_task(letting_go(member.consumer))
+    await let_go
     done = len(await outcomes(client))
     assert 1 <= done <= 2
     pending = await client.xpending_range(stream, "judge", "-", "+", 10)

@@ -111,7 +111,7 @@ async def running(monkeypatch: pytest.MonkeyPatch, folder: Path, *, direct: bool
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(work, 30)
+        await asyncio.wait_for(work, 120)
 
 
 @pytest.fixture

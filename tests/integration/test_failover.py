@@ -5,9 +5,12 @@ import asyncio
 import orjson
 from stepping import KEYS, consuming, fields, judge, step, until
 
+from octollm.bus.outcomes import TROUBLE
+
 
 async def test_a_completion_waits_while_redis_is_a_read_only_replica(redis_server, client):
-    topic = judge()
+    topic = judge(lease_s=60)
+    troubles = TROUBLE.labels(topic.name, "complete")._value
     await client.xadd(KEYS.stream(topic), fields(step()))
     started, go_on = asyncio.Event(), asyncio.Event()
     runs = 0
@@ -20,10 +23,15 @@ async def test_a_completion_waits_while_redis_is_a_read_only_replica(redis_serve
         return {}
 
     async with consuming(redis_server.url, client, topic, work):
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), 60)
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        before = troubles.get()
         go_on.set()
-        await asyncio.sleep(0.5)
+
+        async def refused():
+            return troubles.get() > before
+
+        await until(refused)
         await client.execute_command("REPLICAOF", "NO", "ONE")
 
         async def done():

@@ -245,7 +245,7 @@ async def test_high_comes_first_and_neither_normal_nor_low_starves(redis_server,
         return {}
 
     async with consuming(redis_server.url, client, JUDGE, run, concurrency=concurrency):
-        await until(lambda: enough({"all": order}, 300), seconds=60)
+        await until(lambda: enough({"all": order}, 300))
     crowded = order[: order.index("high") + 100]
     counts = [crowded.count(priority) for priority in ("high", "normal", "low")]
     assert counts[0] > 2 * max(counts[1:]), counts

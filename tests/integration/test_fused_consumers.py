@@ -160,7 +160,7 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
 
 
 async def test_readiness_and_metrics_say_so(redis_server, client):
-    worker = Worker(redis_server.url, 2.0, topology(), "w", FOR_GOOD)
+    worker = Worker(redis_server.url, 30.0, topology(), "w", FOR_GOOD)
     topic = judge()
 
     async def broken(_entry):
@@ -171,7 +171,8 @@ async def test_readiness_and_metrics_say_so(redis_server, client):
     try:
         await put(client, 3)
         with MetricsServer("127.0.0.1:0", worker.fused) as server:
-            async with httpx.AsyncClient(base_url=f"http://{server.address}", trust_env=False) as http:
+            url = f"http://{server.address}"
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
 
                 async def not_ready():
                     return (await http.get("/readyz")).status_code == 503

@@ -52,7 +52,7 @@ async def test_two_lanes(redis_server, client, dsn, monkeypatch, tmp_path, orche
             assert await client.hlen(LaneKeys(lane).live) == 0
     finally:
         stop.set()
-        await asyncio.wait_for(asyncio.gather(*runs), 30)
+        await asyncio.wait_for(asyncio.gather(*runs), 120)
     leftover = []
     for stream in await client.keys("*"):
         if await client.type(stream) == b"stream" and not stream.endswith(b"events"):

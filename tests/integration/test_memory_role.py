@@ -42,11 +42,11 @@ async def running(settings: Settings, client: redis.asyncio.Redis) -> AsyncItera
         return work.done() or bool(await client.exists("{l0}:results"))
 
     try:
-        await until(reads, 60)
+        await until(reads)
         yield work
     finally:
         stop.set()
-        await asyncio.wait_for(work, 20)
+        await asyncio.wait_for(work, 120)
 
 
 async def test_documents_are_taken_in_and_a_question_is_answered_with_citations(client, settings):

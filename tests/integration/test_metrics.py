@@ -9,7 +9,7 @@ from octollm.runtime.metrics import MetricsServer
 
 
 def get(server: MetricsServer, path: str) -> httpx.Response:
-    return httpx.get(f"http://{server.address}{path}", trust_env=False)
+    return httpx.get(f"http://{server.address}{path}", trust_env=False, timeout=60)
 
 
 def test_metrics_health_and_readiness():

@@ -41,7 +41,7 @@ async def test_an_arms_error_that_no_message_could_carry_still_fails_its_step(re
         return await client.xlen(KEYS.done) == 1
 
     async with consuming(redis_server.url, client, judge(), work):
-        await until(done, 3)
+        await until(done)
     ((_, entry),) = await client.xrange(KEYS.done)
     body = read(StepDone, entry[b"body"]).root
     assert body.outcome == "failed"

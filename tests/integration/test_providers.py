@@ -171,13 +171,13 @@ async def test_a_server_that_is_not_there_is_transient(models, made, name):
 async def test_a_cancelled_call_closes_its_socket_at_once(models, made, name):
     models.script(Break("stall"))
     call = asyncio.create_task(made(name).answer(request()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not models.requests:
             await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await models.hung_up.wait()
 
 

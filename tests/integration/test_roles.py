@@ -40,7 +40,7 @@ async def roles(settings) -> AsyncIterator[asyncio.Task[None]]:
         yield work
     finally:
         stop.set()
-        await asyncio.wait_for(work, 20)
+        await asyncio.wait_for(work, 120)
 
 
 async def put(client: redis.asyncio.Redis, **submission: Any) -> str:
@@ -100,7 +100,11 @@ async def test_an_unreadable_task_is_a_stored_dead_letter_and_the_next_one_goes_
         await until(stored)
     finally:
         await connection.close()
-    assert await client.xlen(KEYS.dead) == 0
+
+    async def acknowledged() -> bool:
+        return await client.xlen(KEYS.dead) == 0
+
+    await until(acknowledged)
 
 
 async def test_a_hundred_tasks_at_once(client, dsn, roles):
@@ -158,4 +162,8 @@ async def test_a_flushed_redis_heals(client, dsn, roles):
     await until(lambda: waits(client, "{l0}:arm.executor:normal"))
     ((_, fields),) = await client.xrange("{l0}:arm.executor:normal")
     assert orjson.loads(fields[b"body"])["attempt"] == 2
-    assert await client.hget(KEYS.status(task), "state") == b"running"
+
+    async def told() -> bool:
+        return await client.hget(KEYS.status(task), "state") == b"running"
+
+    await until(told)  # the step is sent before its task's status is

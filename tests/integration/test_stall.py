@@ -18,22 +18,23 @@ async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_con
         return {}
 
     member = Member(redis_server.url, client, topic, work)
-    beating, beat = threading.Event(), threading.Event()
+    beating, beat, answered = threading.Event(), threading.Event(), threading.Event()
     renew = member.leases._renew
 
     def late(**call):
-        """A heartbeat that is on its way for a while."""
-        if not beat.is_set():
-            beating.set()
-            beat.wait(20)
+        """A heartbeat that is on its way for a while. By the next one the consumer has been told what it said."""
+        if beating.is_set():
+            answered.set()
+        beating.set()
+        beat.wait(60)
         return renew(**call)
 
     await member.start()
     try:
         await client.xadd(stream, fields(step(1)))
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), 60)
         member.leases._renew = late
-        await asyncio.to_thread(beating.wait, 10)
+        assert await asyncio.to_thread(beating.wait, 60)
         await age(client, stream)
 
         async def taken_over():
@@ -42,18 +43,18 @@ async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_con
 
         await until(taken_over)
         beat.set()
-        await asyncio.sleep(0.5)
+        assert await asyncio.to_thread(answered.wait, 60)
         go_on.set()
         await client.xadd(stream, fields(step(9)))
 
         async def done():
             return await client.xlen(KEYS.done) == 2
 
-        await until(done, 10)
+        await until(done)
     finally:
         beat.set()
         go_on.set()
-        await member.stop(1)
+        await member.stop()
 
 
 async def test_stopping_waits_for_the_second_run_too(redis_server, client):
@@ -75,7 +76,7 @@ async def test_stopping_waits_for_the_second_run_too(redis_server, client):
     go_on[0].set()  # the first run ends as stale, the second one begins
     await until(lambda: _truth(len(starts) == 2))
     asyncio.get_running_loop().call_later(0.5, go_on[1].set)
-    await member.stop(5)
+    await member.stop()
     assert await client.xlen(KEYS.done) == 1
 
 

@@ -35,8 +35,14 @@ async def test_what_waits_in_quarantine_is_given_back_uncharged(redis_server, cl
 
     # Only the dead worker's entry counts as old.
     await until(taken_over)
-    asyncio.get_running_loop().call_later(0.3, go_on.set)
-    await member.stop(2)
+
+    async def given_back():
+        return bool(await client.xpending_range(stream, "judge", "-", "+", 9, "released"))
+
+    stopping = asyncio.create_task(member.stop())
+    await until(given_back)
+    go_on.set()
+    await stopping
     pending = await client.xpending_range(stream, "judge", "-", "+", 9)
     assert begun == [1]
     assert [(one["consumer"], one["times_delivered"]) for one in pending] == [(b"released", 1)]

@@ -210,7 +210,7 @@ async def test_a_model_that_is_wanted_and_not_there_is_said_before_anything_is_c
     monkeypatch.setenv("OCTOLLM_MODELS_PROVIDER", "openai")
     monkeypatch.setenv("OCTOLLM_REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await run_roles(["coder"], load_settings(), topology(), concurrency=None, stop=asyncio.Event())
 
 

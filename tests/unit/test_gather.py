@@ -34,7 +34,7 @@ class Worked:
         return [ValueError(one.id) if one.id.startswith("bad") else Outgoing(traceparent=one.id) for one in messages]
 
     async def until(self, batches: int) -> None:
-        async with asyncio.timeout(10), self.begun:
+        async with asyncio.timeout(60), self.begun:
             await self.begun.wait_for(lambda: len(self.batches) >= batches)
 
 

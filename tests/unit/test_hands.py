@@ -4,11 +4,15 @@ import asyncio
 import time
 from collections import deque
 
+from octollm.bus import hands as hands_module
 from octollm.bus.eager import within
 from octollm.bus.hands import Hands
 
 
-def test_items_that_never_wait_are_worked_on_in_order_by_few_hands():
+def test_items_that_never_wait_are_worked_on_in_order_by_few_hands(monkeypatch):
+    # Only what the items do calls for another hand, not how long this machine takes for them.
+    monkeypatch.setattr(hands_module, "_LONGEST_S", 1e9)
+
     async def run():
         done = []
 
@@ -29,7 +33,7 @@ def test_items_that_never_wait_are_worked_on_in_order_by_few_hands():
 def test_whatever_else_is_due_gets_its_turn_while_nothing_waits():
     async def run():
         let_in = asyncio.Event()
-        given_up = time.monotonic() + 20
+        given_up = time.monotonic() + 60
 
         async def work(item, _task):
             if item == 0:
@@ -39,7 +43,7 @@ def test_whatever_else_is_due_gets_its_turn_while_nothing_waits():
 
         hands = Hands(work, "work")
         hands.put([0])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await let_in.wait()
         await hands.close()
 
