@@ -26,7 +26,7 @@ try:
         made += 1
 except BlockingIOError:
     print('bounded', 4 < made < 40, flush=True)
-    time.sleep(0.5)
+    time.sleep(3)
 ";
     for tier in TIERS {
         let place = place(tier).await;

@@ -70,7 +70,11 @@ version: 1
 description: one step in the sandbox that takes as long as it may
 deadline_s: 300
 input: {type: object}
-steps: {sleep: {arm: executor, input: {language: shell, code: "sleep 200; echo awake", limits: {wall_s: 250}}}}
+steps:
+  sleep:
+    arm: executor
+    timeout_s: 200
+    input: {language: shell, code: "sleep 100; echo awake", limits: {wall_s: 120}}
 answer: {$: steps.sleep.output.stdout}
 """,
 }

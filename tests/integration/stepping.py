@@ -40,7 +40,7 @@ def step(number=1, **changes):
             "priority": "normal",
             "failures": 0,
             "input": {"number": number},
-            "timeout_s": 10,
+            "timeout_s": 60,
             **changes,
         }
     )
