@@ -11,7 +11,7 @@ from octollm.errors import NotReadyError
 
 async def test_a_large_output_waits_for_postgres_and_keeps_its_lease(redis_server, client, monkeypatch):
     monkeypatch.setattr(consumer_module, "_GRACE_S", 0.5)
-    topic = judge(timeout_s=1, max_deliveries=2, lease_s=8)
+    topic = judge(timeout_s=1, max_deliveries=2)
     await client.xadd(KEYS.stream(topic), fields(step()))
     away, runs = True, 0
 
