@@ -26,7 +26,7 @@ try:
         made += 1
 except BlockingIOError:
     print('bounded', 4 < made < 40, flush=True)
-    time.sleep(3)
+    time.sleep(3)  # until the test has seen them all from outside
 ";
     for tier in TIERS {
         let place = place(tier).await;

@@ -13,6 +13,7 @@ import redis as redis_sync
 from programs import Up, ask, octollm, until, up
 
 ROOT = Path(__file__).resolve().parents[2]
+# Its step still runs when Redis is made to forget it, also where everything takes its time.
 LONG = {"goal": "wait", "kind": "code", "input": {"code": "x = 1", "tests": "import time; time.sleep(10)"}}
 NOTE = {"goal": "keep it", "kind": "note", "input": {"text": "later"}}
 

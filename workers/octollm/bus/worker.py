@@ -84,7 +84,7 @@ class Worker:
         ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
         for loop in ended:
             error = None if loop.cancelled() else loop.exception()
-            raise WorkerError(f"the loop '{loop.get_name()}' ended ({error!r}), and this process with it") from error
+            raise WorkerError(f"the loop '{loop.get_name()}' ended ({error!r}): start this process again") from error
 
     async def stop(self, drain_s: float) -> None:
         """Stop reading, give back what has not begun, wait up to `drain_s` for what runs, leave the groups."""
