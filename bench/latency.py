@@ -20,8 +20,8 @@ import redis.asyncio
 import uvloop
 
 from bench.handoff import TARGET, cpu_of, environment, step_fields
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.redis import EmbeddedRedis
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.redis import EmbeddedRedis
 
 _SOURCE = "{l0}:arm.clock:normal"
 _WARM = 200

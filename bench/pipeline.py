@@ -23,9 +23,9 @@ import redis.asyncio
 import uvloop
 
 from bench.handoff import SOURCE, WORKER
-from octollm.runtime.logging import configure_logging
-from octollm.runtime.settings import load_settings
-from octollm.runtime.up import Running, Stack
+from octollm.devstack.stack import Running, Stack
+from octollm.observability.logging import configure_logging
+from octollm.settings.loader import load_settings
 
 _BENCH = Path(__file__).parent
 

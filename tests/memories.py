@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from octollm.errors import NotReadyError, VectorStoreError
+from octollm.errors import StoreUnavailableError, VectorStoreError
 from octollm.memory.ports import Near, Point, Vectors
 from octollm.text.words import terms
 
@@ -56,7 +56,7 @@ class ListStore:
 
     def _ready(self) -> None:
         if self.away:
-            raise NotReadyError("the vector store: away")
+            raise StoreUnavailableError("the vector store: away")
 
     async def put(self, points: Sequence[Point]) -> None:
         self._ready()

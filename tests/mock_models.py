@@ -1,6 +1,6 @@
 """A server of scripted answers on a real socket, in the wire formats of both providers, for the real SDKs.
 
-It speaks Anthropic's Messages (`/v1/messages`), OpenAI's Responses (`/responses`) and Chat Completions
+It speaks Anthropic's Messages (`/v1/messages`), OpenAI's Responses (`/responses`) and Chat Committer
 (`/chat/completions`), streamed and, where a request does not stream, whole. Answers come from a script, first in first
 out: a request without one gets 500 and fails the test at the end, and so does a step that nobody asked for.
 What it answers is made up: it shows that the pipeline is right, never how good a model is.

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from octollm.bus.handoff import Entry
-from octollm.bus.operations import Add
-from octollm.bus.steps import StepRunner
 from octollm.contracts import StepDone, StepRequested, read, write
 from octollm.errors import PermanentError, TransientError
-from octollm.runtime.share import checkout, schemas_path
+from octollm.protocol.handoff import Entry
+from octollm.protocol.operations import Publish
+from octollm.resources import checkout, schemas_path
+from octollm.steps.runner import StepRunner
 from octollm.topology import LaneKeys, load_topology
 
 STEP = StepRequested(
@@ -31,7 +31,7 @@ def told(work):
 
     topic = load_topology(checkout() / "streams.yaml", schemas_path()).topics["arm.judge"]
     ending = asyncio.run(StepRunner(topic, LaneKeys("l0"), "w1", work, keep)(ENTRY))
-    [message] = [one for one in ending.operations if isinstance(one, Add) and one.stream == "{l0}:steps.done"]
+    [message] = [one for one in ending.operations if isinstance(one, Publish) and one.stream == "{l0}:steps.done"]
     assert message.fields["type"] == "step.done.v1"
     assert message.fields["id"] == ENTRY.fields[b"id"]
     assert (message.fields["tenant"], message.fields["traceparent"]) == ("acme", ENTRY.fields[b"traceparent"])

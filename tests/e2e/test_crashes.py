@@ -17,10 +17,10 @@ from programs import OCTOLLM, until
 
 from octollm.contracts import StepDone, StepRequested, read, write
 from octollm.contracts.ids import new_task_id
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.redis import find_server
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.redis import find_server
 from octollm.runtime.programs import EXECUTOR, find_program
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
 from samples import submitted_entry
 
 ROOT = Path(__file__).parents[2]
@@ -239,7 +239,7 @@ def test_arms_hand_on_without_an_orchestrator_also_when_one_is_killed_in_the_mid
     assert [tuple(row) for row in query(dsn, ran, task)] == wanted
     assert finishes(dsn, task) == 1
     assert [len(begun(tmp_path / name)) for name in "abcde"] == [1, 2, 1, 1, 1]
-    until(lambda: server.hlen("{l0}:live-steps") == 0, "an empty hash of live steps")
+    until(lambda: server.hlen("{l0}:in-flight") == 0, "an empty in-flight index")
 
 
 def test_the_executor_takes_a_step_with_a_rest_and_leaves_that_to_the_orchestrator(start, server):

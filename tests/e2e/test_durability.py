@@ -29,7 +29,7 @@ def safe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     (folder / "streams.yaml").write_text(text.replace("heartbeat_s: 5", "heartbeat_s: 1"))
     settings = {
         "OCTOLLM_TOPOLOGY_FILE": str(folder / "streams.yaml"),
-        "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
+        "OCTOLLM_ORCHESTRATOR_RECONCILE_INTERVAL_S": "1",
         "OCTOLLM_REFLEX_DURABILITY": "stored",
         "OCTOLLM_REFLEX_DURABILITY_WAIT_S": "1",
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 from proxy import Proxy
 
-from octollm.runtime.embedded.process import Child
+from octollm.devstack.embedded.process import Child
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
 
 _RESTART_S = 0.3

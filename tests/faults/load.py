@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from stage import Stage
 from work import answer_to
 
-from octollm.bus.connection import connect
+from octollm.protocol.connection import connect
 
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.2

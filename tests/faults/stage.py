@@ -19,12 +19,12 @@ from proxy import Proxy
 from vectors import DIMENSION, VectorServer
 from work import ARM, RECIPES, WATCHED
 
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.postgres import EmbeddedPostgres
+from octollm.devstack.embedded.process import Child
+from octollm.devstack.embedded.redis import find_server
 from octollm.errors import StartError
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.postgres import EmbeddedPostgres
-from octollm.runtime.embedded.process import Child
-from octollm.runtime.embedded.redis import find_server
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -272,7 +272,7 @@ class Stage:
             "OCTOLLM_POSTGRES_DSN": f"postgresql://octollm@127.0.0.1:{one.postgres.port}/octollm",
             "OCTOLLM_TOPOLOGY_FILE": str(self.folder / "streams.yaml"),
             "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(self.folder / "recipes"),
-            "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
+            "OCTOLLM_ORCHESTRATOR_RECONCILE_INTERVAL_S": "1",
             "OCTOLLM_HANDOFF_DIRECT": str(self.direct).lower(),
             "OCTOLLM_REFLEX_LISTEN": listen,
             "OCTOLLM_REFLEX_DURABILITY": self.durability,

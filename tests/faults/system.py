@@ -23,7 +23,7 @@ _ATTEMPTS = "SELECT task, run, step, round, attempt, delivery, outcome, worker F
 _STEPS = "SELECT task, run, step, round, attempt, state, output->>'mark' AS mark FROM steps"
 _LETTERS = "SELECT reason, task, body->>'stream' AS stream, body->>'entry' AS entry FROM dead_letters"
 _OPEN = "SELECT count(*) FROM tasks WHERE state IN ('accepted', 'running')"
-_UNREMEMBERED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND remembered_at IS NULL"
+_UNREMEMBERED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND indexed_at IS NULL"
 
 _SIGNS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM attempts), (SELECT count(*) FROM dead_letters)"
 _STILL_S = 20.0
@@ -79,7 +79,7 @@ async def left(stage: Stage) -> dict[str, int]:
                 found[stream] = int(await client.xlen(stream))
             for waiting in map(keys.waiting, streams):
                 found[waiting] = int(await client.hlen(waiting))
-            found[keys.live] = int(await client.hlen(keys.live))
+            found[keys.in_flight] = int(await client.hlen(keys.in_flight))
             found[keys.schedule] = int(await client.zcard(keys.schedule))
             found[keys.messages] = int(await client.hlen(keys.messages))
     return found

@@ -11,7 +11,7 @@ from octollm.database.pool import Pool, open_pool
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.runtime.api_role import serve_api
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
 
 
 @pytest.fixture

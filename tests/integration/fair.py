@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from stepping import KEYS, fields, judge, step, topology
 
-from octollm.bus.fairness import Fairness
-from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Add, Held
-from octollm.contracts.ids import live_field
+from octollm.contracts.ids import in_flight_field
+from octollm.protocol.fairness import Fairness
+from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
+from octollm.protocol.operations import Lease, Publish
 
 JUDGE, SHIPPED = judge(), topology()
 STREAM = KEYS.stream(JUDGE)
-WAITING, TURNS, HELD = KEYS.waiting(STREAM), KEYS.turns(STREAM), KEYS.held(JUDGE)
+WAITING, RING, RUNNING = KEYS.waiting(STREAM), KEYS.ring(STREAM), KEYS.running(JUDGE)
 
 
 def limited(window=8, cap=None):
@@ -27,8 +27,8 @@ def made(client, wiring, consumer="a"):
 
 def message(number, tenant="ann", priority="normal"):
     one = step(number, tenant=tenant, priority=priority)
-    live = live_field(one.task, one.run, one.step, one.round)
-    return Add(KEYS.stream(JUDGE, priority), {**fields(one), "tenant": tenant}, live)
+    live = in_flight_field(one.task, one.run, one.step, one.round)
+    return Publish(KEYS.stream(JUDGE, priority), {**fields(one), "tenant": tenant}, live)
 
 
 async def send(handoff, numbers, tenant="ann", priority="normal"):
@@ -46,7 +46,7 @@ async def read(client, consumer="a", count=1, stream=STREAM):
         for entry, got in entries:
             tenant, task = got[b"tenant"].decode(), got[b"id"].decode().partition(".")[0]
             live = got[b"id"].decode().rpartition(".")[0]
-            held = Held(name.decode(), entry.decode(), 1, live, (KEYS.cancel(task), tenant))
+            held = Lease(name.decode(), entry.decode(), 1, live, (KEYS.cancel(task), tenant))
             found.append((held, tenant, int(task[-5:])))
     return found
 
@@ -58,14 +58,14 @@ async def work(client, handoff, count=1, rounds=100_000):
         got = await read(client, count=count)
         if not got:
             break
-        assert await handoff.complete([Finish(held, ()) for held, _, _ in got]) == [Standing.DONE] * len(got)
+        assert await handoff.complete([Completion(held, ()) for held, _, _ in got]) == [LeaseStatus.DONE] * len(got)
         order += [(tenant, number) for _, tenant, number in got]
     return order
 
 
 async def left(client):
     """What any of the structures still holds."""
-    return [await client.exists(key) for key in (WAITING, TURNS, HELD)] + [await client.hlen(KEYS.live)]
+    return [await client.exists(key) for key in (WAITING, RING, RUNNING)] + [await client.hlen(KEYS.in_flight)]
 
 
 async def enough(ended, count):

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from faststream.redis import RedisBroker
 
-from octollm.bus.consumer import Consumer
-from octollm.bus.fuse import NEVER
-from octollm.bus.leases import Leases
-from octollm.bus.steps import StepRunner
+from octollm.consumer.circuit_breaker import NEVER
+from octollm.consumer.consumer import Consumer
+from octollm.consumer.leases import Leases
 from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id
-from octollm.runtime.share import checkout, schemas_path
+from octollm.resources import checkout, schemas_path
+from octollm.steps.runner import StepRunner
 from octollm.topology import LaneKeys, load_topology
 
 KEYS = LaneKeys("l0")

@@ -153,8 +153,8 @@ async def test_a_step_that_needs_a_person_waits_and_costs_nothing_until_nobody_c
         "needs a person, who did not come: the key is refused; check SOME_KEY"
     )
     ((ident, _),) = await client.zrange(KEYS.schedule, 0, -1, withscores=True)
-    assert orjson.loads(await client.hget(KEYS.messages, ident))["live"] in {
-        field.decode() for field in await client.hkeys(KEYS.live)
+    assert orjson.loads(await client.hget(KEYS.messages, ident))["in_flight"] in {
+        field.decode() for field in await client.hkeys(KEYS.in_flight)
     }
     metric = {"topic": "arm.judge", "outcome": "parked"}
     assert REGISTRY.get_sample_value("octollm_messages_total", metric) >= 1

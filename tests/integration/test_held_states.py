@@ -11,8 +11,8 @@ from making import done, sends, submitted
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import transaction
 from octollm.orchestrator import store
-from octollm.orchestrator.held import HeldStates
 from octollm.orchestrator.state import StepRow, TaskState
+from octollm.orchestrator.state_cache import HeldStates
 from octollm.plans.stored import as_stored
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from mock_models import Break, MockModels, Refuse, Say
 from octollm.errors import NEEDS_PERSON, NeedsPersonError, PermanentError, TransientError
-from octollm.minds.choose import choose
-from octollm.minds.provider import Provider, Request, Tokens, Turn
+from octollm.models.choose import choose
+from octollm.models.provider import Provider, Request, Tokens, Turn
 
 KEY = "sk-test-" + "q" * 24
 CLOSED = {

@@ -5,7 +5,7 @@ import asyncio
 import orjson
 from stepping import KEYS, Member, age, consuming, dead_workers, judge, until
 
-from octollm.bus import consumer as consumer_module
+from octollm.consumer import consumer as consumer_module
 from octollm.contracts.ids import parse_message_id
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from stepping import KEYS, consuming, fields, judge, step, until
 
-from octollm.bus import reader
+from octollm.consumer import reader
 
 
 class Gated:

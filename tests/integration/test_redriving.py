@@ -11,12 +11,12 @@ from stepping import KEYS
 from test_lists import octollm
 from test_store import letter as from_bus
 
-from octollm.bus.handoff import Handoff
 from octollm.contracts import DeadDrop, StepDead, StepError, TaskRedrive, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
 from octollm.orchestrator.service import Orchestrator
+from octollm.protocol.handoff import Handoff
 
 GONE: dict[str, Any] = {
     "outcome": "dead",
@@ -48,7 +48,7 @@ async def dead(orchestrator: Orchestrator, pool: Any) -> tuple[str, Incoming]:
 
 async def test_a_redrive_is_a_run_of_its_own_and_the_one_before_is_history(orchestrator, pool, api):
     task, gone = await dead(orchestrator, pool)
-    await pool.execute("UPDATE tasks SET remembered_at = now(), result_sends = 3, purge_since = now()")
+    await pool.execute("UPDATE tasks SET indexed_at = now(), result_send_count = 3, purge_requested_at = now()")
     (before,) = await rows(pool, "SELECT * FROM tasks")
     answer, again = await orchestrator.handle([wish(task), wish(task)])
     assert isinstance(answer, Outgoing)
@@ -58,7 +58,15 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_one_before_is_history(orche
     assert [(step.run, step.step) for step in sends(answer)] == [(2, "left"), (2, "right")]
     assert sends(again) == sends(answer)
     (row,) = await rows(pool, "SELECT * FROM tasks")
-    names = ("result", "finished_at", "result_sent_at", "remembered_at", "result_sends", "purge_since", "reason")
+    names = (
+        "result",
+        "finished_at",
+        "result_sent_at",
+        "indexed_at",
+        "result_send_count",
+        "purge_requested_at",
+        "reason",
+    )
     assert [row[name] for name in names] == [None] * len(names)
     assert row["deadline_at"] > before["deadline_at"]
     (one,) = await rows(pool, "SELECT redriven_at, dropped_at FROM dead_letters")
@@ -194,13 +202,13 @@ async def test_the_script_takes_back_an_old_wish_to_cancel_and_knows_who_may_ask
         return await door.redrive(task, tenant, run, message)
 
     for state in ("failed", "expired", None):
-        assert await asked(state) == ("asked", state or "")
+        assert await asked(state) == ("accepted", state or "")
         assert (await client.exists(KEYS.cancel(task)), await client.xlen(KEYS.done)) == (0, 1)
     for state in ("accepted", "running", "succeeded", "rejected", "cancelled"):
-        assert await asked(state) == ("left", state)
+        assert await asked(state) == ("unchanged", state)
         assert (await client.exists(KEYS.cancel(task)), await client.xlen(KEYS.done)) == (1, 0)
-    assert await asked("failed", run=2) == ("left", "failed")
-    assert await asked("failed", tenant="other") == ("foreign", "")
+    assert await asked("failed", run=2) == ("unchanged", "failed")
+    assert await asked("failed", tenant="other") == ("other_tenant", "")
     assert await client.xlen(KEYS.done) == 0
 
 

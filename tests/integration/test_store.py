@@ -4,10 +4,10 @@ import pytest
 from making import rows, submitted
 from stepping import KEYS, topology
 
-from octollm.bus.worker import Worker
+from octollm.consumer.worker import Worker
 from octollm.contracts import DeadLetter, write
 from octollm.contracts.ids import message_id, new_task_id, utc_now
-from octollm.errors import NotReadyError, TopologyError
+from octollm.errors import StoreUnavailableError, TopologyError
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.messages import Incoming
 from octollm.orchestrator.sweep import sweep
@@ -48,10 +48,10 @@ async def test_an_expired_tasks_status_is_published_although_redis_was_away(orch
     publish = worker.publish
 
     async def away(*_):
-        raise NotReadyError("Redis: away")
+        raise StoreUnavailableError("Redis: away")
 
     worker.publish = away
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await orchestrator_role.expire(orchestrator, translator, worker)
     worker.publish = publish
     await orchestrator_role.expire(orchestrator, translator, worker)

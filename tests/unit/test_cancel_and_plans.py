@@ -30,7 +30,7 @@ steps:
   left: {arm: noop, needs: [first], input: {}}
   right: {arm: noop, needs: [first], input: {}}
 answer: {$: steps.left.output.name}
-remember:
+memory:
   title: {$: task.goal}
   text: {$: steps.right.output.text}
 """
@@ -157,13 +157,13 @@ def run(decision: Decision, outputs: dict[str, dict[str, Any]]) -> Decision:
 
 def test_what_a_recipe_wants_remembered_is_resolved_with_the_answer():
     state = run(accepted(), {"right": {"text": "long"}}).state
-    assert state.remember is not None
-    assert (state.remember["title"], state.remember["text"], state.remember["collection"]) == ("g", "long", "tasks")
+    assert state.memory is not None
+    assert (state.memory["title"], state.memory["text"], state.memory["collection"]) == ("g", "long", "tasks")
 
 
 def test_what_cannot_be_remembered_costs_the_task_nothing_and_is_said():
     decision = run(accepted(), {"right": {"text": 5}})
-    assert (decision.state.state, decision.state.remember, decision.state.detail) == ("succeeded", None, None)
+    assert (decision.state.state, decision.state.memory, decision.state.detail) == ("succeeded", None, None)
     assert str(decision.events[-1].detail).startswith("not remembered: text:")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from octollm.contracts import TaskSubmission, read
 from octollm.errors import SchedulesError
-from octollm.runtime.share import checkout
+from octollm.resources import checkout
 from octollm.topology.schedules import load_schedules
 
 GOOD = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from octollm.errors import SettingsError
-from octollm.runtime.settings import DEFAULT_FILE, Settings, is_set, known_keys, load_settings, variable
+from octollm.settings.loader import DEFAULT_FILE, Settings, is_set, known_keys, load_settings, variable
 
 
 @pytest.fixture(autouse=True)

@@ -13,19 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octollm.arms import plan_rules
-from octollm.arms.asking import as_data, described, prompt
 from octollm.arms.base import Arm, ArmContext
 from octollm.arms.coder import Coder
 from octollm.arms.guardian import Guardian
 from octollm.arms.judge import Judge
 from octollm.arms.planner import Planner
-from octollm.arms.ports import Hits, Question, Reply
+from octollm.arms.prompting import as_data, described, prompt
 from octollm.arms.retriever import Retriever
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
-from octollm.minds.schemas import value_of
+from octollm.models.schemas import value_of
+from octollm.ports import Hits, Question, Reply
+from octollm.resources import checkout, rules_path, schemas_path
 from octollm.runtime.programs import find_program
-from octollm.runtime.share import checkout, rules_path, schemas_path
 from octollm.topology import load_topology
 
 ARMS = ["coder", "executor", "guardian", "judge", "planner"]

@@ -51,12 +51,12 @@ impl Sink {
             .transpose()
             .map_err(|_| unknown("a status hash has an unknown state"))?;
         match (answer.as_str(), state) {
-            ("marked", state) => {
+            ("accepted", state) => {
                 self.tell_workers(&keys, task).await;
                 Ok(Cancelled::Marked(state))
             }
             ("ended", Some(state)) => Ok(Cancelled::Ended(state)),
-            ("foreign", _) => Ok(Cancelled::Foreign),
+            ("other_tenant", _) => Ok(Cancelled::Foreign),
             _ => Err(unknown("cancel gave an unknown answer")),
         }
     }

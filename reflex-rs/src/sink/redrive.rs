@@ -46,9 +46,9 @@ impl Sink {
             .invoke_async(&mut self.link.connection()?)
             .await?;
         match answer.as_str() {
-            "asked" => Ok(Redriven::Asked),
-            "foreign" => Ok(Redriven::Foreign),
-            "left" => {
+            "accepted" => Ok(Redriven::Asked),
+            "other_tenant" => Ok(Redriven::Foreign),
+            "unchanged" => {
                 let wrong = "a status hash has an unknown state or run";
                 let state = TaskState::try_from(state).map_err(|_| unknown(wrong))?;
                 let run = run.parse().map_err(|_| unknown(wrong))?;

@@ -45,7 +45,7 @@ PATIENCE_S = 240.0
 """For what a fault needs to land. Only one that does not land waits that long; on a machine that is busy with other
 things a worker that was killed is back after half a minute."""
 _FILES = (
-    "handed_on",
+    "chained",
     "messages",
     "network",
     "postgres_faults",

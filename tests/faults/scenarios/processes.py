@@ -17,8 +17,8 @@ from ledger import lines, now
 from proxy import COMMIT, STORES, Moment, Trap
 from stage import LEASE_S
 
-from octollm.bus.scripts import source
 from octollm.errors import StartError
+from octollm.protocol.scripts import source
 from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
 

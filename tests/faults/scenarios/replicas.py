@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import redis.asyncio
 from proxy import Proxy
 
-from octollm.runtime.embedded.process import Child
-from octollm.runtime.embedded.redis import find_server
-from octollm.runtime.settings import load_settings
+from octollm.devstack.embedded.process import Child
+from octollm.devstack.embedded.redis import find_server
+from octollm.settings.loader import load_settings
 from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 from scenarios.intake import answers_before_intake
 
