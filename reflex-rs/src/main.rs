@@ -1,10 +1,11 @@
-//! Starts the reflex: settings, topology, rules, the way to Redis, both doors. Wires only; decides nothing.
+//! Starts the reflex: settings, topology, rules, the connection to Redis, HTTP and ingest. Wires only; decides nothing.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::{consumer_name, RedisClient};
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
@@ -13,14 +14,11 @@ use octollm_reflex::cli::{self, Command};
 use octollm_reflex::healthcheck;
 use octollm_reflex::http::{self, App, Parts};
 use octollm_reflex::ingest::{self, Common};
-use octollm_reflex::logs;
 use octollm_reflex::metrics::Metrics;
 use octollm_reflex::sink::Sink;
-use octollm_reflex::store::Link;
 use octollm_reflex::webhooks::{self, Opened, Source};
-use tokio::signal::unix::{signal, SignalKind};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use service::console::{print_error, print_line};
+use service::{logging, Signals, Supervisor};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -32,35 +30,31 @@ fn main() -> ExitCode {
         Command::Run => {}
         Command::Healthcheck => return check_health(),
         Command::Help => {
-            print!("{}", cli::HELP);
+            print_line(cli::HELP.trim_end());
             return ExitCode::SUCCESS;
         }
         Command::Version => {
-            println!("octollm-reflex {}", env!("CARGO_PKG_VERSION"));
+            print_line(concat!("octollm-reflex ", env!("CARGO_PKG_VERSION")));
             return ExitCode::SUCCESS;
         }
         Command::Unknown(argument) => {
-            eprintln!("octollm-reflex: unknown argument {argument}; try octollm-reflex --help");
+            print_error(&format!(
+                "octollm-reflex: unknown argument {argument}; try octollm-reflex --help"
+            ));
             return ExitCode::from(MISUSE);
         }
     }
     let prepared = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => {
-            eprintln!("octollm-reflex cannot start: {error}");
+            print_error(&format!("octollm-reflex cannot start: {error}"));
             return ExitCode::from(MISUSE);
         }
     };
-    logs::start(&prepared.settings.log);
-    let ran = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(run(prepared)));
-    match ran {
-        Ok(()) => ExitCode::SUCCESS,
+    match start(prepared) {
+        Ok(code) => code,
         Err(error) => {
-            tracing::error!("octollm-reflex cannot go on: {error}");
+            print_error(&format!("octollm-reflex cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -73,17 +67,19 @@ fn check_health() -> ExitCode {
     let address = match listen {
         Ok(address) => address,
         Err(error) => {
-            eprintln!("octollm-reflex cannot be asked: {error}");
+            print_error(&format!(
+                "octollm-reflex: the health check could not run: {error}"
+            ));
             return ExitCode::from(MISUSE);
         }
     };
     match healthcheck::ask(address) {
         Ok(answer) => {
-            println!("{answer}");
+            print_line(&answer);
             ExitCode::SUCCESS
         }
-        Err(why) => {
-            eprintln!("octollm-reflex is not ready: {why}");
+        Err(reason) => {
+            print_error(&format!("octollm-reflex is not ready: {reason}"));
             ExitCode::FAILURE
         }
     }
@@ -114,7 +110,7 @@ fn prepare() -> Result<Prepared, Failure> {
     })
 }
 
-/// Loopback, unless someone said that the network may be trusted.
+/// Loopback, unless the settings say that the network may be trusted.
 fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
     let listen = reflex.listen.replace("localhost:", "127.0.0.1:");
     let address: SocketAddr = listen.parse().map_err(|_| {
@@ -131,6 +127,23 @@ fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
     )
 }
 
+fn start(prepared: Prepared) -> std::io::Result<ExitCode> {
+    let _flush = logging::start(&prepared.settings.log, "octollm_reflex")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run(prepared));
+    // What still runs has had its time.
+    runtime.shutdown_background();
+    Ok(match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("octollm-reflex stops: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
 async fn run(prepared: Prepared) -> Result<(), Failure> {
     let Prepared {
         settings,
@@ -139,9 +152,9 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         address,
     } = prepared;
     let reflex = &settings.reflex;
-    // Before anyone can know that this runs, so that a signal never finds the system's own answer to it.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Before anyone can know that this runs, so that a signal never meets the system's default action.
+    let mut signals = Signals::install()?;
+    let supervisor = Supervisor::default();
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| {
@@ -149,12 +162,14 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         })?;
     if !address.ip().is_loopback() {
         tracing::warn!(
-            "reflex.trust_network is set: whoever reaches {address} submits and reads as tenant \"default\""
+            "reflex.trust_network is set: anyone who reaches {address} submits and reads as tenant \"default\""
         );
     }
-    let link = Link::open(&settings.redis)?;
+    let (client, keep_connected) = RedisClient::open(&settings.redis)?;
+    supervisor.spawn_loop("redis connection", keep_connected);
     let sink = Arc::new(Sink::new(
-        link,
+        client,
+        supervisor.clone(),
         reflex.idempotency_ttl_s,
         Duration::from_secs(reflex.durability_wait_s),
     ));
@@ -165,61 +180,54 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         rules: Arc::clone(&rules),
         topology: Arc::clone(&topology),
         metrics: Arc::clone(&metrics),
-        name: ingest::own_name(&reflex.consumer)?,
+        name: consumer_name("reflex", &reflex.consumer),
         body_limit: reflex.body_limit_bytes,
         drain: Duration::from_secs(reflex.drain_s),
     });
-    let (ask_to_stop, stop) = watch::channel(false);
-    let mut consumers = JoinSet::new();
+    let mut loops = Vec::new();
     for tenant in ingest::tenants(&topology)? {
-        consumers.spawn(ingest::consume(Arc::clone(&common), tenant, stop.clone()));
+        let consumer = ingest::consume(Arc::clone(&common), tenant, supervisor.stop());
+        loops.push(supervisor.spawn_loop("ingest consumer", consumer));
     }
-    say_what_is_closed(&sources);
-    let parts = Parts {
-        sink,
-        rules,
-        topology,
-        metrics,
-        sources,
-        tenant: "default".parse()?,
-        stop: stop.clone(),
-    };
-    let app = App::new(parts, &settings);
-    tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
-    let ask_to_stop = Arc::new(ask_to_stop);
-    let by_signal = Arc::clone(&ask_to_stop);
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        tracing::info!("asked to stop; finishing what is running");
-        by_signal.send_replace(true);
-    });
-    let ingest = async {
-        let mut all = Ok(());
-        while let Some(ended) = consumers.join_next().await {
-            // Half a reflex is worse than none: whoever watches the process starts it again.
-            if let Err(error) = ended {
-                ask_to_stop.send_replace(true);
-                all = Err(error);
-            }
-        }
-        all
-    };
-    let ((), ingest) = tokio::join!(
-        http::serve(listener, http::router(app), reflex, stop),
-        ingest
+    log_disabled(&sources);
+    let app = App::new(
+        Parts {
+            sink,
+            rules,
+            topology,
+            metrics,
+            sources,
+            tenant: "default".parse()?,
+            supervisor: supervisor.clone(),
+        },
+        &settings,
     );
-    ingest.map_err(|error| format!("an ingest consumer broke down: {error}"))?;
-    tracing::info!("ended in order");
+    tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
+    let server = http::serve(
+        listener,
+        http::router(app),
+        reflex.clone(),
+        supervisor.clone(),
+    );
+    loops.push(supervisor.spawn_loop("http server", server));
+    let ended = supervisor.until_stop(&mut signals).await;
+    tracing::info!("stopping: finishing what is running");
+    for running in loops {
+        // A task that broke was reported by the supervisor.
+        let _ = running.await;
+    }
+    ended?;
+    tracing::info!("stopped in order");
     Ok(())
 }
 
-/// A source without a secret is no fault: whoever wants no webhooks sets none.
-fn say_what_is_closed(sources: &IndexMap<String, Source>) {
+/// A source without a secret is no fault: operators who want no webhooks set none.
+fn log_disabled(sources: &IndexMap<String, Source>) {
     for (source, opened) in sources {
         if let Opened::Closed(missed) = &opened.secrets {
             tracing::info!(
                 source,
-                "takes no webhooks from it: there is no secret in {missed}"
+                "webhook source disabled: secret {missed} is not set"
             );
         }
     }

@@ -199,7 +199,7 @@ async def test_ends_out_of_order_wait_in_their_rows_also_numbers_that_jsonb_woul
         one = follows
     for end in reversed(ends[1:]):
         assert sends(*await direct.handle([end, end])) == []
-    kept = await rows(pool, "SELECT step, state, output, cardinality(early) AS early_results FROM steps ORDER BY step")
+    kept = await rows(pool, "SELECT step, state, output, cardinality(early_results) AS early_results FROM steps ORDER BY step")
     assert [tuple(row) for row in kept] == [
         ("one", "sent", None, None),
         ("three", "sent", None, 1),

@@ -41,7 +41,7 @@ pub(super) async fn store(
         let stored = until_stored(app, admitted, needed).await?;
         return Ok((stored, needed));
     }
-    let facts = app.sink.link().facts()?;
+    let facts = app.sink.link().server_info()?;
     let synced = facts.synced == Some(true);
     if needed.synced && !synced {
         return Err(Problem::NotDurable(

@@ -30,7 +30,8 @@ use contracts::events::Tenant;
 use contracts::settings;
 use contracts::topology::Topology;
 use indexmap::IndexMap;
-use tokio::sync::{watch, Semaphore};
+use service::{Stop, Supervisor};
+use tokio::sync::Semaphore;
 
 use crate::admission::Rules;
 use crate::api::Api;
@@ -57,7 +58,9 @@ pub struct App {
     /// One for each live view.
     pub event_slots: Arc<Semaphore>,
     /// Turns true when the process is to end; what has no end of its own ends then.
-    pub stop: watch::Receiver<bool>,
+    pub stop: Stop,
+    /// Owns what outlives its request.
+    pub supervisor: Supervisor,
     pub body_limit: usize,
     pub body_timeout_s: u64,
     /// What every 202 needs.
@@ -75,7 +78,11 @@ impl App {
         let url = &settings.api.url;
         let api = (!url.is_empty()).then(|| Arc::new(Api::new(url, reflex.max_forwards)));
         Self {
-            tail: Arc::new(Tail::start(parts.sink.link(), &parts.topology)),
+            tail: Arc::new(Tail::start(
+                parts.sink.link(),
+                &parts.topology,
+                &parts.supervisor,
+            )),
             sink: parts.sink,
             rules: parts.rules,
             topology: parts.topology,
@@ -84,7 +91,8 @@ impl App {
             tenant: parts.tenant,
             api,
             event_slots: Arc::new(Semaphore::new(reflex.max_event_streams)),
-            stop: parts.stop,
+            stop: parts.supervisor.stop(),
+            supervisor: parts.supervisor,
             body_limit: reflex.body_limit_bytes,
             body_timeout_s: reflex.body_timeout_s,
             durability: Durability::of(reflex),
@@ -102,7 +110,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub sources: IndexMap<String, Source>,
     pub tenant: Tenant,
-    pub stop: watch::Receiver<bool>,
+    pub supervisor: Supervisor,
 }
 
 /// All routes.

@@ -11,7 +11,7 @@ use crate::api::ApiError;
 use crate::durability::Durability;
 use crate::metrics::Outcome;
 use crate::reads::ReadError;
-use crate::store::Trouble;
+use bus::StoreError;
 
 /// A request's failure.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub enum Problem {
     /// It would have to come from the API, and none is configured.
     NoApi,
     /// The cause is for the log; callers learn no more than what they can do.
-    Store(Trouble),
+    Store(StoreError),
     /// A fault of ours; the cause is for the log.
     Internal(String),
     NotFound,
@@ -68,8 +68,8 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl From<Trouble> for Problem {
-    fn from(trouble: Trouble) -> Self {
+impl From<StoreError> for Problem {
+    fn from(trouble: StoreError) -> Self {
         Self::Store(trouble)
     }
 }
@@ -136,9 +136,9 @@ impl Problem {
             Self::Streams | Self::Api(ApiError::Crowded) => Outcome::Crowded,
             Self::Api(ApiError::Away(_)) => Outcome::Api,
             Self::NoApi => Outcome::NoApi,
-            Self::Store(Trouble::Away(_)) => Outcome::Redis,
-            Self::Store(Trouble::Full(_)) => Outcome::Full,
-            Self::Store(Trouble::Broken(_)) | Self::Internal(_) => Outcome::Internal,
+            Self::Store(StoreError::Unavailable { .. } | StoreError::Unknown(_)) => Outcome::Redis,
+            Self::Store(StoreError::OutOfMemory(_)) => Outcome::Full,
+            Self::Store(StoreError::Refused(_)) | Self::Internal(_) => Outcome::Internal,
             Self::NotFound => Outcome::NotFound,
             Self::Method => Outcome::Method,
         }
@@ -247,15 +247,15 @@ impl Problem {
                 let detail = "only the API knows this, and none is configured; run `octollm api` and set OCTOLLM_API_URL";
                 line(S::NOT_FOUND, detail)
             }
-            Self::Store(Trouble::Away(_)) => line(
+            Self::Store(StoreError::Unavailable { .. } | StoreError::Unknown(_)) => line(
                 S::SERVICE_UNAVAILABLE,
                 "the task store cannot be reached; try again later",
             ),
-            Self::Store(Trouble::Full(_)) => line(
+            Self::Store(StoreError::OutOfMemory(_)) => line(
                 S::SERVICE_UNAVAILABLE,
                 "the task store is full; try again later",
             ),
-            Self::Store(Trouble::Broken(_)) | Self::Internal(_) => {
+            Self::Store(StoreError::Refused(_)) | Self::Internal(_) => {
                 let detail = "something is wrong on this side; the log of octollm-reflex says what";
                 line(S::INTERNAL_SERVER_ERROR, detail)
             }

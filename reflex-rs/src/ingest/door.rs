@@ -10,10 +10,10 @@ use super::judge::{conflict, judge, Circumstances, Ending, Verdict};
 use super::stream::Stream;
 use super::{Common, Entry};
 use crate::metrics::{Door as DoorName, Outcome};
-use crate::pauses::Pauses;
 use crate::sink::{bury, Stored};
-use crate::store::Trouble;
 use crate::trace;
+use bus::Backoff;
+use bus::StoreError;
 
 /// Why an entry cannot be worked on here; it stays pending and others take it over.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ impl Door {
         Ok(())
     }
 
-    async fn store(&self, verdict: &Verdict) -> Result<Kept, Trouble> {
+    async fn store(&self, verdict: &Verdict) -> Result<Kept, StoreError> {
         let sink = &self.common.sink;
         match verdict {
             Verdict::Letter(letter, ending) => {
@@ -101,11 +101,11 @@ impl Door {
         }
     }
 
-    async fn pause_for(&self, patience: &mut Patience, entry: &Entry, trouble: &Trouble) {
+    async fn pause_for(&self, patience: &mut Patience, entry: &Entry, trouble: &StoreError) {
         let cause = match trouble {
-            Trouble::Away(_) => Outcome::Redis,
-            Trouble::Full(_) => Outcome::Full,
-            Trouble::Broken(_) => Outcome::Internal,
+            StoreError::Unavailable { .. } | StoreError::Unknown(_) => Outcome::Redis,
+            StoreError::OutOfMemory(_) => Outcome::Full,
+            StoreError::Refused(_) => Outcome::Internal,
         };
         self.pause(patience, entry, cause, &trouble.to_string())
             .await;
@@ -121,14 +121,14 @@ impl Door {
         } else {
             tracing::debug!(tenant, entry, "an ingest entry waits: {why}");
         }
-        patience.pauses.wait().await;
+        patience.backoff.wait().await;
     }
 }
 
 /// How one entry waits.
 #[derive(Default)]
 struct Patience {
-    pauses: Pauses,
+    backoff: Backoff,
     told: bool,
 }
 

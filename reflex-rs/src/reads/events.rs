@@ -6,7 +6,7 @@ use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
 
 use super::Place;
-use crate::store::{Link, Trouble};
+use bus::{RedisClient, StoreError};
 
 /// Entries looked at in one command.
 const CHUNK: usize = 500;
@@ -18,11 +18,11 @@ pub(super) type Fields = Vec<Vec<u8>>;
 
 /// The task's events after `after`, in order. Reads backwards and no further than it must.
 pub async fn kept(
-    link: &Link,
+    link: &RedisClient,
     topology: &Topology,
     task: &TaskId,
     after: Option<Place>,
-) -> Result<Vec<TaskEvent>, Trouble> {
+) -> Result<Vec<TaskEvent>, StoreError> {
     let key = LaneKeys::new(ids::lane_of(task)).events();
     let cap = topology
         .live

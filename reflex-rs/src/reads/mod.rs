@@ -21,25 +21,25 @@ use contracts::{ids, keys::LaneKeys, ContractError};
 use redis::AsyncCommands;
 use serde_json::{Map, Value};
 
-use crate::store::{Link, Trouble};
+use bus::{RedisClient, StoreError};
 
 /// Why a status cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error(transparent)]
-    Store(#[from] Trouble),
+    Store(#[from] StoreError),
     #[error("the status hash is not a task.status.v1: {0}")]
     Contract(#[from] ContractError),
 }
 
 /// The status of a task, whoever's it is: the caller compares the tenant.
-pub async fn status(link: &Link, task: &TaskId) -> Result<Option<TaskStatus>, ReadError> {
+pub async fn status(link: &RedisClient, task: &TaskId) -> Result<Option<TaskStatus>, ReadError> {
     let key = LaneKeys::new(ids::lane_of(task)).status(task.as_str());
     let fields: HashMap<String, String> = link
         .connection()?
         .hgetall(key)
         .await
-        .map_err(Trouble::from)?;
+        .map_err(StoreError::from)?;
     if fields.is_empty() {
         return Ok(None);
     }

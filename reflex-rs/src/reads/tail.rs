@@ -12,12 +12,13 @@ use contracts::ids;
 use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
 use redis::aio::MultiplexedConnection;
+use service::Supervisor;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch, Notify};
 
 use super::events::{field, parse, Fields};
-use crate::pauses::Pauses;
-use crate::store::{Link, Trouble};
+use bus::Backoff;
+use bus::{RedisClient, StoreError};
 
 /// Longest a read waits for entries.
 const BLOCK: Duration = Duration::from_secs(2);
@@ -49,7 +50,7 @@ pub struct Tail {
 
 /// One lane's stream and who watches tasks of it.
 struct Lane {
-    link: Link,
+    link: RedisClient,
     key: String,
     watchers: Mutex<Watchers>,
     wake: Notify,
@@ -60,7 +61,7 @@ struct Lane {
 impl Tail {
     /// Starts a reader per lane; each sleeps until somebody watches.
     #[must_use]
-    pub fn start(link: &Link, topology: &Topology) -> Self {
+    pub fn start(link: &RedisClient, topology: &Topology, supervisor: &Supervisor) -> Self {
         let lanes = topology.lanes.iter().map(|name| {
             let lane = Arc::new(Lane {
                 link: link.clone(),
@@ -69,7 +70,7 @@ impl Tail {
                 wake: Notify::new(),
                 live: watch::Sender::new(false),
             });
-            tokio::spawn(Arc::clone(&lane).run());
+            supervisor.spawn_loop("event reader", Arc::clone(&lane).run());
             (name.clone(), lane)
         });
         Self {
@@ -78,9 +79,11 @@ impl Tail {
     }
 
     /// Watches a task; comes back once nothing published can be missed.
-    pub async fn watch(&self, task: &TaskId) -> Result<Watch, Trouble> {
+    pub async fn watch(&self, task: &TaskId) -> Result<Watch, StoreError> {
         let name = ids::lane_of(task);
-        let away = |why: &str| Trouble::Away(format!("the live events cannot be followed: {why}"));
+        let away = |why: &str| {
+            StoreError::unavailable(format!("the live events cannot be followed: {why}"))
+        };
         let lane = self
             .lanes
             .get(name)
@@ -142,7 +145,7 @@ impl Lane {
 
     /// Runs as long as the process.
     async fn run(self: Arc<Self>) {
-        let mut pauses = Pauses::default();
+        let mut backoff = Backoff::default();
         let mut interrupted = false;
         loop {
             if self.lock().is_empty() {
@@ -152,14 +155,14 @@ impl Lane {
             match self.follow(interrupted).await {
                 Ok(()) => {
                     interrupted = false;
-                    pauses.over();
+                    backoff.reset();
                 }
                 Err(error) => {
                     interrupted = true;
                     self.live.send_replace(false);
                     // A Redis that is away is reported once, by `store`.
                     tracing::debug!(%error, "the live events cannot be followed; trying again");
-                    pauses.wait().await;
+                    backoff.wait().await;
                 }
             }
         }
@@ -167,7 +170,7 @@ impl Lane {
 
     /// Reads until nobody has watched for a while. Watchers from before an interruption may have missed something; new ones
     /// read the history anyway.
-    async fn follow(&self, interrupted: bool) -> Result<(), Trouble> {
+    async fn follow(&self, interrupted: bool) -> Result<(), StoreError> {
         let mut connection = self.link.dedicated(BLOCK).await?;
         let mut last = self.newest(&mut connection).await?;
         if interrupted {
@@ -198,7 +201,7 @@ impl Lane {
         }
     }
 
-    async fn newest(&self, connection: &mut MultiplexedConnection) -> Result<String, Trouble> {
+    async fn newest(&self, connection: &mut MultiplexedConnection) -> Result<String, StoreError> {
         let newest: Vec<(String, Fields)> = redis::cmd("XREVRANGE")
             .arg(&[&self.key, "+", "-", "COUNT", "1"])
             .query_async(connection)

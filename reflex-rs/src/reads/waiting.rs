@@ -10,7 +10,7 @@ use contracts::topology::Topology;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 
-use crate::store::{Link, Trouble};
+use bus::{RedisClient, StoreError};
 
 /// Younger steps are on their way; asking about them would cost every read of a healthy task.
 const YOUNG_MS: u64 = 3000;
@@ -21,11 +21,11 @@ const RELEASED: &[u8] = b"released";
 
 /// The waiting steps with how long each has waited; none where all is well or nothing was asked.
 pub async fn waiting(
-    link: &Link,
+    link: &RedisClient,
     topology: &Topology,
     status: &TaskStatus,
     now_ms: u64,
-) -> Result<Option<List<WaitingStep, 200>>, Trouble> {
+) -> Result<Option<List<WaitingStep, 200>>, StoreError> {
     let open = status.open.as_ref().map_or(&[][..], List::as_slice);
     let running = matches!(status.state, TaskState::Accepted | TaskState::Running);
     let age = |step: &OpenStep| {
@@ -76,7 +76,7 @@ async fn silence(
     topology: &Topology,
     keys: &LaneKeys,
     arm: &Name,
-) -> Result<Silence, Trouble> {
+) -> Result<Silence, StoreError> {
     let Some(topic) = topology.arm(arm.as_str()) else {
         return Ok(Silence::Always);
     };
@@ -120,7 +120,7 @@ fn judge(youngest_ms: Option<u64>, heartbeat_s: u64) -> Silence {
 
 /// Neither stream nor group: no worker was ever there.
 fn is_missing(error: &RedisError) -> bool {
-    crate::store::is_group_missing(error)
+    error.code() == Some("NOGROUP")
         || error
             .detail()
             .is_some_and(|text| text.contains("no such key"))

@@ -5,7 +5,7 @@ use contracts::ids;
 use contracts::keys::LaneKeys;
 
 use super::{broken, Sink};
-use crate::store::Trouble;
+use bus::StoreError;
 
 /// How long a marker drops what still runs of its task; afterwards nothing of it can be left.
 const MARKER_TTL_S: u64 = 604_800;
@@ -25,7 +25,7 @@ impl Sink {
         &self,
         message: &TaskCancel,
         traceparent: &str,
-    ) -> Result<Cancelled, Trouble> {
+    ) -> Result<Cancelled, StoreError> {
         let (task, tenant) = (message.task.as_str(), message.tenant.as_str());
         let keys = LaneKeys::new(ids::lane_of(&message.task));
         let body = write(message).map_err(|_| unknown("a cancellation cannot be written"))?;
@@ -63,13 +63,13 @@ impl Sink {
 
     /// Only makes it faster: who misses it learns of the marker when its lease is renewed.
     async fn tell_workers(&self, keys: &LaneKeys, task: &str) {
-        let told: Result<(), Trouble> = async {
+        let told: Result<(), StoreError> = async {
             redis::cmd("PUBLISH")
                 .arg(keys.control())
                 .arg(format!("cancel {task}"))
                 .query_async::<()>(&mut self.link.connection()?)
                 .await
-                .map_err(Trouble::from)
+                .map_err(StoreError::from)
         }
         .await;
         if let Err(error) = told {
@@ -78,6 +78,6 @@ impl Sink {
     }
 }
 
-fn unknown(what: &'static str) -> Trouble {
+fn unknown(what: &'static str) -> StoreError {
     broken(redis::ErrorKind::TypeError, what)
 }

@@ -4,10 +4,10 @@ use contracts::events::{DeadLetter, Event};
 use contracts::keys::LaneKeys;
 
 use crate::admission::Letter;
-use crate::store::{Link, Trouble};
+use bus::{RedisClient, StoreError};
 
 /// Adds the letter. After an error it may have been added: sent again, it stands there twice, which is better than never.
-pub async fn bury(link: &Link, letter: &Letter) -> Result<(), Trouble> {
+pub async fn bury(link: &RedisClient, letter: &Letter) -> Result<(), StoreError> {
     redis::cmd("XADD")
         .arg(LaneKeys::new(letter.lane.as_str()).dead())
         .arg("*")

@@ -13,15 +13,16 @@ pub use replicas::Replicated;
 
 use std::time::Duration;
 
+use bus::Script;
 use contracts::fairness::Described;
 use contracts::keys::LaneKeys;
-use contracts::scripts::Script;
 use contracts::topology::Topology;
 use redis::{Cmd, ErrorKind, RedisError, Value};
+use service::Supervisor;
 
 use self::replicas::Replicas;
 use crate::admission::Admitted;
-use crate::store::{Link, Trouble};
+use bus::{RedisClient, StoreError};
 
 /// What the script said; the text is the task id that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub enum Stored {
 
 /// Puts tasks on their streams.
 pub struct Sink {
-    link: Link,
+    link: RedisClient,
     admit: redis::Script,
     cancel: redis::Script,
     redrive: redis::Script,
@@ -45,10 +46,10 @@ pub struct Sink {
 impl Sink {
     /// `ttl_s`: how long an idempotency key is remembered; `patience`: longest that replicas are waited for.
     #[must_use]
-    pub fn new(link: Link, ttl_s: u64, patience: Duration) -> Self {
-        let script = |script: Script| redis::Script::new(&script.source());
+    pub fn new(link: RedisClient, supervisor: Supervisor, ttl_s: u64, patience: Duration) -> Self {
+        let script = |script: Script| redis::Script::new(script.source());
         Self {
-            replicas: Replicas::new(link.clone(), script(Script::Admit), patience),
+            replicas: Replicas::new(link.clone(), supervisor, patience),
             link,
             admit: script(Script::Admit),
             cancel: script(Script::Cancel),
@@ -58,13 +59,13 @@ impl Sink {
     }
 
     #[must_use]
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &RedisClient {
         &self.link
     }
 
     /// Runs `admit` for one task. After an error nothing is known to be stored: trying again with the same
     /// idempotency key is safe.
-    pub async fn admit(&self, topology: &Topology, task: &Admitted) -> Result<Stored, Trouble> {
+    pub async fn admit(&self, topology: &Topology, task: &Admitted) -> Result<Stored, StoreError> {
         let command = self.admission(topology, task)?;
         let mut connection = self.link.connection()?;
         match command.query_async(&mut connection).await {
@@ -82,13 +83,13 @@ impl Sink {
         topology: &Topology,
         task: &Admitted,
         replicas: usize,
-    ) -> Result<Replicated, Trouble> {
+    ) -> Result<Replicated, StoreError> {
         let command = self.admission(topology, task)?;
         self.replicas.admit(command, &task.lane, replicas).await
     }
 
     /// The call of `admit` for one task.
-    fn admission(&self, topology: &Topology, task: &Admitted) -> Result<Cmd, Trouble> {
+    fn admission(&self, topology: &Topology, task: &Admitted) -> Result<Cmd, StoreError> {
         let topic = topology.topics.get("tasks").ok_or_else(|| {
             broken(
                 redis::ErrorKind::ClientError,
@@ -136,7 +137,7 @@ impl Sink {
 }
 
 /// What `admit` answered.
-fn stored(answer: Value) -> Result<Stored, Trouble> {
+fn stored(answer: Value) -> Result<Stored, StoreError> {
     let (answer, id): (String, String) = redis::from_owned_redis_value(answer.extract_error()?)?;
     match answer.as_str() {
         "accepted" => Ok(Stored::Accepted(id)),
@@ -147,6 +148,6 @@ fn stored(answer: Value) -> Result<Stored, Trouble> {
     }
 }
 
-fn broken(kind: redis::ErrorKind, what: &'static str) -> Trouble {
-    Trouble::Broken(RedisError::from((kind, what)))
+fn broken(kind: redis::ErrorKind, what: &'static str) -> StoreError {
+    StoreError::from(RedisError::from((kind, what)))
 }

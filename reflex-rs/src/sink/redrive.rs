@@ -5,7 +5,7 @@ use contracts::ids;
 use contracts::keys::LaneKeys;
 
 use super::{broken, Sink};
-use crate::store::Trouble;
+use bus::StoreError;
 
 /// What the script said; state and run are those that Redis knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Sink {
         &self,
         message: &TaskRedrive,
         traceparent: &str,
-    ) -> Result<Redriven, Trouble> {
+    ) -> Result<Redriven, StoreError> {
         let (task, tenant) = (message.task.as_str(), message.tenant.as_str());
         let keys = LaneKeys::new(ids::lane_of(&message.task));
         let body = write(message).map_err(|_| unknown("a redrive cannot be written"))?;
@@ -64,7 +64,7 @@ impl Sink {
         message: &DeadDrop,
         lane: &str,
         traceparent: &str,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StoreError> {
         let body = write(message).map_err(|_| unknown("a drop cannot be written"))?;
         redis::cmd("XADD")
             .arg(LaneKeys::new(lane).dead())
@@ -76,10 +76,10 @@ impl Sink {
             .arg(body)
             .query_async::<()>(&mut self.link.connection()?)
             .await
-            .map_err(Trouble::from)
+            .map_err(StoreError::from)
     }
 }
 
-fn unknown(what: &'static str) -> Trouble {
+fn unknown(what: &'static str) -> StoreError {
     broken(redis::ErrorKind::TypeError, what)
 }

@@ -15,7 +15,8 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
 use super::{stored, Stored};
-use crate::store::{Link, Trouble};
+use bus::{RedisClient, Script, StoreError};
+use service::Supervisor;
 
 /// Connections for each number of replicas, made when they are needed.
 const CONNECTIONS: usize = 4;
@@ -41,22 +42,22 @@ struct Job {
     command: Cmd,
     lane: String,
     deadline: Instant,
-    reply: oneshot::Sender<Result<Replicated, Trouble>>,
+    reply: oneshot::Sender<Result<Replicated, StoreError>>,
 }
 
 /// One queue for each number of replicas that was ever asked for.
 pub(super) struct Replicas {
-    link: Link,
-    script: redis::Script,
+    link: RedisClient,
+    supervisor: Supervisor,
     patience: Duration,
     queues: Mutex<HashMap<usize, mpsc::UnboundedSender<Job>>>,
 }
 
 impl Replicas {
-    pub fn new(link: Link, script: redis::Script, patience: Duration) -> Self {
+    pub fn new(link: RedisClient, supervisor: Supervisor, patience: Duration) -> Self {
         Self {
             link,
-            script,
+            supervisor,
             patience,
             queues: Mutex::default(),
         }
@@ -68,7 +69,7 @@ impl Replicas {
         command: Cmd,
         lane: &str,
         replicas: usize,
-    ) -> Result<Replicated, Trouble> {
+    ) -> Result<Replicated, StoreError> {
         // At once, where Redis is known to be away.
         self.link.connection()?;
         let (reply, answer) = oneshot::channel();
@@ -79,7 +80,7 @@ impl Replicas {
             reply,
         };
         // Neither ends before the process does.
-        let gone = || Trouble::Away("this process ends".to_owned());
+        let gone = || StoreError::unavailable("this process ends");
         self.queue(replicas).send(job).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -90,13 +91,14 @@ impl Replicas {
             let (sender, jobs) = mpsc::unbounded_channel();
             let queue = Arc::new(Queue {
                 link: self.link.clone(),
-                script: self.script.clone(),
+                supervisor: self.supervisor.clone(),
                 patience: self.patience,
                 replicas,
                 idle: Mutex::default(),
                 behind: AtomicBool::new(false),
             });
-            tokio::spawn(queue.run(jobs));
+            self.supervisor
+                .spawn_loop("replicated admissions", queue.run(jobs));
             sender
         });
         known.clone()
@@ -105,8 +107,8 @@ impl Replicas {
 
 /// The batches for one number of replicas.
 struct Queue {
-    link: Link,
-    script: redis::Script,
+    link: RedisClient,
+    supervisor: Supervisor,
     patience: Duration,
     replicas: usize,
     idle: Mutex<Vec<MultiplexedConnection>>,
@@ -128,7 +130,8 @@ impl Queue {
                 batch.push(job);
             }
             let queue = Arc::clone(&self);
-            tokio::spawn(async move {
+            let supervisor = &self.supervisor;
+            supervisor.spawn_task("replicated batch", async move {
                 queue.work(batch).await;
                 drop(slot);
             });
@@ -175,12 +178,12 @@ impl Queue {
     }
 
     /// One that waits for nobody, with the script on its server.
-    async fn connection(&self) -> Result<MultiplexedConnection, Trouble> {
+    async fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
         if let Some(idle) = self.idle().pop() {
             return Ok(idle);
         }
         let mut made = self.link.dedicated(self.patience).await?;
-        self.script.load_async(&mut made).await?;
+        Script::Admit.load(&mut made).await?;
         Ok(made)
     }
 
@@ -197,7 +200,7 @@ async fn wait(
     lane: &str,
     replicas: usize,
     longest: Duration,
-) -> Result<(Vec<Value>, usize), Trouble> {
+) -> Result<(Vec<Value>, usize), StoreError> {
     let mut all = Pipeline::with_capacity(commands.len() + 2);
     for command in commands {
         all.add_command((*command).clone());
@@ -253,8 +256,8 @@ fn leave(batch: Vec<Job>) {
     }
 }
 
-fn fail(batch: Vec<Job>, trouble: &Trouble) {
+fn fail(batch: Vec<Job>, trouble: &StoreError) {
     for job in batch {
-        let _ = job.reply.send(Err(Trouble::Away(trouble.to_string())));
+        let _ = job.reply.send(Err(trouble.clone()));
     }
 }

@@ -5,16 +5,17 @@ use std::time::Duration;
 use axum::body::Bytes;
 use contracts::events::{EventName, List, TaskEvent, TaskId};
 use contracts::ids;
-use tokio::sync::{mpsc, watch};
+use service::Stop;
+use tokio::sync::mpsc;
 use tokio::time::{interval, interval_at, Instant, MissedTickBehavior};
 
 use super::super::lookup::{is_terminal, look_up};
 use super::super::{App, Problem};
 use super::frame;
 use super::history::{self, Page};
-use crate::pauses::Pauses;
 use crate::reads::{self, Item, Place, Watch};
-use crate::store::Trouble;
+use bus::Backoff;
+use bus::StoreError;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often it is looked whether the task waits for a worker, or has ended without a word.
@@ -48,7 +49,7 @@ pub(super) struct Feed {
     task: TaskId,
     watch: Watch,
     out: mpsc::Sender<Bytes>,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
     /// The last event that was shown.
     last: Option<Place>,
     /// The run whose end is the end.
@@ -98,7 +99,7 @@ impl Feed {
         let mut keep_alive = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = self.stop.clone();
+        let stop = self.stop.clone();
         loop {
             tokio::select! {
                 item = self.watch.next() => match item {
@@ -108,7 +109,7 @@ impl Feed {
                 _ = look.tick() => self.look().await?,
                 _ = keep_alive.tick() => self.send(Bytes::from_static(frame::KEEP_ALIVE.as_bytes())).await?,
                 () = self.out.closed() => return Err(End::Client),
-                () = stopped(&mut stop) => return Err(End::Stop),
+                () = stop.requested() => return Err(End::Stop),
             }
         }
     }
@@ -131,13 +132,14 @@ impl Feed {
 
     /// What comes after the last event shown; waits a while where the store is away.
     async fn page(&self) -> Result<Page, Problem> {
-        let (mut pauses, deadline) = (Pauses::default(), Instant::now() + PATIENCE);
+        let (mut backoff, deadline) = (Backoff::default(), Instant::now() + PATIENCE);
         loop {
             match history::page(&self.app, &self.task, self.last).await {
-                Err(Problem::Store(Trouble::Away(_)) | Problem::Api(_))
-                    if Instant::now() < deadline && !*self.stop.borrow() =>
-                {
-                    pauses.wait().await;
+                Err(
+                    Problem::Store(StoreError::Unavailable { .. } | StoreError::Unknown(_))
+                    | Problem::Api(_),
+                ) if Instant::now() < deadline && !self.stop.is_requested() => {
+                    backoff.wait().await;
                 }
                 page => return page,
             }
@@ -202,15 +204,10 @@ impl Feed {
     }
 
     async fn send(&mut self, frame: Bytes) -> Result<(), End> {
-        let mut stop = self.stop.clone();
+        let stop = self.stop.clone();
         tokio::select! {
             sent = self.out.send_timeout(frame, SLOWEST) => sent.map_err(|_| End::Client),
-            () = stopped(&mut stop) => Err(End::Stop),
+            () = stop.requested() => Err(End::Stop),
         }
     }
-}
-
-/// Comes back when the process is to end, also when nobody can say so any more.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -55,7 +55,7 @@ async fn begin(
     let (sender, frames) = Frames::new();
     let feed = Feed::new(app.clone(), task, watch, sender, after, known.run);
     let open = app.metrics.event_stream();
-    tokio::spawn(async move {
+    app.supervisor.spawn_task("event stream", async move {
         feed.run(first).await;
         // Not with the body: a client that takes nothing could hold it for ever.
         drop((slot, open));
