@@ -26,7 +26,7 @@ test-valkey: setup models  ## the tests that meet a Redis server, on Valkey 8 (f
 		$(PY) -m pytest -n 2 --dist=loadfile tests/integration tests/e2e
 
 compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and take-over (Docker)
-	@$(PY) tests/compose/demo.py
+	@$(PY) -m tests.compose.demo
 
 SEED ?= 7
 TASKS ?= 2000
@@ -36,12 +36,12 @@ DIRECT ?= 0
 DURABILITY ?= auto
 faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all DIRECT=0 DURABILITY=auto
 	@.ci/setup-faults
-	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO) \
+	@$(PY) -m tests.faults.campaign --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO) \
 		--durability $(DURABILITY) $(if $(filter-out 0,$(DIRECT)),--direct)
 
 faults-ci: setup redis  ## three fixed seeds that share all scenarios among them, and every planted bug
 	@.ci/setup-faults
-	@$(PY) tests/faults/ci.py
+	@$(PY) -m tests.faults.ci
 
 bench: setup redis  ## hand-off, latency, pipeline, backlog; last line: one JSON object (12 minutes, quiet machine)
 	@$(PY) -m bench

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from programs import octollm, up
 
-from mock_models import MockModels, Say
+from tests.helpers.mock_models import MockModels, Say
+from tests.helpers.programs import octollm, up
 
 KEY = "sk-ant-api03-" + "q" * 24
 NO_KEYS = {"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": "", "OCTOLLM_MODELS_PROVIDER": "auto", "OCTOLLM_MODELS_MODEL": ""}

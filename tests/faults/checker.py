@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ledger import Asked, Fault, System
+from tests.faults.ledger import Asked, Fault, System
 
 Kind = Literal[
     "lost",

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from proxy import Proxy
 
 from octollm.runtime.embedded.process import Child
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
+from tests.faults.proxy import Proxy
 
 _RESTART_S = 0.3
 _PROGRAMS = {"reflex": REFLEX, "executor": EXECUTOR}

@@ -14,10 +14,6 @@ from typing import Any
 import asyncpg
 import httpx
 import redis.asyncio
-from instance import Instance
-from proxy import Proxy
-from vectors import DIMENSION, VectorServer
-from work import ARM, RECIPES, WATCHED
 
 from octollm.errors import StartError
 from octollm.runtime.embedded.ports import Ports
@@ -25,6 +21,10 @@ from octollm.runtime.embedded.postgres import EmbeddedPostgres
 from octollm.runtime.embedded.process import Child
 from octollm.runtime.embedded.redis import find_server
 from octollm.runtime.settings import load_settings
+from tests.faults.instance import Instance
+from tests.faults.proxy import Proxy
+from tests.faults.vectors import DIMENSION, VectorServer
+from tests.faults.work import ARM, RECIPES, WATCHED
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

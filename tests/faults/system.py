@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
-from ledger import System, now
 from redis.exceptions import RedisError
-from stage import Stage
 
 from octollm.contracts.ids import lane_of
 from octollm.topology import LaneKeys, load_topology
+from tests.faults.ledger import System, now
+from tests.faults.stage import Stage
 
 _TASKS = """
 SELECT id, tenant, state, reason, detail, run, idempotency_key, result->'answer' AS answer,

@@ -5,11 +5,11 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from asking import LARGE_SHA256, accepted, failed, finished, get, letter, model_call, walk
-from making import rows
 
 from octollm.client import AsyncClient
 from octollm.contracts import TaskEvent, TaskStatus, read
+from tests.helpers.orchestrators import rows
+from tests.helpers.stored_tasks import LARGE_SHA256, accepted, failed, finished, get, letter, model_call, walk
 
 
 async def status(api, task: str) -> TaskStatus:

@@ -3,13 +3,14 @@
 import asyncio
 
 import pytest
-from stepping import KEYS, consuming, fields, judge, step, topology, until
 
 from octollm.bus.control import listen
 from octollm.bus.handoff import Finish, Handoff, Standing
 from octollm.bus.operations import Add, Delay, Held
 from octollm.bus.outcomes import MESSAGES
 from octollm.contracts.ids import live_field, message_id
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
 SEND = (Add(KEYS.done, {"type": "step.done.v1"}),)

@@ -3,12 +3,12 @@
 import asyncio
 from dataclasses import replace
 
-from fair import HELD, JUDGE, STREAM, drained, enough, limited, made, read, send
-from stepping import KEYS, Member, consuming, until
-
 from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Finish
 from octollm.bus.tasks import end
+from tests.helpers.consumers import KEYS, Member, consuming
+from tests.helpers.fairness import HELD, JUDGE, STREAM, drained, enough, limited, made, read, send
+from tests.helpers.waiting import until
 
 
 async def test_entries_that_were_there_before_the_cap_count_and_ghosts_do_not(client):

@@ -9,11 +9,12 @@ import orjson
 import pytest
 import redis.asyncio
 from prometheus_client import REGISTRY
-from stepping import KEYS, consuming, fields, judge, step, topology, until
 
 from octollm.contracts import StepRequested
 from octollm.errors import NeedsPersonError, PermanentError, TransientError
 from octollm.topology import Retry
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.waiting import until
 
 
 async def outcomes(client: redis.asyncio.Redis) -> list[dict[str, Any]]:

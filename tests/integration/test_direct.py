@@ -10,9 +10,6 @@ from typing import Any
 
 import orjson
 import pytest
-from making import done, rows, sends, submitted
-from stepping import KEYS, consuming, fields, judge, step, topology, until
-from test_roles import ended, put
 
 from octollm.contracts import HandedOn, StepDone, StepRequested, StepSucceeded, StoredOutput, read
 from octollm.contracts.ids import new_task_id, utc_now
@@ -28,6 +25,10 @@ from octollm.runtime.settings import load_settings
 from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 LINE = """
 recipe: line

@@ -3,14 +3,30 @@
 from dataclasses import replace
 
 import pytest
-from fair import HELD, JUDGE, SHIPPED, STREAM, TURNS, WAITING, enough, left, limited, made, message, read, send, work
-from stepping import KEYS, consuming, fields, step, until
 
 from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Finish, Handoff, Standing
 from octollm.bus.operations import Delay, Held
 from octollm.bus.scripts import Scripts
 from octollm.contracts.ids import message_id
+from tests.helpers.consumers import KEYS, consuming, fields, step
+from tests.helpers.fairness import (
+    HELD,
+    JUDGE,
+    SHIPPED,
+    STREAM,
+    TURNS,
+    WAITING,
+    enough,
+    left,
+    limited,
+    made,
+    message,
+    read,
+    send,
+    work,
+)
+from tests.helpers.waiting import until
 
 
 async def test_the_first_task_of_another_tenant_passes_ten_thousand(client):

@@ -5,10 +5,10 @@ from collections import defaultdict
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stepping import KEYS
-from test_fairness import JUDGE, STREAM, limited, made, read, send
 
 from octollm.bus.handoff import Finish
+from tests.helpers.consumers import KEYS
+from tests.helpers.fairness import JUDGE, STREAM, limited, made, read, send
 
 TENANTS = ("ann", "bob", "cyd")
 MOVES = st.lists(

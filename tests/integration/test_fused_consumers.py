@@ -5,13 +5,14 @@ from contextlib import AsyncExitStack
 import httpx
 import orjson
 from prometheus_client import REGISTRY
-from stepping import KEYS, consuming, fields, judge, step, topology, until
 
 from octollm.bus.fuse import FuseRule
 from octollm.bus.handoff import Handoff
 from octollm.bus.worker import Worker
 from octollm.errors import PermanentError
 from octollm.runtime.metrics import MetricsServer
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge(), "normal")
 FOR_GOOD = FuseRule(tasks=3, tenants=1, cooldown_s=600)

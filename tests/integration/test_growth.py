@@ -1,8 +1,5 @@
 """What would grow with every crash and every task, although nobody looks at it again."""
 
-from making import rows, submitted
-from stepping import KEYS, consuming, dead_workers, fields, judge, step, topology, until
-
 from octollm.bus import takeover
 from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Handoff
@@ -10,6 +7,9 @@ from octollm.bus.operations import Add, Delay
 from octollm.bus.worker import Worker
 from octollm.contracts.ids import new_task_id
 from octollm.runtime.orchestrator_role import forget, live_of
+from tests.helpers.consumers import KEYS, consuming, dead_workers, fields, judge, step, topology
+from tests.helpers.orchestrators import rows, submitted
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
 

@@ -3,14 +3,14 @@
 import asyncio
 
 import pytest
-from test_roles import until
 
 from octollm.runtime.roles import python_roles
 from octollm.runtime.settings import load_settings
 from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
 from octollm.topology import LaneKeys, load_topology
-from samples import submitted_entry
+from tests.helpers.messages import submitted_entry
+from tests.helpers.waiting import until
 
 
 @pytest.mark.parametrize("orchestrators", [1, 2])

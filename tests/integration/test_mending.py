@@ -1,8 +1,6 @@
 """A step that is nowhere is sent again; after an outage of Redis not before whoever was to send it has had its time."""
 
 import pytest
-from making import rows, submitted
-from stepping import KEYS
 
 from octollm.bus.worker import Worker
 from octollm.contracts.ids import new_task_id
@@ -14,6 +12,8 @@ from octollm.runtime.orchestrator_role import Translator
 from octollm.runtime.settings import load_settings
 from octollm.runtime.share import schemas_path, topology_path
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS
+from tests.helpers.orchestrators import rows, submitted
 
 RECIPE = """
 recipe: alone

@@ -6,10 +6,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from making import rows, submitted
 from structlog.testing import capture_logs
 
-from mock_models import Break, MockModels, Refuse, Say
 from octollm.arms.ports import Question
 from octollm.contracts import StepRequested
 from octollm.contracts.ids import new_task_id
@@ -17,6 +15,8 @@ from octollm.errors import NeedsPersonError, NotReadyError, PermanentError, Tran
 from octollm.minds.choose import choose
 from octollm.minds.journal import Journal
 from octollm.minds.mind import JournalledMind
+from tests.helpers.mock_models import Break, MockModels, Refuse, Say
+from tests.helpers.orchestrators import rows, submitted
 
 SCHEMA = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": {"type": "integer"}}}
 ASKED = Question("plan", "You count.", "How many?", SCHEMA)

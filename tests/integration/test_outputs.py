@@ -1,10 +1,11 @@
 """An arm's output that no one could read: the step's own failure, not the poisoning of its task."""
 
 import pytest
-from stepping import KEYS, consuming, fields, judge, step, until
 
 from octollm.contracts import StepDone, read
 from octollm.errors import PermanentError
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.waiting import until
 
 
 def deep(levels):

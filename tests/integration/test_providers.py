@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mock_models import Break, MockModels, Refuse, Say
 from octollm.errors import NEEDS_PERSON, NeedsPersonError, PermanentError, TransientError
 from octollm.minds.choose import choose
 from octollm.minds.provider import Provider, Request, Tokens, Turn
+from tests.helpers.mock_models import Break, MockModels, Refuse, Say
 
 KEY = "sk-test-" + "q" * 24
 CLOSED = {

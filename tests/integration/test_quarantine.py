@@ -3,10 +3,11 @@
 import asyncio
 
 import orjson
-from stepping import KEYS, Member, age, consuming, dead_workers, judge, until
 
 from octollm.bus import consumer as consumer_module
 from octollm.contracts.ids import parse_message_id
+from tests.helpers.consumers import KEYS, Member, age, consuming, dead_workers, judge
+from tests.helpers.waiting import until
 
 
 async def test_an_entry_that_kills_its_workers_takes_no_neighbour_with_it(redis_server, client):

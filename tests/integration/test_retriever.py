@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 import structlog
-from stepping import step
 
-from memories import HashingEmbedder, ListStore
 from octollm.arms.base import ArmContext
 from octollm.arms.judge import Judge
 from octollm.arms.retriever import Retriever
@@ -15,6 +13,8 @@ from octollm.errors import EmbeddingError, NotReadyError, PermanentError
 from octollm.memory.dense import Dense
 from octollm.memory.recall import StoredRecall
 from octollm.runtime.share import checkout, rules_path
+from tests.helpers.consumers import step
+from tests.helpers.memory_fakes import HashingEmbedder, ListStore
 
 GUIDE = "# Leases\n\nA worker renews its lease\nevery five seconds. It may lose it.\n\n# Other\n\nNothing to see.\n"
 NOTHING = {

@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 import redis.asyncio
-from stepping import KEYS, until
 
 from octollm.bus.handoff import Finish, Handoff, Standing
 from octollm.bus.operations import Held
@@ -19,7 +17,9 @@ from octollm.runtime.settings import Settings, load_settings
 from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
 from octollm.topology import load_topology
-from samples import submitted_entry
+from tests.helpers.consumers import KEYS
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 
 @pytest.fixture
@@ -41,22 +41,6 @@ async def roles(settings) -> AsyncIterator[asyncio.Task[None]]:
     finally:
         stop.set()
         await asyncio.wait_for(work, 120)
-
-
-async def put(client: redis.asyncio.Redis, **submission: Any) -> str:
-    task, stream, fields = submitted_entry(**submission)
-    await client.xadd(stream, fields)
-    return task
-
-
-async def ended(client: redis.asyncio.Redis, task: str) -> dict[str, str]:
-    """The status once it is terminal."""
-
-    async def terminal() -> bool:
-        return await client.hget(KEYS.status(task), "state") not in {None, b"accepted", b"running"}
-
-    await until(terminal)
-    return {name.decode(): value.decode() for name, value in (await client.hgetall(KEYS.status(task))).items()}
 
 
 async def test_a_note_is_redacted_judged_and_stored(client, dsn, roles):

@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
-from stepping import until
 
 from octollm.errors import NotReadyError
 from octollm.orchestrator.schedules import Clockwork
@@ -15,6 +14,7 @@ from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
 from octollm.topology import load_topology
 from octollm.topology.schedules import Schedule
+from tests.helpers.waiting import until
 
 EARLY = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)
 

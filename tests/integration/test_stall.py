@@ -3,7 +3,8 @@
 import asyncio
 import threading
 
-from stepping import KEYS, Member, age, fields, judge, step, until
+from tests.helpers.consumers import KEYS, Member, age, fields, judge, step
+from tests.helpers.waiting import until
 
 
 async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_consumer(redis_server, client):

@@ -9,10 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
-from making import done, rows, sends, submitted
-from stepping import KEYS, consuming, fields, step, topology, until
 
-from mock_models import MockModels, Refuse, Say
 from octollm.arms.base import ArmContext
 from octollm.arms.coder import Coder
 from octollm.arms.guardian import Guardian
@@ -30,6 +27,10 @@ from octollm.runtime.settings import load_settings
 from octollm.runtime.settings_sections import ModelsSettings
 from octollm.runtime.share import checkout, rules_path
 from octollm.runtime.worker import run_roles
+from tests.helpers.consumers import KEYS, consuming, fields, step, topology
+from tests.helpers.mock_models import MockModels, Refuse, Say
+from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.waiting import until
 
 KEY = "sk-test-" + "q" * 24
 SETTINGS = ModelsSettings(provider="auto", model="", timeout_s=30, max_output_tokens=512)

@@ -14,7 +14,7 @@ from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.orchestrator.status import status_of
 from octollm.plans import stretch
 from octollm.plans.recipes import RecipeBook, parse_recipe
-from samples import about
+from tests.helpers.messages import about
 
 NOW = "2026-01-01T00:00:00.000Z"
 LINE = b"""

@@ -9,7 +9,7 @@ from octollm.contracts import InlineOutput, StepDone, StepRequested, StepSucceed
 from octollm.plans import stretch, template
 from octollm.plans.plan import Plan
 from octollm.plans.recipes import parse_recipe
-from samples import about
+from tests.helpers.messages import about
 
 ARMS = frozenset({"noop", "judge", "executor"})
 HEAD = """

@@ -3,11 +3,10 @@
 import json
 from typing import Any
 
-from ledger import lines
-from stage import Instance
-
 from octollm.errors import StartError
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.ledger import lines
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.stage import Instance
 
 _DONE = "{l0}:steps.done"
 

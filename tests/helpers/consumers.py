@@ -1,7 +1,6 @@
 """Steps for an arm, and consumers that work on them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -105,13 +104,6 @@ async def consuming(*args, **options):
         yield member
     finally:
         await member.stop()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60):
-    """Waits for a state that must come; one that does not fails the test."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def dead_workers(client, stream, count, numbers, idle=60000, group="judge"):

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-from stepping import KEYS, fields, judge, step, topology
-
 from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Finish, Handoff, Standing
 from octollm.bus.operations import Add, Held
 from octollm.contracts.ids import live_field
+from tests.helpers.consumers import KEYS, fields, judge, step, topology
 
 JUDGE, SHIPPED = judge(), topology()
 STREAM = KEYS.stream(JUDGE)
