@@ -20,7 +20,7 @@ from octollm.runtime.embedded.ports import Ports
 from octollm.runtime.embedded.redis import find_server
 from octollm.runtime.programs import EXECUTOR, find_program
 from octollm.runtime.settings import load_settings
-from tests.helpers.messages import submitted_entry
+from tests.helpers.messages import Fields, submitted_entry
 from tests.helpers.programs import OCTOLLM
 from tests.helpers.waiting import until_sync
 
@@ -246,7 +246,7 @@ def test_arms_hand_on_without_an_orchestrator_also_when_one_is_killed_in_the_mid
 def test_the_executor_takes_a_step_with_a_rest_and_leaves_that_to_the_orchestrator(start, server):
     start(find_program(EXECUTOR))
     task = new_task_id("l0")
-    rest = {
+    rest: Any = {
         "attempt": 1,
         "steps": [{"step": "then", "arm": "slow", "timeout_s": 5, "input": {}}],
         "seen": {"task": {}, "steps": {}, "round": 0},
@@ -257,7 +257,7 @@ def test_the_executor_takes_a_step_with_a_rest_and_leaves_that_to_the_orchestrat
             task=task, run=1, step=f"s{number}", round=0, attempt=1, tenant="default", arm="executor",
             priority="normal", failures=0, input=given, timeout_s=20, builds_on={"before": "0" * 64}, rest=rest,
         )  # fmt: skip
-        fields = {
+        fields: Fields = {
             "type": "step.requested.v1", "id": f"{task}.1.s{number}.0.1", "tenant": "default", "traceparent": "",
             "body": write(step),
         }  # fmt: skip
@@ -290,8 +290,8 @@ def test_an_executor_killed_in_the_middle_of_a_step(start, server, dsn):
     executors = {name: start(program, OCTOLLM_EXECUTOR_CONSUMER=name) for name in ("one", "two")}
     task = put(server, "sleep", {})
 
-    def runs() -> str | None:
-        return next((name for name, process in executors.items() if "sleep" in names_below(process.pid)), None)
+    def runs() -> str:
+        return next((name for name, process in executors.items() if "sleep" in names_below(process.pid)), "")
 
     first = until_sync(runs, "the sandboxed process")
     children = psutil.Process(executors[first].pid).children(recursive=True)
@@ -341,7 +341,8 @@ def test_redis_missing_at_start_is_waited_for(start, tmp_path):
         port = ports.take(0)
         url = f"redis://user:secret@127.0.0.1:{port}/0"
         worker = start(*OCTOLLM, "worker", "judge", OCTOLLM_REDIS_URL=url)
-        said = until_sync(lambda: "cannot be used" in log_of(tmp_path, 0) and log_of(tmp_path, 0), "the message")
+        until_sync(lambda: "cannot be used" in log_of(tmp_path, 0), "the message")
+    said = log_of(tmp_path, 0)
     assert f"127.0.0.1:{port}" in said
     assert "OCTOLLM_REDIS_URL" in said
     assert "secret" not in said
@@ -366,7 +367,8 @@ def test_redis_missing_at_start_is_waited_for(start, tmp_path):
 def test_postgres_missing_at_start_is_said_and_does_not_hold_up_a_stop(start, tmp_path):
     dsn = "postgresql://someone:secret@127.0.0.1:1/none"
     worker = start(*OCTOLLM, "worker", "orchestrator", OCTOLLM_POSTGRES_DSN=dsn)
-    said = until_sync(lambda: "cannot be used" in log_of(tmp_path, 0) and log_of(tmp_path, 0), "the message")
+    until_sync(lambda: "cannot be used" in log_of(tmp_path, 0), "the message")
+    said = log_of(tmp_path, 0)
     assert "127.0.0.1:1" in said
     assert "OCTOLLM_POSTGRES_DSN" in said
     assert "secret" not in said

@@ -47,8 +47,7 @@ def accepted(stack: Up, body: object, key: str) -> httpx.Response:
         assert found.status_code in {202, 503}, found.text
         return found if found.status_code == 202 else None
 
-    found: httpx.Response = until_sync(answer, "a 202")
-    return found
+    return until_sync(answer, "a 202")
 
 
 def postgres(stack: Up) -> list[psutil.Process]:

@@ -190,7 +190,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict,
         "accepted": found.accepted,
         "terminal": found.terminal,
-        **{kind: found.count(kind) for kind in kinds},  # type: ignore[arg-type]  the kinds of Offence
+        **{kind: found.count(kind) for kind in kinds},  # type: ignore[arg-type]  # the kinds of Offence
         "faults_injected": sum(landed.values()),
         "scenarios": landed,
         "missed": outcome.missed,

@@ -68,7 +68,7 @@ class Instance:
                 else:
                     await asyncio.sleep(0.05)
                     continue
-            await self.child.wait()  # type: ignore[union-attr]  # launched above
+            await self.child.wait()
             await asyncio.sleep(_RESTART_S)
 
     async def ready(self, client: httpx.AsyncClient) -> bool:

@@ -254,7 +254,7 @@ class Stage:
             if found:
                 return
             if asyncio.get_running_loop().time() > deadline:
-                said = "".join(f"\n{one.last_words()}" for one in by if not await self.ready(one))
+                said = "".join([f"\n{one.last_words()}" for one in by if not await self.ready(one)])
                 raise StartError(f"{what} did not come within {patience_s} s{said}")
             await asyncio.sleep(0.05)
 

@@ -45,7 +45,7 @@ async def drained(stage: Stage, patience_s: float, hopeless: Callable[[], Awaita
             async with stage.database() as connection:
                 open_tasks = await connection.fetchval(_OPEN)
                 late = len(await connection.fetch(_UNREMEMBERED))
-                signs = tuple(await connection.fetchrow(_SIGNS))
+                signs = tuple(await connection.fetchrow(_SIGNS) or ())
             entries = await left(stage)
             if not open_tasks and not late and not any(entries.values()):
                 break

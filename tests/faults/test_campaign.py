@@ -41,7 +41,9 @@ def campaign(*arguments: str) -> tuple[int, dict[str, Any], str]:
 @pytest.fixture(scope="module")
 def campaigns() -> Iterator[dict[str, Future[tuple[int, dict[str, Any], str]]]]:
     """All at once, since each of them mostly waits."""
-    asked = {"none": ("--seed", "7", "--tasks", "80", "--minutes", "0.2", "--scenario", ",".join(SCENARIOS))}
+    asked: dict[str, tuple[str, ...]] = {
+        "none": ("--seed", "7", "--tasks", "80", "--minutes", "0.2", "--scenario", ",".join(SCENARIOS))
+    }
     asked |= {bug: ("--mutant", bug, "--tasks", "40", "--minutes", "0.1") for bug in BUGS}
     with ThreadPoolExecutor(len(asked)) as pool:
         yield {

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from octollm.cli.main import app, register
 

@@ -12,14 +12,14 @@ from octollm.bus.leases import Leases
 from octollm.bus.steps import StepRunner
 from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id
-from octollm.runtime.share import checkout, schemas_path
+from octollm.runtime.share import schemas_path, share_dir
 from octollm.topology import LaneKeys, load_topology
 
 KEYS = LaneKeys("l0")
 
 
 def topology():
-    return load_topology(checkout() / "streams.yaml", schemas_path())
+    return load_topology(share_dir() / "streams.yaml", schemas_path())
 
 
 def judge(**changes):
@@ -75,7 +75,7 @@ class Member:
         self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
         handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
         self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fairness, fuse)
-        self.broker = RedisBroker(url, apply_types=False, logger=None)
+        self.broker = RedisBroker(url, apply_types=False, logger=None)  # type: ignore[arg-type]  # as the worker does
 
     async def start(self):
         self.leases.start()

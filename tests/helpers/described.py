@@ -18,7 +18,7 @@ def fits(arm: str, value: dict[str, Any]) -> bool:
 
 def broken(value: Any) -> list[Any]:
     """Every way to leave out one field, add one that nobody knows, or put a number where something else was."""
-    found = []
+    found: list[Any] = []
     if isinstance(value, dict):
         found += [{name: one for name, one in value.items() if name != left_out} for left_out in value]
         found.append({**value, "surplus": 1})

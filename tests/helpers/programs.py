@@ -51,8 +51,7 @@ class Up:
             status = self.status(task)
             return None if status["state"] in {"accepted", "running"} else status
 
-        found: dict[str, Any] = until_sync(terminal, f"the end of task {task}")
-        return found
+        return until_sync(terminal, f"the end of task {task}")
 
 
 @contextmanager

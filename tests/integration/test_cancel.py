@@ -1,6 +1,7 @@
 """Cancelling on the workers' side, on a real Redis: a marked task's steps end nowhere, nobody else's are touched."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -230,7 +231,7 @@ async def cancel_for_real(client, one):
 
 
 async def test_a_control_channel_that_broke_is_listened_to_again(redis_server, client):
-    heard = asyncio.Queue()
+    heard: asyncio.Queue[Any] = asyncio.Queue()
 
     async def obey(lane, task):
         await heard.put((lane, task))

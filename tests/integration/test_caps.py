@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from octollm.bus.fairness import Fairness
 from octollm.bus.handoff import Finish
@@ -103,7 +104,7 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
             member = Member(redis_server.url, client, topic, of(f"victim{round_}"), name=f"v{round_}", fairness=fair)
             await member.start()
             seen = sum(map(len, ended.values()))
-            await until(lambda seen=seen: enough(ended, seen + 10))
+            await until(partial(enough, ended, seen + 10))
             killed.add(f"victim{round_}")
             await member.kill()
         await until(lambda: enough(ended, 240))

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from octollm.contracts import HandedOn, StepDone, StepRequested, StepSucceeded, StoredOutput, read
+from octollm.contracts import HandedOn, InlineOutput, StepDone, StepRequested, StepSucceeded, StoredOutput, read
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import transaction
 from octollm.orchestrator import store
@@ -176,7 +176,7 @@ def work(one: StepRequested, value: Any) -> tuple[Any, StepRequested | None]:
     output = {"value": value}
     follows = stretch.onward(one, output)
     told = None if follows is None else HandedOn(step=follows.step, attempt=follows.attempt)
-    made = {"at": "inline", "value": output}
+    made = InlineOutput(at="inline", value=output)
     return done(
         one, model=partial(StepSucceeded, outcome="succeeded", output=made, handed_on=told, builds_on=one.builds_on)
     ), follows
@@ -291,7 +291,7 @@ async def test_a_large_output_that_came_early_is_fetched_again_or_made_again(dir
 
 # What an arm does -------------------------------------------------------------------------------------------------
 
-REST = {
+REST: dict[str, Any] = {
     "attempt": 3,
     "steps": [{"step": "next", "arm": "guardian", "timeout_s": 7, "input": {"of": {"$": "steps.check.output.x"}}}],
     "seen": {"task": {}, "steps": {}, "round": 0},

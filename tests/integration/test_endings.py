@@ -151,6 +151,7 @@ async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, cli
         (orchestrator.handle, cancel(cancelled)),
     ):
         (answer,) = await handle([message])
+        assert isinstance(answer, Outgoing)
         await lane.publish(translator.operations(answer))
     entries = await client.xrange("{l0}:results")
     results = [read(TaskResult, fields[b"body"]) for _, fields in entries]
@@ -162,6 +163,7 @@ async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, cli
     ended = await rows(pool, "SELECT finished_at, result_sent_at FROM tasks")
     assert all(row["finished_at"] and row["result_sent_at"] for row in ended)
     # Without the topic nothing is sent.
+    assert isinstance(answer, Outgoing)
     assert not any("results" in str(one) for one in Translator(without_results(), 60).operations(answer))
     # What memory has not taken in for long is sent again; what may still lie before it is not.
     await rows(pool, "UPDATE tasks SET result_sent_at = now() - interval '1 h' RETURNING 1")

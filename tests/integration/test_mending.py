@@ -5,6 +5,7 @@ import pytest
 from octollm.bus.worker import Worker
 from octollm.contracts.ids import new_task_id
 from octollm.errors import NotReadyError
+from octollm.orchestrator.messages import Outgoing
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.runtime.mending import Mender
@@ -53,6 +54,7 @@ async def test_after_an_outage_whoever_was_to_send_a_step_comes_first(client, po
     now += 2 * longest - 1
     await mender.look()
     assert await client.xlen(STREAM) == 0
+    assert isinstance(answer, Outgoing)
     await worker.publish("l0", translator.operations(answer))
     now += 1
     await mender.look()

@@ -1,5 +1,7 @@
 """An arm's output that no one could read: the step's own failure, not the poisoning of its task."""
 
+from typing import Any
+
 import pytest
 
 from octollm.contracts import StepDone, read
@@ -9,7 +11,7 @@ from tests.helpers.waiting import until
 
 
 def deep(levels):
-    value = {}
+    value: dict[str, Any] = {}
     for _ in range(levels):
         value = {"a": value}
     return value

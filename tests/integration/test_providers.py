@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -38,7 +38,7 @@ async def made(models, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", f"{models.url}/v1")
 
     def make(name: str) -> Provider:
-        which = "anthropic" if name == "anthropic" else "openai"
+        which: Literal["anthropic", "openai"] = "anthropic" if name == "anthropic" else "openai"
         # Which protocol it is, is decided by the URL; the SDK goes where the environment says all the same.
         url = f"{models.url}/v1" if name == "compatible" else "https://api.openai.com/v1"
         keys = {"ANTHROPIC_API_KEY": KEY, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}

@@ -58,7 +58,7 @@ async def test_waiting_in_quarantine_costs_no_delivery(redis_server, client, mon
         consuming(redis_server.url, client, topic, work, name="a"),
         consuming(redis_server.url, client, topic, work, name="b"),
     ):
-        await until(lambda: _length(client, KEYS.done, 8), 120)
+        await until(lambda: _length(client, KEYS.done, 8), within_s=120)
     bodies = [orjson.loads(entry[b"body"]) for _, entry in await client.xrange(KEYS.done)]
     assert {(body["outcome"], body["delivery"]) for body in bodies} == {("succeeded", 2)}
 

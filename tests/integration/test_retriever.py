@@ -12,7 +12,7 @@ from octollm.contracts import StepRequested
 from octollm.errors import EmbeddingError, NotReadyError, PermanentError
 from octollm.memory.dense import Dense
 from octollm.memory.recall import StoredRecall
-from octollm.runtime.share import checkout, rules_path
+from octollm.runtime.share import rules_path, share_dir
 from tests.helpers.consumers import step
 from tests.helpers.memory_fakes import HashingEmbedder, ListStore
 
@@ -105,7 +105,7 @@ async def test_a_place_that_is_not_there_reads_as_null(context):
 )
 async def test_the_projects_own_documents_answer(context, question, document):
     names = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md")
-    texts = {name: (checkout() / name).read_text() for name in names}
+    texts = {name: (share_dir() / name).read_text() for name in names}
     await ask(context, mode="ingest", documents=[{"name": name, "text": text} for name, text in texts.items()])
     answer = await ask(context, mode="answer", question=question)
     assert document in {one["document"] for one in answer["citations"]}

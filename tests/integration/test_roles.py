@@ -112,7 +112,13 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
     status = await client.hgetall(KEYS.status(task))
     assert [one["step"] for one in orjson.loads(status[b"open"])] == ["run"]
     body = write(TaskCancel(task=task, tenant="default", requested_at=utc_now(), detail="changed my mind"))
-    message = {"type": "task.cancel.v1", "id": task, "tenant": "default", "traceparent": "", "body": body}
+    message: dict[str, str | bytes] = {
+        "type": "task.cancel.v1",
+        "id": task,
+        "tenant": "default",
+        "traceparent": "",
+        "body": body,
+    }
     door = Handoff(client, "l0", "executor", "door")
     assert await door.cancel(task, "other", 60, message) == ("foreign", "")
     assert await door.cancel(task, "default", 60, message) == ("marked", "running")

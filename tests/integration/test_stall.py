@@ -34,7 +34,7 @@ async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_con
     try:
         await client.xadd(stream, fields(step(1)))
         await asyncio.wait_for(started.wait(), 60)
-        member.leases._renew = late
+        member.leases._renew = late  # type: ignore[assignment]
         assert await asyncio.to_thread(beating.wait, 60)
         await age(client, stream)
 

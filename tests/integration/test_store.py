@@ -26,15 +26,15 @@ async def test_an_expired_tasks_status_is_published_although_redis_was_away(orch
     async def away(*_):
         raise NotReadyError("Redis: away")
 
-    worker.publish = away
+    worker.publish = away  # type: ignore[method-assign]
     with pytest.raises(NotReadyError):
         await orchestrator_role.expire(orchestrator, translator, worker)
-    worker.publish = publish
+    worker.publish = publish  # type: ignore[method-assign]
     await orchestrator_role.expire(orchestrator, translator, worker)
     status = await client.hgetall(KEYS.status(task))
     assert (status[b"state"], await client.ttl(KEYS.status(task)) > 0) == (b"expired", True)
     # And once it is out, nobody publishes it again.
-    worker.publish = away
+    worker.publish = away  # type: ignore[method-assign]
     await orchestrator_role.expire(orchestrator, translator, worker)
     await worker._client.aclose()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from octollm.arms.base import ArmContext
+from octollm.arms.base import Arm, ArmContext
 from octollm.arms.coder import Coder
 from octollm.arms.guardian import Guardian
 from octollm.arms.judge import Judge
@@ -64,7 +64,7 @@ class Hands:
 
         self._mind = WorkerMind(SETTINGS, get_pool)
         self._orchestrator = orchestrator
-        self._arms = {"coder": Coder(), "guardian": Guardian(), "judge": Judge(), "planner": Planner()}
+        self._arms: dict[str, Arm] = {"coder": Coder(), "guardian": Guardian(), "judge": Judge(), "planner": Planner()}
 
     async def finish(self, task: str, **submission: Any) -> None:
         todo = sends(*await self._orchestrator.handle([submitted(task, **submission)]))

@@ -18,7 +18,7 @@ from octollm.contracts import (
     write,
 )
 from octollm.orchestrator.decide import decide
-from octollm.orchestrator.event import DeadlinePassed, MessageLost, Met
+from octollm.orchestrator.event import DeadlinePassed, Event, MessageLost, Met
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from tests.helpers.decisions import NOW, begun, succeeded
 from tests.helpers.messages import about
@@ -162,7 +162,7 @@ def test_repairs_end_at_their_cap():
 
 def parked(step: StepRequested, message: str = "check the key") -> StepEnded:
     error = StepError(code="needs_person_key", message=message)
-    again = {"next_attempt": step.attempt + 1, "failures": step.failures, "delay_ms": 60_000}
+    again: dict[str, Any] = {"next_attempt": step.attempt + 1, "failures": step.failures, "delay_ms": 60_000}
     return StepEnded(StepRetrying(outcome="retrying", error=error, **again, **about(step)))
 
 
@@ -224,7 +224,13 @@ def test_nothing_leaves_a_terminal_state():
     failed = StepFailed(outcome="failed", error=StepError(code="no", message="no"), **about(first))
     state = decide(decision.state, StepEnded(failed), NOW).state
     assert (state.state, state.reason) == ("failed", "step_failed")
-    events = (succeeded(first), Met(), DeadlinePassed(), MessageLost("first", 0, 1), StepEnded(failed))
+    events: tuple[Event, ...] = (
+        succeeded(first),
+        Met(),
+        DeadlinePassed(),
+        MessageLost("first", 0, 1),
+        StepEnded(failed),
+    )
     for event in itertools.chain(events, events):
         after = decide(state, event, "2027-01-01T00:00:00.000Z")
         assert not after.changed

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from typing import Any
 
 from octollm.bus import hands as hands_module
 from octollm.bus.eager import within
@@ -75,7 +76,7 @@ def test_one_that_waits_does_not_hold_up_the_others():
 
 def test_what_waits_is_cancelled_by_closing_and_the_rest_forgotten():
     async def run():
-        seen = deque()
+        seen: deque[Any] = deque()
 
         async def work(item, _task):
             try:

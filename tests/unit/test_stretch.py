@@ -1,5 +1,7 @@
 """Where a linear stretch of a plan ends, and that an arm makes the very message that the orchestrator would make."""
 
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given
@@ -138,7 +140,8 @@ def test_what_cannot_be_resolved_is_left_to_the_orchestrator():
 
 def test_a_rest_of_another_shape_is_left_alone():
     rest = {"attempt": 1, "steps": [{"step": "b", "arm": "noop", "timeout_s": 1, "input": {}}], "digests": {}}
-    for seen in ({}, {"steps": []}):
+    wrong: tuple[dict[str, Any], ...] = ({}, {"steps": []})
+    for seen in wrong:
         assert stretch.onward(requested(rest={**rest, "seen": seen}), {}) is None
 
 

@@ -23,7 +23,7 @@ from octollm.arms.retriever import Retriever
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
 from octollm.minds.schemas import value_of
-from octollm.runtime.share import checkout, rules_path, schemas_path
+from octollm.runtime.share import rules_path, schemas_path, share_dir
 from octollm.topology import load_topology
 from tests.helpers.described import broken, examples, fits
 
@@ -43,7 +43,10 @@ PLAN = {
     },
     "answer": {"length": {"$": "steps.count.output.stdout"}},
 }
-CODE = {"files": [{"name": "solution.py", "text": "def double(n):\n    return 2 * n\n"}], "explanation": "It doubles."}
+CODE: dict[str, Any] = {
+    "files": [{"name": "solution.py", "text": "def double(n):\n    return 2 * n\n"}],
+    "explanation": "It doubles.",
+}
 
 
 class Scripted:
@@ -69,10 +72,11 @@ class Nothing:
 
 
 async def handle(arm: Arm, value: dict[str, Any], mind: Scripted | None = None) -> dict[str, Any]:
-    about = {"task": "l0-01jd0000000000000000000000", "run": 1, "step": "s", "round": 0, "attempt": 1}
-    rest = {"tenant": "default", "arm": "x", "priority": "normal", "failures": 0, "timeout_s": 5}
+    about: dict[str, Any] = {"task": "l0-01jd0000000000000000000000", "run": 1, "step": "s", "round": 0, "attempt": 1}
+    rest: dict[str, Any] = {"tenant": "default", "arm": "x", "priority": "normal", "failures": 0, "timeout_s": 5}
     step = StepRequested(**about, **rest, input=value)
-    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules_path(), recall=Nothing(), mind=mind))
+    recall: Any = Nothing()
+    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules_path(), recall=recall, mind=mind))
 
 
 def goal(**fields: Any) -> dict[str, Any]:
@@ -82,7 +86,12 @@ def goal(**fields: Any) -> dict[str, Any]:
 # What the planner is told about the arms must be what they are.
 
 
-ARMS_WITHOUT_PROGRAM = {"judge": Judge(), "guardian": Guardian(), "coder": Coder(), "retriever": Retriever()}
+ARMS_WITHOUT_PROGRAM: dict[str, Arm] = {
+    "judge": Judge(),
+    "guardian": Guardian(),
+    "coder": Coder(),
+    "retriever": Retriever(),
+}
 
 
 async def accepted(arm: str, value: dict[str, Any]) -> bool:
@@ -108,7 +117,7 @@ async def test_what_the_description_refuses_the_arm_refuses_and_the_other_way_ro
 
 
 def test_every_arm_of_the_topology_is_described():
-    topology = load_topology(checkout() / "streams.yaml", schemas_path())
+    topology = load_topology(share_dir() / "streams.yaml", schemas_path())
     assert set(topology.arms) - {"planner"} == set(described())
 
 
@@ -239,7 +248,7 @@ async def test_what_the_producer_wrote_is_only_ever_data():
 
 @given(st.text(), st.text())
 def test_data_cannot_close_its_own_marks(before, after):
-    mark = re.match(r'<data name="x" mark="(\w{16})">\n', as_data("x", before + after))[1]
+    mark = re.match(r'<data name="x" mark="(\w{16})">\n', as_data("x", before + after)).group(1)
     assert f'</data mark="{mark}">' not in before + after
     assert as_data("x", before) == as_data("x", before)
 
