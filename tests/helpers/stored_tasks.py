@@ -5,13 +5,13 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
-from making import done, sends, submitted
 
 from octollm.contracts import DeadLetter, StepError, StepFailed, StepRetrying, StepSucceeded, StoredOutput, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.messages import Incoming
 from octollm.orchestrator.service import Orchestrator
+from tests.helpers.orchestrators import done, sends, submitted
 
 LARGE = {"n": 1, "text": "x" * 100}
 LARGE_SHA256 = "b" * 64

@@ -5,17 +5,19 @@ from typing import Any
 import asyncpg
 
 from octollm.contracts import (
+    DeadLetter,
     InlineOutput,
     StepDone,
     StepRequested,
     StepSucceeded,
     StoredOutput,
+    TaskCancel,
     write,
 )
-from octollm.contracts.ids import message_id
+from octollm.contracts.ids import message_id, utc_now
 from octollm.database.pool import Pool, transaction
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing
-from samples import about, submitted_body
+from tests.helpers.messages import about, submitted_body
 
 RECIPES = """
 recipe: pair
@@ -59,3 +61,31 @@ def sends(*answers: Answer | Exception) -> list[StepRequested]:
 async def rows(pool: Pool, query: str) -> list[asyncpg.Record]:
     async with transaction(pool) as connection:
         return list(await connection.fetch(query))
+
+
+def cancel(task: str, tenant: str = "default", **fields: Any) -> Incoming:
+    body = write(TaskCancel(task=task, tenant=tenant, requested_at=utc_now(), **fields))
+    return Incoming("task.cancel.v1", task, tenant, "", body, f"done {task}")
+
+
+def dead_letter(stream: str, ident: str, number: int = 1, **changes: Any) -> Incoming:
+    """A dead letter as it comes from the bus, the `number`-th of its topic."""
+    body = DeadLetter(
+        **{
+            "reason": "deliveries_exhausted",
+            "message": "delivered 5 times",
+            "stage": "after_admission",
+            "stream": stream,
+            "group": "g",
+            "entry": "1-1",
+            "consumer": "c",
+            "delivery": 5,
+            "type": "x",
+            "id": ident,
+            "tenant": "default",
+            "bytes": 3,
+            "at": utc_now(),
+            **changes,
+        }
+    )
+    return Incoming("dead.letter.v1", ident, "default", "", write(body), f"dead {number}", b"!")

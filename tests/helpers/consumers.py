@@ -1,7 +1,6 @@
 """Steps for an arm, and consumers that work on them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from octollm.consumer.consumer import Consumer
 from octollm.consumer.leases import Leases
 from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id
-from octollm.resources import checkout, schemas_path
+from octollm.resources import schemas_path, share_dir
 from octollm.steps.runner import StepRunner
 from octollm.topology import LaneKeys, load_topology
 
@@ -20,7 +19,7 @@ KEYS = LaneKeys("l0")
 
 
 def topology():
-    return load_topology(checkout() / "streams.yaml", schemas_path())
+    return load_topology(share_dir() / "streams.yaml", schemas_path())
 
 
 def judge(**changes):
@@ -76,7 +75,7 @@ class Member:
         self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
         handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
         self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fairness, fuse)
-        self.broker = RedisBroker(url, apply_types=False, logger=None)
+        self.broker = RedisBroker(url, apply_types=False, logger=None)  # type: ignore[arg-type]  # as the worker does
 
     async def start(self):
         self.leases.start()
@@ -105,13 +104,6 @@ async def consuming(*args, **options):
         yield member
     finally:
         await member.stop()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60):
-    """Waits for a state that must come; one that does not fails the test."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def dead_workers(client, stream, count, numbers, idle=60000, group="judge"):

@@ -5,6 +5,9 @@ from typing import Any
 from octollm.contracts import StepRequested, TaskSubmission, TaskSubmitted, write
 from octollm.contracts.ids import new_task_id, utc_now
 
+Fields = dict[Any, Any]
+"""Of a stream entry; redis-py takes only the exact type that it declares."""
+
 
 def submitted_body(task: str, key: str | None = None, **submission: Any) -> bytes:
     """A task that admission let through."""
@@ -21,11 +24,17 @@ def submitted_body(task: str, key: str | None = None, **submission: Any) -> byte
     return write(body)
 
 
-def submitted_entry(lane: str = "l0", **submission: Any) -> tuple[str, str, dict[str, str | bytes]]:
+def submitted_entry(lane: str = "l0", **submission: Any) -> tuple[str, str, Fields]:
     """A new task's id, the stream it belongs on, and its fields there."""
     task = new_task_id(lane)
     body = submitted_body(task, **submission)
-    fields = {"type": "task.submitted.v1", "id": task, "tenant": "default", "traceparent": "", "body": body}
+    fields = {
+        "type": "task.submitted.v1",
+        "id": task,
+        "tenant": "default",
+        "traceparent": "",
+        "body": body,
+    }
     return task, f"{{{lane}}}:tasks:normal", fields
 
 

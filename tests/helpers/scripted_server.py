@@ -128,3 +128,22 @@ class Asyncio:
 
 
 Made = Callable[..., Blocking | Asyncio]
+
+
+AT = "2026-01-31T12:00:00.000Z"
+WAITING = 'event: waiting\ndata: {"step": "run", "arm": "executor", "for_s": 12}\n\n'
+
+
+def status(state: str) -> Answer:
+    known = {"task": TASK, "tenant": "default", "state": state, "run": 1, "version": 3, "stored": True}
+    return Answer.json({**known, "created_at": AT})
+
+
+def problem(status: int, code: str, detail: str, field: str | None = None, **headers: str) -> Answer:
+    body = {"type": f"urn:octollm:problem:{code}", "title": "t", "status": status, "detail": detail}
+    return Answer.json(body if field is None else {**body, "field": field}, status, **headers)
+
+
+def frame(seq: int, event: str, run: int = 1, **fields: Any) -> str:
+    body = {"task": TASK, "run": run, "seq": seq, "tenant": "default", "at": AT, "event": event, **fields}
+    return f"id: {run}-{seq}\nevent: {event}\ndata: {orjson.dumps(body).decode()}\n\n"

@@ -218,8 +218,8 @@ class _Messages:
             delta = {"type": "text_delta", "text": piece}
             yield _event({"type": "content_block_delta", "index": 0, "delta": delta})
         yield _event({"type": "content_block_stop", "index": 0})
-        delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-        yield _event({"type": "message_delta", "delta": delta, "usage": {"output_tokens": step.output}})
+        ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+        yield _event({"type": "message_delta", "delta": ending, "usage": {"output_tokens": step.output}})
         yield _event({"type": "message_stop"})
 
     def broken(self, how: str) -> str:

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +14,9 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.helpers.waiting import PATIENCE_S, until_sync
+
 OCTOLLM = [sys.executable, "-m", "octollm"]
-PATIENCE_S = 60
-
-
-def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """The first true answer; a state that never comes fails by name."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"{what} did not happen within {patience_s} s")
 
 
 def ask(method: str, url: str, **options: Any) -> httpx.Response:
@@ -62,8 +51,7 @@ class Up:
             status = self.status(task)
             return None if status["state"] in {"accepted", "running"} else status
 
-        found: dict[str, Any] = until(terminal, f"the end of task {task}")
-        return found
+        return until_sync(terminal, f"the end of task {task}")
 
 
 @contextmanager

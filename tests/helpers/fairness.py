@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
-from stepping import KEYS, fields, judge, step, topology
-
 from octollm.contracts.ids import in_flight_field
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import Lease, Publish
+from tests.helpers.consumers import KEYS, fields, judge, step, topology
 
 JUDGE, SHIPPED = judge(), topology()
 STREAM = KEYS.stream(JUDGE)
-WAITING, RING, RUNNING = KEYS.waiting(STREAM), KEYS.ring(STREAM), KEYS.running(JUDGE)
+WAITING, TURNS, HELD = KEYS.waiting(STREAM), KEYS.ring(STREAM), KEYS.running(JUDGE)
 
 
 def limited(window=8, cap=None):
@@ -65,7 +64,7 @@ async def work(client, handoff, count=1, rounds=100_000):
 
 async def left(client):
     """What any of the structures still holds."""
-    return [await client.exists(key) for key in (WAITING, RING, RUNNING)] + [await client.hlen(KEYS.in_flight)]
+    return [await client.exists(key) for key in (WAITING, TURNS, HELD)] + [await client.hlen(KEYS.in_flight)]
 
 
 async def enough(ended, count):
