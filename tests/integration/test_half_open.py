@@ -1,6 +1,7 @@
 """A connection to Postgres that is lost without a word is given up with its first statement that gets no answer."""
 
 import asyncio
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -15,10 +16,11 @@ from tests.helpers.waiting import until
 async def test_a_half_open_connection_is_given_up_and_its_locks_are_released(dsn, monkeypatch):
     monkeypatch.setattr(pool_module, "_ANSWER_S", 2.0)
     monkeypatch.setattr(pool_module, "_IDLE", "500ms")
-    address, _, socket_folder = dsn.partition("?host=")
-    way = Proxy(f"{socket_folder}/.s.PGSQL.5432")
+    parts = urlsplit(dsn)
+    socket_folder = parse_qs(parts.query).get("host")
+    way = Proxy(f"{socket_folder[0]}/.s.PGSQL.5432" if socket_folder else (str(parts.hostname), parts.port or 5432))
     await way.start()
-    through = f"{address}?host=127.0.0.1&port={way.port}"
+    through = parts._replace(netloc=f"{parts.username}@127.0.0.1:{way.port}", query="").geturl()
     pool = await open_pool(through, 1)
     direct = await asyncpg.connect(dsn)
     began = 0.0
