@@ -9,18 +9,23 @@ use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
+use octollm_reflex::caller::Caller;
 use octollm_reflex::cli::{self, Command};
 use octollm_reflex::healthcheck;
-use octollm_reflex::http::{self, App, Parts};
+use octollm_reflex::http::{self, App, Limits};
 use octollm_reflex::ingest::{self, Common};
 use octollm_reflex::logs;
+use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
-use octollm_reflex::sink::Sink;
 use octollm_reflex::store::Link;
-use octollm_reflex::webhooks::{self, Opened, Source};
+use octollm_reflex::submit::{Durability, Service, ServiceConfig};
+use octollm_reflex::task_store::RedisStore;
+use octollm_reflex::upstream::ApiClient;
+use octollm_reflex::webhooks::{self, Secrets, Source};
 use tokio::signal::unix::{signal, SignalKind};
-use tokio::sync::watch;
+use tokio::sync::{watch, Semaphore};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -102,7 +107,7 @@ fn prepare() -> Result<Prepared, Failure> {
     let schemas = settings.share_dir()?.join("schemas/events");
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
     let sources = contracts::webhooks::load(&settings.webhooks_path()?)?;
-    let sources = webhooks::open(sources, |name| std::env::var(name).ok())?;
+    let sources = webhooks::prepare(sources, |name| std::env::var(name).ok())?;
     let address = listen_address(&settings.reflex)?;
     redis::Client::open(settings.redis.url.as_str())
         .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0")?;
@@ -153,17 +158,34 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         );
     }
     let link = Link::open(&settings.redis)?;
-    let sink = Arc::new(Sink::new(
-        link,
+    let wait = Duration::from_secs(reflex.durability_wait_s);
+    let topology = Arc::new(topology);
+    let store = RedisStore::new(
+        link.clone(),
+        Arc::clone(&topology),
         reflex.idempotency_ttl_s,
-        Duration::from_secs(reflex.durability_wait_s),
-    ));
-    let (rules, topology) = (Arc::new(Rules::built_in()?), Arc::new(topology));
+        wait,
+    );
+    let api = &settings.api.url;
+    let api = (!api.is_empty()).then(|| Arc::new(ApiClient::new(api, reflex.max_forwards)));
+    let service = Service {
+        lookup: Lookup {
+            store: Arc::new(store),
+            api,
+        },
+        rules: Arc::new(Rules::built_in()?),
+        topology: Arc::clone(&topology),
+        config: ServiceConfig {
+            durability: Durability::required_by(reflex),
+            replicas: reflex.durability_replicas,
+            durability_wait: wait,
+        },
+        running: TaskTracker::new(),
+    };
     let metrics = Arc::new(Metrics::default());
     let common = Arc::new(Common {
-        sink: Arc::clone(&sink),
-        rules: Arc::clone(&rules),
-        topology: Arc::clone(&topology),
+        service: service.clone(),
+        redis: link,
         metrics: Arc::clone(&metrics),
         name: ingest::own_name(&reflex.consumer)?,
         body_limit: reflex.body_limit_bytes,
@@ -174,17 +196,20 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     for tenant in ingest::tenants(&topology)? {
         consumers.spawn(ingest::consume(Arc::clone(&common), tenant, stop.clone()));
     }
-    say_what_is_closed(&sources);
-    let parts = Parts {
-        sink,
-        rules,
-        topology,
+    report_unconfigured(&sources);
+    let running = service.running.clone();
+    let app = Arc::new(App {
+        service,
         metrics,
         sources,
-        tenant: "default".parse()?,
+        anonymous: Caller::new("default".parse()?),
+        event_slots: Arc::new(Semaphore::new(reflex.max_event_streams)),
         stop: stop.clone(),
-    };
-    let app = App::new(parts, &settings);
+        limits: Limits {
+            body_bytes: reflex.body_limit_bytes,
+            body_timeout: Duration::from_secs(reflex.body_timeout_s),
+        },
+    });
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
     let ask_to_stop = Arc::new(ask_to_stop);
     let by_signal = Arc::clone(&ask_to_stop);
@@ -208,19 +233,23 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         http::serve(listener, http::router(app), reflex, stop),
         ingest
     );
+    running.close();
+    if tokio::time::timeout(Duration::from_secs(reflex.drain_s), running.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some submissions did not end within reflex.drain_s");
+    }
     ingest.map_err(|error| format!("an ingest consumer broke down: {error}"))?;
     tracing::info!("ended in order");
     Ok(())
 }
 
-/// A source without a secret is no fault: whoever wants no webhooks sets none.
-fn say_what_is_closed(sources: &IndexMap<String, Source>) {
-    for (source, opened) in sources {
-        if let Opened::Closed(missed) = &opened.secrets {
-            tracing::info!(
-                source,
-                "takes no webhooks from it: there is no secret in {missed}"
-            );
+/// A source without a secret is not an error: an operator who wants no webhooks sets none.
+fn report_unconfigured(sources: &IndexMap<String, Source>) {
+    for (source, prepared) in sources {
+        if let Secrets::NotConfigured(expected) = &prepared.secrets {
+            tracing::info!(source, "webhook source disabled: {expected} is not set");
         }
     }
 }

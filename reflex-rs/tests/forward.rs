@@ -65,7 +65,7 @@ fn without_an_api_it_is_said_so_and_an_absent_one_is_a_matter_of_time() {
     let answer = without.get("/v1/costs");
     assert_eq!(
         (answer.status, answer.problem().0.as_str()),
-        (404, "no_api")
+        (404, "api_not_configured")
     );
     assert!(answer.json()["detail"]
         .as_str()
@@ -75,7 +75,10 @@ fn without_an_api_it_is_said_so_and_an_absent_one_is_a_matter_of_time() {
     let absent = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &url)]);
     for path in ["/v1/costs", "/v1/tasks/l0-01h00000000000000000000000"] {
         let answer = absent.get(path);
-        assert_eq!((answer.status, answer.problem().0.as_str()), (503, "api"));
+        assert_eq!(
+            (answer.status, answer.problem().0.as_str()),
+            (503, "api_unavailable")
+        );
         assert!(answer.head.contains("retry-after: "), "{answer:?}");
     }
     assert_eq!(
@@ -104,7 +107,7 @@ fn only_so_many_reads_wait_for_the_api_at_once() {
     let second = reflex.get("/v1/costs");
     assert_eq!(
         (second.status, second.problem().0.as_str()),
-        (503, "crowded")
+        (503, "overloaded")
     );
     assert_eq!(Answer::read(&mut slow).status, 200);
     assert_eq!(

@@ -34,7 +34,7 @@ fn a_letter_that_is_known_is_dropped_by_the_archive() {
     let answer = reflex.request("DELETE", LETTER, &format!("traceparent: {trace}\r\n"), b"");
     assert_eq!(
         (answer.status, answer.json()),
-        (202, json!({"id": 7, "asked": true}))
+        (202, json!({"id": 7, "accepted": true}))
     );
     let entries = redis.entries(DEAD);
     let entry = &entries[0];
@@ -53,7 +53,7 @@ fn a_letter_that_is_known_is_dropped_by_the_archive() {
         (7, "default")
     );
     assert_eq!(api.asked()[0].tenants, ["default"]);
-    let asked = "octollm_requests_total{route=\"drop\",outcome=\"asked\"}";
+    let asked = "octollm_requests_total{route=\"drop_dead_letter\",outcome=\"accepted\"}";
     assert_eq!(reflex.metric(asked), 1);
 }
 
@@ -67,10 +67,10 @@ fn one_that_was_dropped_before_is_left_as_it_is() {
     let answer = drop_letter(&reflex, LETTER);
     assert_eq!(
         (answer.status, answer.json()),
-        (200, json!({"id": 7, "asked": false, "dropped_at": at}))
+        (200, json!({"id": 7, "accepted": false, "dropped_at": at}))
     );
     assert_eq!(redis.length(DEAD), 0);
-    let left = "octollm_requests_total{route=\"drop\",outcome=\"left\"}";
+    let left = "octollm_requests_total{route=\"drop_dead_letter\",outcome=\"unchanged\"}";
     assert_eq!(reflex.metric(left), 1);
 }
 
@@ -112,14 +112,17 @@ fn without_an_api_that_answers_nothing_is_dropped() {
     let answer = drop_letter(&alone, LETTER);
     assert_eq!(
         (answer.status, answer.problem().0.as_str()),
-        (404, "no_api")
+        (404, "api_not_configured")
     );
     let api = Api::start();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
     for (status, body) in [(500, json!({})), (200, json!({"dropped_at": 5}))] {
         api.tell(LETTER, status, &body);
         let answer = drop_letter(&reflex, LETTER);
-        assert_eq!((answer.status, answer.problem().0.as_str()), (503, "api"));
+        assert_eq!(
+            (answer.status, answer.problem().0.as_str()),
+            (503, "api_unavailable")
+        );
     }
     assert_eq!(redis.length(DEAD), 0);
 }

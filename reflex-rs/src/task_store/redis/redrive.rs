@@ -1,0 +1,46 @@
+//! Requests another run of a task by the `redrive` script.
+
+use contracts::events::{write, Event, TaskRedrive, TaskState};
+use contracts::ids;
+use contracts::keys::LaneKeys;
+
+use super::{unexpected, RedisStore};
+use crate::task_store::{Redriven, StoreError};
+
+impl RedisStore {
+    pub(super) async fn redrive(
+        &self,
+        message: &TaskRedrive,
+        traceparent: &str,
+    ) -> Result<Redriven, StoreError> {
+        let (task, tenant) = (message.task.as_str(), message.tenant.as_str());
+        let keys = LaneKeys::new(ids::lane_of(&message.task));
+        let body = write(message).map_err(|_| unexpected("a task.redrive.v1 cannot be written"))?;
+        let (answer, state, run): (String, String, String) = self
+            .redrive
+            .key(keys.cancel(task))
+            .key(keys.done())
+            .key(keys.status(task))
+            .key(keys.cancelled())
+            .arg(tenant)
+            .arg(message.run.get())
+            .arg(5)
+            .arg(&["type", TaskRedrive::TYPE, "id", task, "tenant", tenant])
+            .arg(&["traceparent", traceparent])
+            .arg("body")
+            .arg(body)
+            .invoke_async(&mut self.redis.connection()?)
+            .await?;
+        match answer.as_str() {
+            "asked" => Ok(Redriven::Accepted),
+            "foreign" => Ok(Redriven::OtherTenant),
+            "left" => {
+                let invalid = "a status hash has an unknown state or run";
+                let state = TaskState::try_from(state).map_err(|_| unexpected(invalid))?;
+                let run = run.parse().map_err(|_| unexpected(invalid))?;
+                Ok(Redriven::Unchanged { state, run })
+            }
+            _ => Err(unexpected("redrive gave an unknown answer")),
+        }
+    }
+}
