@@ -2,7 +2,7 @@
 //!
 //! A submission's way: `http` or `ingest` (a webhook's payload becomes a submission in `webhooks`) → `submit` (the stages:
 //! `admission`, durability, store, record) → `task_store`. `lookup` finds tasks in the store or, through `upstream`, in the
-//! API; `events` follows what happens to them. Only `store`, `task_store::redis` and `ingest::stream` speak Redis.
+//! API; `events` follows what happens to them. Only `task_store::redis` and `ingest::stream` speak Redis.
 
 pub mod admission;
 pub mod caller;
@@ -11,12 +11,9 @@ pub mod events;
 pub mod healthcheck;
 pub mod http;
 pub mod ingest;
-pub mod logs;
 pub mod lookup;
 pub mod metrics;
 pub mod outcome;
-pub mod pauses;
-pub mod store;
 pub mod submit;
 pub mod task_store;
 pub mod trace;

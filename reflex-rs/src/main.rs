@@ -1,10 +1,11 @@
-//! Starts the reflex: settings, topology, rules, the way to Redis, both doors. Wires only; decides nothing.
+//! Starts the reflex: settings, topology, rules, the connection to Redis, HTTP and ingest. Wires only; decides nothing.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::{consumer_name, RedisClient};
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
@@ -14,17 +15,15 @@ use octollm_reflex::cli::{self, Command};
 use octollm_reflex::healthcheck;
 use octollm_reflex::http::{self, App, Limits};
 use octollm_reflex::ingest::{self, Common};
-use octollm_reflex::logs;
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
-use octollm_reflex::store::Link;
 use octollm_reflex::submit::{Durability, Service, ServiceConfig};
 use octollm_reflex::task_store::RedisStore;
 use octollm_reflex::upstream::ApiClient;
 use octollm_reflex::webhooks::{self, Secrets, Source};
-use tokio::signal::unix::{signal, SignalKind};
-use tokio::sync::{watch, Semaphore};
-use tokio::task::JoinSet;
+use service::console::{print_error, print_line};
+use service::{logging, Signals, Supervisor};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 type Failure = Box<dyn std::error::Error>;
@@ -37,35 +36,31 @@ fn main() -> ExitCode {
         Command::Run => {}
         Command::Healthcheck => return check_health(),
         Command::Help => {
-            print!("{}", cli::HELP);
+            print_line(cli::HELP.trim_end());
             return ExitCode::SUCCESS;
         }
         Command::Version => {
-            println!("octollm-reflex {}", env!("CARGO_PKG_VERSION"));
+            print_line(concat!("octollm-reflex ", env!("CARGO_PKG_VERSION")));
             return ExitCode::SUCCESS;
         }
         Command::Unknown(argument) => {
-            eprintln!("octollm-reflex: unknown argument {argument}; try octollm-reflex --help");
+            print_error(&format!(
+                "octollm-reflex: unknown argument {argument}; try octollm-reflex --help"
+            ));
             return ExitCode::from(MISUSE);
         }
     }
     let prepared = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => {
-            eprintln!("octollm-reflex cannot start: {error}");
+            print_error(&format!("octollm-reflex cannot start: {error}"));
             return ExitCode::from(MISUSE);
         }
     };
-    logs::start(&prepared.settings.log);
-    let ran = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(run(prepared)));
-    match ran {
-        Ok(()) => ExitCode::SUCCESS,
+    match start(prepared) {
+        Ok(code) => code,
         Err(error) => {
-            tracing::error!("octollm-reflex cannot go on: {error}");
+            print_error(&format!("octollm-reflex cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -78,17 +73,19 @@ fn check_health() -> ExitCode {
     let address = match listen {
         Ok(address) => address,
         Err(error) => {
-            eprintln!("octollm-reflex cannot be asked: {error}");
+            print_error(&format!(
+                "octollm-reflex: the health check could not run: {error}"
+            ));
             return ExitCode::from(MISUSE);
         }
     };
     match healthcheck::ask(address) {
         Ok(answer) => {
-            println!("{answer}");
+            print_line(&answer);
             ExitCode::SUCCESS
         }
-        Err(why) => {
-            eprintln!("octollm-reflex is not ready: {why}");
+        Err(reason) => {
+            print_error(&format!("octollm-reflex is not ready: {reason}"));
             ExitCode::FAILURE
         }
     }
@@ -119,7 +116,7 @@ fn prepare() -> Result<Prepared, Failure> {
     })
 }
 
-/// Loopback, unless someone said that the network may be trusted.
+/// Loopback, unless the settings say that the network may be trusted.
 fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
     let listen = reflex.listen.replace("localhost:", "127.0.0.1:");
     let address: SocketAddr = listen.parse().map_err(|_| {
@@ -136,6 +133,23 @@ fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
     )
 }
 
+fn start(prepared: Prepared) -> std::io::Result<ExitCode> {
+    let _flush = logging::start(&prepared.settings.log, "octollm_reflex")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run(prepared));
+    // What still runs has had its time.
+    runtime.shutdown_background();
+    Ok(match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("octollm-reflex stops: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
 async fn run(prepared: Prepared) -> Result<(), Failure> {
     let Prepared {
         settings,
@@ -144,9 +158,9 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         address,
     } = prepared;
     let reflex = &settings.reflex;
-    // Before anyone can know that this runs, so that a signal never finds the system's own answer to it.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Before anyone can know that this runs, so that a signal never meets the system's default action.
+    let mut signals = Signals::install()?;
+    let supervisor = Supervisor::default();
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| {
@@ -154,49 +168,28 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         })?;
     if !address.ip().is_loopback() {
         tracing::warn!(
-            "reflex.trust_network is set: whoever reaches {address} submits and reads as tenant \"default\""
+            "reflex.trust_network is set: anyone who reaches {address} submits and reads as tenant \"default\""
         );
     }
-    let link = Link::open(&settings.redis)?;
-    let wait = Duration::from_secs(reflex.durability_wait_s);
+    let (client, keep_connected) = RedisClient::open(&settings.redis)?;
+    supervisor.spawn_loop("redis connection", keep_connected);
     let topology = Arc::new(topology);
-    let store = RedisStore::new(
-        link.clone(),
-        Arc::clone(&topology),
-        reflex.idempotency_ttl_s,
-        wait,
-    );
-    let api = &settings.api.url;
-    let api = (!api.is_empty()).then(|| Arc::new(ApiClient::new(api, reflex.max_forwards)));
-    let service = Service {
-        lookup: Lookup {
-            store: Arc::new(store),
-            api,
-        },
-        rules: Arc::new(Rules::built_in()?),
-        topology: Arc::clone(&topology),
-        config: ServiceConfig {
-            durability: Durability::required_by(reflex),
-            replicas: reflex.durability_replicas,
-            durability_wait: wait,
-        },
-        running: TaskTracker::new(),
-    };
+    let service = submission_service(&settings, &topology, client.clone(), &supervisor)?;
     let metrics = Arc::new(Metrics::default());
     let common = Arc::new(Common {
         service: service.clone(),
-        redis: link,
+        redis: client,
         metrics: Arc::clone(&metrics),
-        name: ingest::own_name(&reflex.consumer)?,
+        name: consumer_name("reflex", &reflex.consumer),
         body_limit: reflex.body_limit_bytes,
         drain: Duration::from_secs(reflex.drain_s),
     });
-    let (ask_to_stop, stop) = watch::channel(false);
-    let mut consumers = JoinSet::new();
+    let mut loops = Vec::new();
     for tenant in ingest::tenants(&topology)? {
-        consumers.spawn(ingest::consume(Arc::clone(&common), tenant, stop.clone()));
+        let consumer = ingest::consume(Arc::clone(&common), tenant, supervisor.stop());
+        loops.push(supervisor.spawn_loop("ingest consumer", consumer));
     }
-    report_unconfigured(&sources);
+    log_disabled(&sources);
     let running = service.running.clone();
     let app = Arc::new(App {
         service,
@@ -204,49 +197,72 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         sources,
         anonymous: Caller::new("default".parse()?),
         event_slots: Arc::new(Semaphore::new(reflex.max_event_streams)),
-        stop: stop.clone(),
+        supervisor: supervisor.clone(),
         limits: Limits {
             body_bytes: reflex.body_limit_bytes,
             body_timeout: Duration::from_secs(reflex.body_timeout_s),
         },
     });
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
-    let ask_to_stop = Arc::new(ask_to_stop);
-    let by_signal = Arc::clone(&ask_to_stop);
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        tracing::info!("asked to stop; finishing what is running");
-        by_signal.send_replace(true);
-    });
-    let ingest = async {
-        let mut all = Ok(());
-        while let Some(ended) = consumers.join_next().await {
-            // Half a reflex is worse than none: whoever watches the process starts it again.
-            if let Err(error) = ended {
-                ask_to_stop.send_replace(true);
-                all = Err(error);
-            }
-        }
-        all
-    };
-    let ((), ingest) = tokio::join!(
-        http::serve(listener, http::router(app), reflex, stop),
-        ingest
+    let server = http::serve(
+        listener,
+        http::router(app),
+        reflex.clone(),
+        supervisor.clone(),
     );
+    loops.push(supervisor.spawn_loop("http server", server));
+    let ended = supervisor.until_stop(&mut signals).await;
+    tracing::info!("stopping: finishing what is running");
+    for task in loops {
+        // A task that broke was reported by the supervisor.
+        let _ = task.await;
+    }
     running.close();
-    if tokio::time::timeout(Duration::from_secs(reflex.drain_s), running.wait())
-        .await
-        .is_err()
-    {
+    let drain = Duration::from_secs(reflex.drain_s);
+    if tokio::time::timeout(drain, running.wait()).await.is_err() {
         tracing::warn!("some submissions did not end within reflex.drain_s");
     }
-    ingest.map_err(|error| format!("an ingest consumer broke down: {error}"))?;
-    tracing::info!("ended in order");
+    ended?;
+    tracing::info!("stopped in order");
     Ok(())
 }
 
+fn submission_service(
+    settings: &Settings,
+    topology: &Arc<Topology>,
+    redis: RedisClient,
+    supervisor: &Supervisor,
+) -> Result<Service, Failure> {
+    let reflex = &settings.reflex;
+    let durability_wait = Duration::from_secs(reflex.durability_wait_s);
+    let store = RedisStore::new(
+        redis,
+        Arc::clone(topology),
+        supervisor,
+        reflex.idempotency_ttl_s,
+        durability_wait,
+    );
+    let api = &settings.api.url;
+    let api = (!api.is_empty()).then(|| Arc::new(ApiClient::new(api, reflex.max_forwards)));
+    Ok(Service {
+        lookup: Lookup {
+            store: Arc::new(store),
+            api,
+        },
+        rules: Arc::new(Rules::built_in()?),
+        topology: Arc::clone(topology),
+        config: ServiceConfig {
+            durability: Durability::required_by(reflex),
+            replicas: reflex.durability_replicas,
+            durability_wait,
+        },
+        supervisor: supervisor.clone(),
+        running: TaskTracker::new(),
+    })
+}
+
 /// A source without a secret is not an error: an operator who wants no webhooks sets none.
-fn report_unconfigured(sources: &IndexMap<String, Source>) {
+fn log_disabled(sources: &IndexMap<String, Source>) {
     for (source, prepared) in sources {
         if let Secrets::NotConfigured(expected) = &prepared.secrets {
             tracing::info!(source, "webhook source disabled: {expected} is not set");

@@ -81,7 +81,7 @@ impl Default for Metrics {
         );
         registry.register(
             "ingest_waits",
-            "Pauses of ingest entries that cannot be stored yet, by cause",
+            "Backoff of ingest entries that cannot be stored yet, by cause",
             waits.clone(),
         );
         registry.register(

@@ -94,7 +94,7 @@ fn a_running_request_ends_before_the_program_does() {
     reflex.ask_to_stop();
     common::until("it stops listening", || {
         let text = reflex.log().join("");
-        text.contains("asked to stop").then_some(())
+        text.contains("stopping").then_some(())
     });
     running.write_all(br#"{"goal": "x"}"#).unwrap();
     assert_eq!(Answer::read(&mut running).status, 202);

@@ -2,7 +2,7 @@
 //!
 //! Trying on is always safe: the script writes only while this consumer holds the entry at this delivery.
 
-use contracts::scripts::Script;
+use bus::Script;
 
 use super::operations::{Call, Ending, Outcome};
 use crate::source::link::is_passing;

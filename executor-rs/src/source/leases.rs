@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use contracts::scripts::Script;
+use bus::Script;
 use tokio::sync::watch;
 
 use super::link::Link;

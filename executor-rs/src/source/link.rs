@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contracts::scripts::Script;
+use bus::Script;
 use contracts::settings::{self, without_credentials};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, Value};
@@ -75,13 +75,10 @@ impl Link {
     ) -> RedisResult<Value> {
         let source = script.source();
         let mut call = redis::cmd("EVALSHA");
-        call.arg(redis::Script::new(&source).get_hash())
-            .arg(keys.len())
-            .arg(keys)
-            .arg(args);
+        call.arg(script.hash()).arg(keys.len()).arg(keys).arg(args);
         match self.command(&call).await {
             Err(error) if error.kind() == ErrorKind::NoScriptError => {
-                self.command(redis::cmd("SCRIPT").arg("LOAD").arg(&source))
+                self.command(redis::cmd("SCRIPT").arg("LOAD").arg(source))
                     .await?;
                 self.command(&call).await
             }

@@ -15,10 +15,10 @@ pub use reply::{standings, Standing};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
+use bus::Script;
 use contracts::fairness::Described;
 use contracts::ids::utc_now;
 use contracts::keys::LaneKeys;
-use contracts::scripts::Script;
 use contracts::topology::{Topic, Topology};
 use redis::{RedisResult, Value};
 

@@ -3,7 +3,6 @@
 mod fuse;
 pub mod http;
 mod lane;
-pub mod logging;
 pub mod metrics;
 mod step;
 
@@ -100,7 +99,13 @@ pub async fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    logging::start(&settings.log);
+    let _flush = match service::logging::start(&settings.log, "octollm_executor") {
+        Ok(flush) => flush,
+        Err(error) => {
+            service::console::print_error(&format!("octollm-executor cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     match work(&settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

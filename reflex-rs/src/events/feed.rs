@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use contracts::events::{EventName, List, TaskEvent, TaskId, WaitingStep};
 use contracts::ids;
-use tokio::sync::{mpsc, watch};
+use service::Stop;
+use tokio::sync::mpsc;
 use tokio::time::{interval, Instant, MissedTickBehavior};
 
 use super::{history, EventId, Item, Page, Watch};
 use crate::caller::Caller;
 use crate::lookup::{is_terminal, Lookup, LookupError};
-use crate::pauses::Pauses;
 use crate::task_store::StoreError;
+use bus::Backoff;
 
 /// How often the status is checked for steps that wait for a worker, and for an end without an event.
 const STATUS_INTERVAL: Duration = Duration::from_secs(3);
@@ -72,8 +73,7 @@ pub struct Feed {
     pub task: TaskId,
     pub watch: Watch,
     pub out: mpsc::Sender<Frame>,
-    /// Turns true when the process stops.
-    pub stop: watch::Receiver<bool>,
+    pub stop: Stop,
     /// The last event that was sent.
     pub last: Option<EventId>,
     /// The run whose end ends the feed.
@@ -99,7 +99,7 @@ impl Feed {
         self.send_pages(first).await?;
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = self.stop.clone();
+        let stop = self.stop.clone();
         loop {
             tokio::select! {
                 item = self.watch.next() => match item {
@@ -108,7 +108,7 @@ impl Feed {
                 },
                 _ = status.tick() => self.check_status().await?,
                 () = self.out.closed() => return Err(End::ClientGone),
-                () = stopped(&mut stop) => return Err(End::Stopping),
+                () = stop.requested() => return Err(End::Stopping),
             }
         }
     }
@@ -131,13 +131,14 @@ impl Feed {
 
     /// Reads the history after the last event sent; waits a while if the store or the API is unavailable.
     async fn next_page(&self) -> Result<Page, LookupError> {
-        let (mut pauses, deadline) = (Pauses::default(), Instant::now() + HISTORY_TIMEOUT);
+        let (mut backoff, deadline) = (Backoff::default(), Instant::now() + HISTORY_TIMEOUT);
         loop {
             match history::page(&self.lookup, &self.caller, &self.task, self.last).await {
-                Err(LookupError::Store(StoreError::Away(_)) | LookupError::Api(_))
-                    if Instant::now() < deadline && !*self.stop.borrow() =>
-                {
-                    pauses.wait().await;
+                Err(
+                    LookupError::Store(StoreError::Unavailable { .. } | StoreError::Unknown(_))
+                    | LookupError::Api(_),
+                ) if Instant::now() < deadline && !self.stop.is_requested() => {
+                    backoff.wait().await;
                 }
                 page => return page,
             }
@@ -203,15 +204,10 @@ impl Feed {
     }
 
     async fn send(&mut self, frame: Frame) -> Result<(), End> {
-        let mut stop = self.stop.clone();
+        let stop = self.stop.clone();
         tokio::select! {
             sent = self.out.send_timeout(frame, SEND_TIMEOUT) => sent.map_err(|_| End::ClientGone),
-            () = stopped(&mut stop) => Err(End::Stopping),
+            () = stop.requested() => Err(End::Stopping),
         }
     }
-}
-
-/// Returns when the process stops, also if the sender of the signal is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -276,15 +276,11 @@ fn submit(error: &SubmitError) -> Row<'_> {
             format!("nothing was stored: {reason}; try again later"),
         )
         .retry_after(1),
-        SubmitError::Unconfirmed {
-            task,
-            required,
-            seconds,
-        } => Row::new(
+        SubmitError::Unconfirmed { task, required } => Row::new(
             S::SERVICE_UNAVAILABLE,
             outcome,
             format!(
-                "task {task} may be stored, but was not known to be {required} within {seconds} s; send it again with the \
+                "task {task} may be stored, but it was not confirmed in time that it is {required}; send it again with the \
                  same Idempotency-Key, which is safe and returns the same task; if it had none, check /v1/tasks/{task} first"
             ),
         )
@@ -296,19 +292,19 @@ fn submit(error: &SubmitError) -> Row<'_> {
 fn store(error: &StoreError) -> Row<'static> {
     let outcome = store_outcome(error);
     match error {
-        StoreError::Away(_) => Row::new(
+        StoreError::Unavailable { .. } | StoreError::Unknown(_) => Row::new(
             StatusCode::SERVICE_UNAVAILABLE,
             outcome,
             "the task store is unavailable; try again later",
         )
         .retry_after(1),
-        StoreError::Full(_) => Row::new(
+        StoreError::OutOfMemory(_) => Row::new(
             StatusCode::SERVICE_UNAVAILABLE,
             outcome,
             "the task store is full; try again later",
         )
         .retry_after(1),
-        StoreError::Broken(_) => internal(),
+        StoreError::Refused(_) => internal(),
     }
 }
 

@@ -9,18 +9,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use service::Supervisor;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{watch, Semaphore};
+use tokio::sync::Semaphore;
 
 /// How long to wait after a failed accept, for example when the limit of open files is reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` turns true, then lets running requests end within `reflex.drain_s`.
+/// Serves until the order to stop, then lets running requests end within `reflex.drain_s`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    settings: &settings::Reflex,
-    mut stop: watch::Receiver<bool>,
+    settings: settings::Reflex,
+    supervisor: Supervisor,
 ) {
     let mut builder = http1::Builder::new();
     builder
@@ -30,10 +31,11 @@ pub async fn serve(
         settings.max_connections.min(Semaphore::MAX_PERMITS),
     ));
     let graceful = GracefulShutdown::new();
+    let stop = supervisor.stop();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &slots) => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stop.requested() => break,
         };
         let (stream, slot) = match accepted {
             Ok(accepted) => accepted,
@@ -45,7 +47,7 @@ pub async fn serve(
         };
         let service = TowerToHyperService::new(router.clone());
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
+        supervisor.spawn_task("connection", async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended with an error");
             }

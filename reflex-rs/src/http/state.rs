@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use tokio::sync::{watch, Semaphore};
+use service::Supervisor;
+use tokio::sync::Semaphore;
 
 use crate::caller::Caller;
 use crate::metrics::Metrics;
@@ -21,8 +22,8 @@ pub struct App {
     pub anonymous: Caller,
     /// One permit for each event stream.
     pub event_slots: Arc<Semaphore>,
-    /// Turns true when the process stops. Event streams have no end of their own and end then.
-    pub stop: watch::Receiver<bool>,
+    /// Owns what outlives its request. Event streams have no end of their own and end when it orders to stop.
+    pub supervisor: Supervisor,
     pub limits: Limits,
 }
 

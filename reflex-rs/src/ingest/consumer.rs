@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use contracts::events::Tenant;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::watch;
+use service::Stop;
 use tokio::task::JoinSet;
 
 use super::handler::EntryHandler;
@@ -13,8 +13,8 @@ use super::held::Held;
 use super::stream::Stream;
 use super::{slots_of_each, Common, Entry};
 use crate::caller::Caller;
-use crate::pauses::Pauses;
-use crate::store::Trouble;
+use bus::Backoff;
+use bus::StoreError;
 
 /// How long a full consumer waits before it looks after its leases again.
 const TICK: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub struct Consumer {
 }
 
 /// Runs until `stop` turns true, then ends in order.
-pub async fn consume(common: Arc<Common>, tenant: Tenant, stop: watch::Receiver<bool>) {
+pub async fn consume(common: Arc<Common>, tenant: Tenant, stop: Stop) {
     Consumer::new(common, tenant).run(stop).await;
 }
 
@@ -54,24 +54,24 @@ impl Consumer {
         }
     }
 
-    async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut pauses = Pauses::default();
+    async fn run(mut self, stop: Stop) {
+        let mut backoff = Backoff::default();
         let mut reading = None;
-        while !*stop.borrow() {
-            match self.turn(&mut reading, &mut stop).await {
-                Ok(()) => pauses.over(),
+        while !stop.is_requested() {
+            match self.turn(&mut reading, &stop).await {
+                Ok(()) => backoff.reset(),
                 Err(trouble) => {
                     // A new connection next time: this one may hang or belong to a server that is gone.
                     reading = None;
-                    if let Trouble::Broken(_) = trouble {
+                    if let StoreError::Refused(_) = trouble {
                         tracing::warn!(
                             stream = self.handler.stream.key,
                             "cannot read an ingest stream: {trouble}"
                         );
                     }
                     tokio::select! {
-                        () = pauses.wait() => {}
-                        _ = stop.wait_for(|stop| *stop) => {}
+                        () = backoff.wait() => {}
+                        () = stop.requested() => {}
                     }
                 }
             }
@@ -83,8 +83,8 @@ impl Consumer {
     async fn turn(
         &mut self,
         reading: &mut Option<(MultiplexedConnection, Option<i64>)>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Result<(), Trouble> {
+        stop: &Stop,
+    ) -> Result<(), StoreError> {
         while self.running.try_join_next().is_some() {}
         if self
             .looked_after
@@ -98,7 +98,7 @@ impl Consumer {
             tokio::select! {
                 _ = self.running.join_next() => {}
                 () = tokio::time::sleep(TICK.min(self.heartbeat)) => {}
-                _ = stop.wait_for(|stop| *stop) => {}
+                () = stop.requested() => {}
             }
             return Ok(());
         }
@@ -118,14 +118,14 @@ impl Consumer {
         connection: &mut MultiplexedConnection,
         client: Option<i64>,
         free: usize,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Result<Vec<Entry>, Trouble> {
+        stop: &Stop,
+    ) -> Result<Vec<Entry>, StoreError> {
         let stream = &self.handler.stream;
         let read = stream.read(connection, free);
         tokio::pin!(read);
         tokio::select! {
             entries = &mut read => return entries,
-            _ = stop.wait_for(|stop| *stop) => {}
+            () = stop.requested() => {}
         }
         if let Err(trouble) = stream.wake(client).await {
             tracing::debug!("a waiting read cannot be woken, so its end is waited for: {trouble}");
@@ -134,7 +134,7 @@ impl Consumer {
     }
 
     /// Renews first: an entry in our hands must not look abandoned.
-    async fn look_after(&mut self) -> Result<(), Trouble> {
+    async fn look_after(&mut self) -> Result<(), StoreError> {
         let stream = &self.handler.stream;
         let mine = self.held.list();
         if !mine.is_empty() {

@@ -12,11 +12,11 @@ use super::{Common, Entry};
 use crate::admission::Submission;
 use crate::caller::Caller;
 use crate::outcome::Outcome;
-use crate::pauses::Pauses;
 use crate::submit::{
     Accepted, Context, Durability, Ending, Record, Refusals, Requirements, SubmitError,
 };
 use crate::trace;
+use bus::Backoff;
 
 /// An ingest stream promises what Redis is configured for, and it cannot answer a refusal.
 const REQUIREMENTS: Requirements = Requirements {
@@ -124,7 +124,11 @@ impl EntryHandler {
         loop {
             match service.store(&prepared).await {
                 Ok(accepted) => return Ok(Ok(accepted)),
-                Err(error @ (SubmitError::Overloaded | SubmitError::Store(_))) => {
+                Err(
+                    error @ (SubmitError::Overloaded
+                    | SubmitError::Store(_)
+                    | SubmitError::Unconfirmed { .. }),
+                ) => {
                     wait.pause(&error).await;
                 }
                 Err(error) => return permanent(error).map(Err),
@@ -147,7 +151,7 @@ fn traceparent(entry: &Entry) -> Result<String, getrandom::Error> {
 struct StoreWait<'a> {
     handler: &'a EntryHandler,
     entry: &'a Entry,
-    backoff: Pauses,
+    backoff: Backoff,
     /// Whether an error that needs a person was logged.
     reported: bool,
 }
@@ -157,7 +161,7 @@ impl<'a> StoreWait<'a> {
         Self {
             handler,
             entry,
-            backoff: Pauses::default(),
+            backoff: Backoff::default(),
             reported: false,
         }
     }

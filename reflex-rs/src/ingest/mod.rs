@@ -18,13 +18,13 @@ use contracts::events::Tenant;
 use contracts::topology::Topology;
 
 use crate::metrics::Metrics;
-use crate::store::Link;
 use crate::submit::Service;
+use bus::RedisClient;
 
 /// What all consumers of this process share.
 pub struct Common {
     pub service: Service,
-    pub redis: Link,
+    pub redis: RedisClient,
     pub metrics: Arc<Metrics>,
     /// This process's name in the consumer groups.
     pub name: String,
@@ -39,28 +39,6 @@ pub struct Entry {
     /// How often it was delivered, this time included.
     pub delivery: u64,
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// A consumer name that no other process has: host, process and a random part.
-pub fn own_name(configured: &str) -> Result<String, getrandom::Error> {
-    if !configured.is_empty() {
-        return Ok(configured.to_owned());
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host
-        .trim()
-        .chars()
-        .take(64)
-        .map(|letter| {
-            if letter.is_ascii_alphanumeric() {
-                letter
-            } else {
-                '-'
-            }
-        })
-        .collect();
-    let noise = getrandom::u32()?;
-    Ok(format!("reflex-{host}-{}-{noise:08x}", std::process::id()))
 }
 
 /// Each tenant's stream has its own slots, so that one tenant's flood cannot take another's.

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use bus::Script;
 use contracts::events::Tenant;
 use contracts::keys;
-use contracts::scripts::Script;
 use contracts::topology::Ingest;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use super::Entry;
-use crate::store::{is_group_missing, Link, Trouble};
+use bus::{RedisClient, StoreError};
 
 /// Longest a read waits for entries; also how long a stop may have to wait at worst.
 pub(super) const BLOCK: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ pub(super) struct Stream {
     pub group: String,
     pub consumer: String,
     lease_ms: u64,
-    link: Link,
+    link: RedisClient,
     claim: redis::Script,
     renew: redis::Script,
     release: redis::Script,
@@ -36,8 +36,8 @@ type Read = Option<Vec<(String, Vec<Raw>)>>;
 type Claimed = (Vec<(String, u64, Vec<Vec<u8>>)>, Vec<String>);
 
 impl Stream {
-    pub fn new(tenant: &Tenant, ingest: &Ingest, consumer: &str, link: Link) -> Self {
-        let script = |script: Script| redis::Script::new(&script.source());
+    pub fn new(tenant: &Tenant, ingest: &Ingest, consumer: &str, link: RedisClient) -> Self {
+        let script = |script: Script| redis::Script::new(script.source());
         Self {
             key: keys::ingest(tenant.as_str()),
             group: ingest.group.clone(),
@@ -56,7 +56,7 @@ impl Stream {
         &self,
         connection: &mut MultiplexedConnection,
         count: usize,
-    ) -> Result<Vec<Entry>, Trouble> {
+    ) -> Result<Vec<Entry>, StoreError> {
         let answer: RedisResult<Read> = redis::cmd("XREADGROUP")
             .arg(&["GROUP", &self.group, &self.consumer])
             .arg("COUNT")
@@ -67,7 +67,7 @@ impl Stream {
             .query_async(connection)
             .await;
         let streams = match answer {
-            Err(error) if is_group_missing(&error) => {
+            Err(error) if error.code() == Some("NOGROUP") => {
                 self.make_group().await?;
                 return Ok(Vec::new());
             }
@@ -81,7 +81,7 @@ impl Stream {
     }
 
     /// At 0, so that what producers wrote before the first reflex ran is read as well.
-    async fn make_group(&self) -> Result<(), Trouble> {
+    async fn make_group(&self) -> Result<(), StoreError> {
         let made: RedisResult<()> = redis::cmd("XGROUP")
             .arg(&["CREATE", &self.key, &self.group, "0", "MKSTREAM"])
             .query_async(&mut self.link.connection()?)
@@ -94,7 +94,7 @@ impl Stream {
     }
 
     /// Takes over up to `count` entries whose lease ran out or that were released.
-    pub async fn claim(&self, count: usize) -> Result<Vec<Entry>, Trouble> {
+    pub async fn claim(&self, count: usize) -> Result<Vec<Entry>, StoreError> {
         // Only the stream's own key: a lane's key could lie in another slot, and with cap 0 the script needs none.
         let (claimed, _): Claimed = self
             .claim
@@ -113,7 +113,7 @@ impl Stream {
     }
 
     /// Keeps the leases of entries; gives the ids of those that are ours no more.
-    pub async fn renew(&self, held: &[(String, u64)]) -> Result<Vec<String>, Trouble> {
+    pub async fn renew(&self, held: &[(String, u64)]) -> Result<Vec<String>, StoreError> {
         let answers: Vec<String> = self.on_each(&self.renew, held).await?;
         let lost = held
             .iter()
@@ -123,7 +123,7 @@ impl Stream {
     }
 
     /// Gives entries back, due at once for any reflex.
-    pub async fn release(&self, held: &[(String, u64)]) -> Result<(), Trouble> {
+    pub async fn release(&self, held: &[(String, u64)]) -> Result<(), StoreError> {
         self.on_each::<Value>(&self.release, held).await.map(|_| ())
     }
 
@@ -131,7 +131,7 @@ impl Stream {
         &self,
         script: &redis::Script,
         held: &[(String, u64)],
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, StoreError> {
         let mut call = script.key(&self.key);
         call.arg(&[&self.group, &self.consumer]).arg(held.len());
         for (id, delivery) in held {
@@ -141,7 +141,7 @@ impl Stream {
     }
 
     /// Takes a finished entry off the stream.
-    pub async fn remove(&self, id: &str) -> Result<(), Trouble> {
+    pub async fn remove(&self, id: &str) -> Result<(), StoreError> {
         redis::pipe()
             .atomic()
             .cmd("XACK")
@@ -154,7 +154,7 @@ impl Stream {
     }
 
     /// Leaves the group, unless entries are still ours.
-    pub async fn leave(&self) -> Result<(), Trouble> {
+    pub async fn leave(&self) -> Result<(), StoreError> {
         self.leave
             .key(&self.key)
             .arg(&[&self.group, &self.consumer])
@@ -164,7 +164,7 @@ impl Stream {
     }
 
     /// A connection for `read`, and its id for `wake`.
-    pub async fn connect(&self) -> Result<(MultiplexedConnection, Option<i64>), Trouble> {
+    pub async fn connect(&self) -> Result<(MultiplexedConnection, Option<i64>), StoreError> {
         let mut connection = self.link.dedicated(BLOCK).await?;
         let id: Result<i64, RedisError> = redis::cmd("CLIENT")
             .arg("ID")
@@ -175,7 +175,7 @@ impl Stream {
     }
 
     /// Ends a read that waits, without losing what it may just have been given.
-    pub async fn wake(&self, client: Option<i64>) -> Result<(), Trouble> {
+    pub async fn wake(&self, client: Option<i64>) -> Result<(), StoreError> {
         if let Some(client) = client {
             redis::cmd("CLIENT")
                 .arg("UNBLOCK")

@@ -24,12 +24,8 @@ pub enum SubmitError {
     #[error("nothing was stored: {0}")]
     NotDurable(&'static str),
     /// Stored, and not known in time to be as durable as required.
-    #[error("task {task} was not known to be {required} within {seconds} s")]
-    Unconfirmed {
-        task: TaskId,
-        required: Durability,
-        seconds: u64,
-    },
+    #[error("task {task} was not confirmed to be {required} in time")]
+    Unconfirmed { task: TaskId, required: Durability },
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A fault of this program; the text is for the log.
@@ -58,8 +54,8 @@ impl SubmitError {
 #[must_use]
 pub fn store_outcome(error: &StoreError) -> Outcome {
     match error {
-        StoreError::Away(_) => Outcome::StoreUnavailable,
-        StoreError::Full(_) => Outcome::StoreFull,
-        StoreError::Broken(_) => Outcome::Internal,
+        StoreError::Unavailable { .. } | StoreError::Unknown(_) => Outcome::StoreUnavailable,
+        StoreError::OutOfMemory(_) => Outcome::StoreFull,
+        StoreError::Refused(_) => Outcome::Internal,
     }
 }

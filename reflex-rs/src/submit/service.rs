@@ -1,10 +1,14 @@
 //! The submission service and its stages.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::events::TaskId;
 use contracts::topology::Topology;
+use futures_util::FutureExt;
+use service::Supervisor;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -14,7 +18,7 @@ use crate::admission::{self, Admitted, Rules, Stamp, Submission};
 use crate::caller::Caller;
 use crate::lookup::Lookup;
 use crate::outcome::Outcome;
-use crate::task_store::{Replicated, Stored};
+use crate::task_store::{Replicated, StoreError, Stored};
 
 /// What a submission must fulfil, and how it is treated if it does not.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +84,9 @@ pub struct Service {
     pub rules: Arc<Rules>,
     pub topology: Arc<Topology>,
     pub config: ServiceConfig,
-    /// Submissions that outlive their request; a stop waits for them.
+    /// Owns the tasks that submissions run as.
+    pub supervisor: Supervisor,
+    /// The submissions that run. Some outlive their request; a stop waits for them.
     pub running: TaskTracker,
 }
 
@@ -96,16 +102,24 @@ impl Service {
         requirements: Requirements,
     ) -> Result<Accepted, SubmitError> {
         let (service, caller) = (self.clone(), caller.clone());
-        let task = self.running.spawn(async move {
+        let (reply, result) = oneshot::channel();
+        let run = async move {
             let result = match service.prepare(&caller, &submission, requirements) {
                 Ok(prepared) => service.store(&prepared).await,
                 Err(error) => Err(error),
             };
             record.finish(&ending(&result));
-            result
-        });
-        task.await
-            .unwrap_or_else(|error| Err(SubmitError::Internal(error.to_string())))
+            // Fails if the client has disconnected.
+            let _ = reply.send(result);
+        };
+        // A panic must not stop the process: the next request could cause it again. The dropped record reports it.
+        let run = AssertUnwindSafe(self.running.track_future(run)).catch_unwind();
+        self.supervisor
+            .spawn_task("submission", async move { drop(run.await) });
+        result.await.unwrap_or_else(|_| {
+            let cause = "its task panicked".to_owned();
+            Err(SubmitError::Internal(cause))
+        })
     }
 
     /// The stages before the store. Fails if the submission is invalid, or refused and `requirements` return refusals.
@@ -130,10 +144,17 @@ impl Service {
     pub async fn store(&self, prepared: &Prepared) -> Result<Accepted, SubmitError> {
         let task = &prepared.task;
         let required = prepared.requirements.durability;
-        let (stored, durability) = if required.stored {
-            self.store_persisted(task, required).await?
+        let result = if required.stored {
+            self.store_persisted(task, required).await
         } else {
-            self.store_in_redis(task, required).await?
+            self.store_in_redis(task, required).await
+        };
+        let (stored, durability) = match result {
+            // The command was sent and not answered.
+            Err(SubmitError::Store(StoreError::Unknown(_))) => {
+                return Err(unconfirmed(task.task.clone(), required))
+            }
+            result => result?,
         };
         let accepted = |id, duplicate| {
             Ok(Accepted {
@@ -158,9 +179,7 @@ impl Service {
     ) -> Result<(Stored, Durability), SubmitError> {
         let deadline = Instant::now() + self.config.durability_wait;
         match store_and_confirm(&self.lookup, task, deadline).await? {
-            (Stored::Accepted(id) | Stored::Duplicate(id), false) => {
-                Err(self.unconfirmed(id, required))
-            }
+            (Stored::Accepted(id) | Stored::Duplicate(id), false) => Err(unconfirmed(id, required)),
             (stored, _) => Ok((stored, required)),
         }
     }
@@ -190,7 +209,7 @@ impl Service {
         }
         match store.admit_replicated(task, required.replicas).await? {
             Replicated::Unconfirmed(Stored::Accepted(id) | Stored::Duplicate(id)) => {
-                Err(self.unconfirmed(id, required))
+                Err(unconfirmed(id, required))
             }
             // In an unconfirmed answer that is left, nothing was stored, so there is nothing to confirm.
             Replicated::Confirmed(stored) | Replicated::Unconfirmed(stored) => {
@@ -201,14 +220,10 @@ impl Service {
             )),
         }
     }
+}
 
-    fn unconfirmed(&self, task: TaskId, required: Durability) -> SubmitError {
-        SubmitError::Unconfirmed {
-            task,
-            required,
-            seconds: self.config.durability_wait.as_secs(),
-        }
-    }
+fn unconfirmed(task: TaskId, required: Durability) -> SubmitError {
+    SubmitError::Unconfirmed { task, required }
 }
 
 /// How a submission ended, for the record.

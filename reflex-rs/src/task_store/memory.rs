@@ -118,7 +118,7 @@ impl MemoryStore {
         let state = self.lock();
         match state.available {
             Availability::Up => Ok(state),
-            Availability::Down => Err(StoreError::Away("the store is switched off".to_owned())),
+            Availability::Down => Err(StoreError::unavailable("the store is switched off")),
         }
     }
 

@@ -6,7 +6,7 @@ mod redis;
 
 pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
-pub use crate::store::{Facts as ServerInfo, Trouble as StoreError};
+pub use bus::{ServerInfo, StoreError};
 
 use async_trait::async_trait;
 use contracts::events::{

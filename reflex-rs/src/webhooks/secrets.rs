@@ -96,7 +96,7 @@ mod tests {
             read_all(&["env:GOOD", "env:ABSENT", &file], Scheme::Standard),
             Ok(2)
         );
-        let expected = opened(
+        let expected = read_all(
             &["env:ABSENT", "env:EMPTY", "file:/nowhere"],
             Scheme::Github,
         )

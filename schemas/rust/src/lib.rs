@@ -8,7 +8,6 @@ pub mod events;
 pub mod fairness;
 pub mod ids;
 pub mod keys;
-pub mod scripts;
 pub mod settings;
 pub mod strict_json;
 pub mod topology;

@@ -68,12 +68,12 @@ async fn begin(
         task,
         watch,
         out,
-        stop: app.stop.clone(),
+        stop: app.supervisor.stop(),
         last,
         run: known.run,
     };
     let open = app.metrics.event_stream();
-    tokio::spawn(async move {
+    app.supervisor.spawn_task("event stream", async move {
         feed.run(first).await;
         // The slot belongs to the feed, not to the body: a client that reads nothing could keep the body for ever.
         drop((slot, open));

@@ -3,41 +3,33 @@
 use contracts::events::TaskId;
 use contracts::fairness::Described;
 use contracts::keys::LaneKeys;
-use redis::{Cmd, ErrorKind, Value};
+use redis::Value;
 
-use super::{unexpected, RedisStore};
+use bus::{Script, ScriptCall};
+
+use super::RedisStore;
 use crate::admission::Admitted;
 use crate::task_store::{StoreError, Stored};
 
 impl RedisStore {
     pub(super) async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {
-        let command = self.admit_command(task)?;
-        let mut connection = self.redis.connection()?;
-        match command.query_async(&mut connection).await {
-            Err(error) if error.kind() == ErrorKind::NoScriptError => {
-                self.admit.load_async(&mut connection).await?;
-                parse_answer(command.query_async(&mut connection).await?)
-            }
-            answer => parse_answer(answer?),
-        }
+        parse_answer(self.redis.call(&self.admit_call(task)?).await?)
     }
 
     /// Builds the call of the script.
-    pub(super) fn admit_command(&self, task: &Admitted) -> Result<Cmd, StoreError> {
+    pub(super) fn admit_call(&self, task: &Admitted) -> Result<ScriptCall, StoreError> {
         let topic = self
             .topology
             .topics
             .get("tasks")
-            .ok_or_else(|| unexpected("the topology has no topic tasks"))?;
+            .ok_or_else(|| StoreError::unexpected_answer("the topology has no topic tasks"))?;
         let keys = LaneKeys::new(task.lane.as_str());
         let limits = Described::new(&self.topology, topic, &keys);
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(self.admit.get_hash())
-            .arg(3 + limits.keys().len())
-            .arg(keys.idempotency(task.tenant.as_str(), &task.idempotency_key))
-            .arg(keys.stream(topic, Some(task.priority.as_str())))
-            .arg(keys.status(task.task.as_str()))
-            .arg(limits.keys())
+        let mut call = ScriptCall::new(Script::Admit);
+        call.key(keys.idempotency(task.tenant.as_str(), &task.idempotency_key))
+            .key(keys.stream(topic, Some(task.priority.as_str())))
+            .key(keys.status(task.task.as_str()))
+            .keys(limits.keys())
             .arg(&task.fingerprint)
             .arg(task.task.as_str())
             .arg(self.idempotency_ttl_s)
@@ -74,13 +66,15 @@ pub(super) fn parse_answer(answer: Value) -> Result<Stored, StoreError> {
     let (answer, id): (String, String) = redis::from_owned_redis_value(answer.extract_error()?)?;
     let task = || -> Result<TaskId, StoreError> {
         id.parse()
-            .map_err(|_| unexpected("admit answered with an invalid task id"))
+            .map_err(|_| StoreError::unexpected_answer("admit answered with an invalid task id"))
     };
     match answer.as_str() {
         "accepted" => Ok(Stored::Accepted(task()?)),
         "duplicate" => Ok(Stored::Duplicate(task()?)),
         "conflict" => Ok(Stored::Conflict(task()?)),
         "busy" => Ok(Stored::Overloaded),
-        _ => Err(unexpected("admit gave an unknown answer")),
+        _ => Err(StoreError::unexpected_answer(
+            "admit gave an unknown answer",
+        )),
     }
 }

@@ -4,7 +4,9 @@ use contracts::events::{write, Event, TaskCancel, TaskState};
 use contracts::ids;
 use contracts::keys::LaneKeys;
 
-use super::{unexpected, RedisStore};
+use bus::{Script, ScriptCall};
+
+use super::RedisStore;
 use crate::task_store::{Cancelled, StoreError};
 
 /// How long the marker drops what still runs of the task. Nothing of the task can be left after that.
@@ -18,11 +20,10 @@ impl RedisStore {
     ) -> Result<Cancelled, StoreError> {
         let (task, tenant) = (message.task.as_str(), message.tenant.as_str());
         let keys = LaneKeys::new(ids::lane_of(&message.task));
-        let body = write(message).map_err(|_| unexpected("a task.cancel.v1 cannot be written"))?;
-        let mut connection = self.redis.connection()?;
-        let (answer, state): (String, String) = self
-            .cancel
-            .key(keys.cancel(task))
+        let body = write(message)
+            .map_err(|_| StoreError::unexpected_answer("a task.cancel.v1 cannot be written"))?;
+        let mut call = ScriptCall::new(Script::Cancel);
+        call.key(keys.cancel(task))
             .key(keys.done())
             .key(keys.status(task))
             .key(keys.cancelled())
@@ -32,14 +33,13 @@ impl RedisStore {
             .arg(&["type", TaskCancel::TYPE, "id", task, "tenant", tenant])
             .arg(&["traceparent", traceparent])
             .arg("body")
-            .arg(body)
-            .invoke_async(&mut connection)
-            .await?;
+            .arg(body);
+        let (answer, state): (String, String) = self.redis.call(&call).await?;
         let state = Some(state)
             .filter(|state| !state.is_empty())
             .map(TaskState::try_from)
             .transpose()
-            .map_err(|_| unexpected("a status hash has an unknown state"))?;
+            .map_err(|_| StoreError::unexpected_answer("a status hash has an unknown state"))?;
         match (answer.as_str(), state) {
             ("marked", state) => {
                 self.notify_workers(&keys, task).await;
@@ -47,21 +47,17 @@ impl RedisStore {
             }
             ("ended", Some(state)) => Ok(Cancelled::Ended(state)),
             ("foreign", _) => Ok(Cancelled::OtherTenant),
-            _ => Err(unexpected("cancel gave an unknown answer")),
+            _ => Err(StoreError::unexpected_answer(
+                "cancel gave an unknown answer",
+            )),
         }
     }
 
     /// Only speeds things up: a worker that misses it sees the marker when it renews its lease.
     async fn notify_workers(&self, keys: &LaneKeys, task: &str) {
-        let notified: Result<(), StoreError> = async {
-            redis::cmd("PUBLISH")
-                .arg(keys.control())
-                .arg(format!("cancel {task}"))
-                .query_async::<()>(&mut self.redis.connection()?)
-                .await
-                .map_err(StoreError::from)
-        }
-        .await;
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(keys.control()).arg(format!("cancel {task}"));
+        let notified: Result<(), StoreError> = self.redis.query(&publish).await;
         if let Err(error) = notified {
             tracing::warn!(
                 task,

@@ -4,12 +4,14 @@ use contracts::events::{write, DeadDrop, DeadLetter, Event, Tenant};
 use contracts::keys::LaneKeys;
 use redis::Cmd;
 
-use super::unexpected;
 use crate::admission::DeadLetterMessage;
-use crate::store::Link;
 use crate::task_store::StoreError;
+use bus::RedisClient;
 
-pub(super) async fn publish(redis: &Link, message: &DeadLetterMessage) -> Result<(), StoreError> {
+pub(super) async fn publish(
+    redis: &RedisClient,
+    message: &DeadLetterMessage,
+) -> Result<(), StoreError> {
     let mut command = add(
         &message.lane,
         DeadLetter::TYPE,
@@ -18,18 +20,19 @@ pub(super) async fn publish(redis: &Link, message: &DeadLetterMessage) -> Result
         &message.body,
     );
     command.arg("original").arg(&message.original);
-    Ok(command.query_async(&mut redis.connection()?).await?)
+    redis.query(&command).await
 }
 
 pub(super) async fn request_drop(
-    redis: &Link,
+    redis: &RedisClient,
     message: &DeadDrop,
     lane: &str,
     traceparent: &str,
 ) -> Result<(), StoreError> {
-    let body = write(message).map_err(|_| unexpected("a dead.drop.v1 cannot be written"))?;
+    let body = write(message)
+        .map_err(|_| StoreError::unexpected_answer("a dead.drop.v1 cannot be written"))?;
     let command = add(lane, DeadDrop::TYPE, &message.tenant, traceparent, &body);
-    Ok(command.query_async(&mut redis.connection()?).await?)
+    redis.query(&command).await
 }
 
 fn add(lane: &str, message_type: &str, tenant: &Tenant, traceparent: &str, body: &[u8]) -> Cmd {

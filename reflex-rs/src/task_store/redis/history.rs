@@ -6,8 +6,8 @@ use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
 
 use crate::events::EventId;
-use crate::store::Link;
 use crate::task_store::StoreError;
+use bus::RedisClient;
 
 /// Entries read by one command.
 const CHUNK: usize = 500;
@@ -19,7 +19,7 @@ pub(super) type Fields = Vec<Vec<u8>>;
 
 /// Returns the task's events after `after`, in order. Reads backwards, and no further than necessary.
 pub(super) async fn read(
-    redis: &Link,
+    redis: &RedisClient,
     topology: &Topology,
     task: &TaskId,
     after: Option<EventId>,

@@ -17,9 +17,8 @@ use async_trait::async_trait;
 use contracts::events::{
     DeadDrop, List, TaskCancel, TaskEvent, TaskId, TaskRedrive, TaskStatus, WaitingStep,
 };
-use contracts::scripts::Script;
 use contracts::topology::Topology;
-use redis::{ErrorKind, RedisError};
+use service::Supervisor;
 
 use self::replicas::Replicas;
 use self::tail::Tail;
@@ -28,15 +27,12 @@ use super::{
 };
 use crate::admission::{Admitted, DeadLetterMessage};
 use crate::events::{EventId, Watch};
-use crate::store::Link;
+use bus::RedisClient;
 
 /// Stores tasks in Redis.
 pub struct RedisStore {
-    redis: Link,
+    redis: RedisClient,
     topology: Arc<Topology>,
-    admit: redis::Script,
-    cancel: redis::Script,
-    redrive: redis::Script,
     replicas: Replicas,
     tail: Tail,
     idempotency_ttl_s: u64,
@@ -46,20 +42,17 @@ impl RedisStore {
     /// `idempotency_ttl_s`: how long an idempotency key is remembered; `replica_wait`: how long replicas are waited for.
     #[must_use]
     pub fn new(
-        redis: Link,
+        redis: RedisClient,
         topology: Arc<Topology>,
+        supervisor: &Supervisor,
         idempotency_ttl_s: u64,
         replica_wait: Duration,
     ) -> Self {
-        let script = |script: Script| redis::Script::new(&script.source());
         Self {
-            replicas: Replicas::new(redis.clone(), script(Script::Admit), replica_wait),
-            tail: Tail::start(&redis, &topology),
+            replicas: Replicas::new(redis.clone(), supervisor.clone(), replica_wait),
+            tail: Tail::start(&redis, &topology, supervisor),
             redis,
             topology,
-            admit: script(Script::Admit),
-            cancel: script(Script::Cancel),
-            redrive: script(Script::Redrive),
             idempotency_ttl_s,
         }
     }
@@ -72,7 +65,7 @@ impl TaskStore for RedisStore {
     }
 
     fn server_info(&self) -> Result<ServerInfo, StoreError> {
-        self.redis.facts()
+        self.redis.server_info()
     }
 
     async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {
@@ -84,7 +77,7 @@ impl TaskStore for RedisStore {
         task: &Admitted,
         replicas: usize,
     ) -> Result<Replicated, StoreError> {
-        let command = self.admit_command(task)?;
+        let command = self.admit_call(task)?.command();
         self.replicas.admit(command, &task.lane, replicas).await
     }
 
@@ -144,9 +137,4 @@ impl TaskStore for RedisStore {
         let lane = self.topology.lanes.first().map_or("l0", String::as_str);
         dead_letters::request_drop(&self.redis, message, lane, traceparent).await
     }
-}
-
-/// An answer or a message that breaks its own contract.
-fn unexpected(what: &'static str) -> StoreError {
-    StoreError::Broken(RedisError::from((ErrorKind::TypeError, what)))
 }

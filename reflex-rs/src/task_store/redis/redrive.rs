@@ -4,7 +4,9 @@ use contracts::events::{write, Event, TaskRedrive, TaskState};
 use contracts::ids;
 use contracts::keys::LaneKeys;
 
-use super::{unexpected, RedisStore};
+use bus::{Script, ScriptCall};
+
+use super::RedisStore;
 use crate::task_store::{Redriven, StoreError};
 
 impl RedisStore {
@@ -15,10 +17,10 @@ impl RedisStore {
     ) -> Result<Redriven, StoreError> {
         let (task, tenant) = (message.task.as_str(), message.tenant.as_str());
         let keys = LaneKeys::new(ids::lane_of(&message.task));
-        let body = write(message).map_err(|_| unexpected("a task.redrive.v1 cannot be written"))?;
-        let (answer, state, run): (String, String, String) = self
-            .redrive
-            .key(keys.cancel(task))
+        let body = write(message)
+            .map_err(|_| StoreError::unexpected_answer("a task.redrive.v1 cannot be written"))?;
+        let mut call = ScriptCall::new(Script::Redrive);
+        call.key(keys.cancel(task))
             .key(keys.done())
             .key(keys.status(task))
             .key(keys.cancelled())
@@ -28,19 +30,23 @@ impl RedisStore {
             .arg(&["type", TaskRedrive::TYPE, "id", task, "tenant", tenant])
             .arg(&["traceparent", traceparent])
             .arg("body")
-            .arg(body)
-            .invoke_async(&mut self.redis.connection()?)
-            .await?;
+            .arg(body);
+        let (answer, state, run): (String, String, String) = self.redis.call(&call).await?;
         match answer.as_str() {
             "asked" => Ok(Redriven::Accepted),
             "foreign" => Ok(Redriven::OtherTenant),
             "left" => {
                 let invalid = "a status hash has an unknown state or run";
-                let state = TaskState::try_from(state).map_err(|_| unexpected(invalid))?;
-                let run = run.parse().map_err(|_| unexpected(invalid))?;
+                let state = TaskState::try_from(state)
+                    .map_err(|_| StoreError::unexpected_answer(invalid))?;
+                let run = run
+                    .parse()
+                    .map_err(|_| StoreError::unexpected_answer(invalid))?;
                 Ok(Redriven::Unchanged { state, run })
             }
-            _ => Err(unexpected("redrive gave an unknown answer")),
+            _ => Err(StoreError::unexpected_answer(
+                "redrive gave an unknown answer",
+            )),
         }
     }
 }

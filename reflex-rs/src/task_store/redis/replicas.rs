@@ -15,8 +15,9 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
 use super::admit::parse_answer;
-use crate::store::Link;
 use crate::task_store::{Replicated, StoreError};
+use bus::{RedisClient, Script};
+use service::Supervisor;
 
 /// Connections of one queue, opened when they are needed.
 const CONNECTIONS: usize = 4;
@@ -36,17 +37,17 @@ struct Job {
 
 /// One queue for each number of replicas that was ever requested.
 pub(super) struct Replicas {
-    redis: Link,
-    script: redis::Script,
+    redis: RedisClient,
+    supervisor: Supervisor,
     timeout: Duration,
     queues: Mutex<HashMap<usize, mpsc::UnboundedSender<Job>>>,
 }
 
 impl Replicas {
-    pub fn new(redis: Link, script: redis::Script, timeout: Duration) -> Self {
+    pub fn new(redis: RedisClient, supervisor: Supervisor, timeout: Duration) -> Self {
         Self {
             redis,
-            script,
+            supervisor,
             timeout,
             queues: Mutex::default(),
         }
@@ -69,7 +70,7 @@ impl Replicas {
             reply,
         };
         // The queue ends only with the process.
-        let stopping = || StoreError::Away("this process is stopping".to_owned());
+        let stopping = || StoreError::unavailable("this process is stopping");
         self.queue(replicas).send(job).map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
@@ -80,13 +81,14 @@ impl Replicas {
             let (sender, jobs) = mpsc::unbounded_channel();
             let queue = Arc::new(Queue {
                 redis: self.redis.clone(),
-                script: self.script.clone(),
+                supervisor: self.supervisor.clone(),
                 timeout: self.timeout,
                 replicas,
                 idle: Mutex::default(),
                 behind: AtomicBool::new(false),
             });
-            tokio::spawn(queue.run(jobs));
+            self.supervisor
+                .spawn_loop("replicated admissions", queue.run(jobs));
             sender
         });
         known.clone()
@@ -95,8 +97,8 @@ impl Replicas {
 
 /// The batches for one number of replicas.
 struct Queue {
-    redis: Link,
-    script: redis::Script,
+    redis: RedisClient,
+    supervisor: Supervisor,
     timeout: Duration,
     replicas: usize,
     idle: Mutex<Vec<MultiplexedConnection>>,
@@ -118,7 +120,8 @@ impl Queue {
                 batch.push(job);
             }
             let queue = Arc::clone(&self);
-            tokio::spawn(async move {
+            let supervisor = &self.supervisor;
+            supervisor.spawn_task("replicated batch", async move {
                 queue.process(batch).await;
                 drop(slot);
             });
@@ -170,7 +173,7 @@ impl Queue {
             return Ok(idle);
         }
         let mut connection = self.redis.dedicated(self.timeout).await?;
-        self.script.load_async(&mut connection).await?;
+        Script::Admit.load(&mut connection).await?;
         Ok(connection)
     }
 
@@ -247,6 +250,6 @@ fn not_attempted(batch: Vec<Job>) {
 
 fn fail(batch: Vec<Job>, error: &StoreError) {
     for job in batch {
-        let _ = job.reply.send(Err(StoreError::Away(error.to_string())));
+        let _ = job.reply.send(Err(error.clone()));
     }
 }

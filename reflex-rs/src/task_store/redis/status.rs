@@ -4,26 +4,28 @@ use std::collections::HashMap;
 
 use contracts::events::{read as read_event, TaskId, TaskStatus};
 use contracts::{ids, keys::LaneKeys, ContractError};
-use redis::AsyncCommands;
+use redis::Cmd;
 use serde_json::{Map, Value};
 
-use crate::store::Link;
 use crate::task_store::{StatusError, StoreError};
+use bus::RedisClient;
 
-pub(super) async fn read(redis: &Link, task: &TaskId) -> Result<Option<TaskStatus>, StatusError> {
-    let fields: HashMap<String, String> = redis
-        .connection()?
-        .hgetall(key(task))
-        .await
-        .map_err(StoreError::from)?;
+pub(super) async fn read(
+    redis: &RedisClient,
+    task: &TaskId,
+) -> Result<Option<TaskStatus>, StatusError> {
+    let fields: HashMap<String, String> = redis.query(&Cmd::hgetall(key(task))).await?;
     if fields.is_empty() {
         return Ok(None);
     }
     from_fields(fields).map(Some).map_err(StatusError::from)
 }
 
-pub(super) async fn is_persisted(redis: &Link, task: &TaskId) -> Result<Option<bool>, StoreError> {
-    let stored: Option<String> = redis.connection()?.hget(key(task), "stored").await?;
+pub(super) async fn is_persisted(
+    redis: &RedisClient,
+    task: &TaskId,
+) -> Result<Option<bool>, StoreError> {
+    let stored: Option<String> = redis.query(&Cmd::hget(key(task), "stored")).await?;
     Ok(stored.map(|stored| stored == "1"))
 }
 

@@ -12,13 +12,14 @@ use contracts::ids;
 use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
 use redis::aio::MultiplexedConnection;
+use service::Supervisor;
 use tokio::sync::{watch, Notify};
 
 use super::history::{field, parse, Fields};
 use crate::events::{Watch, Watchers};
-use crate::pauses::Pauses;
-use crate::store::Link;
 use crate::task_store::StoreError;
+use bus::Backoff;
+use bus::RedisClient;
 
 /// How long one read waits for entries.
 const BLOCK: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ pub(super) struct Tail {
 
 /// The event stream of one lane and the watchers of its tasks.
 struct Lane {
-    redis: Link,
+    redis: RedisClient,
     key: String,
     watchers: Arc<Watchers>,
     wake: Notify,
@@ -50,7 +51,7 @@ struct Lane {
 impl Tail {
     /// Starts a reader per lane. Each sleeps until there is a watcher.
     #[must_use]
-    pub fn start(redis: &Link, topology: &Topology) -> Self {
+    pub fn start(redis: &RedisClient, topology: &Topology, supervisor: &Supervisor) -> Self {
         let lanes = topology.lanes.iter().map(|name| {
             let lane = Arc::new(Lane {
                 redis: redis.clone(),
@@ -59,7 +60,7 @@ impl Tail {
                 wake: Notify::new(),
                 live: watch::Sender::new(false),
             });
-            tokio::spawn(Arc::clone(&lane).run());
+            supervisor.spawn_loop("event reader", Arc::clone(&lane).run());
             (name.clone(), lane)
         });
         Self {
@@ -69,8 +70,9 @@ impl Tail {
 
     /// Watches a task; returns once no published event can be missed.
     pub async fn watch(&self, task: &TaskId) -> Result<Watch, StoreError> {
-        let unavailable =
-            |why: &str| StoreError::Away(format!("the event stream cannot be followed: {why}"));
+        let unavailable = |why: &str| {
+            StoreError::unavailable(format!("the event stream cannot be followed: {why}"))
+        };
         let lane = self
             .lanes
             .get(ids::lane_of(task))
@@ -89,7 +91,7 @@ impl Tail {
 impl Lane {
     /// Runs as long as the process.
     async fn run(self: Arc<Self>) {
-        let mut pauses = Pauses::default();
+        let mut backoff = Backoff::default();
         let mut interrupted = false;
         loop {
             if self.watchers.is_empty() {
@@ -99,14 +101,14 @@ impl Lane {
             match self.follow(interrupted).await {
                 Ok(()) => {
                     interrupted = false;
-                    pauses.over();
+                    backoff.reset();
                 }
                 Err(error) => {
                     interrupted = true;
                     self.live.send_replace(false);
                     // The Redis client reports an outage once.
                     tracing::debug!(stream = self.key, %error, "cannot follow the event stream; trying again");
-                    pauses.wait().await;
+                    backoff.wait().await;
                 }
             }
         }

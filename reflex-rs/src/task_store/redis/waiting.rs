@@ -10,8 +10,8 @@ use contracts::topology::Topology;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 
-use crate::store::{is_group_missing, Link};
 use crate::task_store::StoreError;
+use bus::RedisClient;
 
 /// Younger steps are not checked: that would make every read of a healthy task expensive.
 const MIN_AGE_MS: u64 = 3000;
@@ -22,7 +22,7 @@ const RELEASED: &[u8] = b"released";
 
 /// Returns the waiting steps with how long each has waited, or `None` if there are none.
 pub(super) async fn steps(
-    redis: &Link,
+    redis: &RedisClient,
     topology: &Topology,
     status: &TaskStatus,
     now_ms: u64,
@@ -120,7 +120,7 @@ fn classify(idle_ms: Option<u64>, heartbeat_s: u64) -> Workers {
 
 /// Whether the stream or its group does not exist: no worker was ever there.
 fn is_missing(error: &RedisError) -> bool {
-    is_group_missing(error)
+    error.code() == Some("NOGROUP")
         || error
             .detail()
             .is_some_and(|text| text.contains("no such key"))

@@ -1,6 +1,11 @@
-//! The hand-off scripts, the very files that Python runs, put together for `SCRIPT LOAD`.
+//! The hand-off scripts, the same files that Python runs, put together for `SCRIPT LOAD`.
 //!
-//! A script's header in `workers/octollm/bus/lua` documents its KEYS and ARGV.
+//! The header of each script documents its KEYS and ARGV.
+
+use std::sync::LazyLock;
+
+use redis::aio::MultiplexedConnection;
+use redis::RedisError;
 
 /// What is put where a script says `--@include`.
 const INCLUDED: [(&str, &str); 2] = [
@@ -47,7 +52,26 @@ impl Script {
 
     /// The text to load; the `#!lua` line stays first, as Redis demands.
     #[must_use]
-    pub fn source(self) -> String {
+    pub fn source(self) -> &'static str {
+        &PREPARED[self as usize].source
+    }
+
+    /// The SHA-1 of the source, by which EVALSHA names the script.
+    #[must_use]
+    pub fn hash(self) -> &'static str {
+        &PREPARED[self as usize].hash
+    }
+
+    /// Make the script known to the connection's server.
+    pub async fn load(self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        redis::cmd("SCRIPT")
+            .arg("LOAD")
+            .arg(self.source())
+            .query_async(connection)
+            .await
+    }
+
+    fn assemble(self) -> String {
         let text = match self {
             Self::Admit => include_str!("../../../workers/octollm/bus/lua/admit.lua"),
             Self::Cancel => include_str!("../../../workers/octollm/bus/lua/cancel.lua"),
@@ -69,9 +93,34 @@ impl Script {
     }
 }
 
+/// A script's text and hash, made once.
+struct Prepared {
+    source: String,
+    hash: String,
+}
+
+/// In the order of `Script::ALL`, which is the order of the variants.
+static PREPARED: LazyLock<[Prepared; Script::ALL.len()]> = LazyLock::new(|| {
+    Script::ALL.map(|script| {
+        let source = script.assemble();
+        let hash = redis::Script::new(&source).get_hash().to_owned();
+        Prepared { source, hash }
+    })
+});
+
 #[cfg(test)]
 mod tests {
     use super::Script;
+
+    #[test]
+    fn each_script_has_its_own_source_and_hash() {
+        for (index, script) in Script::ALL.into_iter().enumerate() {
+            assert_eq!(script as usize, index);
+            assert_eq!(script.source(), script.assemble());
+            assert_eq!(script.hash().len(), 40);
+        }
+        assert_ne!(Script::Claim.hash(), Script::Renew.hash());
+    }
 
     #[test]
     fn every_script_starts_with_its_shebang_and_includes_nothing_unexpanded() {

@@ -1,0 +1,271 @@
+//! The connection to Redis: kept up in the background, so that a caller never waits for a server that is unavailable.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contracts::settings;
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Role};
+use tokio::sync::{watch, Notify};
+
+use crate::backoff::Backoff;
+use crate::call::ScriptCall;
+use crate::error::StoreError;
+
+/// How long an answer may take, beyond the time that the command itself waits in Redis.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the server says about itself, at most a second old. `None` where it refuses to say, as hosted servers do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// Whether it syncs its append-only file before it answers.
+    pub synced: Option<bool>,
+    /// How many replicas follow it.
+    pub replicas: Option<usize>,
+}
+
+#[derive(Clone)]
+enum State {
+    Connected(MultiplexedConnection, ServerInfo),
+    Disconnected(StoreError),
+}
+
+/// A handle to the shared connection. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisClient {
+    client: Client,
+    connect_timeout: Duration,
+    state: watch::Receiver<State>,
+    /// Asks the background task to look at the connection at once.
+    suspect: Arc<Notify>,
+    address: Arc<str>,
+}
+
+impl std::fmt::Debug for RedisClient {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("RedisClient")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisClient {
+    /// Create a client and the task that keeps it connected for as long as the process runs; the caller spawns the task.
+    ///
+    /// Fails only on a URL that cannot be used.
+    pub fn open(
+        settings: &settings::Redis,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), RedisError> {
+        let (sender, state) = watch::channel(State::Disconnected(StoreError::unavailable(
+            "not connected yet",
+        )));
+        let client = Self {
+            client: Client::open(settings.url.as_str())?,
+            connect_timeout: Duration::from_secs_f64(settings.connect_timeout_s),
+            state,
+            suspect: Arc::default(),
+            address: settings::without_credentials(&settings.url).into(),
+        };
+        let keep_connected = keep_connected(client.clone(), sender);
+        Ok((client, keep_connected))
+    }
+
+    /// The server's address without credentials, for people.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The shared connection. Never send blocking commands over it.
+    pub fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
+        match &*self.state.borrow() {
+            State::Connected(connection, _) => Ok(connection.clone()),
+            State::Disconnected(error) => Err(error.clone()),
+        }
+    }
+
+    /// What is known about the server.
+    pub fn server_info(&self) -> Result<ServerInfo, StoreError> {
+        match &*self.state.borrow() {
+            State::Connected(_, info) => Ok(*info),
+            State::Disconnected(error) => Err(error.clone()),
+        }
+    }
+
+    /// Run one command on the shared connection.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let answer = command.query_async(&mut self.connection()?).await;
+        answer.map_err(|error| self.classify(error))
+    }
+
+    /// Run a script on the shared connection; load it where the server does not know it.
+    pub async fn call<T: FromRedisValue>(&self, call: &ScriptCall) -> Result<T, StoreError> {
+        let answer = call.run(&mut self.connection()?).await;
+        answer.map_err(|error| self.classify(error))
+    }
+
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.query(&redis::cmd("PING")).await
+    }
+
+    /// A new connection for commands that block up to `longest`.
+    pub async fn dedicated(&self, longest: Duration) -> Result<MultiplexedConnection, StoreError> {
+        // While the shared connection is down, only its task tries to connect and reports.
+        self.connection()?;
+        self.connect(longest + RESPONSE_TIMEOUT)
+            .await
+            .map_err(StoreError::not_sent)
+    }
+
+    /// A new connection for subscriptions.
+    pub async fn pubsub(&self) -> Result<PubSub, StoreError> {
+        self.connection()?;
+        tokio::time::timeout(RESPONSE_TIMEOUT, self.client.get_async_pubsub())
+            .await
+            .map_err(|_| StoreError::unavailable("connecting took too long"))?
+            .map_err(StoreError::not_sent)
+    }
+
+    /// Sort an error. One that casts doubt on the shared connection has it checked at once.
+    fn classify(&self, error: RedisError) -> StoreError {
+        let error = StoreError::from(error);
+        if matches!(error, StoreError::Unknown(_)) || is_read_only(&error) {
+            self.suspect.notify_one();
+        }
+        error
+    }
+
+    async fn connect(&self, response: Duration) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(self.connect_timeout)
+            .set_response_timeout(response);
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+}
+
+fn is_read_only(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable { cause: Some(cause), .. } if cause.code() == Some("READONLY"))
+}
+
+async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
+    let mut backoff = Backoff::default();
+    let address = &client.address;
+    loop {
+        let error = match connect_and_ask(&client).await {
+            Ok((connection, info)) => {
+                tracing::info!(
+                    synced = info.synced,
+                    replicas = info.replicas,
+                    "connected to Redis at {address}"
+                );
+                let connected = Instant::now();
+                sender.send_replace(State::Connected(connection.clone(), info));
+                let error = until_lost(connection, info, &client.suspect, &sender).await;
+                if connected.elapsed() >= PING_INTERVAL {
+                    backoff.reset();
+                }
+                error
+            }
+            Err(error) => error.to_string(),
+        };
+        let delay = backoff.next_delay();
+        tracing::warn!(
+            "Redis at {address} is unavailable ({error}); start it or set OCTOLLM_REDIS_URL; trying again in {} ms",
+            delay.as_millis()
+        );
+        let reason = format!("no connection to {address}: {error}");
+        sender.send_replace(State::Disconnected(StoreError::unavailable(reason)));
+        tokio::time::sleep(delay).await;
+    }
+}
+
+async fn connect_and_ask(
+    client: &RedisClient,
+) -> Result<(MultiplexedConnection, ServerInfo), RedisError> {
+    let mut connection = client.connect(RESPONSE_TIMEOUT).await?;
+    redis::cmd("PING")
+        .query_async::<()>(&mut connection)
+        .await?;
+    let info = ServerInfo {
+        synced: always_syncs(&mut connection).await,
+        replicas: replica_count(&mut connection).await,
+    };
+    Ok((connection, info))
+}
+
+/// Return the reason once the connection is of no more use; until then keep the server's facts up to date.
+async fn until_lost(
+    mut connection: MultiplexedConnection,
+    mut known: ServerInfo,
+    suspect: &Notify,
+    sender: &watch::Sender<State>,
+) -> String {
+    loop {
+        let suspected = tokio::time::timeout(PING_INTERVAL, suspect.notified())
+            .await
+            .is_ok();
+        if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
+            return error.to_string();
+        }
+        if suspected && is_replica(&mut connection).await {
+            // After a failover the address may already lead to the new primary.
+            return "the server has become a replica".to_owned();
+        }
+        let mut info = known;
+        // What was refused once is not asked for again: some servers log each refusal.
+        if known.synced.is_some() {
+            info.synced = always_syncs(&mut connection).await;
+        }
+        if known.replicas.is_some() {
+            info.replicas = replica_count(&mut connection).await;
+        }
+        if info != known {
+            tracing::info!(
+                synced = info.synced,
+                replicas = info.replicas,
+                "Redis has changed"
+            );
+            sender.send_replace(State::Connected(connection.clone(), info));
+            known = info;
+        }
+    }
+}
+
+async fn always_syncs(connection: &mut MultiplexedConnection) -> Option<bool> {
+    let always = config_value(connection, "appendonly").await? == "yes"
+        && config_value(connection, "appendfsync").await? == "always";
+    Some(always)
+}
+
+/// Replicas that are online; a server that is a replica itself has none that count.
+async fn replica_count(connection: &mut MultiplexedConnection) -> Option<usize> {
+    match role(connection).await? {
+        Role::Primary { replicas, .. } => Some(replicas.len()),
+        Role::Replica { .. } => Some(0),
+        Role::Sentinel { .. } => None,
+    }
+}
+
+/// A server that refuses to tell its role is taken for a replica: whoever asks has a reason to suspect it.
+async fn is_replica(connection: &mut MultiplexedConnection) -> bool {
+    !matches!(role(connection).await, Some(Role::Primary { .. }))
+}
+
+async fn role(connection: &mut MultiplexedConnection) -> Option<Role> {
+    redis::cmd("ROLE").query_async(connection).await.ok()
+}
+
+async fn config_value(connection: &mut MultiplexedConnection, name: &str) -> Option<String> {
+    let (_, value): (String, String) = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg(name)
+        .query_async(connection)
+        .await
+        .ok()?;
+    Some(value)
+}
