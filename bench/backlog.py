@@ -15,8 +15,8 @@ import redis.asyncio
 import uvloop
 
 from bench.handoff import WORKER, drain, environment, fill
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.redis import EmbeddedRedis
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.redis import EmbeddedRedis
 
 
 async def measure(options: argparse.Namespace) -> dict[str, float]:

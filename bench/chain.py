@@ -20,9 +20,9 @@ import httpx
 import orjson
 import uvloop
 
-from octollm.runtime.logging import configure_logging
-from octollm.runtime.settings import load_settings
-from octollm.runtime.up import Running, Stack
+from octollm.devstack.stack import Running, Stack
+from octollm.observability.logging import configure_logging
+from octollm.settings.loader import load_settings
 
 _BENCH = Path(__file__).parent
 _SWITCH = "OCTOLLM_HANDOFF_DIRECT"

@@ -21,9 +21,9 @@ import orjson
 import redis.asyncio
 import uvloop
 
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.process import Child
-from octollm.runtime.embedded.redis import find_server
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.process import Child
+from octollm.devstack.embedded.redis import find_server
 
 _MODES = ("redis", "fsync", "replicated(1)", "stored")
 _BODY = orjson.dumps({"goal": "keep it", "kind": "note", "input": {"text": "x" * 400}})

@@ -24,20 +24,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
 import redis.asyncio
 import uvloop
 
-from octollm.bus.fairness import Fairness
-from octollm.bus.handoff import Handoff
-from octollm.bus.operations import Add
 from octollm.contracts import StepRequested, write
-from octollm.contracts.ids import live_field, message_id, new_task_id
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.redis import EmbeddedRedis
-from octollm.runtime.share import schemas_path
+from octollm.contracts.ids import in_flight_field, message_id, new_task_id
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.redis import EmbeddedRedis
+from octollm.protocol.fairness import Fairness
+from octollm.protocol.handoff import Handoff
+from octollm.protocol.operations import Publish
+from octollm.resources import schemas_path
 from octollm.topology import LaneKeys, Topology, load_topology
 
 _BENCH = Path(__file__).parent
@@ -88,20 +89,20 @@ def setup(folder: Path, name: str, slots: int, **limits: int) -> Setup:
     return Setup(file, load_topology(file, schemas_path()), slots)
 
 
-def _step(tenant: str, number: int) -> Add:
+def _step(tenant: str, number: int) -> Publish:
     task = new_task_id("l0")
     step = StepRequested(
         task=task, run=1, step="hop", round=0, attempt=1, tenant=tenant, arm="noop", priority="normal", failures=0,
         input={"n": number, "fill": "x" * 200}, timeout_s=30,
     )  # fmt: skip
-    fields = {
+    fields: dict[str, str | bytes] = {
         "type": "step.requested.v1", "id": message_id(task, 1, "hop", 0, 1), "tenant": tenant,
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "body": write(step),
     }  # fmt: skip
-    return Add(_SOURCE, fields, live_field(task, 1, "hop", 0))
+    return Publish(_SOURCE, fields, in_flight_field(task, 1, "hop", 0))
 
 
-async def _send(handoff: Handoff, steps: Sequence[Add]) -> None:
+async def _send(handoff: Handoff, steps: Sequence[Publish]) -> None:
     for first in range(0, len(steps), _AT_ONCE):
         await handoff.publish(steps[first : first + _AT_ONCE])
 
@@ -127,11 +128,11 @@ async def _worker(url: str, setup: Setup) -> AsyncIterator[psutil.Process]:
 async def _probe(client: redis.asyncio.Redis, handoff: Handoff, tenant: str) -> Wait:
     """Send one step and wait for its end."""
     step = _step(tenant, 0)
-    before = await client.xrevrange(_KEYS.done, count=1)
+    before: Any = await client.xrevrange(_KEYS.done, count=1)
     began = time.perf_counter()
     await handoff.publish([step])
     while True:
-        named = str(await client.hget(_KEYS.live, step.live), "ascii")  # type: ignore[arg-type]  # bytes by our decoding
+        named = str(await client.hget(_KEYS.in_flight, step.in_flight), "ascii")  # type: ignore[arg-type]  # bytes by our decoding
         key, _, entry = named.partition(" ")
         if key == _KEYS.done:
             break
@@ -139,7 +140,10 @@ async def _probe(client: redis.asyncio.Redis, handoff: Handoff, tenant: str) -> 
     seconds = time.perf_counter() - began
     start = f"({before[0][0].decode()}" if before else "-"
     position, last = 0, start
-    while page := await client.xrange(_KEYS.done, last, f"({entry}", count=5000):
+    while True:
+        page: Any = await client.xrange(_KEYS.done, last, f"({entry}", count=5000)
+        if not page:
+            break
         position, last = position + len(page), f"({page[-1][0].decode()}"
     return Wait(position, seconds)
 

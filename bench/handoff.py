@@ -3,7 +3,8 @@
 Usage: python -m bench.handoff [--messages 40000] [--stock 4000] [--rounds 3]. One run, one machine, an own Redis with
 AOF everysec. A hop: read a step of 400 bytes, run a handler that does nothing, put what follows on the next stream,
 acknowledge and delete, so that a crash at any moment loses nothing. The raw loop does the same in one MULTI for a
-hundred entries, without owner check, live steps, schema or retries: it is the limit, not a rival. Stock FastStream is
+hundred entries, without owner check, in-flight index, schema or retries: it is the limit, not a rival. Stock FastStream
+is
 used as documented, a message at a time. Rounds take turns; each figure is the median of its rounds, and each ratio the
 median of the rounds' ratios, since what disturbs the machine for a while disturbs all that run in it.
 """
@@ -26,9 +27,9 @@ import uvloop
 
 from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id, new_task_id
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.redis import EmbeddedRedis
-from octollm.runtime.settings import load_settings
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.redis import EmbeddedRedis
+from octollm.settings.loader import load_settings
 
 _BENCH = Path(__file__).parent
 SOURCE, TARGET = "{l0}:arm.noop:normal", "{l0}:steps.done"

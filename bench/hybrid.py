@@ -21,18 +21,18 @@ import orjson
 import uvloop
 from numpy.typing import NDArray
 
-from octollm.arms.ports import Document, SearchMode
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
+from octollm.devstack.embedded.postgres import EmbeddedPostgres
 from octollm.memory.dense import Dense
 from octollm.memory.embed.choose import choose_embedder
 from octollm.memory.ids import document_id, passage_id
 from octollm.memory.ports import Point, VectorStore
-from octollm.memory.recall import StoredRecall
+from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.vectors.edge import EdgeStore
-from octollm.runtime.embedded.postgres import EmbeddedPostgres
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import share_dir
+from octollm.ports import Document, SearchMode
+from octollm.resources import share_dir
+from octollm.settings.loader import load_settings
 from octollm.text.words import names
 
 _DIMENSION = 384
@@ -139,7 +139,7 @@ def _queries(corpus: Corpus, tenants: int, number: int, planted: Planted) -> lis
     return made
 
 
-async def _timed(recall: StoredRecall, queries: Sequence[str], mode: SearchMode) -> dict[str, float]:
+async def _timed(recall: StoredMemory, queries: Sequence[str], mode: SearchMode) -> dict[str, float]:
     took = []
     for query in [*queries[:10], *queries]:
         began = time.perf_counter()
@@ -158,7 +158,7 @@ async def _search(pool: Pool, folder: Path, size: int, number: int) -> dict[str,
         began = time.perf_counter()
         await _load(pool, store, corpus, tenants)
         _say(f"{size} passages of {tenants} tenants loaded in {time.perf_counter() - began:.0f} s")
-        recall = StoredRecall(pool, Dense(planted, store))
+        recall = StoredMemory(pool, Dense(planted, store))
         queries = _queries(corpus, tenants, number, planted)
         modes: tuple[SearchMode, ...] = ("hybrid", "keyword", "dense")
         found[label] = {mode: await _timed(recall, queries, mode) for mode in modes}
@@ -175,7 +175,7 @@ async def _ingest(pool: Pool, folder: Path) -> dict[str, object] | None:
         return None
     store = EdgeStore(folder / "ingest")
     await store.open(chosen.embedder.name, chosen.embedder.dimension)
-    recall = StoredRecall(pool, Dense(chosen.embedder, store))
+    recall = StoredMemory(pool, Dense(chosen.embedder, store))
     root = share_dir()
     texts = {str(path.relative_to(root)): path.read_text() for path in [*root.glob("*.md"), *root.glob("docs/**/*.md")]}
     began, cpu = time.perf_counter(), time.process_time()

@@ -22,9 +22,9 @@ import redis.asyncio
 import uvloop
 
 from bench.fairness import Speed, setup, throughput
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.redis import EmbeddedRedis
-from octollm.runtime.settings import load_settings
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.redis import EmbeddedRedis
+from octollm.settings.loader import load_settings
 
 _WHAT = "windows and caps per tenant on; rate limits and traces do not exist yet"
 

@@ -16,16 +16,16 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from octollm.arms.ports import Document, SearchMode
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
+from octollm.devstack.embedded.postgres import EmbeddedPostgres
 from octollm.memory.dense import Dense
 from octollm.memory.embed.choose import choose_embedder
-from octollm.memory.recall import StoredRecall
+from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.vectors.local import LocalStore
-from octollm.runtime.embedded.postgres import EmbeddedPostgres
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import share_dir
+from octollm.ports import Document, SearchMode
+from octollm.resources import share_dir
+from octollm.settings.loader import load_settings
 
 _TENANT = "bench"
 _WAYS = {
@@ -65,7 +65,7 @@ def _by_postgres(pool: Pool, query: str) -> Search:
     return search
 
 
-def _by_recall(recall: StoredRecall, mode: SearchMode) -> Search:
+def _by_recall(recall: StoredMemory, mode: SearchMode) -> Search:
     async def search(question: str) -> Sequence[tuple[str, str]]:
         hits = await recall.search(_TENANT, question, mode=mode)
         return [(one.document, one.text) for one in hits.passages]
@@ -109,7 +109,7 @@ async def _compare(pool: Pool, questions: Sequence[Question]) -> dict[str, objec
         store = LocalStore(None)
         await store.open(chosen.embedder.name, chosen.embedder.dimension)
         dense = Dense(chosen.embedder, store)
-    recall = StoredRecall(pool, dense, chosen.why_none)
+    recall = StoredMemory(pool, dense, chosen.why_none)
     taken = await recall.ingest(_TENANT, _documents())
     modes: tuple[SearchMode, ...] = ("keyword", "dense", "hybrid") if dense else ("keyword",)
     ways = {name: _by_postgres(pool, query) for name, query in _WAYS.items()}

@@ -12,13 +12,13 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from octollm.bus.connection import connect
 from octollm.database.migrate import migrate
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.postgres import EmbeddedPostgres
+from octollm.devstack.embedded.redis import EmbeddedRedis
 from octollm.memory.embed.files import minilm_folder, problem
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.postgres import EmbeddedPostgres
-from octollm.runtime.embedded.redis import EmbeddedRedis
-from octollm.runtime.settings import load_settings
+from octollm.protocol.connection import connect
+from octollm.settings.loader import load_settings
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -191,9 +191,10 @@ def main() -> int:
     for folder in (LOGS, SCRATCH):
         folder.mkdir(parents=True, exist_ok=True)
     JUNIT.unlink(missing_ok=True)
-    rust, python = (RUST_CHECKS, PYTHON_CHECKS)
+    rust, python = [*RUST_CHECKS], [*PYTHON_CHECKS]
     if not options.only_checks:
-        rust, python = (*rust, *RUST_TESTS), (*python, *PYTHON_TESTS)
+        rust += RUST_TESTS
+        python += PYTHON_TESTS
     screen, stopped = Screen(), threading.Event()
 
     def one_by_one(stages: Sequence[Stage]) -> list[tuple[str, Count]]:

@@ -11,8 +11,8 @@ use stage::{until, Message, Stage, Worker, STREAM, TASK};
 /// The failure after these is a step's last one.
 const LAST: u64 = 4;
 const FOR_GOOD: [(&str, &str); 2] = [
-    ("OCTOLLM_WORKER_FUSE_TASKS", "3"),
-    ("OCTOLLM_WORKER_FUSE_COOLDOWN_S", "600"),
+    ("OCTOLLM_WORKER_CIRCUIT_BREAKER_TASKS", "3"),
+    ("OCTOLLM_WORKER_CIRCUIT_BREAKER_COOLDOWN_S", "600"),
 ];
 
 /// A step of the task with that number.
@@ -127,8 +127,8 @@ fn after_a_while_it_tries_one_step_and_goes_on_where_that_goes_well() {
     let worker = broken_worker(
         &stage,
         &[
-            ("OCTOLLM_WORKER_FUSE_TASKS", "3"),
-            ("OCTOLLM_WORKER_FUSE_COOLDOWN_S", "1"),
+            ("OCTOLLM_WORKER_CIRCUIT_BREAKER_TASKS", "3"),
+            ("OCTOLLM_WORKER_CIRCUIT_BREAKER_COOLDOWN_S", "1"),
         ],
     );
     add(&stage, 0..10, "default", 0);

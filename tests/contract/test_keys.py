@@ -41,8 +41,8 @@ def test_the_lane_has_its_fixed_keys():
 @pytest.mark.parametrize("case", CASES["fairness"], ids=lambda case: case["topic"])
 def test_what_waits_lies_beside_its_stream(topology: Topology, case):
     keys = LaneKeys("l0")
-    assert keys.held(topology.topics[case["topic"]]) == case["held"]
-    assert (keys.waiting(case["stream"]), keys.turns(case["stream"])) == (case["waiting"], case["turns"])
+    assert keys.running(topology.topics[case["topic"]]) == case["running"]
+    assert (keys.waiting(case["stream"]), keys.ring(case["stream"])) == (case["waiting"], case["ring"])
 
 
 @pytest.mark.parametrize("case", CASES["idempotency"], ids=lambda case: repr(case["key"][:8]))
@@ -84,11 +84,11 @@ def test_a_time_has_milliseconds_and_z(monkeypatch: pytest.MonkeyPatch, case):
 def test_a_message_id_is_built_and_read_back(case):
     parts = [case[name] for name in ("task", "run", "step", "round", "attempt")]
     assert ids.message_id(*parts) == case["id"]
-    assert ids.live_field(*parts[:-1]) == case["live"]
+    assert ids.in_flight_field(*parts[:-1]) == case["live"]
     ident = ids.parse_message_id(case["id"])
     assert ident == ids.StepIdent(*parts)
     assert ident is not None
-    assert ident.live_field == case["live"]
+    assert ident.in_flight_field == case["live"]
 
 
 @pytest.mark.parametrize("text", CASES["not_message_ids"], ids=repr)

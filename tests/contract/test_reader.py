@@ -1,4 +1,5 @@
-"""FastStream reads by one private method, which `bus/reader.py` overrides; another version may do otherwise. That it is
+"""FastStream reads by one private method, which `consumer/reader.py` overrides; another version may do otherwise. That
+it is
 really called is what every integration test with a consumer shows.
 """
 
@@ -8,7 +9,7 @@ from importlib.metadata import version
 from faststream.redis import RedisBroker, StreamSub
 from faststream.redis.subscriber.usecases.stream_subscriber import StreamBatchSubscriber
 
-from octollm.bus import reader
+from octollm.consumer import reader
 
 
 def test_the_version_is_the_one_that_was_read():

@@ -8,7 +8,7 @@ import pytest
 
 from octollm.contracts import TaskEvent, read
 from octollm.contracts.ids import new_task_id, utc_now
-from octollm.orchestrator.told import EventName, Told
+from octollm.orchestrator.task_events import EventName, Told
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "schemas/events/task.event.v1.schema.json").read_bytes())
 

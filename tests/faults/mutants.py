@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from checker import Kind
-from stage import ROOT
-
 from octollm.errors import StartError
+from tests.faults.checker import Kind
+from tests.faults.stage import ROOT
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ MUTANTS: Mapping[str, Mutant] = {
                 "async def tick(",
                 "async def publish_anyway(operations):\n"
                 "    import redis.asyncio, os\n"
-                "    from octollm.bus.handoff import Handoff\n"
+                "    from octollm.protocol.handoff import Handoff\n"
                 "    client = redis.asyncio.Redis.from_url(os.environ['OCTOLLM_REDIS_URL'])\n"
                 "    await Handoff(client, 'l0', '', 'mutant').publish(operations)\n"
                 "    await client.aclose()\n\n\n"
@@ -72,7 +71,7 @@ MUTANTS: Mapping[str, Mutant] = {
         ("duplicate_effects",),
         (
             Change(
-                f"{_BUS}/lua/ownership.lua",
+                f"{_BUS}/lua/lease.lua",
                 "  if holder[2] ~= consumer or holder[4] ~= delivery then return 'stale' end\n",
                 "",
             ),
@@ -99,7 +98,7 @@ MUTANTS: Mapping[str, Mutant] = {
                 "workers/octollm/runtime/orchestrator_role.py",
                 "        answer = await gatherer.submit(_incoming(entry))\n",
                 "        if sum(entry.id.encode()) % 20 == 0:\n"
-                "            return Ending(Outcome.DONE, (), '')\n"
+                "            return HandlerResult(Outcome.DONE, (), '')\n"
                 "        answer = await gatherer.submit(_incoming(entry))\n",
             ),
         ),
@@ -141,7 +140,7 @@ MUTANTS: Mapping[str, Mutant] = {
                 "async def _torn(self, finishes):\n"
                 "    standings = await _whole(self, [finish._replace(operations=()) for finish in finishes])\n"
                 "    for finish, standing in zip(finishes, standings, strict=True):\n"
-                "        if standing is Standing.DONE:\n"
+                "        if standing is LeaseStatus.DONE:\n"
                 "            await self.publish(finish.operations)\n"
                 "    return standings\n\n\n"
                 "Handoff.complete = _torn\n",
@@ -152,7 +151,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "the sweeper sends steps again that are still being worked on",
         ("slow_steps",),
         ("duplicate_effects",),
-        (Change(f"{_BUS}/lua/resend.lua", "local named = redis.call('HGET', live, field)\n", "local named = false\n"),),
+        (
+            Change(
+                f"{_BUS}/lua/republish.lua", "local named = redis.call('HGET', live, field)\n", "local named = false\n"
+            ),
+        ),
     ),
     "second_terminal": Mutant(
         "a task that has ended ends again when its last event comes twice",

@@ -14,17 +14,17 @@ from typing import Any
 import asyncpg
 import httpx
 import redis.asyncio
-from instance import Instance
-from proxy import Proxy
-from vectors import DIMENSION, VectorServer
-from work import ARM, RECIPES, WATCHED
 
+from octollm.devstack.embedded.ports import Ports
+from octollm.devstack.embedded.postgres import EmbeddedPostgres
+from octollm.devstack.embedded.process import Child
+from octollm.devstack.embedded.redis import find_server
 from octollm.errors import StartError
-from octollm.runtime.embedded.ports import Ports
-from octollm.runtime.embedded.postgres import EmbeddedPostgres
-from octollm.runtime.embedded.process import Child
-from octollm.runtime.embedded.redis import find_server
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
+from tests.faults.instance import Instance
+from tests.faults.proxy import Proxy
+from tests.faults.vectors import DIMENSION, VectorServer
+from tests.faults.work import ARM, RECIPES, WATCHED
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -254,7 +254,7 @@ class Stage:
             if found:
                 return
             if asyncio.get_running_loop().time() > deadline:
-                said = "".join(f"\n{one.last_words()}" for one in by if not await self.ready(one))
+                said = "".join([f"\n{one.last_words()}" for one in by if not await self.ready(one)])
                 raise StartError(f"{what} did not come within {patience_s} s{said}")
             await asyncio.sleep(0.05)
 
@@ -272,7 +272,7 @@ class Stage:
             "OCTOLLM_POSTGRES_DSN": f"postgresql://octollm@127.0.0.1:{one.postgres.port}/octollm",
             "OCTOLLM_TOPOLOGY_FILE": str(self.folder / "streams.yaml"),
             "OCTOLLM_ORCHESTRATOR_RECIPES_DIR": str(self.folder / "recipes"),
-            "OCTOLLM_ORCHESTRATOR_SWEEP_S": "1",
+            "OCTOLLM_ORCHESTRATOR_RECONCILE_INTERVAL_S": "1",
             "OCTOLLM_HANDOFF_DIRECT": str(self.direct).lower(),
             "OCTOLLM_REFLEX_LISTEN": listen,
             "OCTOLLM_REFLEX_DURABILITY": self.durability,

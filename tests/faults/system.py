@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
-from ledger import System, now
 from redis.exceptions import RedisError
-from stage import Stage
 
 from octollm.contracts.ids import lane_of
 from octollm.topology import LaneKeys, load_topology
+from tests.faults.ledger import System, now
+from tests.faults.stage import Stage
 
 _TASKS = """
 SELECT id, tenant, state, reason, detail, run, idempotency_key, result->'answer' AS answer,
@@ -23,7 +23,7 @@ _ATTEMPTS = "SELECT task, run, step, round, attempt, delivery, outcome, worker F
 _STEPS = "SELECT task, run, step, round, attempt, state, output->>'mark' AS mark FROM steps"
 _LETTERS = "SELECT reason, task, body->>'stream' AS stream, body->>'entry' AS entry FROM dead_letters"
 _OPEN = "SELECT count(*) FROM tasks WHERE state IN ('accepted', 'running')"
-_UNREMEMBERED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND remembered_at IS NULL"
+_UNREMEMBERED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND indexed_at IS NULL"
 
 _SIGNS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM attempts), (SELECT count(*) FROM dead_letters)"
 _STILL_S = 20.0
@@ -45,7 +45,7 @@ async def drained(stage: Stage, patience_s: float, hopeless: Callable[[], Awaita
             async with stage.database() as connection:
                 open_tasks = await connection.fetchval(_OPEN)
                 late = len(await connection.fetch(_UNREMEMBERED))
-                signs = tuple(await connection.fetchrow(_SIGNS))
+                signs = tuple(await connection.fetchrow(_SIGNS) or ())
             entries = await left(stage)
             if not open_tasks and not late and not any(entries.values()):
                 break
@@ -79,7 +79,7 @@ async def left(stage: Stage) -> dict[str, int]:
                 found[stream] = int(await client.xlen(stream))
             for waiting in map(keys.waiting, streams):
                 found[waiting] = int(await client.hlen(waiting))
-            found[keys.live] = int(await client.hlen(keys.live))
+            found[keys.in_flight] = int(await client.hlen(keys.in_flight))
             found[keys.schedule] = int(await client.zcard(keys.schedule))
             found[keys.messages] = int(await client.hlen(keys.messages))
     return found

@@ -90,7 +90,7 @@ input: {type: object, required: [n], properties: {n: {type: integer}}}
 steps:
   one: {arm: effect, input: {n: {$: task.input.n}}}
 answer: {$: steps.one.output.value}
-remember:
+memory:
   title: a number
   text: {$: "to_string(steps.one.output.value)"}
 """,

@@ -8,18 +8,18 @@ import httpx
 import orjson
 import pytest
 import structlog
-from asking import failed, finished, get, letter, model_call
-from making import rows
-from stepping import until
 
 from octollm.api.app import create_app
 from octollm.api.openapi import openapi
 from octollm.api.store import open_store
 from octollm.contracts.ids import new_task_id
 from octollm.database.migrate import newest
-from octollm.errors import NotReadyError, SettingsError, StartError
+from octollm.errors import SettingsError, StartError, StoreUnavailableError
 from octollm.runtime.api_role import TASK, run_api, serve_api
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
+from tests.helpers.orchestrators import rows
+from tests.helpers.stored_tasks import failed, finished, get, letter, model_call
+from tests.helpers.waiting import until
 
 ROUTES = sorted(openapi()["paths"])
 OF_ONE = [route for route in ROUTES if "{" in route]
@@ -224,9 +224,9 @@ async def test_a_lost_connection_is_503_and_the_next_one_works(api, ours, pool):
 
 
 async def test_a_database_of_another_shape_is_said_so(api, pool):
-    await pool.execute("UPDATE alembic_version SET version_num = '0001'")
+    await pool.execute("UPDATE alembic_version SET version_num = '0000'")
     ready = await api.get("/readyz")
-    assert (ready.status_code, "revision 0001" in ready.text) == (503, True)
+    assert (ready.status_code, "revision 0000" in ready.text) == (503, True)
     await pool.execute("DROP TABLE alembic_version")
     assert "migrates the database" in (await api.get("/readyz")).text
 
@@ -245,7 +245,7 @@ async def test_a_question_that_takes_too_long_is_cut_off(dsn, pool):
 
 async def test_it_cannot_write(dsn):
     async with open_store(dsn, 1, newest()) as store:
-        with pytest.raises(NotReadyError, match="read-only"):
+        with pytest.raises(StoreUnavailableError, match="read-only"):
             async with store.reading() as connection:
                 await connection.execute("DELETE FROM tasks")
 

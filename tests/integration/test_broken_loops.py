@@ -3,14 +3,15 @@
 import asyncio
 
 import pytest
-from stepping import fields, judge, step
 
-from octollm.bus.handoff import Handoff
 from octollm.errors import WorkerError
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import schemas_path, topology_path
+from octollm.protocol.handoff import Handoff
+from octollm.resources import schemas_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
+from octollm.settings.loader import load_settings
 from octollm.topology import LaneKeys, load_topology
+from tests.helpers.consumers import fields, judge, step
 
 
 async def test_a_process_ends_when_nothing_can_be_finished_in_it_any_more(redis_server, client, monkeypatch):

@@ -1,22 +1,24 @@
 """Cancelling on the workers' side, on a real Redis: a marked task's steps end nowhere, nobody else's are touched."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from stepping import KEYS, consuming, fields, judge, step, topology, until
 
-from octollm.bus.control import listen
-from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Add, Delay, Held
-from octollm.bus.outcomes import MESSAGES
-from octollm.contracts.ids import live_field, message_id
+from octollm.contracts.ids import in_flight_field, message_id
+from octollm.protocol.control import listen
+from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
+from octollm.protocol.operations import Lease, Publish, Schedule
+from octollm.protocol.outcomes import MESSAGES
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
-SEND = (Add(KEYS.done, {"type": "step.done.v1"}),)
+SEND = (Publish(KEYS.done, {"type": "step.done.v1"}),)
 
 
-def live_of(one):
-    return live_field(one.task, one.run, one.step, one.round)
+def in_flight_field_of(one):
+    return in_flight_field(one.task, one.run, one.step, one.round)
 
 
 async def cancel(client, one, tenant="default", ttl_s=60):
@@ -29,30 +31,30 @@ async def held(client, one, consumer="a"):
     if not await client.exists(STREAM):
         await client.xgroup_create(STREAM, "judge", "0", mkstream=True)
     entry = (await client.xadd(STREAM, fields(one))).decode()
-    await client.hset(KEYS.live, live_of(one), f"{STREAM} {entry}")
+    await client.hset(KEYS.in_flight, in_flight_field_of(one), f"{STREAM} {entry}")
     await client.xreadgroup("judge", consumer, {STREAM: ">"}, count=1)
-    return Held(STREAM, entry, 1, live_of(one), (KEYS.cancel(one.task), "default"))
+    return Lease(STREAM, entry, 1, in_flight_field_of(one), (KEYS.cancel(one.task), "default"))
 
 
 async def test_steps_of_a_marked_task_are_removed_and_send_nothing(client):
     handoff = Handoff(client, "l0", "judge", "a")
     marked, other = await held(client, step(1)), await held(client, step(2))
-    assert await cancel(client, step(1)) == ("marked", "")
-    assert await handoff.renew([marked, other]) == [Standing.CANCELLED, Standing.HELD]
-    answers = await handoff.complete([Finish(marked, SEND), Finish(other, SEND)])
-    assert answers == [Standing.CANCELLED, Standing.DONE]
+    assert await cancel(client, step(1)) == ("accepted", "")
+    assert await handoff.renew([marked, other]) == [LeaseStatus.CANCELLED, LeaseStatus.VALID]
+    answers = await handoff.complete([Completion(marked, SEND), Completion(other, SEND)])
+    assert answers == [LeaseStatus.CANCELLED, LeaseStatus.DONE]
     types = [entry[b"type"] for _, entry in await client.xrange(KEYS.done)]
     assert types == [b"task.cancel.v1", b"step.done.v1"]
-    assert (await client.xlen(STREAM), await client.hlen(KEYS.live)) == (0, 0)
-    assert await handoff.complete([Finish(marked, SEND)]) == [Standing.GONE]
+    assert (await client.xlen(STREAM), await client.hlen(KEYS.in_flight)) == (0, 0)
+    assert await handoff.complete([Completion(marked, SEND)]) == [LeaseStatus.GONE]
 
 
 async def test_a_live_field_that_names_a_newer_message_stays(client):
     marked = await held(client, step(1))
-    await client.hset(KEYS.live, live_of(step(1)), f"{STREAM} 9-9")
+    await client.hset(KEYS.in_flight, in_flight_field_of(step(1)), f"{STREAM} 9-9")
     await cancel(client, step(1))
-    assert await Handoff(client, "l0", "judge", "a").complete([Finish(marked, SEND)]) == [Standing.CANCELLED]
-    assert await client.hlen(KEYS.live) == 1
+    assert await Handoff(client, "l0", "judge", "a").complete([Completion(marked, SEND)]) == [LeaseStatus.CANCELLED]
+    assert await client.hlen(KEYS.in_flight) == 1
 
 
 async def test_renew_does_not_keep_the_lease_of_a_cancelled_step(client):
@@ -68,15 +70,15 @@ async def test_a_foreign_marker_changes_nothing(client):
     handoff = Handoff(client, "l0", "judge", "a")
     ours = await held(client, step(1))
     # Redis has lost the status, so that nothing says whose the task is.
-    assert await cancel(client, step(1), tenant="other") == ("marked", "")
-    assert await handoff.renew([ours]) == [Standing.HELD]
-    assert await handoff.complete([Finish(ours, SEND, only_cancelled=True)]) == [Standing.HELD]
+    assert await cancel(client, step(1), tenant="other") == ("accepted", "")
+    assert await handoff.renew([ours]) == [LeaseStatus.VALID]
+    assert await handoff.complete([Completion(ours, SEND, only_cancelled=True)]) == [LeaseStatus.VALID]
     assert await client.xlen(STREAM) == 1
-    assert await handoff.complete([Finish(ours, SEND)]) == [Standing.DONE]
+    assert await handoff.complete([Completion(ours, SEND)]) == [LeaseStatus.DONE]
     # As soon as the status is back, its owner can cancel.
     await client.hset(KEYS.status(step(1).task), mapping={"tenant": "default", "state": "running"})
-    assert await cancel(client, step(1), tenant="other") == ("foreign", "")
-    assert await cancel(client, step(1)) == ("marked", "running")
+    assert await cancel(client, step(1), tenant="other") == ("other_tenant", "")
+    assert await cancel(client, step(1)) == ("accepted", "running")
     assert await client.get(KEYS.cancel(step(1).task)) == b"default"
 
 
@@ -84,7 +86,7 @@ async def test_what_tells_the_orchestrator_ignores_the_marker(client):
     """An entry without a marker of its own: on `tasks` and `steps.done`."""
     await cancel(client, step(1))
     plain = (await held(client, step(1)))._replace(marker=None)
-    assert await Handoff(client, "l0", "judge", "a").complete([Finish(plain, SEND)]) == [Standing.DONE]
+    assert await Handoff(client, "l0", "judge", "a").complete([Completion(plain, SEND)]) == [LeaseStatus.DONE]
     assert await client.xlen(KEYS.done) == 2
 
 
@@ -93,8 +95,8 @@ async def test_who_lost_the_lease_hears_that_first(client):
     await cancel(client, step(1))
     await client.xclaim(STREAM, "judge", "b", 0, [marked.entry])
     handoff = Handoff(client, "l0", "judge", "a")
-    assert await handoff.renew([marked]) == [Standing.STALE]
-    assert await handoff.complete([Finish(marked, SEND)]) == [Standing.STALE]
+    assert await handoff.renew([marked]) == [LeaseStatus.STALE]
+    assert await handoff.complete([Completion(marked, SEND)]) == [LeaseStatus.STALE]
     assert await client.xlen(STREAM) == 1
 
 
@@ -104,13 +106,13 @@ async def test_due_steps_of_a_marked_task_are_dropped(client, tenant):
     for number in range(1, 4):
         one = step(number, attempt=2)
         ident = message_id(one.task, 1, "check", 0, 2)
-        delay = Delay(KEYS.schedule, KEYS.messages, STREAM, 0, ident, fields(one), live_of(one))
+        delay = Schedule(KEYS.schedule, KEYS.messages, STREAM, 0, ident, fields(one), in_flight_field_of(one))
         await handoff.publish([delay])
     await cancel(client, step(2), tenant=tenant)
     expected = 2 if tenant == "default" else 3
     assert await handoff.promote(topology()) == (3, 0)
     assert await client.xlen(STREAM) == expected
-    assert await client.hlen(KEYS.live) == expected
+    assert await client.hlen(KEYS.in_flight) == expected
     assert (await client.zcard(KEYS.schedule), await client.hlen(KEYS.messages)) == (0, 0)
 
 
@@ -120,9 +122,9 @@ async def test_due_messages_are_moved_past_those_for_streams_nobody_here_knows(c
         one = step(number)
         stream = "{l0}:arm.newer:normal" if number < 20 else STREAM
         ident = message_id(one.task, 1, "check", 0, 1)
-        await handoff.publish([Delay(KEYS.schedule, KEYS.messages, stream, 0, ident, fields(one), "")])
+        await handoff.publish([Schedule(KEYS.schedule, KEYS.messages, stream, 0, ident, fields(one), "")])
     await client.zadd(KEYS.schedule, {"l0-task-of-its-own": 1})
-    await client.hset(KEYS.messages, "l0-task-of-its-own", f'{{"stream":"{STREAM}","live":"","fields":["a","b"]}}')
+    await client.hset(KEYS.messages, "l0-task-of-its-own", f'{{"stream":"{STREAM}","in_flight":"","fields":["a","b"]}}')
     moved = 0
     while (now := (await handoff.promote(topology(), most=5))[0]) > 0:
         moved += now
@@ -225,11 +227,11 @@ async def done_is(client, length):
 
 async def cancel_for_real(client, one):
     await client.hset(KEYS.status(one.task), "tenant", "default")
-    assert await cancel(client, one) == ("marked", "")
+    assert await cancel(client, one) == ("accepted", "")
 
 
 async def test_a_control_channel_that_broke_is_listened_to_again(redis_server, client):
-    heard = asyncio.Queue()
+    heard: asyncio.Queue[Any] = asyncio.Queue()
 
     async def obey(lane, task):
         await heard.put((lane, task))

@@ -2,13 +2,14 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
-from fair import HELD, JUDGE, STREAM, drained, enough, limited, made, read, send
-from stepping import KEYS, Member, consuming, until
-
-from octollm.bus.fairness import Fairness
-from octollm.bus.handoff import Finish
-from octollm.bus.tasks import end
+from octollm.consumer.cancellation import end
+from octollm.protocol.fairness import Fairness
+from octollm.protocol.handoff import Completion
+from tests.helpers.consumers import KEYS, Member, consuming
+from tests.helpers.fairness import HELD, JUDGE, STREAM, drained, enough, limited, made, read, send
+from tests.helpers.waiting import until
 
 
 async def test_entries_that_were_there_before_the_cap_count_and_ghosts_do_not(client):
@@ -36,7 +37,7 @@ async def test_a_cap_holds_over_priorities_and_low_does_not_starve(client):
         for stream in KEYS.streams(JUDGE):
             for held, _, _ in await read(client, stream=stream):
                 order.append(stream.rpartition(":")[2])
-                await handoff.complete([Finish(held, ())])
+                await handoff.complete([Completion(held, ())])
     counts = [order.count(priority) for priority in ("high", "normal", "low")]
     assert counts[0] > sum(counts) / 2, counts
     assert min(counts) > 0, counts
@@ -103,7 +104,7 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
             member = Member(redis_server.url, client, topic, of(f"victim{round_}"), name=f"v{round_}", fairness=fair)
             await member.start()
             seen = sum(map(len, ended.values()))
-            await until(lambda seen=seen: enough(ended, seen + 10))
+            await until(partial(enough, ended, seen + 10))
             killed.add(f"victim{round_}")
             await member.kill()
         await until(lambda: enough(ended, 240))

@@ -4,8 +4,8 @@ import pytest
 import uvloop
 from redis.exceptions import ConnectionError as BrokenError
 
-from octollm.bus.connection import connect
-from octollm.bus.pauses import TROUBLES
+from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
+from octollm.protocol.connection import connect
 
 
 def test_a_connection_that_broke_a_moment_ago_is_a_trouble_like_any_other(redis_server):
@@ -18,7 +18,7 @@ def test_a_connection_that_broke_a_moment_ago_is_a_trouble_like_any_other(redis_
         finally:
             await client.aclose()
 
-    with pytest.raises(TROUBLES) as caught:
+    with pytest.raises(TRANSIENT_REDIS_ERRORS) as caught:
         uvloop.run(send())
     assert isinstance(caught.value, BrokenError)
 

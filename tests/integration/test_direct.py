@@ -10,24 +10,26 @@ from typing import Any
 
 import orjson
 import pytest
-from making import done, rows, sends, submitted
-from stepping import KEYS, consuming, fields, judge, step, topology, until
-from test_roles import ended, put
 
-from octollm.contracts import HandedOn, StepDone, StepRequested, StepSucceeded, StoredOutput, read
+from octollm.contracts import Chained, InlineOutput, StepDone, StepRequested, StepSucceeded, StoredOutput, read
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import transaction
 from octollm.orchestrator import store
 from octollm.orchestrator.service import Orchestrator
 from octollm.orchestrator.sweep import sweep
-from octollm.plans import stretch
+from octollm.plans import chain
 from octollm.plans.recipes import load_recipes
+from octollm.resources import schemas_path
 from octollm.runtime.arm_role import hand_on
 from octollm.runtime.roles import python_roles
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
+from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 LINE = """
 recipe: line
@@ -91,7 +93,7 @@ answer: null
 RECIPES = {"line": LINE, "wide": WIDE, "failing": FAILING, "unplanned": UNPLANNED}
 TABLES = {
     "tasks": "SELECT kind, state, reason, detail, round, seq, result FROM tasks ORDER BY kind",
-    "steps": """SELECT kind, step, steps.round, arm, steps.state, attempt, failures, output, error, early
+    "steps": """SELECT kind, step, steps.round, arm, steps.state, attempt, failures, output, error, early_results
         FROM steps JOIN tasks ON tasks.id = task ORDER BY kind, step, steps.round""",
     "attempts": """SELECT kind, step, attempts.round, attempt, delivery, outcome, error_code
         FROM attempts JOIN tasks ON tasks.id = task ORDER BY kind, step, attempts.round, attempt""",
@@ -153,7 +155,7 @@ async def test_the_same_tasks_end_in_the_same_rows_with_it_and_without(
             told[direct][row["kind"]].append(f"{row['body']['event']} {row['body'].get('step')}")
         sent = {row["sent_by"].startswith("handed on") for row in await rows(pool, "SELECT sent_by FROM steps")}
         assert sent == ({False, True} if direct else {False})
-        assert await client.hlen(KEYS.live) == 0
+        assert await client.hlen(KEYS.in_flight) == 0
         await rows(pool, "DELETE FROM tasks RETURNING 1")
     assert found[True] == found[False]
     assert [row["state"] for row in found[True]["tasks"]] == ["failed", "succeeded", "failed", "succeeded"]
@@ -173,18 +175,18 @@ def direct(pool, tmp_path: Path) -> Orchestrator:
 def work(one: StepRequested, value: Any) -> tuple[Any, StepRequested | None]:
     """As an arm does it: the message it tells, and the one it sends on."""
     output = {"value": value}
-    follows = stretch.onward(one, output)
-    told = None if follows is None else HandedOn(step=follows.step, attempt=follows.attempt)
-    made = {"at": "inline", "value": output}
+    follows = chain.onward(one, output)
+    told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
+    made = InlineOutput(at="inline", value=output)
     return done(
-        one, model=partial(StepSucceeded, outcome="succeeded", output=made, handed_on=told, builds_on=one.builds_on)
+        one, model=partial(StepSucceeded, outcome="succeeded", output=made, chained=told, builds_on=one.builds_on)
     ), follows
 
 
 async def begun(direct: Orchestrator) -> StepRequested:
     (first,) = sends(*await direct.handle([submitted(new_task_id("l0"), kind="line", input={"text": "x"})]))
-    assert first.rest is not None
-    assert [one.step for one in first.rest.steps] == ["two", "three", "four", "verdict"]
+    assert first.continuation is not None
+    assert [one.step for one in first.continuation.steps] == ["two", "three", "four", "verdict"]
     return first
 
 
@@ -198,7 +200,9 @@ async def test_ends_out_of_order_wait_in_their_rows_also_numbers_that_jsonb_woul
         one = follows
     for end in reversed(ends[1:]):
         assert sends(*await direct.handle([end, end])) == []
-    kept = await rows(pool, "SELECT step, state, output, cardinality(early) AS early FROM steps ORDER BY step")
+    kept = await rows(
+        pool, "SELECT step, state, output, cardinality(early_results) AS early_results FROM steps ORDER BY step"
+    )
     assert [tuple(row) for row in kept] == [
         ("one", "sent", None, None),
         ("three", "sent", None, 1),
@@ -224,7 +228,7 @@ async def test_what_came_early_is_committed_when_its_turn_has_come(direct, pool)
         one = follows or one
     for end in (ends[2], ends[1], ends[0]):
         assert sends(*await direct.handle([end])) == []
-    found = await rows(pool, "SELECT step, state, attempt, early FROM steps ORDER BY sent_at, step")
+    found = await rows(pool, "SELECT step, state, attempt, early_results FROM steps ORDER BY sent_at, step")
     assert {tuple(row) for row in found} == {
         ("one", "succeeded", 1, None),
         ("two", "succeeded", 1, None),
@@ -245,7 +249,7 @@ async def test_a_lost_step_is_sent_again_with_its_rest_at_a_higher_attempt(direc
         again.append(send.step)
 
     assert await sweep(pool, -1, 10, missing, resend, hand_on=True) == 1
-    assert [(one.step, one.attempt, one.rest.attempt) for one in again] == [("one", 2, 2)]
+    assert [(one.step, one.attempt, one.continuation.attempt) for one in again] == [("one", 2, 2)]
 
 
 async def test_a_result_of_another_lineage_is_dropped_once_and_its_step_sent_again(direct, pool):
@@ -285,12 +289,12 @@ async def test_a_large_output_that_came_early_is_fetched_again_or_made_again(dir
         # The next step's input is the orchestrator's to make: what is large is not handed on.
         assert [(step.step, step.attempt) for step in found] == ([("three", 1)] if there else [])
         (row,) = await rows(pool, f"SELECT * FROM steps WHERE task = '{first.task}' AND step = 'two'")
-        assert (row["state"], row["early"]) == ("succeeded" if there else "sent", None)
+        assert (row["state"], row["early_results"]) == ("succeeded" if there else "sent", None)
 
 
 # What an arm does -------------------------------------------------------------------------------------------------
 
-REST = {
+REST: dict[str, Any] = {
     "attempt": 3,
     "steps": [{"step": "next", "arm": "guardian", "timeout_s": 7, "input": {"of": {"$": "steps.check.output.x"}}}],
     "seen": {"task": {}, "steps": {}, "round": 0},
@@ -301,7 +305,7 @@ NEXT = KEYS.stream(topology().topics["arm.guardian"], "normal")
 
 async def through_an_arm(redis_server, client, output: dict[str, Any], **changes: Any) -> StepDone:
     """What a judge tells of a step with a rest."""
-    await client.xadd(KEYS.stream(judge()), fields(step(**{"rest": REST, **changes})))
+    await client.xadd(KEYS.stream(judge()), fields(step(**{"continuation": REST, **changes})))
 
     async def work(_one: StepRequested) -> dict[str, Any]:
         return output
@@ -322,16 +326,16 @@ async def through_an_arm(redis_server, client, output: dict[str, Any], **changes
 async def test_an_arm_tells_its_end_and_sends_the_next_step_in_one_breath(redis_server, client):
     told = (await through_an_arm(redis_server, client, {"x": [1]}, builds_on={"before": "0" * 64})).root
     assert isinstance(told, StepSucceeded)
-    assert told.handed_on == HandedOn(step="next", attempt=3)
+    assert told.chained == Chained(step="next", attempt=3)
     assert told.builds_on == {"before": "0" * 64}
     ((entry, message),) = await client.xrange(NEXT)
     follows = read(StepRequested, message[b"body"])
-    assert (follows.step, follows.arm, follows.attempt, follows.timeout_s, follows.input, follows.rest) == (
+    assert (follows.step, follows.arm, follows.attempt, follows.timeout_s, follows.input, follows.continuation) == (
         "next", "guardian", 3, 7, {"of": [1]}, None,
     )  # fmt: skip
-    assert follows.builds_on == {"check": stretch.digest({"x": [1]})}
+    assert follows.builds_on == {"check": chain.digest({"x": [1]})}
     assert message[b"id"].decode() == f"{follows.task}.1.next.0.3"
-    assert await client.hget(KEYS.live, f"{follows.task}.1.next.0") == f"{NEXT} {entry.decode()}".encode()
+    assert await client.hget(KEYS.in_flight, f"{follows.task}.1.next.0") == f"{NEXT} {entry.decode()}".encode()
 
 
 @pytest.mark.parametrize(
@@ -339,21 +343,24 @@ async def test_an_arm_tells_its_end_and_sends_the_next_step_in_one_breath(redis_
     [
         ({"x": "x" * 70_000}, {}),
         ({"x": 1}, {"deadline_at": utc_now()}),
-        ({"x": 1}, {"rest": {**REST, "steps": [{**REST["steps"][0], "arm": "unheard-of"}]}}),
-        ({"x": 1}, {"rest": {**REST, "steps": [{**REST["steps"][0], "input": {"of": {"$": "sum(steps)"}}}]}}),
-        ({"x": 1}, {"rest": {**REST, "seen": {"steps": {}, "task": [], "round": 0}, "steps": REST["steps"] * 2}}),
+        ({"x": 1}, {"continuation": {**REST, "steps": [{**REST["steps"][0], "arm": "unheard-of"}]}}),
+        ({"x": 1}, {"continuation": {**REST, "steps": [{**REST["steps"][0], "input": {"of": {"$": "sum(steps)"}}}]}}),
+        (
+            {"x": 1},
+            {"continuation": {**REST, "seen": {"steps": {}, "task": [], "round": 0}, "steps": REST["steps"] * 2}},
+        ),
     ],
     ids=["large", "out of time", "no such arm", "not resolvable", "of another shape"],
 )
 async def test_what_an_arm_cannot_send_is_left_to_the_orchestrator(redis_server, client, output, changes):
     told = (await through_an_arm(redis_server, client, output, **changes)).root
     assert isinstance(told, StepSucceeded)
-    assert told.handed_on is None
+    assert told.chained is None
     assert await client.xlen(NEXT) == 0
 
 
 async def test_of_a_cancelled_task_nothing_is_handed_on(redis_server, client):
-    one = step(rest=REST)
+    one = step(continuation=REST)
     await client.set(KEYS.cancel(one.task), "default")
     await client.xadd(KEYS.stream(judge()), fields(one))
 

@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from octollm.devstack.embedded import launcher
+from octollm.devstack.embedded.postgres import EmbeddedPostgres, binaries_dir
 from octollm.errors import StartError
-from octollm.runtime.embedded import launcher
-from octollm.runtime.embedded.postgres import EmbeddedPostgres, binaries_dir
 
 ANOTHER_USER = min(entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid not in {0, os.geteuid()})
 NOBODY_KNOWS = max(entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid < 60000) + 1
@@ -27,7 +27,7 @@ ONE_START = """
 import asyncio, os, sys
 from pathlib import Path
 import asyncpg
-from octollm.runtime.embedded.postgres import EmbeddedPostgres
+from octollm.devstack.embedded.postgres import EmbeddedPostgres
 
 async def main():
     server = await EmbeddedPostgres.start(Path(sys.argv[1]), ephemeral=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from octollm.devstack.embedded.process import Child
 from octollm.errors import StartError
-from octollm.runtime.embedded.process import Child
 
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from octollm.runtime.embedded.process import Child
+from octollm.devstack.embedded.process import Child
 
 async def main():
     child = await Child.start("sleeper", ["sleep", "600"], log=Path(sys.argv[1]))

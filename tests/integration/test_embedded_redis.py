@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from octollm.devstack.embedded.ports import LOOPBACK, Ports
+from octollm.devstack.embedded.redis import EmbeddedRedis, find_server
 from octollm.errors import StartError
-from octollm.runtime.embedded.ports import LOOPBACK, Ports
-from octollm.runtime.embedded.redis import EmbeddedRedis, find_server
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
 
 
 @pytest.fixture
@@ -125,6 +125,6 @@ def test_a_port_is_none_that_the_kernel_hands_to_connections_where_there_are_oth
     tmp_path: Path, monkeypatch, first: int, *, reserved: bool
 ):
     (tmp_path / "range").write_text(f"{first}\t60999\n")
-    monkeypatch.setattr("octollm.runtime.embedded.ports._HANDED_OUT", tmp_path / "range")
+    monkeypatch.setattr("octollm.devstack.embedded.ports._HANDED_OUT", tmp_path / "range")
     with Ports() as ports:
         assert all(20_000 <= ports.take() < first for _ in range(20)) is reserved

@@ -3,14 +3,15 @@
 import asyncio
 
 import orjson
-from stepping import KEYS, consuming, fields, judge, step, until
 
-from octollm.bus.outcomes import TROUBLE
+from octollm.protocol.outcomes import REDIS_ERRORS
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.waiting import until
 
 
 async def test_a_completion_waits_while_redis_is_a_read_only_replica(redis_server, client):
     topic = judge(lease_s=60)
-    troubles = TROUBLE.labels(topic.name, "complete")._value
+    troubles = REDIS_ERRORS.labels(topic.name, "complete")._value
     await client.xadd(KEYS.stream(topic), fields(step()))
     started, go_on = asyncio.Event(), asyncio.Event()
     runs = 0

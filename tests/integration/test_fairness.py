@@ -3,14 +3,30 @@
 from dataclasses import replace
 
 import pytest
-from fair import HELD, JUDGE, SHIPPED, STREAM, TURNS, WAITING, enough, left, limited, made, message, read, send, work
-from stepping import KEYS, consuming, fields, step, until
 
-from octollm.bus.fairness import Fairness
-from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Delay, Held
-from octollm.bus.scripts import Scripts
 from octollm.contracts.ids import message_id
+from octollm.protocol.fairness import Fairness
+from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
+from octollm.protocol.operations import Lease, Schedule
+from octollm.protocol.scripts import Scripts
+from tests.helpers.consumers import KEYS, consuming, fields, step
+from tests.helpers.fairness import (
+    HELD,
+    JUDGE,
+    SHIPPED,
+    STREAM,
+    TURNS,
+    WAITING,
+    enough,
+    left,
+    limited,
+    made,
+    message,
+    read,
+    send,
+    work,
+)
+from tests.helpers.waiting import until
 
 
 async def test_the_first_task_of_another_tenant_passes_ten_thousand(client):
@@ -34,7 +50,7 @@ async def test_a_tenant_alone_fills_the_stream_with_every_completion(client):
     while waiting := await client.hlen(WAITING):
         got = await read(client, count=8)
         assert len(got) == min(8, len(got) + waiting)
-        await handoff.complete([Finish(held, ()) for held, _, _ in got])
+        await handoff.complete([Completion(held, ()) for held, _, _ in got])
         assert await client.xlen(STREAM) == min(8, waiting - 1)
 
 
@@ -86,14 +102,14 @@ async def test_the_live_hash_names_what_waits_and_the_sweeper_sees_it(client):
     wiring = limited(window=1)
     handoff = made(client, wiring)
     await send(handoff, range(2))
-    live = message(1).live
-    assert await client.hget(KEYS.live, live) == f"{WAITING} ann.0".encode()
+    live = message(1).in_flight
+    assert await client.hget(KEYS.in_flight, live) == f"{WAITING} ann.0".encode()
     sweeper = Handoff(client, "l0", "", "sweeper")
     assert await sweeper.in_flight(wiring, live, STREAM)
-    assert not await sweeper.resend(wiring, live, STREAM, message(1).fields)
+    assert not await sweeper.republish(wiring, live, STREAM, message(1).fields)
     await work(client, handoff, rounds=1)
     ((entry, _),) = await client.xrange(STREAM)
-    assert await client.hget(KEYS.live, live) == f"{STREAM} {entry.decode()}".encode()
+    assert await client.hget(KEYS.in_flight, live) == f"{STREAM} {entry.decode()}".encode()
     await client.delete(STREAM, WAITING)
     assert not await sweeper.in_flight(wiring, live, STREAM)
 
@@ -102,8 +118,8 @@ async def test_what_is_sent_again_waits_as_well(client):
     wiring = limited(window=1)
     await send(made(client, wiring), [0])
     sweeper = Handoff(client, "l0", "", "sweeper")
-    assert await sweeper.resend(wiring, message(1).live, STREAM, message(1).fields)
-    assert (await client.xlen(STREAM), await sweeper.in_flight(wiring, message(1).live, STREAM)) == (1, True)
+    assert await sweeper.republish(wiring, message(1).in_flight, STREAM, message(1).fields)
+    assert (await client.xlen(STREAM), await sweeper.in_flight(wiring, message(1).in_flight, STREAM)) == (1, True)
 
 
 async def test_a_due_retry_waits_behind_what_waits_already(client):
@@ -112,9 +128,9 @@ async def test_a_due_retry_waits_behind_what_waits_already(client):
     await send(handoff, range(3))
     again = message(9)
     ident = message_id(step(9).task, 1, "check", 0, 1)
-    await handoff.publish([Delay(KEYS.schedule, KEYS.messages, STREAM, 0, ident, again.fields, again.live)])
+    await handoff.publish([Schedule(KEYS.schedule, KEYS.messages, STREAM, 0, ident, again.fields, again.in_flight)])
     await handoff.promote(wiring)
-    assert await client.hget(KEYS.live, again.live) == f"{WAITING} ann.2".encode()
+    assert await client.hget(KEYS.in_flight, again.in_flight) == f"{WAITING} ann.2".encode()
     assert [number for _, number in await work(client, handoff)] == [0, 1, 2, 9]
     assert await left(client) == [0, 0, 0, 0]
 
@@ -125,10 +141,10 @@ async def test_waiting_steps_of_a_cancelled_task_are_dropped(client, cap):
     await send(handoff, range(6))
     for number, tenant in ((2, "ann"), (3, "bob"), (4, "ann"), (5, "ann")):
         told = {"type": "task.cancel.v1", "id": step(number).task, "tenant": tenant, "body": "{}"}
-        assert await handoff.cancel(step(number).task, tenant, 60, told) == ("marked", "")
+        assert await handoff.cancel(step(number).task, tenant, 60, told) == ("accepted", "")
     # A redrive takes the wish back: what the next run sends is not dropped.
     told = {"type": "task.redrive.v1", "id": step(5).task, "tenant": "ann", "body": "{}"}
-    assert await handoff.redrive(step(5).task, "ann", 1, told) == ("asked", "")
+    assert await handoff.redrive(step(5).task, "ann", 1, told) == ("accepted", "")
     # Number 3 is not bob's to cancel.
     assert [number for _, number in await work(client, handoff)] == [0, 1, 3, 5]
     assert await left(client) == [0, 0, 0, 0]
@@ -205,7 +221,7 @@ async def test_intake_lets_a_newcomer_pass_and_counts_what_waits(client):
     while got := await client.xreadgroup("orchestrator", "a", {stream: ">"}, count=2):
         for entry, one in got[0][1]:
             order.append(one[b"id"].decode())
-            await intake.complete([Finish(Held(stream, entry.decode(), 1), ())])
+            await intake.complete([Completion(Lease(stream, entry.decode(), 1), ())])
     assert order == ["ann0", "ann1", "ann2", "ann3", "ann4", "bob0", "ann5", "ann6", "ann7", "ann8", "ann9"]
     assert await client.exists(KEYS.waiting(stream)) == 0
 
@@ -227,9 +243,9 @@ async def test_a_key_of_another_type_is_refused_before_anything_is_written(clien
     assert await client.xlen(STREAM) == 1
     ((held, _, _),) = await read(client)
     with pytest.raises(Exception, match="WRONGTYPE"):
-        await handoff.complete([Finish(held, ())])
+        await handoff.complete([Completion(held, ())])
     await client.delete(WAITING)
-    assert await handoff.complete([Finish(held, ())]) == [Standing.DONE]
+    assert await handoff.complete([Completion(held, ())]) == [LeaseStatus.DONE]
 
 
 @pytest.mark.parametrize("concurrency", [1, 9])

@@ -5,10 +5,10 @@ from collections import defaultdict
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stepping import KEYS
-from test_fairness import JUDGE, STREAM, limited, made, read, send
 
-from octollm.bus.handoff import Finish
+from octollm.protocol.handoff import Completion
+from tests.helpers.consumers import KEYS
+from tests.helpers.fairness import JUDGE, STREAM, limited, made, read, send
 
 TENANTS = ("ann", "bob", "cyd")
 MOVES = st.lists(
@@ -38,7 +38,7 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
             seen.append((tenant, number))
             holding.append(held)
         if cap is not None:
-            running = defaultdict(int)
+            running: defaultdict[str, int] = defaultdict(int)
             for _, entry in await client.xrange(STREAM):
                 running[entry[b"tenant"]] += 1
             assert max(running.values(), default=0) <= cap
@@ -46,7 +46,7 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
     async def finish(count):
         batch = [holding.pop(0) for _ in range(min(count, len(holding)))]
         if batch:
-            await handoff.complete([Finish(held, ()) for held in batch])
+            await handoff.complete([Completion(held, ()) for held in batch])
 
     for move in moves:
         match move:
@@ -65,7 +65,7 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
                 await client.xclaim(STREAM, "judge", "a", 0, [held.entry], idle=60_000, retrycount=5, justid=True)
                 assert (await handoff.claim(STREAM, JUDGE, 1))[1] == [held.entry]
             case ("lose turns",):
-                await client.delete(KEYS.turns(STREAM))
+                await client.delete(KEYS.ring(STREAM))
     for _ in range(sent + 5):
         await handoff.promote(wiring)
         await take(9)
@@ -75,5 +75,5 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
         numbers = [number for one, number in seen if one == tenant]
         assert numbers == sorted(numbers)
     await handoff.promote(wiring)
-    assert await client.exists(KEYS.waiting(STREAM), KEYS.turns(STREAM), KEYS.held(JUDGE)) == 0
+    assert await client.exists(KEYS.waiting(STREAM), KEYS.ring(STREAM), KEYS.running(JUDGE)) == 0
     assert await client.xlen(STREAM) == 0

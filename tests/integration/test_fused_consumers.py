@@ -5,16 +5,17 @@ from contextlib import AsyncExitStack
 import httpx
 import orjson
 from prometheus_client import REGISTRY
-from stepping import KEYS, consuming, fields, judge, step, topology, until
 
-from octollm.bus.fuse import FuseRule
-from octollm.bus.handoff import Handoff
-from octollm.bus.worker import Worker
+from octollm.consumer.circuit_breaker import CircuitBreakerRule
+from octollm.consumer.worker import Worker
 from octollm.errors import PermanentError
-from octollm.runtime.metrics import MetricsServer
+from octollm.observability.metrics import MetricsServer
+from octollm.protocol.handoff import Handoff
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge(), "normal")
-FOR_GOOD = FuseRule(tasks=3, tenants=1, cooldown_s=600)
+FOR_GOOD = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=600)
 
 
 async def put(client, count, first=0, **changes):
@@ -86,11 +87,11 @@ async def test_it_tries_one_message_after_a_while_and_goes_on_where_that_goes_we
     async def work(one):
         return {} if mended else await breaks(one)
 
-    rule = FuseRule(tasks=3, tenants=1, cooldown_s=0.2)
+    rule = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=0.2)
     async with consuming(redis_server.url, client, judge(), work, concurrency=2, fuse=rule) as member:
 
         async def blown():
-            return REGISTRY.get_sample_value("octollm_fused", {"topic": "arm.judge"}) == 1
+            return REGISTRY.get_sample_value("octollm_circuit_open", {"topic": "arm.judge"}) == 1
 
         await until(blown)
         assert member.consumer.fused
@@ -102,7 +103,7 @@ async def test_it_tries_one_message_after_a_while_and_goes_on_where_that_goes_we
 
         await until(all_done)
         assert not member.consumer.fused
-    assert REGISTRY.get_sample_value("octollm_fused", {"topic": "arm.judge"}) == 0
+    assert REGISTRY.get_sample_value("octollm_circuit_open", {"topic": "arm.judge"}) == 0
 
 
 async def test_one_tenant_cannot_stop_an_arm_for_the_others(redis_server, client):
@@ -180,7 +181,7 @@ async def test_readiness_and_metrics_say_so(redis_server, client):
                 await until(not_ready)
                 assert (await http.get("/readyz")).json() == {"ready": False, "reasons": ["arm.judge"]}
                 metrics = (await http.get("/metrics")).text
-        assert 'octollm_fused{topic="arm.judge"} 1.0' in metrics
-        assert 'octollm_messages_total{outcome="held",topic="arm.judge"}' in metrics
+        assert 'octollm_circuit_open{topic="arm.judge"} 1.0' in metrics
+        assert 'octollm_messages_total{outcome="returned",topic="arm.judge"}' in metrics
     finally:
         await worker.stop(1)

@@ -1,15 +1,15 @@
 """What would grow with every crash and every task, although nobody looks at it again."""
 
-from making import rows, submitted
-from stepping import KEYS, consuming, dead_workers, fields, judge, step, topology, until
-
-from octollm.bus import takeover
-from octollm.bus.fairness import Fairness
-from octollm.bus.handoff import Handoff
-from octollm.bus.operations import Add, Delay
-from octollm.bus.worker import Worker
+from octollm.consumer import reclaimer as takeover
+from octollm.consumer.worker import Worker
 from octollm.contracts.ids import new_task_id
-from octollm.runtime.orchestrator_role import forget, live_of
+from octollm.protocol.fairness import Fairness
+from octollm.protocol.handoff import Handoff
+from octollm.protocol.operations import Publish, Schedule
+from octollm.runtime.orchestrator_role import forget, in_flight_field_of
+from tests.helpers.consumers import KEYS, consuming, dead_workers, fields, judge, step, topology
+from tests.helpers.orchestrators import rows, submitted
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
 
@@ -58,14 +58,14 @@ async def test_expired_idempotency_rows_are_removed(orchestrator, pool):
 
 def message(number, stream=STREAM):
     one = step(number)
-    return Add(stream, fields(one), live_of(one))
+    return Publish(stream, fields(one), in_flight_field_of(one))
 
 
 async def walk(handoff, most=10):
-    """A whole round over the live steps: how many looks it took, and how many were forgotten."""
+    """A whole round over the in-flight index: how many looks it took, and how many were forgotten."""
     cursor, looks, all_forgotten = 0, 0, 0
     while True:
-        cursor, forgotten = await handoff.forget(topology(), cursor, most)
+        cursor, forgotten = await handoff.prune(topology(), cursor, most)
         looks, all_forgotten = looks + 1, all_forgotten + forgotten
         if cursor == 0:
             return looks, all_forgotten
@@ -80,14 +80,14 @@ async def test_names_whose_messages_went_with_their_stream_do_not_stay(client):
     looks, forgotten = await walk(handoff)
     assert forgotten == 600
     assert looks > 10  # a slice at a time
-    assert await client.exists(KEYS.live) == 0
+    assert await client.exists(KEYS.in_flight) == 0
 
 
 async def looks_at(client):
     """How many slices of ten a walk over the hash takes."""
     cursor, looks = 0, 0
     while True:
-        cursor, _ = await client.hscan(KEYS.live, cursor, count=10)
+        cursor, _ = await client.hscan(KEYS.in_flight, cursor, count=10)
         looks += 1
         if cursor == 0:
             return looks
@@ -102,18 +102,18 @@ async def test_a_name_is_kept_wherever_its_message_lies(client):
     await handoff.publish(ready)
     assert await client.hlen(KEYS.waiting(waits)) > 0
     later = message(1001)
-    await handoff.publish([Delay(KEYS.schedule, KEYS.messages, STREAM, 60_000, "m", later.fields, later.live)])
+    await handoff.publish([Schedule(KEYS.schedule, KEYS.messages, STREAM, 60_000, "m", later.fields, later.in_flight)])
     ended = message(1002, KEYS.done)
     await handoff.publish([ended])
     unknown = message(1003, "{l0}:arm.another-versions:normal")
     await handoff.publish([unknown])
-    await client.hset(KEYS.live, "odd", "of a version to come")
+    await client.hset(KEYS.in_flight, "odd", "of a version to come")
     assert (await walk(handoff))[1] == 0
-    assert await client.hlen(KEYS.live) == len(ready) + 4
+    assert await client.hlen(KEYS.in_flight) == len(ready) + 4
     await client.delete(KEYS.waiting(waits), KEYS.schedule, KEYS.done)
     assert (await walk(handoff))[1] == 3 + 2
-    assert await client.hexists(KEYS.live, unknown.live)
-    assert await client.hexists(KEYS.live, ready[0].live)
+    assert await client.hexists(KEYS.in_flight, unknown.in_flight)
+    assert await client.hexists(KEYS.in_flight, ready[0].in_flight)
 
 
 async def test_each_look_goes_on_where_the_last_one_ended(redis_server, client):
@@ -122,9 +122,9 @@ async def test_each_look_goes_on_where_the_last_one_ended(redis_server, client):
     await client.delete(STREAM)
     cursors = {"l0": 0}
     await forget(worker, cursors)
-    left = await client.hlen(KEYS.live)
+    left = await client.hlen(KEYS.in_flight)
     assert 0 < left < 2000
     while cursors["l0"] != 0:
         await forget(worker, cursors)
-    assert await client.hlen(KEYS.live) == 0
+    assert await client.hlen(KEYS.in_flight) == 0
     await worker.stop(0)

@@ -1,16 +1,19 @@
 """The hand-off scripts on a real Redis: each transition happens whole, once, and only for who still holds the entry."""
 
+from typing import Any
+
 import orjson
 import pytest
 import redis.asyncio
 from redis.exceptions import ResponseError
 
-from octollm.bus.fairness import Fairness
-from octollm.bus.handoff import Entry, Finish, Handoff, Standing
-from octollm.bus.operations import Add, Delay, Held, Live, Status
-from octollm.bus.scripts import Scripts
-from octollm.runtime.share import checkout, schemas_path
+from octollm.protocol.fairness import Fairness
+from octollm.protocol.handoff import Completion, Entry, Handoff, LeaseStatus
+from octollm.protocol.operations import AppendEvent, Lease, Publish, Schedule, SetStatus
+from octollm.protocol.scripts import Scripts
+from octollm.resources import checkout, schemas_path
 from octollm.topology import LaneKeys, Topology, load_topology
+from tests.helpers.messages import Fields
 
 KEYS = LaneKeys("l0")
 TASK = "l0-01jd0000000000000000000000"
@@ -38,37 +41,38 @@ def stream(topology: Topology) -> str:
     return KEYS.stream(judge)
 
 
-async def deliver(client: redis.asyncio.Redis, stream: str, consumer: str, fields: dict[str, str] = FIELDS) -> Held:
+async def deliver(client: redis.asyncio.Redis, stream: str, consumer: str, fields: Fields = FIELDS) -> Lease:
     """Puts one entry on the stream, remembered as the step's latest message, and reads it as `consumer`."""
     try:
         await client.xgroup_create(stream, "judge", "0", mkstream=True)
     except ResponseError as error:
         assert "BUSYGROUP" in str(error)
     entry = await client.xadd(stream, fields)
-    await client.hset(KEYS.live, FIELD, f"{stream} {entry.decode()}")
-    ((_, ((read, _),)),) = await client.xreadgroup("judge", consumer, {stream: ">"}, count=1)
+    await client.hset(KEYS.in_flight, FIELD, f"{stream} {entry.decode()}")
+    answer: Any = await client.xreadgroup("judge", consumer, {stream: ">"}, count=1)
+    ((_, ((read, _),)),) = answer
     assert read == entry
-    return Held(stream, entry.decode(), 1, FIELD)
+    return Lease(stream, entry.decode(), 1, FIELD)
 
 
 async def test_complete_sends_what_comes_next_and_removes_the_entry(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
     operations = (
-        Add(KEYS.done, {"type": "step.done.v1", "body": b"{}"}, FIELD),
-        Status(KEYS.status(TASK), 3, 60, {"state": "running"}),
-        Live(KEYS.events, 1000, {"type": "task.event.v1"}),
+        Publish(KEYS.done, {"type": "step.done.v1", "body": b"{}"}, FIELD),
+        SetStatus(KEYS.status(TASK), 3, 60, {"state": "running"}),
+        AppendEvent(KEYS.events, 1000, {"type": "task.event.v1"}),
     )
-    assert await handoff.complete([Finish(held, operations)]) == [Standing.DONE]
+    assert await handoff.complete([Completion(held, operations)]) == [LeaseStatus.DONE]
     assert await client.xlen(stream) == 0
     assert (await client.xpending(stream, "judge"))["pending"] == 0
     ((done, fields),) = await client.xrange(KEYS.done)
     assert fields == {b"type": b"step.done.v1", b"body": b"{}"}
-    assert await client.hget(KEYS.live, FIELD) == f"{KEYS.done} {done.decode()}".encode()
+    assert await client.hget(KEYS.in_flight, FIELD) == f"{KEYS.done} {done.decode()}".encode()
     assert await client.hgetall(KEYS.status(TASK)) == {b"version": b"3", b"state": b"running"}
     assert 0 < await client.ttl(KEYS.status(TASK)) <= 60
     assert await client.xlen(KEYS.events) == 1
-    assert await handoff.complete([Finish(held, operations)]) == [Standing.GONE]
+    assert await handoff.complete([Completion(held, operations)]) == [LeaseStatus.GONE]
     assert await client.xlen(KEYS.done) == 1
 
 
@@ -76,23 +80,23 @@ async def test_who_lost_the_entry_cannot_complete_renew_or_release_it(client, st
     held = await deliver(client, stream, "a")
     old = Handoff(client, "l0", "judge", "a")
     await client.xclaim(stream, "judge", "b", 0, [held.entry])
-    add = Add(KEYS.done, {"type": "x"})
-    assert await old.complete([Finish(held, (add,))]) == [Standing.STALE]
-    assert await old.renew([held]) == [Standing.STALE]
-    assert await old.release([held]) == [Standing.STALE]
+    add = Publish(KEYS.done, {"type": "x"})
+    assert await old.complete([Completion(held, (add,))]) == [LeaseStatus.STALE]
+    assert await old.renew([held]) == [LeaseStatus.STALE]
+    assert await old.release([held]) == [LeaseStatus.STALE]
     # The same consumer got it again: another delivery is another owner.
     await client.xclaim(stream, "judge", "a", 0, [held.entry])
-    assert await old.complete([Finish(held, (add,))]) == [Standing.STALE]
+    assert await old.complete([Completion(held, (add,))]) == [LeaseStatus.STALE]
     assert await client.xlen(KEYS.done) == 0
-    third = Held(stream, held.entry, 3, FIELD)
-    assert await old.complete([Finish(third, (add,))]) == [Standing.DONE]
+    third = Lease(stream, held.entry, 3, FIELD)
+    assert await old.complete([Completion(third, (add,))]) == [LeaseStatus.DONE]
 
 
 async def test_an_error_in_one_operation_leaves_everything_as_it_was(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
     await client.set(KEYS.events, "not a stream")
-    finish = Finish(held, (Add(KEYS.done, {"type": "x"}), Live(KEYS.events, 10, {"type": "y"})))
+    finish = Completion(held, (Publish(KEYS.done, {"type": "x"}), AppendEvent(KEYS.events, 10, {"type": "y"})))
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await handoff.complete([finish])
     assert await client.xlen(KEYS.done) == 0
@@ -103,12 +107,12 @@ async def test_what_was_perhaps_sent_before_is_sent_only_where_its_message_is_no
     handoff = Handoff(client, "l0", "judge", "a")
     other = FIELD.replace(".0", ".1")
     held = [await deliver(client, stream, "a", FIELDS) for _ in range(2)]
-    await client.hdel(KEYS.live, FIELD)
-    again = Add(KEYS.done, {"type": "x"}, other, again=True)
+    await client.hdel(KEYS.in_flight, FIELD)
+    again = Publish(KEYS.done, {"type": "x"}, other, once=True)
     await handoff.publish((again, again))
-    assert await handoff.complete([Finish(one, (again,)) for one in held]) == [Standing.DONE] * 2
+    assert await handoff.complete([Completion(one, (again,)) for one in held]) == [LeaseStatus.DONE] * 2
     ((entry, _),) = await client.xrange(KEYS.done)
-    assert await client.hget(KEYS.live, other) == f"{KEYS.done} {entry.decode()}".encode()
+    assert await client.hget(KEYS.in_flight, other) == f"{KEYS.done} {entry.decode()}".encode()
     await client.flushall()
     await handoff.publish((again,))
     assert await client.xlen(KEYS.done) == 1
@@ -121,9 +125,9 @@ async def test_many_at_once_are_judged_one_by_one(client, stream):
     await client.xclaim(stream, "judge", "a", 0, [held[2].entry])
     await client.xdel(stream, held[3].entry)
     await client.xack(stream, "judge", held[3].entry)
-    add = Add(KEYS.done, {"type": "step.done.v1"})
-    answers = await handoff.complete([Finish(one, (add,)) for one in (*held, held[0])])
-    done, stale, gone = Standing.DONE, Standing.STALE, Standing.GONE
+    add = Publish(KEYS.done, {"type": "step.done.v1"})
+    answers = await handoff.complete([Completion(one, (add,)) for one in (*held, held[0])])
+    done, stale, gone = LeaseStatus.DONE, LeaseStatus.STALE, LeaseStatus.GONE
     assert answers == [done, stale, stale, gone, done, done, done, done, gone]
     assert await client.xlen(KEYS.done) == answers.count(done)
     left = await client.xpending_range(stream, "judge", "-", "+", 10)
@@ -136,23 +140,23 @@ async def test_a_refused_write_ends_the_call_and_what_came_before_it_is_finished
     held = [await deliver(client, stream, "a") for _ in range(6)]
     full = "{l0}:results"
     await client.xadd(full, {"last": "one"}, id=f"{2**64 - 1}-{2**64 - 1}")
-    add, refused = Add(KEYS.done, {"type": "step.done.v1"}, FIELD), Add(full, {"type": "x"})
-    finishes = [Finish(one, (refused if number == 3 else add,)) for number, one in enumerate(held)]
+    add, refused = Publish(KEYS.done, {"type": "step.done.v1"}, FIELD), Publish(full, {"type": "x"})
+    finishes = [Completion(one, (refused if number == 3 else add,)) for number, one in enumerate(held)]
     with pytest.raises(ResponseError, match="exhausted"):
         await handoff.complete(finishes)
     left = await client.xpending_range(stream, "judge", "-", "+", 10)
     assert [one["message_id"].decode() for one in left] == [one.entry for one in held[3:]]
     sent = await client.xrange(KEYS.done)
     assert len(sent) == await client.xlen(stream) == 3
-    assert await client.hget(KEYS.live, FIELD) == f"{KEYS.done} {sent[-1][0].decode()}".encode()
+    assert await client.hget(KEYS.in_flight, FIELD) == f"{KEYS.done} {sent[-1][0].decode()}".encode()
 
 
 async def test_a_status_is_written_only_over_a_lower_version(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     for version, state in ((2, "running"), (1, "accepted"), (2, "failed")):
         held = await deliver(client, stream, "a")
-        operation = Status(KEYS.status(TASK), version, 0, {"state": state})
-        assert await handoff.complete([Finish(held, (operation,))]) == [Standing.DONE]
+        operation = SetStatus(KEYS.status(TASK), version, 0, {"state": state})
+        assert await handoff.complete([Completion(held, (operation,))]) == [LeaseStatus.DONE]
     assert await client.hget(KEYS.status(TASK), "state") == b"running"
     assert await client.ttl(KEYS.status(TASK)) == -1
 
@@ -160,14 +164,14 @@ async def test_a_status_is_written_only_over_a_lower_version(client, stream):
 async def test_renew_keeps_the_lease_without_a_delivery(client, stream):
     held = await deliver(client, stream, "a")
     handoff = Handoff(client, "l0", "judge", "a")
-    assert await handoff.renew([held]) == [Standing.HELD]
+    assert await handoff.renew([held]) == [LeaseStatus.VALID]
     (pending,) = await client.xpending_range(stream, "judge", "-", "+", 10)
     assert (pending["consumer"], pending["times_delivered"]) == (b"a", 1)
 
 
 async def test_what_is_released_is_taken_at_once_and_nobody_is_charged(client, stream, topology):
     held = await deliver(client, stream, "a")
-    assert await Handoff(client, "l0", "judge", "a").release([held]) == [Standing.RELEASED]
+    assert await Handoff(client, "l0", "judge", "a").release([held]) == [LeaseStatus.RELEASED]
     judge = topology.topics["arm.judge"]
     entries, dead = await Handoff(client, "l0", "judge", "b").claim(stream, judge, 10)
     assert dead == []
@@ -213,27 +217,27 @@ async def test_a_delayed_message_moves_once_when_it_is_due(client, stream, topol
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
     later = {**FIELDS, "id": f"{TASK}.1.check.0.2"}
-    delay = Delay(KEYS.schedule, KEYS.messages, stream, 3_600_000, later["id"], later, FIELD)
-    assert await handoff.complete([Finish(held, (delay,))]) == [Standing.DONE]
+    delay = Schedule(KEYS.schedule, KEYS.messages, stream, 3_600_000, later["id"], later, FIELD)
+    assert await handoff.complete([Completion(held, (delay,))]) == [LeaseStatus.DONE]
     moved, due = await handoff.promote(topology)
     assert (moved, await client.xlen(stream)) == (0, 0)
     assert due > 0
-    assert await client.hget(KEYS.live, FIELD) == f"{KEYS.schedule} {later['id']}".encode()
+    assert await client.hget(KEYS.in_flight, FIELD) == f"{KEYS.schedule} {later['id']}".encode()
     await client.zadd(KEYS.schedule, {later["id"]: 1})
     assert await handoff.promote(topology) == (1, 0)
     assert await handoff.promote(topology) == (0, 0)
     ((entry, fields),) = await client.xrange(stream)
     assert fields[b"id"].decode() == later["id"]
-    assert await client.hget(KEYS.live, FIELD) == f"{stream} {entry.decode()}".encode()
+    assert await client.hget(KEYS.in_flight, FIELD) == f"{stream} {entry.decode()}".encode()
     assert await client.exists(KEYS.messages) == 0
 
 
 async def test_who_still_owns_entries_does_not_leave(client, stream):
     held = await deliver(client, stream, "a")
     handoff = Handoff(client, "l0", "judge", "a")
-    assert await handoff.leave([stream, "{l0}:nowhere"]) == 1
-    assert await handoff.complete([Finish(held, ())]) == [Standing.DONE]
-    assert await handoff.leave([stream]) == 0
+    assert await handoff.leave_group([stream, "{l0}:nowhere"]) == 1
+    assert await handoff.complete([Completion(held, ())]) == [LeaseStatus.DONE]
+    assert await handoff.leave_group([stream]) == 0
     assert await client.xinfo_consumers(stream, "judge") == []
 
 
@@ -241,8 +245,8 @@ async def test_a_missing_stream_answers_gone(client, stream):
     held = await deliver(client, stream, "a")
     await client.flushall()
     handoff = Handoff(client, "l0", "judge", "a")
-    assert await handoff.complete([Finish(held, (Add(KEYS.done, {"type": "x"}),))]) == [Standing.GONE]
-    assert await handoff.renew([held]) == [Standing.GONE]
+    assert await handoff.complete([Completion(held, (Publish(KEYS.done, {"type": "x"}),))]) == [LeaseStatus.GONE]
+    assert await handoff.renew([held]) == [LeaseStatus.GONE]
     assert await client.xlen(KEYS.done) == 0
 
 
@@ -250,8 +254,8 @@ async def test_an_entry_that_was_deleted_with_its_stream_leaves_no_live_step(cli
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
     await client.delete(stream)
-    assert await handoff.complete([Finish(held, (Add(KEYS.done, {"type": "x"}),))]) == [Standing.GONE]
-    assert await client.hgetall(KEYS.live) == {}
+    assert await handoff.complete([Completion(held, (Publish(KEYS.done, {"type": "x"}),))]) == [LeaseStatus.GONE]
+    assert await client.hgetall(KEYS.in_flight) == {}
     assert await client.xlen(KEYS.done) == 0
 
 
@@ -260,11 +264,11 @@ async def test_what_an_entry_led_to_is_its_task_s_status_also_when_the_entry_was
     held = await deliver(client, stream, "a")
     await client.hset(KEYS.status(TASK), mapping={"version": "2", "state": "running"})
     await client.delete(stream)
-    ended = Status(KEYS.status(TASK), 3, 60, {"state": "succeeded"})
-    assert await handoff.complete([Finish(held, (ended, Add(KEYS.done, {"type": "x"})))]) == [Standing.GONE]
+    ended = SetStatus(KEYS.status(TASK), 3, 60, {"state": "succeeded"})
+    assert await handoff.complete([Completion(held, (ended, Publish(KEYS.done, {"type": "x"})))]) == [LeaseStatus.GONE]
     assert await client.hget(KEYS.status(TASK), "state") == b"succeeded"
-    older = Status(KEYS.status(TASK), 2, 0, {"state": "running"})
-    assert await handoff.complete([Finish(held, (older,))]) == [Standing.GONE]
+    older = SetStatus(KEYS.status(TASK), 2, 0, {"state": "running"})
+    assert await handoff.complete([Completion(held, (older,))]) == [LeaseStatus.GONE]
     assert await client.hget(KEYS.status(TASK), "state") == b"succeeded"
     assert await client.xlen(KEYS.done) == 0
 
@@ -273,26 +277,26 @@ async def test_an_entry_whose_group_was_deleted_stays_a_live_step(client, stream
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
     await client.xgroup_destroy(stream, "judge")
-    assert await handoff.complete([Finish(held, ())]) == [Standing.GONE]
-    assert await client.hget(KEYS.live, FIELD) == f"{stream} {held.entry}".encode()
+    assert await handoff.complete([Completion(held, ())]) == [LeaseStatus.GONE]
+    assert await client.hget(KEYS.in_flight, FIELD) == f"{stream} {held.entry}".encode()
 
 
 async def test_scripts_survive_a_server_that_forgot_them(client, stream):
     held = await deliver(client, stream, "a")
     handoff = Handoff(client, "l0", "judge", "a")
-    assert await handoff.renew([held]) == [Standing.HELD]
+    assert await handoff.renew([held]) == [LeaseStatus.VALID]
     await client.script_flush()
-    assert await handoff.renew([held]) == [Standing.HELD]
+    assert await handoff.renew([held]) == [LeaseStatus.VALID]
 
 
 async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, stream, topology):
     held = await deliver(client, stream, "a")
     handoff = Handoff(client, "l0", "", "sweeper")
-    assert not await handoff.resend(topology, FIELD, stream, FIELDS)
+    assert not await handoff.republish(topology, FIELD, stream, FIELDS)
     await client.delete(stream)
     assert not await handoff.in_flight(topology, FIELD, stream)
-    assert await handoff.resend(topology, FIELD, stream, FIELDS)
-    assert not await handoff.resend(topology, FIELD, stream, FIELDS)
+    assert await handoff.republish(topology, FIELD, stream, FIELDS)
+    assert not await handoff.republish(topology, FIELD, stream, FIELDS)
     assert await handoff.in_flight(topology, FIELD, stream)
     assert await client.xlen(stream) == 1
     assert held.stream == stream
@@ -303,11 +307,11 @@ async def test_who_repeats_a_message_does_not_overtake_the_sweeper_that_replaces
     found it nowhere, and raises its attempt. Both have committed that when they come to send.
     """
     orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
-    repeated = Add(stream, {**FIELDS, "attempt": "1"}, FIELD, again=True)
+    repeated = Publish(stream, {**FIELDS, "attempt": "1"}, FIELD, once=True)
     assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)
     await orchestrator.publish([repeated])
     assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)
-    assert await sweeper.resend(topology, FIELD, stream, {**FIELDS, "attempt": "2"})
+    assert await sweeper.republish(topology, FIELD, stream, {**FIELDS, "attempt": "2"})
     await orchestrator.publish([repeated])
     ((_, sent),) = await client.xrange(stream)
     assert sent[b"attempt"] == b"2"
@@ -315,16 +319,16 @@ async def test_who_repeats_a_message_does_not_overtake_the_sweeper_that_replaces
 
 async def test_what_was_repeated_first_is_not_replaced_and_a_sweeper_that_died_leaves_nothing(client, stream, topology):
     orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
-    await orchestrator.publish([Add(stream, FIELDS, FIELD, again=True)])
+    await orchestrator.publish([Publish(stream, FIELDS, FIELD, once=True)])
     assert await sweeper.in_flight(topology, FIELD, stream, claim=True)
-    assert not await sweeper.resend(topology, FIELD, stream, FIELDS)
+    assert not await sweeper.republish(topology, FIELD, stream, FIELDS)
     await client.delete(stream)
     assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)  # and dies
-    assert await sweeper.forget(topology, 0, 100) == (0, 0)
-    claimed_at = int((await client.hget(KEYS.live, FIELD)).removeprefix(f"{stream} 0-".encode()))
-    await client.hset(KEYS.live, FIELD, f"{stream} 0-{claimed_at - 301}")  # and much later
-    assert await sweeper.forget(topology, 0, 100) == (0, 1)
-    assert await client.hlen(KEYS.live) == 0
+    assert await sweeper.prune(topology, 0, 100) == (0, 0)
+    claimed_at = int((await client.hget(KEYS.in_flight, FIELD)).removeprefix(f"{stream} 0-".encode()))
+    await client.hset(KEYS.in_flight, FIELD, f"{stream} 0-{claimed_at - 301}")  # and much later
+    assert await sweeper.prune(topology, 0, 100) == (0, 1)
+    assert await client.hlen(KEYS.in_flight) == 0
 
 
 async def test_admit_once_per_key_and_never_above_the_mark(client, topology):

@@ -3,14 +3,15 @@
 import asyncio
 
 import pytest
-from test_roles import until
 
+from octollm.resources import schemas_path
 from octollm.runtime.roles import python_roles
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
+from octollm.settings.loader import load_settings
 from octollm.topology import LaneKeys, load_topology
-from samples import submitted_entry
+from tests.helpers.messages import submitted_entry
+from tests.helpers.waiting import until
 
 
 @pytest.mark.parametrize("orchestrators", [1, 2])
@@ -49,7 +50,7 @@ async def test_two_lanes(redis_server, client, dsn, monkeypatch, tmp_path, orche
         await until(all_done)
         await until(nothing_left)  # who keeps and remembers results comes after who says that a task has ended
         for lane in ("l0", "l1"):
-            assert await client.hlen(LaneKeys(lane).live) == 0
+            assert await client.hlen(LaneKeys(lane).in_flight) == 0
     finally:
         stop.set()
         await asyncio.wait_for(asyncio.gather(*runs), 120)

@@ -5,18 +5,18 @@ from typing import Any
 
 import asyncpg
 import pytest
-from making import rows, submitted
 
-from memories import HashingEmbedder, ListStore
 from octollm.contracts import TaskResult, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import Pool, open_pool
-from octollm.errors import ContractError, EmbeddingError, NotReadyError
+from octollm.errors import ContractError, EmbeddingError, StoreUnavailableError
+from octollm.memory.deletion import forget_marked, forget_tasks
 from octollm.memory.dense import Dense
-from octollm.memory.forget import forget_marked, forget_tasks
-from octollm.memory.recall import StoredRecall
+from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.worker import Memory
 from octollm.orchestrator.messages import Incoming
+from tests.helpers.memory_fakes import HashingEmbedder, ListStore
+from tests.helpers.orchestrators import rows, submitted
 
 ADA, PR = {"type": "user", "name": "ada"}, {"type": "issue", "name": "o/r#7"}
 KEEP: dict[str, Any] = {
@@ -44,7 +44,7 @@ def store():
 
 @pytest.fixture
 def recall(pool, store):
-    return StoredRecall(pool, Dense(HashingEmbedder(), store))
+    return StoredMemory(pool, Dense(HashingEmbedder(), store))
 
 
 @pytest.fixture
@@ -52,14 +52,12 @@ def memory(pool, recall):
     return Memory(pool, recall.documents)
 
 
-async def finished(orchestrator, pool, remember=None, state="succeeded", **changes) -> Incoming:
+async def finished(orchestrator, pool, memory=None, state="succeeded", **changes) -> Incoming:
     """A task that has ended, and the message that says so."""
     task = new_task_id("l0")
     await orchestrator.handle([submitted(task, goal="triage it")])
     async with pool.acquire() as connection:
-        await connection.execute(
-            "UPDATE tasks SET state = $2, remember = $3::jsonb WHERE id = $1", task, state, remember
-        )
+        await connection.execute("UPDATE tasks SET state = $2, memory = $3::jsonb WHERE id = $1", task, state, memory)
     return message(task, state=state, **changes)
 
 
@@ -101,7 +99,7 @@ async def all_there_is(pool, store):
 
 
 async def remembered(pool) -> list[bool]:
-    return [row["at"] for row in await rows(pool, "SELECT remembered_at IS NOT NULL AS at FROM tasks ORDER BY id")]
+    return [row["at"] for row in await rows(pool, "SELECT indexed_at IS NOT NULL AS at FROM tasks ORDER BY id")]
 
 
 async def test_a_task_leaves_an_artifact_a_document_and_what_it_says(orchestrator, pool, memory, recall):
@@ -139,7 +137,7 @@ async def test_the_same_again_changes_nothing(orchestrator, pool, memory, store)
     await memory.handle([one, one])
     before = await all_there_is(pool, store)
     assert await memory.handle([one]) == [None]
-    await rows(pool, "UPDATE tasks SET remembered_at = NULL RETURNING 1")
+    await rows(pool, "UPDATE tasks SET indexed_at = NULL RETURNING 1")
     assert await memory.handle([one, one]) == [None, None]
     after = await all_there_is(pool, store)
     assert after == before
@@ -150,7 +148,7 @@ async def test_a_missing_store_delays_and_loses_nothing(orchestrator, pool, memo
     kept, plain = await finished(orchestrator, pool, KEEP), await finished(orchestrator, pool)
     store.away = True
     waits, done = await memory.handle([kept, plain])
-    assert isinstance(waits, NotReadyError)
+    assert isinstance(waits, StoreUnavailableError)
     assert done is None
     assert sorted(await remembered(pool)) == [False, True]
     store.away = False
@@ -164,9 +162,9 @@ async def test_a_provider_that_refuses_delays_too(orchestrator, pool):
         async def embed(self, _texts):
             raise EmbeddingError("the key is not accepted")
 
-    memory = Memory(pool, StoredRecall(pool, Dense(Refusing(), ListStore())).documents)
+    memory = Memory(pool, StoredMemory(pool, Dense(Refusing(), ListStore())).documents)
     (fault,) = await memory.handle([await finished(orchestrator, pool, KEEP)])
-    assert isinstance(fault, NotReadyError)
+    assert isinstance(fault, StoreUnavailableError)
     assert "the key is not accepted" in str(fault)
     assert await remembered(pool) == [False]
 
@@ -174,7 +172,7 @@ async def test_a_provider_that_refuses_delays_too(orchestrator, pool):
 async def test_postgres_away_is_not_now(orchestrator, pool, memory):
     one = await finished(orchestrator, pool)
     await pool.close()
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await memory.handle([one])
 
 
@@ -244,7 +242,9 @@ async def test_what_is_marked_for_the_purge_is_forgotten_and_never_remembered_ag
 ):
     one, kept = await finished(orchestrator, pool, KEEP), await finished(orchestrator, pool, KEEP)
     await memory.handle([one, kept])
-    await rows(pool, f"UPDATE tasks SET purge_since = now(), remembered_at = NULL WHERE id = '{one.id}' RETURNING 1")
+    await rows(
+        pool, f"UPDATE tasks SET purge_requested_at = now(), indexed_at = NULL WHERE id = '{one.id}' RETURNING 1"
+    )
     assert await forget_marked(pool, recall.documents, 10) == 1
     assert await forget_marked(pool, recall.documents, 10) == 0
     assert await memory.handle([one]) == [None]
@@ -258,10 +258,10 @@ async def test_a_purge_in_the_middle_of_remembering_leaves_nothing(orchestrator,
 
     class Purging(HashingEmbedder):
         async def embed(self, texts):
-            await rows(pool, "UPDATE tasks SET purge_since = now() RETURNING 1")
+            await rows(pool, "UPDATE tasks SET purge_requested_at = now() RETURNING 1")
             return await super().embed(texts)
 
-    memory = Memory(pool, StoredRecall(pool, Dense(Purging(), store)).documents)
+    memory = Memory(pool, StoredMemory(pool, Dense(Purging(), store)).documents)
     assert await memory.handle([one]) == [None]
     assert store.points == {}
     assert await table(pool, "documents") == []
@@ -272,7 +272,7 @@ async def test_forgetting_waits_for_the_store_and_is_finished_later(orchestrator
     one = await finished(orchestrator, pool, KEEP)
     await memory.handle([one])
     store.away = True
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await forget_tasks(pool, recall.documents, [one.id])
     assert len(await table(pool, "artifacts")) == 1
     store.away = False

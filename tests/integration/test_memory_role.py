@@ -7,18 +7,20 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 import redis.asyncio
-from making import rows
-from stepping import KEYS, until
-from test_roles import ended, put
 
 from octollm.contracts import TaskResult, write
 from octollm.errors import VectorStoreError
 from octollm.memory.vectors.edge import EdgeStore
+from octollm.resources import schemas_path
 from octollm.runtime.roles import python_roles
-from octollm.runtime.settings import Settings, load_settings
-from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
+from octollm.settings.loader import Settings, load_settings
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS
+from tests.helpers.orchestrators import rows
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 GUIDE = "# Leases\n\nA worker renews its lease every five seconds.\n\n# Other\n\nOctopuses have eight arms.\n"
 
@@ -101,7 +103,7 @@ async def test_a_finished_task_is_remembered(client, settings, pool):
         await client.xadd("{l0}:results", fields)
 
         async def remembered() -> bool:
-            return bool(await rows(pool, "SELECT * FROM tasks WHERE remembered_at IS NOT NULL"))
+            return bool(await rows(pool, "SELECT * FROM tasks WHERE indexed_at IS NOT NULL"))
 
         await until(remembered)
         (artifact,) = await rows(pool, "SELECT task, title, answer FROM artifacts")

@@ -1,19 +1,21 @@
 """A step that is nowhere is sent again; after an outage of Redis not before whoever was to send it has had its time."""
 
 import pytest
-from making import rows, submitted
-from stepping import KEYS
 
-from octollm.bus.worker import Worker
+from octollm.consumer.worker import Worker
 from octollm.contracts.ids import new_task_id
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
+from octollm.orchestrator.messages import Outgoing
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
+from octollm.resources import schemas_path
 from octollm.runtime.mending import Mender
 from octollm.runtime.orchestrator_role import Translator
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import schemas_path, topology_path
+from octollm.settings.files import topology_path
+from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS
+from tests.helpers.orchestrators import rows, submitted
 
 RECIPE = """
 recipe: alone
@@ -46,20 +48,21 @@ async def test_after_an_outage_whoever_was_to_send_a_step_comes_first(client, po
     (answer,) = await orchestrator.handle([submitted(task, kind="alone", input={})])
     await rows(pool, "UPDATE steps SET sent_at = now() - interval '1 h' RETURNING 1")
     await client.execute_command("REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(NotReadyError, match="read only replica"):
+    with pytest.raises(StoreUnavailableError, match="read only replica"):
         await mender.look()
     await client.execute_command("REPLICAOF", "NO", "ONE")
     longest = max(topic.lease_s for topic in topology.topics.values())
     now += 2 * longest - 1
     await mender.look()
     assert await client.xlen(STREAM) == 0
+    assert isinstance(answer, Outgoing)
     await worker.publish("l0", translator.operations(answer))
     now += 1
     await mender.look()
     ((_, sent),) = await client.xrange(STREAM)
     assert sent[b"id"].decode() == f"{task}.1.only.0.1"
-    await client.delete(STREAM, KEYS.live)
-    await rows(pool, "UPDATE steps SET looked_at = NULL RETURNING 1")
+    await client.delete(STREAM, KEYS.in_flight)
+    await rows(pool, "UPDATE steps SET last_seen_at = NULL RETURNING 1")
     await mender.look()
     ((_, sent),) = await client.xrange(STREAM)
     assert sent[b"id"].decode() == f"{task}.1.only.0.2"

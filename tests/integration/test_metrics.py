@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from octollm.errors import SettingsError
-from octollm.runtime.metrics import MetricsServer
+from octollm.observability.metrics import MetricsServer
 
 
 def get(server: MetricsServer, path: str) -> httpx.Response:

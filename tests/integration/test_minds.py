@@ -6,17 +6,17 @@ from typing import Any
 
 import asyncpg
 import pytest
-from making import rows, submitted
 from structlog.testing import capture_logs
 
-from mock_models import Break, MockModels, Refuse, Say
-from octollm.arms.ports import Question
 from octollm.contracts import StepRequested
 from octollm.contracts.ids import new_task_id
-from octollm.errors import NeedsPersonError, NotReadyError, PermanentError, TransientError
-from octollm.minds.choose import choose
-from octollm.minds.journal import Journal
-from octollm.minds.mind import JournalledMind
+from octollm.errors import NeedsPersonError, PermanentError, StoreUnavailableError, TransientError
+from octollm.models.choose import choose
+from octollm.models.client import JournalledModelClient
+from octollm.models.journal import Journal
+from octollm.ports import Question
+from tests.helpers.mock_models import Break, MockModels, Refuse, Say
+from tests.helpers.orchestrators import rows, submitted
 
 SCHEMA = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": {"type": "integer"}}}
 ASKED = Question("plan", "You count.", "How many?", SCHEMA)
@@ -53,11 +53,11 @@ def a_step(task: str, **fields: Any) -> StepRequested:
     return StepRequested(task=task, **{**named, **rest, **fields})
 
 
-def mind(pool, provider, timeout_s=30.0, delivery=1) -> JournalledMind:
+def mind(pool, provider, timeout_s=30.0, delivery=1) -> JournalledModelClient:
     async def journal() -> Journal:
         return Journal(pool)
 
-    return JournalledMind(journal, provider, timeout_s, lambda: delivery)
+    return JournalledModelClient(journal, provider, timeout_s, lambda: delivery)
 
 
 async def calls(pool) -> list[asyncpg.Record]:
@@ -191,7 +191,7 @@ async def test_an_answer_whose_write_is_repeated_is_not_billed_twice(pool, provi
         tries += 1
         kept = await keep(self, *args)
         if tries == 1:
-            raise NotReadyError("Postgres: the connection was lost after COMMIT was sent")
+            raise StoreUnavailableError("Postgres: the connection was lost after COMMIT was sent")
         return kept
 
     monkeypatch.setattr(Journal, "keep", lost_reply)

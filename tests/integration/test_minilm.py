@@ -9,7 +9,7 @@ import pytest
 from octollm.errors import EmbeddingError
 from octollm.memory.embed.choose import choose_embedder
 from octollm.memory.embed.minilm import MiniLm
-from octollm.runtime.settings_sections import EmbeddingSettings
+from octollm.settings.sections import EmbeddingSettings
 
 # The example that the model's authors publish, with the values that they print.
 SENTENCES = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from octollm.errors import EmbeddingError, NotReadyError
+from octollm.errors import EmbeddingError, StoreUnavailableError
 from octollm.memory.embed.openai import OpenAiEmbedder
 
 Answer = tuple[int, Any]
@@ -108,8 +108,8 @@ async def test_a_server_that_takes_no_dimension_is_asked_without(server, embedde
 @pytest.mark.parametrize(
     ("reply", "error", "says"),
     [
-        (refusal(429), NotReadyError, "429 for now"),
-        (refusal(503), NotReadyError, "503 for now"),
+        (refusal(429), StoreUnavailableError, "429 for now"),
+        (refusal(503), StoreUnavailableError, "503 for now"),
         (refusal(429, code="insufficient_quota"), EmbeddingError, "no money left"),
         (refusal(401, "bad key-of-the-test"), EmbeddingError, "check OPENAI_API_KEY"),
         (refusal(404), EmbeddingError, r"check embedding\.url and model"),
@@ -145,7 +145,7 @@ async def test_a_server_that_is_away_is_not_ready(unused_tcp_port, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{unused_tcp_port}")
     embedder = OpenAiEmbedder("some-model", 4)
-    with pytest.raises(NotReadyError, match="cannot be reached"):
+    with pytest.raises(StoreUnavailableError, match="cannot be reached"):
         await embedder.embed(["a"])
     await embedder.close()
 

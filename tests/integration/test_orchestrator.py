@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 import pytest
-from making import RECIPES, done, rows, sends, submitted
 
 from octollm.contracts import (
     DeadLetter,
@@ -19,13 +18,14 @@ from octollm.contracts import (
 )
 from octollm.contracts.ids import message_id, new_task_id, utc_now
 from octollm.database.pool import transaction
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
 from octollm.orchestrator import store
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
 from octollm.orchestrator.service import Orchestrator
 from octollm.orchestrator.sweep import InFlight, sweep
 from octollm.plans.recipes import load_recipes
+from tests.helpers.orchestrators import RECIPES, done, rows, sends, submitted
 
 
 async def test_a_task_runs_to_its_end_and_its_result_is_stored(orchestrator, pool):
@@ -258,14 +258,14 @@ async def test_the_archive_stores_letters_once_and_ends_a_poisoned_task(orchestr
         assert answer.status is not None
         assert (answer.status.task, answer.status.fields["reason"]) == (task, "poison")
     stored = await rows(pool, "SELECT * FROM dead_letters ORDER BY id")
-    assert [(row["letter"], row["original"]) for row in stored] == [(f"dead {n}", b"\xff\x00!") for n in (1, 2, 3)]
+    assert [(row["message_id"], row["original"]) for row in stored] == [(f"dead {n}", b"\xff\x00!") for n in (1, 2, 3)]
     assert sends(*await orchestrator.handle([done(left, {"n": 1})])) == []
 
 
 async def test_a_lost_connection_means_not_now(orchestrator, pool, dsn):
     await orchestrator.handle([submitted(new_task_id("l0"))])
     await pool.close()
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await orchestrator.handle([submitted(new_task_id("l0"))])
 
 

@@ -3,10 +3,8 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from making import rows, sends, submitted
-from test_endings import cancel
-
 from octollm.contracts.ids import as_text, new_task_id
+from tests.helpers.orchestrators import cancel, rows, sends, submitted
 
 
 async def test_it_waits_in_the_database_and_begins_once_whoever_looks(orchestrator, pool):
@@ -30,9 +28,9 @@ async def test_it_waits_in_the_database_and_begins_once_whoever_looks(orchestrat
     assert [(step.task, step.step) for step in sends(*begun)] == [(task, "left"), (task, "right")]
     assert all(send.again for answer in begun for send in answer.sends)  # whoever publishes it late comes second
     # Until it is told, its status is published again; its steps are the sweeper's.
-    (again,) = await orchestrator.untold(10)
+    (again,) = await orchestrator.status_pending(10)
     assert (again.status, again.sends, again.result) == (begun[0].status, (), None)
     await orchestrator.told([task])
-    assert (await orchestrator.untold(10), await orchestrator.begin(10)) == ([], [])
+    assert (await orchestrator.status_pending(10), await orchestrator.begin(10)) == ([], [])
     found = await rows(pool, "SELECT state FROM tasks ORDER BY state")
     assert [row["state"] for row in found] == ["cancelled", "running"]

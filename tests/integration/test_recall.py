@@ -4,15 +4,15 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from making import rows
 
-from memories import HashingEmbedder, ListStore, of
-from octollm.arms.ports import Document, Ingested
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
 from octollm.memory.dense import Dense
 from octollm.memory.frequencies import Frequencies
 from octollm.memory.keyword import Where, find
-from octollm.memory.recall import StoredRecall
+from octollm.memory.stored_memory import StoredMemory
+from octollm.ports import Document, Ingested
+from tests.helpers.memory_fakes import HashingEmbedder, ListStore, of
+from tests.helpers.orchestrators import rows
 
 GUIDE = """# Leases
 
@@ -22,7 +22,7 @@ A worker renews its lease every five seconds. A lease that is not renewed may be
 
 Failed steps are tried again with full jitter. Set `max_failures` in streams.yaml, never `not_before`.
 """
-COOKING = "Cut the onions. Fry them in butter until they are brown.\n\nAdd NotReadyError flavoured salt."
+COOKING = "Cut the onions. Fry them in butter until they are brown.\n\nAdd StoreUnavailableError flavoured salt."
 
 
 def guide(text=GUIDE, **changes):
@@ -38,13 +38,13 @@ def store():
 def recall(request, pool, store):
     """With vectors and without: what is promised of words holds for both."""
     if request.param == "words":
-        return StoredRecall(pool, None)
-    return StoredRecall(pool, Dense(HashingEmbedder(), store))
+        return StoredMemory(pool, None)
+    return StoredMemory(pool, Dense(HashingEmbedder(), store))
 
 
 @pytest.fixture
 def both(pool, store):
-    return StoredRecall(pool, Dense(HashingEmbedder(), store))
+    return StoredMemory(pool, Dense(HashingEmbedder(), store))
 
 
 async def documents(recall, query, tenant="a", **more):
@@ -72,7 +72,7 @@ async def test_a_passage_is_found_with_its_place(recall):
         ("not_before", "guide.md"),
         ("where is max failures set", "guide.md"),
         ("streams.yaml", "guide.md"),
-        ("NotReadyError", "cooking.txt"),
+        ("StoreUnavailableError", "cooking.txt"),
         ("not ready error", "cooking.txt"),
         ("onion zzzz qqqq", "cooking.txt"),
         ("'); DROP TABLE passages; -- butter & ! | (", "cooking.txt"),
@@ -129,7 +129,7 @@ async def test_no_tenant_sees_anothers(recall):
 
 async def test_the_same_again_costs_nothing_and_another_text_replaces_it(pool, store):
     embedder = HashingEmbedder()
-    recall = StoredRecall(pool, Dense(embedder, store))
+    recall = StoredMemory(pool, Dense(embedder, store))
     (first,) = await recall.ingest("a", [guide()])
     assert (first.state, first.passages) == ("new", 2)
     assert first.tokens > 30
@@ -158,7 +158,7 @@ async def test_what_is_forgotten_is_gone_everywhere(both, pool, store):
 async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
     """The store went away between the passages and their vectors, at every place where it may."""
     store.away = True
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await both.ingest("a", [guide()])
     # Postgres has the truth: what was taken in is found by its words.
     assert await documents(both, "jitter", mode="keyword") == ["guide.md"]
@@ -166,7 +166,7 @@ async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
     assert (await both.ingest("a", [guide()]))[0].state == "new"
     assert len(store.points) == 2
     store.away = True
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await both.ingest("a", [guide("# Other\n\nWords of a new text.")])
     store.away = False
     # The old vectors are still there, and nobody sees them.
@@ -175,7 +175,7 @@ async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
     await both.ingest("a", [guide("# Other\n\nWords of a new text.")])
     assert len(store.points) == 1
     store.away = True
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await both.forget("a", "documents", "guide.md")
     store.away = False
     assert await both.read("a", "documents", "guide.md", 0, 5) is None
@@ -185,10 +185,10 @@ async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
 
 
 async def test_mend_finishes_what_nobody_retries(both, pool, store):
-    await both.ingest("a", [guide(), guide(name="leaving")])
+    await both.ingest("a", [guide(), guide(name="deleting")])
     store.away = True
-    for broken in (both.ingest("a", [guide("New text.")]), both.forget("a", "documents", "leaving")):
-        with pytest.raises(NotReadyError):
+    for broken in (both.ingest("a", [guide("New text.")]), both.forget("a", "documents", "deleting")):
+        with pytest.raises(StoreUnavailableError):
             await broken
     store.away = False
     assert await both.documents.mend(10) == 0  # somebody may still be at it
@@ -200,10 +200,10 @@ async def test_mend_finishes_what_nobody_retries(both, pool, store):
 
 
 async def test_documents_get_vectors_once_there_is_an_embedder(pool, store):
-    words = StoredRecall(pool, None)
+    words = StoredMemory(pool, None)
     (found,) = await words.ingest("a", [guide()])
     assert (found.state, found.tokens) == ("new", 0)
-    later = StoredRecall(pool, Dense(HashingEmbedder(), store))
+    later = StoredMemory(pool, Dense(HashingEmbedder(), store))
     assert await later.documents.mend(10) == 1
     assert await documents(later, "lease renewed", mode="dense")
     # Without one again nothing is lost, and what leaves keeps its place until its vectors can go.
@@ -217,7 +217,7 @@ async def test_documents_get_vectors_once_there_is_an_embedder(pool, store):
 
 
 async def test_vectors_of_a_text_that_was_replaced_without_an_embedder_go_with_their_document(both, pool, store):
-    words = StoredRecall(pool, None)
+    words = StoredMemory(pool, None)
     await both.ingest("a", [guide(), guide(name="kept")])
     for text in ("New text.", "Newest text."):
         await words.ingest("a", [guide(text), guide(text, name="kept")])
@@ -238,7 +238,7 @@ async def test_two_ingests_of_one_document_never_mix(both, store):
 
 
 async def test_what_was_used_is_said(pool, store, both):
-    lacking = StoredRecall(pool, None, "no model is there")
+    lacking = StoredMemory(pool, None, "no model is there")
     for mode in ("hybrid", "dense"):
         hits = await lacking.search("a", "lease", mode=mode)
         assert (hits.used, hits.note) == ("keyword", "no model is there")
@@ -246,7 +246,7 @@ async def test_what_was_used_is_said(pool, store, both):
     hits = await both.search("a", "lease")
     assert (hits.used, hits.note) == ("hybrid", None)
     store.away = True
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await both.search("a", "lease")
 
 
@@ -254,7 +254,7 @@ async def test_postgres_away_is_not_now(both, pool):
     await pool.close()
     for call in (both.search("a", "x"), both.ingest("a", [guide()]), both.forget("a", "b", "c"),
                  both.read("a", "b", "c", 0, 1), both.documents.mend(1)):  # fmt: skip
-        with pytest.raises(NotReadyError):
+        with pytest.raises(StoreUnavailableError):
             await call
 
 

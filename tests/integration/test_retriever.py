@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 import structlog
-from stepping import step
 
-from memories import HashingEmbedder, ListStore
 from octollm.arms.base import ArmContext
 from octollm.arms.judge import Judge
 from octollm.arms.retriever import Retriever
 from octollm.contracts import StepRequested
-from octollm.errors import EmbeddingError, NotReadyError, PermanentError
+from octollm.errors import EmbeddingError, PermanentError, StoreUnavailableError
 from octollm.memory.dense import Dense
-from octollm.memory.recall import StoredRecall
-from octollm.runtime.share import checkout, rules_path
+from octollm.memory.stored_memory import StoredMemory
+from octollm.resources import rules_path, share_dir
+from tests.helpers.consumers import step
+from tests.helpers.memory_fakes import HashingEmbedder, ListStore
 
 GUIDE = "# Leases\n\nA worker renews its lease\nevery five seconds. It may lose it.\n\n# Other\n\nNothing to see.\n"
 NOTHING = {
@@ -29,7 +29,7 @@ NOTHING = {
 
 @pytest.fixture
 def context(pool):
-    recall = StoredRecall(pool, Dense(HashingEmbedder(), ListStore()))
+    recall = StoredMemory(pool, Dense(HashingEmbedder(), ListStore()))
     return ArmContext(structlog.get_logger(), "w", rules_path(), recall=recall)
 
 
@@ -105,7 +105,7 @@ async def test_a_place_that_is_not_there_reads_as_null(context):
 )
 async def test_the_projects_own_documents_answer(context, question, document):
     names = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md")
-    texts = {name: (checkout() / name).read_text() for name in names}
+    texts = {name: (share_dir() / name).read_text() for name in names}
     await ask(context, mode="ingest", documents=[{"name": name, "text": text} for name, text in texts.items()])
     answer = await ask(context, mode="answer", question=question)
     assert document in {one["document"] for one in answer["citations"]}
@@ -169,12 +169,12 @@ async def test_what_the_stores_say_ends_as_it_should(pool):
             raise EmbeddingError("the provider refuses the key")
 
     store = ListStore()
-    refused = ArmContext(structlog.get_logger(), "w", rules_path(), recall=StoredRecall(pool, Dense(Refusing(), store)))
+    refused = ArmContext(structlog.get_logger(), "w", rules_path(), recall=StoredMemory(pool, Dense(Refusing(), store)))
     with pytest.raises(PermanentError, match="refuses the key"):
         await ask(refused, mode="ingest", documents=[GOOD])
     away = ArmContext(
-        structlog.get_logger(), "w", rules_path(), recall=StoredRecall(pool, Dense(HashingEmbedder(), store))
+        structlog.get_logger(), "w", rules_path(), recall=StoredMemory(pool, Dense(HashingEmbedder(), store))
     )
     store.away = True
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await ask(away, mode="ingest", documents=[GOOD])

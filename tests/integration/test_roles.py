@@ -2,31 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 import redis.asyncio
-from stepping import KEYS, until
 
-from octollm.bus.handoff import Finish, Handoff, Standing
-from octollm.bus.operations import Held
 from octollm.contracts import TaskCancel, write
 from octollm.contracts.ids import utc_now
+from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
+from octollm.protocol.operations import Lease
+from octollm.resources import schemas_path
 from octollm.runtime.roles import python_roles
-from octollm.runtime.settings import Settings, load_settings
-from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
+from octollm.settings.loader import Settings, load_settings
 from octollm.topology import load_topology
-from samples import submitted_entry
+from tests.helpers.consumers import KEYS
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 
 @pytest.fixture
 def settings(redis_server, dsn, monkeypatch) -> Settings:
     monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
     monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
-    monkeypatch.setenv("OCTOLLM_ORCHESTRATOR_SWEEP_S", "1")
+    monkeypatch.setenv("OCTOLLM_ORCHESTRATOR_RECONCILE_INTERVAL_S", "1")
     return load_settings()
 
 
@@ -43,22 +44,6 @@ async def roles(settings) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.wait_for(work, 120)
 
 
-async def put(client: redis.asyncio.Redis, **submission: Any) -> str:
-    task, stream, fields = submitted_entry(**submission)
-    await client.xadd(stream, fields)
-    return task
-
-
-async def ended(client: redis.asyncio.Redis, task: str) -> dict[str, str]:
-    """The status once it is terminal."""
-
-    async def terminal() -> bool:
-        return await client.hget(KEYS.status(task), "state") not in {None, b"accepted", b"running"}
-
-    await until(terminal)
-    return {name.decode(): value.decode() for name, value in (await client.hgetall(KEYS.status(task))).items()}
-
-
 async def test_a_note_is_redacted_judged_and_stored(client, dsn, roles):
     task = await put(client, kind="note", input={"text": "write to ada@example.org"})
     status = await ended(client, task)
@@ -71,7 +56,7 @@ async def test_a_note_is_redacted_judged_and_stored(client, dsn, roles):
         assert await connection.fetchval("SELECT count(*) FROM attempts WHERE task = $1", task) == 3
     finally:
         await connection.close()
-    assert await client.hlen(KEYS.live) == 0
+    assert await client.hlen(KEYS.in_flight) == 0
     events = [orjson.loads(fields[b"body"])["event"] for _, fields in await client.xrange(KEYS.events)]
     assert events[0] == "accepted"
     assert events[-1] == "finished"
@@ -128,10 +113,16 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
     status = await client.hgetall(KEYS.status(task))
     assert [one["step"] for one in orjson.loads(status[b"open"])] == ["run"]
     body = write(TaskCancel(task=task, tenant="default", requested_at=utc_now(), detail="changed my mind"))
-    message = {"type": "task.cancel.v1", "id": task, "tenant": "default", "traceparent": "", "body": body}
+    message: dict[str, str | bytes] = {
+        "type": "task.cancel.v1",
+        "id": task,
+        "tenant": "default",
+        "traceparent": "",
+        "body": body,
+    }
     door = Handoff(client, "l0", "executor", "door")
-    assert await door.cancel(task, "other", 60, message) == ("foreign", "")
-    assert await door.cancel(task, "default", 60, message) == ("marked", "running")
+    assert await door.cancel(task, "other", 60, message) == ("other_tenant", "")
+    assert await door.cancel(task, "default", 60, message) == ("accepted", "running")
     end = await ended(client, task)
     assert (end["state"], end["reason"], end["detail"]) == ("cancelled", "requested", "changed my mind")
     assert "open" not in end
@@ -140,9 +131,9 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
     await client.xgroup_create(stream, "executor", "0")
     ((_, ((entry, fields),)),) = await client.xreadgroup("executor", "door", {stream: ">"})
     live = fields[b"id"].decode().rpartition(".")[0]
-    held = Held(stream, entry.decode(), 1, live, (KEYS.cancel(task), "default"))
-    assert await door.complete([Finish(held, ())]) == [Standing.CANCELLED]
-    assert (await client.xlen(stream), await client.hlen(KEYS.live)) == (0, 0)
+    held = Lease(stream, entry.decode(), 1, live, (KEYS.cancel(task), "default"))
+    assert await door.complete([Completion(held, ())]) == [LeaseStatus.CANCELLED]
+    assert (await client.xlen(stream), await client.hlen(KEYS.in_flight)) == (0, 0)
 
 
 async def waits(client: redis.asyncio.Redis, stream: str) -> bool:

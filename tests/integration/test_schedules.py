@@ -6,15 +6,16 @@ from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
-from stepping import until
 
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
 from octollm.orchestrator.schedules import Clockwork
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import schemas_path, topology_path
+from octollm.resources import schemas_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
+from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
 from octollm.topology.schedules import Schedule
+from tests.helpers.waiting import until
 
 EARLY = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)
 
@@ -32,7 +33,7 @@ class Door:
 
     async def submit(self, schedule: Schedule, key: str) -> None:
         if self.closed:
-            raise NotReadyError("Redis: away")
+            raise StoreUnavailableError("Redis: away")
         await asyncio.sleep(0)
         self.keys.append(key)
 
@@ -64,7 +65,7 @@ async def test_a_closed_door_is_made_up_for_and_a_crash_submits_under_the_same_k
     await clockwork.look(EARLY)
     door.closed = True
     due = EARLY + timedelta(days=1)
-    with pytest.raises(NotReadyError):
+    with pytest.raises(StoreUnavailableError):
         await clockwork.look(due)
     door.closed = False
 

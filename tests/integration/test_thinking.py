@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 import structlog
-from making import done, rows, sends, submitted
-from stepping import KEYS, consuming, fields, step, topology, until
 
-from mock_models import MockModels, Refuse, Say
-from octollm.arms.base import ArmContext
+from octollm.arms.base import Arm, ArmContext
 from octollm.arms.coder import Coder
 from octollm.arms.guardian import Guardian
 from octollm.arms.judge import Judge
@@ -23,13 +20,17 @@ from octollm.contracts.ids import new_task_id
 from octollm.errors import PermanentError, SettingsError
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
+from octollm.resources import checkout, rules_path
 from octollm.runtime.arm_role import arm_handler, hand_on
-from octollm.runtime.mind_role import WorkerMind
+from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.programs import find_program
-from octollm.runtime.settings import load_settings
-from octollm.runtime.settings_sections import ModelsSettings
-from octollm.runtime.share import checkout, rules_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.loader import load_settings
+from octollm.settings.sections import ModelsSettings
+from tests.helpers.consumers import KEYS, consuming, fields, step, topology
+from tests.helpers.mock_models import MockModels, Refuse, Say
+from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.waiting import until
 
 KEY = "sk-test-" + "q" * 24
 SETTINGS = ModelsSettings(provider="auto", model="", timeout_s=30, max_output_tokens=512)
@@ -54,16 +55,16 @@ async def models(monkeypatch):
         yield server
 
 
-class Hands:
+class TaskPool:
     """Works on every step that the orchestrator sends, until none is left."""
 
     def __init__(self, pool, orchestrator) -> None:
         async def get_pool():
             return pool
 
-        self._mind = WorkerMind(SETTINGS, get_pool)
+        self._mind = WorkerModelClient(SETTINGS, get_pool)
         self._orchestrator = orchestrator
-        self._arms = {"coder": Coder(), "guardian": Guardian(), "judge": Judge(), "planner": Planner()}
+        self._arms: dict[str, Arm] = {"coder": Coder(), "guardian": Guardian(), "judge": Judge(), "planner": Planner()}
 
     async def finish(self, task: str, **submission: Any) -> None:
         todo = sends(*await self._orchestrator.handle([submitted(task, **submission)]))
@@ -101,7 +102,7 @@ async def test_a_patch_is_applied_looked_through_run_and_judged_without_a_model(
         monkeypatch.delenv(name, raising=False)
     task = new_task_id("l0")
     value = {"files": {"solution.py": WRONG}, "patch": PATCH, "tests": TESTS}
-    await Hands(pool, orchestrator).finish(task, kind="patch", input=value)
+    await TaskPool(pool, orchestrator).finish(task, kind="patch", input=value)
     state, reason, answer = await outcome(pool, task)
     assert (state, answer["verdict"], answer["exit_code"]) == ("succeeded", "pass", 0), reason
     assert (answer["files"], answer["changed"]) == ({"solution.py": RIGHT}, ["solution.py"])
@@ -122,7 +123,7 @@ async def test_a_patch_that_is_no_good_fails_with_its_reason(pool, orchestrator,
         monkeypatch.delenv(name, raising=False)
     task = new_task_id("l0")
     value = {"files": {"solution.py": WRONG}, "patch": PATCH, "tests": TESTS, **change}
-    await Hands(pool, orchestrator).finish(task, kind="patch", input=value)
+    await TaskPool(pool, orchestrator).finish(task, kind="patch", input=value)
     (row,) = await rows(pool, "SELECT state, reason, detail FROM tasks")
     assert (row["state"], row["reason"]) == ("failed", reason)
 
@@ -134,7 +135,7 @@ def code(text: str) -> Say:
 async def test_code_is_written_again_with_what_its_tests_said_until_they_pass(pool, orchestrator, models):
     models.script(code(WRONG), code(RIGHT))
     task = new_task_id("l0")
-    await Hands(pool, orchestrator).finish(task, kind="write", goal="Double a number.", input={"tests": TESTS})
+    await TaskPool(pool, orchestrator).finish(task, kind="write", goal="Double a number.", input={"tests": TESTS})
     state, reason, answer = await outcome(pool, task)
     assert (state, answer["verdict"], answer["rounds"]) == ("succeeded", "pass", 1), reason
     assert answer["files"] == {"solution.py": RIGHT}
@@ -150,7 +151,7 @@ async def test_code_is_written_again_with_what_its_tests_said_until_they_pass(po
 async def test_code_whose_tests_never_pass_is_given_up_on_at_the_cap(pool, orchestrator, models):
     models.script(*(code(f"{WRONG}# {number}\n") for number in range(3)))
     task = new_task_id("l0")
-    await Hands(pool, orchestrator).finish(task, kind="write", goal="Double a number.", input={"tests": TESTS})
+    await TaskPool(pool, orchestrator).finish(task, kind="write", goal="Double a number.", input={"tests": TESTS})
     assert (await outcome(pool, task))[:2] == ("failed", "judged")
 
 
@@ -171,7 +172,7 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
     async def get_pool():
         return pool
 
-    mind = WorkerMind(SETTINGS, get_pool)
+    mind = WorkerModelClient(SETTINGS, get_pool)
     handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind, None, hand_on(topology(), "l0"))
     value = {"goal": "Redact it", "input": {"note": "x"}, "arms": sorted(topology().arms), "kinds": []}
     asked = step(step="plan", arm="planner", input=value, timeout_s=60)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from octollm.errors import NotReadyError, VectorStoreError
+from octollm.errors import StoreUnavailableError, VectorStoreError
 from octollm.memory.ports import Point, VectorStore
 from octollm.memory.vectors.edge import EdgeStore
 from octollm.memory.vectors.local import LocalStore
@@ -199,7 +199,7 @@ asyncio.run(main())
 
 def owner_of(folder: Path, kind: str) -> subprocess.Popen[str]:
     program = OWNER.format(module=kind, kind={"edge": "EdgeStore", "local": "LocalStore"}[kind])
-    command = [sys.executable, "-c", program, folder]
+    command = [sys.executable, "-c", program, str(folder)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
 
 
@@ -218,6 +218,6 @@ async def test_an_embedded_store_belongs_to_one_process(kind, tmp_path):
 
 async def test_a_server_that_is_away_is_not_ready(unused_tcp_port):
     store = ServerStore(f"http://user:hidden@127.0.0.1:{unused_tcp_port}")
-    with pytest.raises(NotReadyError, match="cannot be reached") as caught:
+    with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
         await store.open("test/four", 4)
     assert "hidden" not in str(caught.value)

@@ -13,7 +13,7 @@ from octollm.arms.guardian import Guardian, Redactor
 from octollm.arms.judge import Judge
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
-from octollm.runtime.share import rules_path
+from octollm.resources import rules_path
 
 CSV = "g,n,note\na,1,x\na,3,x\nb,5,y\nb,NA,y\n"
 CASES = orjson.loads((rules_path() / "cases.json").read_bytes())

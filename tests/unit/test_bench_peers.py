@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+
 from bench import peers
 
 RUN_ALL = """
 PEERS = {
     "one": ("a", "a", "", 1, 1, True, "late, each", "rerun after 30 s"),
-    "two": ("b", "b", "", 1, 0, False, "early", "lost"),
+    "two": ("b", "b", "", 1, 0, False, "early_results", "lost"),
 }
 """
 LINES = """{"peer": "one", "load": "drain", "result": {"n": 100, "wall": 0.5}}

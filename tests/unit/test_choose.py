@@ -8,7 +8,7 @@ from octollm.memory.vectors.choose import choose_store, chosen
 from octollm.memory.vectors.edge import EdgeStore
 from octollm.memory.vectors.local import LocalStore
 from octollm.memory.vectors.server import ServerStore
-from octollm.runtime.settings_sections import EmbeddingSettings, QdrantSettings
+from octollm.settings.sections import EmbeddingSettings, QdrantSettings
 
 
 def embedding(**changes) -> EmbeddingSettings:

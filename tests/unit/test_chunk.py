@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octollm.memory.chunk import chunks
-from octollm.runtime.share import checkout
+from octollm.resources import checkout
 
 WORD = re.compile(r"\w+|[^\w\s]")
 LINES = st.sampled_from(

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
-from octollm.bus.fairness import Fairness
-from octollm.bus.operations import Add, Call, Held
-from octollm.runtime.share import checkout, schemas_path
+from octollm.protocol.fairness import Fairness
+from octollm.protocol.operations import Call, Lease, Publish
+from octollm.resources import checkout, schemas_path
 from octollm.topology import Topology, load_topology
 
 JUDGE = "{l1}:arm.judge:normal"
@@ -26,16 +27,17 @@ def topology() -> Topology:
 
 def test_a_topic_is_described_as_its_script_reads_it(topology: Topology):
     fairness = Fairness(topology, "l1")
-    keys, args = ["a", "b", "c", "d"], []
+    keys = ["a", "b", "c", "d"]
+    args: list[Any] = []
     fairness.describe([fairness.limited[JUDGE]], keys, args)
     assert args == [5, 1, 6, 3, 64, 1, "judge"]
     assert len(keys) == 15
     assert keys[4:9] == [
         "{l1}:cancelled",
-        "{l1}:arm.judge:held",
+        "{l1}:arm.judge:running",
         "{l1}:arm.judge:high",
         "{l1}:arm.judge:high:waiting",
-        "{l1}:arm.judge:high:turns",
+        "{l1}:arm.judge:high:ring",
     ]
 
 
@@ -52,10 +54,12 @@ def test_only_what_has_limits_costs_anything(topology: Topology):
     assert "{l1}:steps.done" not in fairness.every
     assert set(fairness.others) == {"{l1}:steps.done", "{l1}:results", "{l1}:dead"}
     plain = Call(fairness=fairness)
-    plain.entry(Held("{l1}:arm.coder:low", "1-0", 1), "coder", [Add("{l1}:steps.done", {"type": "x"})])
+    plain.entry(Lease("{l1}:arm.coder:low", "1-0", 1), "coder", [Publish("{l1}:steps.done", {"type": "x"})])
     plain.close()
     assert len(plain.keys) == 2
     limited = Call(fairness=fairness)
-    limited.entry(Held("{l1}:arm.coder:low", "1-0", 1), "coder", [Add(JUDGE, {"type": "x"}), Add(JUDGE, {"type": "y"})])
+    limited.entry(
+        Lease("{l1}:arm.coder:low", "1-0", 1), "coder", [Publish(JUDGE, {"type": "x"}), Publish(JUDGE, {"type": "y"})]
+    )
     limited.close()
     assert limited.args[-7:] == [3, 1, 4, 3, 64, 1, "judge"]

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from octollm.bus.fuse import Fuse, FuseRule
+from octollm.consumer.circuit_breaker import CircuitBreaker, CircuitBreakerRule
 
 
-def fuse(tasks=3, tenants=1, cooldown_s=600.0) -> Fuse:
-    return Fuse(FuseRule(tasks, tenants, cooldown_s), "arm.test")
+def fuse(tasks=3, tenants=1, cooldown_s=600.0) -> CircuitBreaker:
+    return CircuitBreaker(CircuitBreakerRule(tasks, tenants, cooldown_s), "arm.test")
 
 
-def blown(**rule) -> Fuse:
+def blown(**rule) -> CircuitBreaker:
     one = fuse(**rule)
     assert [one.broke(f"t{number}", b"a") for number in range(3)] == [False, False, True]
     assert one.out

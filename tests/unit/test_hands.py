@@ -1,12 +1,15 @@
-"""Hands work on every item once, pass each other by when one waits, and end what they work on when they are closed."""
+"""TaskPool work on every item once, pass each other by when one waits, and end what they work on when they are
+closed.
+"""
 
 import asyncio
 import time
 from collections import deque
+from typing import Any
 
-from octollm.bus import hands as hands_module
-from octollm.bus.eager import within
-from octollm.bus.hands import Hands
+from octollm.consumer import task_pool as hands_module
+from octollm.consumer.task_pool import TaskPool
+from octollm.steps.timeout import within
 
 
 def test_items_that_never_wait_are_worked_on_in_order_by_few_hands(monkeypatch):
@@ -19,7 +22,7 @@ def test_items_that_never_wait_are_worked_on_in_order_by_few_hands(monkeypatch):
         async def work(item, task):
             done.append((item, task))
 
-        hands = Hands(work, "work")
+        hands = TaskPool(work, "work")
         hands.put(range(100))
         while len(done) < 100:
             await asyncio.sleep(0)
@@ -41,7 +44,7 @@ def test_whatever_else_is_due_gets_its_turn_while_nothing_waits():
             if not let_in.is_set() and time.monotonic() < given_up:
                 hands.put([item + 1])  # there is always more to do
 
-        hands = Hands(work, "work")
+        hands = TaskPool(work, "work")
         hands.put([0])
         async with asyncio.timeout(30):
             await let_in.wait()
@@ -59,7 +62,7 @@ def test_one_that_waits_does_not_hold_up_the_others():
             await gates[item].wait()
             done.append(item)
 
-        hands = Hands(work, "work")
+        hands = TaskPool(work, "work")
         hands.put(range(25))
         hands.put(range(25, 50))
         for number in reversed(range(50)):
@@ -75,7 +78,7 @@ def test_one_that_waits_does_not_hold_up_the_others():
 
 def test_what_waits_is_cancelled_by_closing_and_the_rest_forgotten():
     async def run():
-        seen = deque()
+        seen: deque[Any] = deque()
 
         async def work(item, _task):
             try:
@@ -84,7 +87,7 @@ def test_what_waits_is_cancelled_by_closing_and_the_rest_forgotten():
                 seen.append(item)
                 raise
 
-        hands = Hands(work, "work")
+        hands = TaskPool(work, "work")
         hands.put(range(3))
         for _ in range(10):
             await asyncio.sleep(0)

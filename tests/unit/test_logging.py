@@ -8,8 +8,8 @@ import orjson
 import pytest
 import structlog
 
-from octollm.runtime.logging import configure_logging
-from octollm.runtime.settings_sections import LogSettings
+from octollm.observability.logging import configure_logging
+from octollm.settings.sections import LogSettings
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octollm.errors import SettingsError
-from octollm.minds.choose import choose
-from octollm.minds.faults import retry_after, without_keys
-from octollm.minds.prices import cost_usd, default_model
-from octollm.minds.provider import Request, Tokens, Turn
-from octollm.minds.schemas import enforceable, enforced, value_of
+from octollm.models.choose import choose
+from octollm.models.errors import retry_after, without_keys
+from octollm.models.prices import cost_usd, default_model
+from octollm.models.provider import Request, Tokens, Turn
+from octollm.models.schemas import enforceable, enforced, value_of
 
 WORD = {"type": "string"}
 BOTH = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "b"}
@@ -83,12 +83,13 @@ def test_the_default_models_are_ones_the_sdks_list_and_have_a_price():
     }
     for provider, names in known.items():
         model = default_model(provider)
+        assert model is not None
         assert model in names
         assert cost_usd(provider, model, Tokens(1, 1)) is not None
 
 
 def test_prices_say_where_and_when_they_were_read():
-    file = orjson.loads((resources.files("octollm.minds") / "prices.json").read_bytes())
+    file = orjson.loads((resources.files("octollm.models") / "prices.json").read_bytes())
     datetime.strptime(file["read_on"], "%Y-%m-%d").replace(tzinfo=UTC)
     for provider in file["providers"].values():
         assert provider["source"].startswith("https://")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from octollm.devstack import preflight
 from octollm.errors import SettingsError
-from octollm.runtime import preflight
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
 
 
 @pytest.fixture(autouse=True)

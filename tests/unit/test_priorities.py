@@ -1,6 +1,6 @@
 """Which priority is asked first. The same numbers stand in `executor-rs/src/source/mod.rs`."""
 
-from octollm.bus.reader import first_asked
+from octollm.consumer.reader import first_asked
 
 
 def test_each_stream_comes_first_now_and_then():

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octollm.errors import InvalidInputError, RecipeError
-from octollm.plans import remember, template
+from octollm.plans import memory_facts, template
 from octollm.plans.plan import Plan
 from octollm.plans.proposal import read_proposal
 from octollm.plans.recipes import load_recipes, parse_recipe
-from octollm.runtime.share import checkout
+from octollm.resources import checkout
 
 ARMS = frozenset({"guardian", "judge", "executor", "coder", "planner", "retriever"})
 GOOD = """
@@ -67,11 +67,11 @@ def changed(path: str, value: object) -> bytes:
         ("repair", {"judge": "a", "redo": "a", "max": 1}, "repair.judge"),
         ("repair", {"judge": "b", "redo": "z", "max": 1}, "repair.redo"),
         ("repair", {"judge": "b", "redo": "a", "max": 6}, "repair.max"),
-        ("remember", {"title": "t"}, "remember.text"),
-        ("remember", {"title": "t", "text": 5}, "remember.text"),
-        ("remember", {"title": "t", "text": "x", "collection": "Not A Name"}, "remember.collection"),
-        ("remember", {"title": "t", "text": "x", "entities": [{"type": "file"}]}, "remember.entities.0"),
-        ("remember", {"title": "t", "text": {"$": "steps.z.output"}}, "remember: refers to step z"),
+        ("memory", {"title": "t"}, "memory.text"),
+        ("memory", {"title": "t", "text": 5}, "memory.text"),
+        ("memory", {"title": "t", "text": "x", "collection": "Not A Name"}, "memory.collection"),
+        ("memory", {"title": "t", "text": "x", "entities": [{"type": "file"}]}, "memory.entities.0"),
+        ("memory", {"title": "t", "text": {"$": "steps.z.output"}}, "memory: refers to step z"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(path, value, message):
@@ -170,7 +170,7 @@ def test_the_paths_of_an_expression_are_its_beginnings(expression, paths):
 
 
 REMEMBER = b"""
-remember:
+memory:
   title: {$: task.goal}
   text: {$: steps.a.output.text}
   attributes: {colour: {$: task.input.text}}
@@ -182,8 +182,8 @@ remember:
 def test_what_is_to_be_remembered_is_stored_with_its_defaults_and_checked_when_it_is_known():
     plan = parse_recipe(GOOD.encode() + REMEMBER, ARMS).plan
     assert Plan.from_json(plan.to_json()) == plan
-    context = {"task": {"goal": "g", "input": {"text": "red"}}, "steps": {"a": {"output": {"text": "long"}}}}
-    found = remember.check(template.resolve(plan.remember, context))
+    context: Any = {"task": {"goal": "g", "input": {"text": "red"}}, "steps": {"a": {"output": {"text": "long"}}}}
+    found = memory_facts.check(template.resolve(plan.memory, context))
     assert (found["title"], found["text"], found["collection"]) == ("g", "long", "tasks")
     assert found["relationships"] == [
         {"from": {"type": "file", "name": "a"}, "type": "holds", "to": {"type": "word", "name": "red"}}
@@ -191,7 +191,7 @@ def test_what_is_to_be_remembered_is_stored_with_its_defaults_and_checked_when_i
     for wrong in ({}, {"text": 5}, {"text": ["a"]}, {"text": ""}):
         context["steps"]["a"]["output"] = wrong
         with pytest.raises(InvalidInputError, match="text"):
-            remember.check(template.resolve(plan.remember, context))
+            memory_facts.check(template.resolve(plan.memory, context))
 
 
 PROPOSED: dict[str, Any] = {
@@ -209,11 +209,12 @@ def test_a_models_plan_is_judged_by_the_same_rules():
         ("steps", {"look": {"arm": "shell", "input": {}}}, "arm shell"),
         ("steps", {"look": {"arm": "guardian", "input": {"of": {"$": "secrets.key"}}}}, "leads nowhere"),
         ("answer", {"$": "steps.other.output"}, "refers to step other"),
-        ("remember", {"title": "t", "text": "x"}, "remember"),
+        ("memory", {"title": "t", "text": "x"}, "memory"),
         ("steps", [], "steps"),
     ):
         with pytest.raises(RecipeError, match=message):
             read_proposal({**PROPOSED, path: value}, ARMS | {"planner"})
-    for nothing in (None, [], "plan", {}, {"answer": 1}):
+    nothings: tuple[Any, ...] = (None, [], "plan", {}, {"answer": 1})
+    for nothing in nothings:
         with pytest.raises(RecipeError):
             read_proposal(nothing, ARMS)

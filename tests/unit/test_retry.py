@@ -2,7 +2,7 @@
 
 import pytest
 
-from octollm.bus.retry import Again, GiveUp, decide, park
+from octollm.steps.retry import Again, GiveUp, decide, park
 from octollm.topology import Retry
 
 POLICY = Retry(max_failures=5, base_ms=100, cap_ms=500)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from octollm.contracts import (
-    HandedOn,
+    Chained,
     InlineOutput,
     StepDead,
     StepError,
@@ -29,9 +29,9 @@ from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import Accepted, CancelRequested, DeadlinePassed, Event, MessageLost, Met
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import StepEnded, TaskState
-from octollm.plans import stretch
+from octollm.plans import chain
 from octollm.plans.recipes import RecipeBook, parse_recipe
-from samples import about
+from tests.helpers.messages import about
 
 RECIPE = parse_recipe(
     b"""
@@ -133,10 +133,10 @@ class World(RuleBasedStateMachine):
         value: dict[str, Any] = {"name": f"{request.step} {self.outputs}", "made_of": request.input}
         if request.step == "verdict":
             value |= {"verdict": verdict, "reasons": []}
-        follows = stretch.onward(request, value) if small else None
-        told = None if follows is None else HandedOn(step=follows.step, attempt=follows.attempt)
+        follows = chain.onward(request, value) if small else None
+        told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
         output = InlineOutput(at="inline", value=value)
-        self.end(request, StepSucceeded, outcome="succeeded", output=output, handed_on=told)
+        self.end(request, StepSucceeded, outcome="succeeded", output=output, chained=told)
         if follows is not None:
             self.requests.append(follows)
 
@@ -210,7 +210,7 @@ class World(RuleBasedStateMachine):
 
     def look(self, step: str, round_: int) -> None:
         row = self.state.steps.get((step, round_))
-        if row is not None and row.state == "sent" and not row.early:
+        if row is not None and row.state == "sent" and not row.early_results:
             self.seen.append(MessageLost(step, round_, row.attempt))
 
     @precondition(lambda self: self.seen)

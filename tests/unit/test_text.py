@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octollm.memory.fuse import fuse
+from octollm.memory.rank_fusion import fuse
 from octollm.text.places import Span
 from octollm.text.sentences import sentences
 from octollm.text.words import names, stem, terms

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from octollm.bus.timings import Timings
+from octollm.protocol.timings import Timings
 
 BOUNDS = (0.001, 0.5, 1, 30)
 

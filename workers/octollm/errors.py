@@ -96,7 +96,7 @@ class TooSlowError(OctoError):
     """The question took too long to answer; ask for less."""
 
 
-class NotReadyError(OctoError):
+class StoreUnavailableError(OctoError):
     """A store cannot be reached right now."""
 
 

@@ -1,6 +1,6 @@
 //! The hand-off scripts, the same files that Python runs, put together for `SCRIPT LOAD`.
 //!
-//! The header of each script documents its KEYS and ARGV.
+//! The header of each script in `lua/` documents its KEYS and ARGV.
 
 use std::sync::LazyLock;
 
@@ -10,12 +10,12 @@ use redis::RedisError;
 /// What is put where a script says `--@include`.
 const INCLUDED: [(&str, &str); 2] = [
     (
-        "--@include ownership.lua\n",
-        include_str!("../../../workers/octollm/bus/lua/ownership.lua"),
+        "--@include lease.lua\n",
+        include_str!("../../../lua/lease.lua"),
     ),
     (
         "--@include fairness.lua\n",
-        include_str!("../../../workers/octollm/bus/lua/fairness.lua"),
+        include_str!("../../../lua/fairness.lua"),
     ),
 ];
 
@@ -26,13 +26,13 @@ pub enum Script {
     Cancel,
     Claim,
     Complete,
-    Forget,
-    Leave,
+    Prune,
+    LeaveGroup,
     Promote,
     Redrive,
     Release,
     Renew,
-    Resend,
+    Republish,
 }
 
 impl Script {
@@ -41,13 +41,13 @@ impl Script {
         Self::Cancel,
         Self::Claim,
         Self::Complete,
-        Self::Forget,
-        Self::Leave,
+        Self::Prune,
+        Self::LeaveGroup,
         Self::Promote,
         Self::Redrive,
         Self::Release,
         Self::Renew,
-        Self::Resend,
+        Self::Republish,
     ];
 
     /// The text to load; the `#!lua` line stays first, as Redis demands.
@@ -73,17 +73,17 @@ impl Script {
 
     fn assemble(self) -> String {
         let text = match self {
-            Self::Admit => include_str!("../../../workers/octollm/bus/lua/admit.lua"),
-            Self::Cancel => include_str!("../../../workers/octollm/bus/lua/cancel.lua"),
-            Self::Claim => include_str!("../../../workers/octollm/bus/lua/claim.lua"),
-            Self::Complete => include_str!("../../../workers/octollm/bus/lua/complete.lua"),
-            Self::Forget => include_str!("../../../workers/octollm/bus/lua/forget.lua"),
-            Self::Leave => include_str!("../../../workers/octollm/bus/lua/leave.lua"),
-            Self::Promote => include_str!("../../../workers/octollm/bus/lua/promote.lua"),
-            Self::Redrive => include_str!("../../../workers/octollm/bus/lua/redrive.lua"),
-            Self::Release => include_str!("../../../workers/octollm/bus/lua/release.lua"),
-            Self::Renew => include_str!("../../../workers/octollm/bus/lua/renew.lua"),
-            Self::Resend => include_str!("../../../workers/octollm/bus/lua/resend.lua"),
+            Self::Admit => include_str!("../../../lua/admit.lua"),
+            Self::Cancel => include_str!("../../../lua/cancel.lua"),
+            Self::Claim => include_str!("../../../lua/claim.lua"),
+            Self::Complete => include_str!("../../../lua/complete.lua"),
+            Self::Prune => include_str!("../../../lua/prune.lua"),
+            Self::LeaveGroup => include_str!("../../../lua/leave_group.lua"),
+            Self::Promote => include_str!("../../../lua/promote.lua"),
+            Self::Redrive => include_str!("../../../lua/redrive.lua"),
+            Self::Release => include_str!("../../../lua/release.lua"),
+            Self::Renew => include_str!("../../../lua/renew.lua"),
+            Self::Republish => include_str!("../../../lua/republish.lua"),
         };
         INCLUDED
             .iter()
@@ -132,7 +132,7 @@ mod tests {
                 "{script:?}"
             );
         }
-        assert!(Script::Renew.source().contains("local function standing("));
+        assert!(Script::Renew.source().contains("local function lease_status("));
         assert!(Script::Admit.source().contains("local function push("));
     }
 }

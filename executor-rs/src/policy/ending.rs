@@ -127,7 +127,7 @@ impl About<'_> {
         let done = done!(Succeeded, self, step, {
             output: output,
             builds_on: step.builds_on.clone(),
-            handed_on: None,
+            chained: None,
         });
         self.told(step, &done, Outcome::Done)
     }

@@ -1,6 +1,6 @@
 //! The fuse: when a worker stops by itself because it breaks on whatever it gets, as after a bad deploy.
 //!
-//! The rules are those of Python's `octollm.bus.fuse`; docs/decisions/008-the-fuse.md says why. The time is passed in.
+//! The rules are those of Python's `octollm.consumer.circuit_breaker`; docs/decisions/008-the-fuse.md says why. The time is passed in.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};

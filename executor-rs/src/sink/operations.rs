@@ -61,7 +61,7 @@ impl Outcome {
             Self::Stale => "stale",
             Self::Gone => "gone",
             Self::Released => "released",
-            Self::Held => "held",
+            Self::Held => "valid",
             Self::Abandoned => "abandoned",
         }
     }
@@ -147,7 +147,7 @@ impl Call {
         ending: &Ending,
     ) -> Self {
         let mut call = Self::default();
-        call.key(&lane.live());
+        call.key(&lane.in_flight());
         call.arg(consumer);
         call.arg(1);
         call.key_arg(&entry.stream);
@@ -158,7 +158,11 @@ impl Call {
         call.arg(ending.operations.len() + usize::from(marker.is_some()));
         if let Some(marker) = marker {
             let only = ending.outcome == Outcome::Cancelled;
-            call.arg(if only { "only" } else { "unless" });
+            call.arg(if only {
+                "only_if_cancelled"
+            } else {
+                "unless_cancelled"
+            });
             call.key_arg(&marker.key);
             call.arg(&marker.tenant);
         }
@@ -183,7 +187,7 @@ impl Call {
                 live,
                 fields,
             } => {
-                self.arg("add");
+                self.arg("publish");
                 self.key_arg(stream);
                 self.arg(live);
                 self.fields(fields);
@@ -195,7 +199,7 @@ impl Call {
                 id,
                 fields,
             } => {
-                self.arg("delay");
+                self.arg("schedule");
                 self.key_arg(&lane.schedule());
                 self.key_arg(&lane.messages());
                 self.key_arg(stream);
@@ -252,7 +256,7 @@ mod tests {
         assert_eq!(
             keys,
             [
-                "{l0}:live-steps",
+                "{l0}:in-flight",
                 "{l0}:arm.executor:low",
                 "{l0}:cancel:t",
                 "{l0}:steps.done",

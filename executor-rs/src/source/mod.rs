@@ -163,7 +163,7 @@ impl Source {
             stream.to_owned(),
             self.keys.dead(),
             self.keys.done(),
-            self.keys.live(),
+            self.keys.in_flight(),
         ];
         let mut call = Call::default();
         call.arg(&self.topic.group);
@@ -247,7 +247,7 @@ impl Source {
         call.arg(&self.topic.group);
         call.arg(&self.consumer);
         self.calls
-            .script(Script::Leave, &self.streams, &call.args)
+            .script(Script::LeaveGroup, &self.streams, &call.args)
             .await
             .map(drop)
     }

@@ -25,7 +25,7 @@ pub fn standings(answer: &Value) -> Vec<Standing> {
         .iter()
         .map(|one| match bytes(one) {
             b"done" => Standing::Done,
-            b"held" => Standing::Held,
+            b"valid" => Standing::Held,
             b"cancelled" => Standing::Cancelled,
             b"released" => Standing::Released,
             b"stale" => Standing::Stale,

@@ -23,9 +23,9 @@ pub struct Fuse {
 /// Where several tenants may send, one tenant's steps alone must not stop the arm for the others.
 pub fn rule(settings: &settings::Worker, topology: &Topology) -> Rule {
     Rule {
-        tasks: settings.fuse_tasks,
+        tasks: settings.circuit_breaker_tasks,
         tenants: topology.ingest.tenants.len().min(2),
-        cooldown: Duration::from_secs(settings.fuse_cooldown_s),
+        cooldown: Duration::from_secs(settings.circuit_breaker_cooldown_s),
     }
 }
 

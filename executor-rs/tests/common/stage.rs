@@ -143,7 +143,7 @@ impl Stage {
     pub fn wait(&self, message: &Message) {
         const SCRIPT: &str = "redis.call('HSET', KEYS[1], 'default', '0 1', 'default.0', cmsgpack.pack({'', ARGV})) \
              return redis.call('ZADD', KEYS[2], 1, 'default')";
-        let (waiting, turns) = (format!("{STREAM}:waiting"), format!("{STREAM}:turns"));
+        let (waiting, turns) = (format!("{STREAM}:waiting"), format!("{STREAM}:ring"));
         let mut words = vec!["EVAL", SCRIPT, "2", &waiting, &turns];
         words.extend(
             message
@@ -186,7 +186,7 @@ impl Stage {
     }
 
     pub fn live(&self) -> Option<String> {
-        self.ask(&["HGET", "{l0}:live-steps", LIVE])
+        self.ask(&["HGET", "{l0}:in-flight", LIVE])
     }
 
     pub fn scheduled(&self, id: &str) -> Value {

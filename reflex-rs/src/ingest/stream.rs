@@ -47,7 +47,7 @@ impl Stream {
             claim: script(Script::Claim),
             renew: script(Script::Renew),
             release: script(Script::Release),
-            leave: script(Script::Leave),
+            leave: script(Script::LeaveGroup),
         }
     }
 
@@ -118,7 +118,7 @@ impl Stream {
         let lost = held
             .iter()
             .zip(answers)
-            .filter(|(_, answer)| answer != "held");
+            .filter(|(_, answer)| answer != "valid");
         Ok(lost.map(|((id, _), _)| id.clone()).collect())
     }
 

@@ -22,11 +22,11 @@ impl Described {
             [
                 stream.clone(),
                 LaneKeys::waiting(stream),
-                LaneKeys::turns(stream),
+                LaneKeys::ring(stream),
             ]
         });
         Self {
-            keys: [lane.cancelled(), lane.held(topic)]
+            keys: [lane.cancelled(), lane.running(topic)]
                 .into_iter()
                 .chain(each)
                 .collect(),
@@ -84,10 +84,10 @@ mod tests {
             described.keys()[..5],
             [
                 "{l1}:cancelled",
-                "{l1}:arm.judge:held",
+                "{l1}:arm.judge:running",
                 "{l1}:arm.judge:high",
                 "{l1}:arm.judge:high:waiting",
-                "{l1}:arm.judge:high:turns"
+                "{l1}:arm.judge:high:ring"
             ]
         );
         assert_eq!(topology.cap_in(topic, "l0"), 2);

@@ -54,20 +54,20 @@ impl LaneKeys {
 
     /// Sorted set: whose turn it is to put something on a stream.
     #[must_use]
-    pub fn turns(stream: &str) -> String {
-        format!("{stream}:turns")
+    pub fn ring(stream: &str) -> String {
+        format!("{stream}:ring")
     }
 
     /// Sorted set: which entries each tenant has on the streams of a topic with a cap.
     #[must_use]
-    pub fn held(&self, topic: &Topic) -> String {
-        self.key(&format!("{}:held", topic.name))
+    pub fn running(&self, topic: &Topic) -> String {
+        self.key(&format!("{}:running", topic.name))
     }
 
-    /// Hash of live steps.
+    /// Hash: the in-flight index.
     #[must_use]
-    pub fn live(&self) -> String {
-        self.key("live-steps")
+    pub fn in_flight(&self) -> String {
+        self.key("in-flight")
     }
 
     #[must_use]

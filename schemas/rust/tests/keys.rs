@@ -66,7 +66,7 @@ fn the_lane_has_its_fixed_keys() {
     let found: Value = serde_json::from_slice(&data).unwrap();
     let keys = LaneKeys::new("l0");
     let ours = serde_json::json!({
-        "live": keys.live(), "schedule": keys.schedule(), "messages": keys.messages(),
+        "in_flight": keys.in_flight(), "schedule": keys.schedule(), "messages": keys.messages(),
         "dead": keys.dead(), "done": keys.done(), "events": keys.events(),
         "barrier": keys.barrier(), "control": keys.control(),
         "cancelled": keys.cancelled(),
@@ -75,11 +75,11 @@ fn the_lane_has_its_fixed_keys() {
     for case in cases("fairness") {
         let stream = text(&case, "stream");
         assert_eq!(
-            keys.held(&shipped().topics[text(&case, "topic")]),
-            text(&case, "held")
+            keys.running(&shipped().topics[text(&case, "topic")]),
+            text(&case, "running")
         );
         assert_eq!(LaneKeys::waiting(stream), text(&case, "waiting"));
-        assert_eq!(LaneKeys::turns(stream), text(&case, "turns"));
+        assert_eq!(LaneKeys::ring(stream), text(&case, "ring"));
     }
     for case in cases("status") {
         assert_eq!(keys.status(text(&case, "task")), text(&case, "key"));

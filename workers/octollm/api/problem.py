@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from octollm.contracts import write
 from octollm.contracts.answers import Problem
-from octollm.errors import AbsentError, NotReadyError, OctoError, ParameterError, TooSlowError
+from octollm.errors import AbsentError, OctoError, ParameterError, StoreUnavailableError, TooSlowError
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_S = 1
@@ -33,7 +33,7 @@ def problem_of(error: OctoError) -> Response:
             return not_found()
         case TooSlowError():
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "too_slow", error.message)
-        case NotReadyError():
+        case StoreUnavailableError():
             detail = "the database cannot be asked right now; try again later"
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "postgres", detail)
         case _:

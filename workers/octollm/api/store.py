@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 import structlog
 
-from octollm.database.pool import NOT_NOW, Connection, Pool, open_pool
-from octollm.errors import NotReadyError, TooSlowError
+from octollm.database.pool import TRANSIENT_POSTGRES_ERRORS, Connection, Pool, open_pool
+from octollm.errors import StoreUnavailableError, TooSlowError
 
 STATEMENT_S = 10.0
 _ACQUIRE_S = 5
@@ -27,7 +27,9 @@ class Store:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
-        """One moment of the database. Raises NotReadyError for what will pass, TooSlowError past the time limit."""
+        """One moment of the database. Raises StoreUnavailableError for what will pass, TooSlowError past the time
+        limit.
+        """
         try:
             async with (
                 self._pool.acquire(timeout=_ACQUIRE_S) as connection,
@@ -38,10 +40,12 @@ class Store:
             raise TooSlowError from error
         except _SHAPE as error:
             self._lost(f"the database has not the shape of revision {self._newest}: {error}")
-            raise NotReadyError("start an orchestrator of this version: it migrates the database first") from error
-        except NOT_NOW as error:
+            raise StoreUnavailableError(
+                "start an orchestrator of this version: it migrates the database first"
+            ) from error
+        except TRANSIENT_POSTGRES_ERRORS as error:
             self._lost(f"Postgres cannot be used: {str(error) or type(error).__name__}")
-            raise NotReadyError(f"Postgres: {str(error) or type(error).__name__}") from error
+            raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
         if self._away:
             self._away = False
             _log.info("Postgres can be used again")
@@ -51,7 +55,7 @@ class Store:
         try:
             async with self.reading() as connection:
                 found = await connection.fetchval("SELECT max(version_num) FROM alembic_version")
-        except (NotReadyError, TooSlowError) as error:
+        except (StoreUnavailableError, TooSlowError) as error:
             return [error.message]
         if found is None or found < self._newest:
             return [f"the database is at revision {found}, this program needs {self._newest}; start an orchestrator"]

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from structlog.stdlib import BoundLogger
 
-from octollm.arms.ports import Mind, Recall
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
+from octollm.ports import ModelClient, Recall
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class ArmContext:
     """Folder of the rule files that both languages share."""
     recall: Recall | None = None
     """Memory, where this process has one."""
-    mind: Mind | None = None
+    mind: ModelClient | None = None
     """A model, where one is configured."""
 
 
 class Arm(Protocol):
-    """One kind of work. An arm that asks models says `thinks = True` in its class, and gets a mind."""
+    """One kind of work. An arm that asks models says `uses_model = True` in its class, and gets a mind."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
         """The step's output, a JSON object. `step.input` has its references resolved."""

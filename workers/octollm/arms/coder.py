@@ -13,13 +13,13 @@ Inputs (`files`: {name: text}, at most 64; `language`: python):
 from dataclasses import asdict
 from typing import Any
 
-from octollm.arms.asking import as_data, ask, prompt
 from octollm.arms.base import ArmContext, closed, invalid
-from octollm.arms.ports import Question
+from octollm.arms.prompting import as_data, ask, prompt
 from octollm.code.patch import apply
 from octollm.code.python import Finding, look_through
 from octollm.contracts import StepRequested
 from octollm.errors import PatchError, PermanentError
+from octollm.ports import Question
 
 _MAX_FILES = 64
 _MAX_NAME = 512
@@ -50,7 +50,7 @@ _ANSWER = {
 class Coder:
     """Arm `coder`."""
 
-    thinks = True
+    uses_model = True
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
         """See the module; raises PermanentError on any other input."""

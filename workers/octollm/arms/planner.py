@@ -13,16 +13,16 @@ from typing import Any
 import orjson
 
 from octollm.arms import plan_rules
-from octollm.arms.asking import as_data, ask, described, prompt
 from octollm.arms.base import ArmContext, closed, invalid
-from octollm.arms.ports import Question
+from octollm.arms.prompting import as_data, ask, described, prompt
 from octollm.contracts import StepRequested
+from octollm.ports import Question
 
 
 class Planner:
     """Arm `planner`."""
 
-    thinks = True
+    uses_model = True
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
         """See the module; raises PermanentError on any other input."""

@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, cast
 
 from octollm.arms.base import ArmContext, closed, invalid
-from octollm.arms.ports import Document, Hits, Passage, Recall, SearchMode
 from octollm.contracts import StepRequested
 from octollm.errors import EmbeddingError, PermanentError, VectorStoreError
+from octollm.ports import Document, Hits, Passage, Recall, SearchMode
 from octollm.text.citations import cited
 from octollm.text.extract import Quote, Source, extract
 from octollm.text.places import squeezed
@@ -41,7 +41,7 @@ class Retriever:
     """Arm `retriever`."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """See the module; raises PermanentError on any other input, NotReadyError while a store is away."""
+        """See the module; raises PermanentError on any other input, StoreUnavailableError while a store is away."""
         mode = step.input.get("mode")
         if not isinstance(mode, str) or mode not in _MODES:
             raise invalid(f"input.mode must be one of {', '.join(_MODES)}")

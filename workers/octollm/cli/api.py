@@ -5,9 +5,9 @@ import signal
 
 import uvloop
 
+from octollm.observability.logging import configure_logging
 from octollm.runtime.api_role import run_api
-from octollm.runtime.logging import configure_logging
-from octollm.runtime.settings import Settings, load_settings
+from octollm.settings.loader import Settings, load_settings
 
 
 def api() -> None:

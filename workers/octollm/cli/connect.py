@@ -1,7 +1,7 @@
 """The client of every command, made from the settings."""
 
 from octollm.client import Client
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
 
 
 def connect(patience_s: float = 0) -> Client:

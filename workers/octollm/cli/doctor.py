@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from octollm.cli.output import JsonOption, clean, emit_json, out
-from octollm.runtime.doctor import Check, Verdict, examine
+from octollm.devstack.doctor import Check, Verdict, examine
 
 _STYLE = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 

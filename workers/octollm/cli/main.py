@@ -12,7 +12,7 @@ import typer
 
 from octollm.cli.output import error_line
 from octollm.errors import OctoError
-from octollm.runtime.settings import DEBUG
+from octollm.settings.loader import DEBUG
 
 COMMANDS = {
     "up": "octollm.cli.up",

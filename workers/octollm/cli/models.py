@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from octollm.cli.output import JsonOption, clean, emit_json, note, out, pairs
+from octollm.devstack.model_files import pull as fetch
 from octollm.memory.embed.files import MODEL, minilm_folder, problem
-from octollm.runtime.model_files import pull as fetch
-from octollm.runtime.settings import load_settings
+from octollm.settings.loader import load_settings
 
 models = typer.Typer(no_args_is_help=True, help="Fetch and list the embedding model's files.")
 

@@ -8,8 +8,9 @@ import typer
 from octollm.cli.lists import table
 from octollm.cli.output import JsonOption, emit_json, note, out
 from octollm.contracts.ids import as_text
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import schedules_path, schemas_path, topology_path
+from octollm.resources import schemas_path
+from octollm.settings.files import schedules_path, topology_path
+from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
 from octollm.topology.schedules import Schedule, load_schedules
 

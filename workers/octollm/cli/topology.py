@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from octollm.cli.output import JsonOption, emit_json, error_line, out
-from octollm.runtime.drawing import edges, mermaid
+from octollm.resources import schemas_path
 from octollm.runtime.handlers import missing_handlers
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import schemas_path, topology_path
+from octollm.settings.files import topology_path
+from octollm.settings.loader import load_settings
 from octollm.topology import Ingest, Topic, Topology, load_topology
+from octollm.topology.graph import edges, mermaid
 
 
 class Format(StrEnum):

@@ -9,9 +9,9 @@ import typer
 import uvloop
 
 from octollm.cli.output import JsonOption, emit_json, note, out, pairs
-from octollm.runtime.logging import configure_logging, without_passwords
-from octollm.runtime.settings import load_settings
-from octollm.runtime.up import Running, Stack
+from octollm.devstack.stack import Running, Stack
+from octollm.observability.logging import configure_logging, without_passwords
+from octollm.settings.loader import load_settings
 
 
 def up(

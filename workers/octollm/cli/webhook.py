@@ -15,8 +15,8 @@ from octollm.cli.webhook_samples import sample
 from octollm.cli.webhook_signing import sign
 from octollm.client import Client
 from octollm.errors import WebhooksError
-from octollm.runtime.settings import Settings, load_settings
-from octollm.runtime.share import webhooks_path
+from octollm.settings.files import webhooks_path
+from octollm.settings.loader import Settings, load_settings
 from octollm.topology.webhooks import Source, load_webhooks
 
 webhook = typer.Typer(no_args_is_help=True, help="Send webhooks as their senders do, to try a source out.")

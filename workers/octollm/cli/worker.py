@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 import uvloop
 
-from octollm.runtime.logging import configure_logging
+from octollm.observability.logging import configure_logging
+from octollm.resources import schemas_path
 from octollm.runtime.roles import require_python_role
-from octollm.runtime.settings import Settings, load_settings
-from octollm.runtime.share import schemas_path, topology_path
 from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
+from octollm.settings.loader import Settings, load_settings
 from octollm.topology import Topology, load_topology
 
 

@@ -4,7 +4,7 @@ from octollm.contracts.codec import plain, read, write
 from octollm.contracts.generated.dead_drop_v1_schema import DeadDrop
 from octollm.contracts.generated.dead_letter_v1_schema import DeadLetter
 from octollm.contracts.generated.step_done_v1_schema import (
-    HandedOn,
+    Chained,
     InlineOutput,
     StepCancelled,
     StepDead,
@@ -15,7 +15,7 @@ from octollm.contracts.generated.step_done_v1_schema import (
     StepSucceeded,
     StoredOutput,
 )
-from octollm.contracts.generated.step_requested_v1_schema import RestStep, StepRequested, StepRest
+from octollm.contracts.generated.step_requested_v1_schema import ContinuationStep, StepContinuation, StepRequested
 from octollm.contracts.generated.task_cancel_v1_schema import TaskCancel
 from octollm.contracts.generated.task_event_v1_schema import TaskEvent
 from octollm.contracts.generated.task_redrive_v1_schema import TaskRedrive
@@ -26,19 +26,19 @@ from octollm.contracts.generated.task_submission_v1_schema import TaskSubmission
 from octollm.contracts.generated.task_submitted_v1_schema import TaskSubmitted
 
 __all__ = [
+    "Chained",
+    "ContinuationStep",
     "DeadDrop",
     "DeadLetter",
-    "HandedOn",
     "InlineOutput",
     "OpenStep",
-    "RestStep",
     "StepCancelled",
+    "StepContinuation",
     "StepDead",
     "StepDone",
     "StepError",
     "StepFailed",
     "StepRequested",
-    "StepRest",
     "StepRetrying",
     "StepSucceeded",
     "StepSummary",

@@ -25,9 +25,9 @@ class StepIdent(NamedTuple):
     attempt: int
 
     @property
-    def live_field(self) -> str:
-        """The step's field in the hash of live steps: the ident without its attempt."""
-        return live_field(self.task, self.run, self.step, self.round)
+    def in_flight_field(self) -> str:
+        """The step's field in the in-flight index: the ident without its attempt."""
+        return in_flight_field(self.task, self.run, self.step, self.round)
 
 
 def new_ulid() -> str:
@@ -46,7 +46,7 @@ def lane_of(task: str) -> str:
     return task.partition("-")[0]
 
 
-def live_field(task: str, run: int, step: str, round: int) -> str:  # noqa: A002  the field's own word
+def in_flight_field(task: str, run: int, step: str, round: int) -> str:  # noqa: A002  the field's own word
     """A step's identity: `<task>.<run>.<step>.<round>`."""
     return f"{task}.{run}.{step}.{round}"
 
@@ -66,7 +66,7 @@ def parse_message_id(text: str) -> StepIdent | None:
     return ident if fits else None
 
 
-def live_field_in(text: str) -> str | None:
+def in_flight_field_in(text: str) -> str | None:
     """The step's field in a message id, or None where it is not one of a step. Its numbers are not judged."""
     return None if _MESSAGE.fullmatch(text) is None else text.rpartition(".")[0]
 

@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 import asyncpg
 import orjson
 
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
 
 # Quoted: only the stubs know the type parameters.
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-NOT_NOW = (
+TRANSIENT_POSTGRES_ERRORS = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -41,12 +41,12 @@ async def open_pool(dsn: str, size: int, **session: str) -> Pool:
 
 @asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """One transaction. Raises NotReadyError for what will pass; other errors as they are."""
+    """One transaction. Raises StoreUnavailableError for what will pass; other errors as they are."""
     try:
         async with pool.acquire() as connection, connection.transaction():
             yield connection
-    except NOT_NOW as error:
-        raise NotReadyError(f"Postgres: {str(error) or type(error).__name__}") from error
+    except TRANSIENT_POSTGRES_ERRORS as error:
+        raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
 
 
 async def _speak_json(connection: Connection) -> None:

@@ -15,10 +15,10 @@ from octollm.cli.output import JsonOption, clean, emit_json, note, out, pretty_j
 from octollm.demo.find import WEBHOOK_SECRET, Doors, require_postgres, run_task
 from octollm.demo.outcome import DemoTask, Outcome
 from octollm.demo.tasks import demo_tasks
+from octollm.devstack.stack import Stack
 from octollm.errors import OctoError
-from octollm.runtime.logging import configure_logging
-from octollm.runtime.settings import Settings, load_settings
-from octollm.runtime.up import Stack
+from octollm.observability.logging import configure_logging
+from octollm.settings.loader import Settings, load_settings
 
 _LONGEST_ANSWER = 1500
 

@@ -17,10 +17,10 @@ from octollm.client import Client
 from octollm.contracts import TaskEvent
 from octollm.demo.memory_tasks import EVENT, SOURCE
 from octollm.demo.outcome import DemoTask, Outcome
+from octollm.devstack.embedded.redis import find_cli
 from octollm.errors import RefusedError, StartError
-from octollm.runtime.embedded.redis import find_cli
-from octollm.runtime.logging import without_passwords
-from octollm.runtime.outage import ADVICE, cause
+from octollm.observability.logging import without_passwords
+from octollm.runtime.connect_retry import ADVICE, cause
 
 _PATIENCE_S = 60
 _STREAM = "ingest:default"
@@ -92,7 +92,7 @@ async def _as_webhook(task: DemoTask, doors: Doors) -> Outcome:
     connection = await _connect(doors.postgres_dsn)
     try:
         deadline = time.monotonic() + _PATIENCE_S
-        while not await connection.fetchval("SELECT remembered_at IS NOT NULL FROM tasks WHERE id = $1", ident):
+        while not await connection.fetchval("SELECT indexed_at IS NOT NULL FROM tasks WHERE id = $1", ident):
             if time.monotonic() > deadline:
                 raise StartError(f"memory has nothing of task {ident} within {_PATIENCE_S} s")
             await asyncio.sleep(0.02)

@@ -7,8 +7,9 @@ import orjson
 
 from octollm.cli.webhook_samples import sample
 from octollm.demo.outcome import DemoTask, Outcome, any_answer, make_task
-from octollm.runtime.settings import load_settings
-from octollm.runtime.share import share_dir, texts, webhooks_path
+from octollm.resources import share_dir, texts
+from octollm.settings.files import webhooks_path
+from octollm.settings.loader import load_settings
 from octollm.topology.webhooks import load_webhooks
 
 SOURCE, EVENT = "github", "issues"

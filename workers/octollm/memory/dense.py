@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from octollm.arms.ports import Document
 from octollm.memory.chunk import Chunk
 from octollm.memory.ports import Embedder, Point, VectorStore
+from octollm.ports import Document
 
 _AT_ONCE = 64
 """Passages embedded in one call: bounds memory, keeps batches full."""

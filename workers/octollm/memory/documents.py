@@ -1,6 +1,6 @@
 """Takes documents in and lets them go. Postgres has the truth, vectors follow it; a crash in between is mended.
 
-A document is `pending` from the commit of its passages until its vectors are stored, `leaving` from the loss of its
+A document is `pending` from the commit of its passages until its vectors are stored, `deleting` from the loss of its
 passages until its vectors are gone. Whoever meets such a state finishes it: the retry, or `mend`.
 """
 
@@ -16,16 +16,16 @@ import asyncpg
 import orjson
 import structlog
 
-from octollm.arms.ports import Document, Ingested
-from octollm.database.pool import NOT_NOW, Connection, Pool, transaction
+from octollm.database.pool import TRANSIENT_POSTGRES_ERRORS, Connection, Pool, transaction
 from octollm.database.queries import queries
-from octollm.errors import EmbeddingError, NotReadyError
+from octollm.errors import EmbeddingError, StoreUnavailableError
 from octollm.memory.chunk import Chunk, chunks
 from octollm.memory.dense import Dense
 from octollm.memory.ids import document_id, passage_id
+from octollm.ports import Document, Ingested
 from octollm.text.words import names
 
-_SQL = queries("octollm.memory", "recall")
+_SQL = queries("octollm.memory", "search")
 _CUTTING = 1
 """Raised when documents would be cut differently: then the same text is no longer unchanged."""
 _WORDS = 180
@@ -76,7 +76,7 @@ class Documents:
         return Ingested(document.name, _state(known, sha256), len(cut), tokens)
 
     async def forget(self, tenant: str, collection: str, name: str) -> bool:
-        """Whether it was there. Without the store that has its vectors it stays `leaving` until there is one."""
+        """Whether it was there. Without the store that has its vectors it stays `deleting` until there is one."""
         id_ = document_id(tenant, collection, name)
         async with self._locked(id_) as connection:
             known = await connection.fetchrow(_SQL["document"], id_)
@@ -89,7 +89,7 @@ class Documents:
                 await self._dense.store.delete_document(tenant, collection, name)
             if self._dense is not None or known["embedder"] is None:
                 await connection.execute(_SQL["delete_document"], id_)
-        return bool(known["state"] != "leaving")
+        return bool(known["state"] != "deleting")
 
     async def mend(self, most: int) -> int:
         """Finish what was left unfinished and embed anew what another embedder, or none, had; how many it was."""
@@ -98,7 +98,7 @@ class Documents:
             rows = await connection.fetch(_SQL["unfinished"], float(_LEFT_S), embedder, most)
         mended = 0
         for row in rows:
-            if row["state"] == "leaving":
+            if row["state"] == "deleting":
                 mended += await self._finish_leaving(row)
                 continue
             document = Document(row["name"], row["text"], row["collection"], row["media"], row["attributes"])
@@ -132,7 +132,9 @@ class Documents:
 
     @asynccontextmanager
     async def _locked(self, document: UUID) -> AsyncIterator[Connection]:
-        """A connection on which nobody else changes this document. Raises NotReadyError while Postgres is away."""
+        """A connection on which nobody else changes this document. Raises StoreUnavailableError while Postgres is
+        away.
+        """
         try:
             async with self._pool.acquire() as connection:
                 await connection.execute(_SQL["lock_document"], str(document))
@@ -142,8 +144,8 @@ class Documents:
                     # A connection that broke has let go of its locks by itself.
                     if not connection.is_closed():
                         await connection.execute(_SQL["unlock_document"], str(document))
-        except NOT_NOW as error:
-            raise NotReadyError(f"Postgres: {str(error) or type(error).__name__}") from error
+        except TRANSIENT_POSTGRES_ERRORS as error:
+            raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
 
 
 def _fingerprint(document: Document) -> str:
@@ -153,7 +155,7 @@ def _fingerprint(document: Document) -> str:
 
 def _state(known: asyncpg.Record | None, sha256: str) -> Literal["new", "replaced"]:
     """What came before counts only if somebody was told of it."""
-    if known is None or known["state"] == "leaving":
+    if known is None or known["state"] == "deleting":
         return "new"
     return "new" if known["state"] == "pending" and known["sha256"] == sha256 else "replaced"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from octollm.database.pool import Connection
 from octollm.database.queries import queries
 
-_SQL = queries("octollm.memory", "recall")
+_SQL = queries("octollm.memory", "search")
 _KEPT_S = 300.0
 
 

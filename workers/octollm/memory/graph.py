@@ -7,10 +7,10 @@ from uuid import UUID
 
 from octollm.database.pool import Connection
 from octollm.database.queries import queries
+from octollm.memory.facts import Remembered, Thing
 from octollm.memory.ids import entity_id, relationship_id
-from octollm.memory.remembered import Remembered, Thing
 
-_SQL = queries("octollm.memory", "remember")
+_SQL = queries("octollm.memory", "index")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from octollm.database.queries import queries
 from octollm.memory.frequencies import Frequencies
 from octollm.text.words import names
 
-_SQL = queries("octollm.memory", "recall")
+_SQL = queries("octollm.memory", "search")
 _PHRASE = re.compile(r'"([^"]{2,200})"')
 _COUNTED = 1000
 """Passages with a word beyond which they are not counted; the statistics know the words that are more common."""

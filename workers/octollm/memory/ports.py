@@ -56,7 +56,9 @@ class Embedder(Protocol):
         """Tokens of each text, special ones not counted, uncut."""
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Off the event loop. Raises NotReadyError where a remote provider is away, EmbeddingError where it refuses."""
+        """Off the event loop. Raises StoreUnavailableError where a remote provider is away, EmbeddingError where it
+        refuses.
+        """
 
     async def close(self) -> None:
         """Let go of connections and threads."""

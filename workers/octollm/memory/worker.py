@@ -1,6 +1,6 @@
 """Remembers finished tasks: an artifact of each, and of those that say so a document, entities and relationships.
 
-Works on `results`, many messages at a time. Doing it twice changes nothing; `tasks.remembered_at` is set last, so that
+Works on `results`, many messages at a time. Doing it twice changes nothing; `tasks.indexed_at` is set last, so that
 whoever looks for tasks without it finds every one that a crash cut short. A store that is away delays it.
 """
 
@@ -11,16 +11,16 @@ from typing import Any, Protocol
 import asyncpg
 import structlog
 
-from octollm.arms.ports import Document
 from octollm.contracts import TaskResult, read
 from octollm.database.pool import Pool, transaction
 from octollm.database.queries import queries
-from octollm.errors import ContractError, EmbeddingError, NotReadyError, VectorStoreError
+from octollm.errors import ContractError, EmbeddingError, StoreUnavailableError, VectorStoreError
 from octollm.memory import graph
 from octollm.memory.documents import Documents
-from octollm.memory.remembered import Remembered, remembered
+from octollm.memory.facts import Remembered, remembered
+from octollm.ports import Document
 
-_SQL = queries("octollm.memory", "remember")
+_SQL = queries("octollm.memory", "index")
 _TYPE = "task.result.v1"
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +58,8 @@ class Memory:
     async def handle(self, messages: Sequence[Message]) -> list[Exception | None]:
         """For each message, in order: None when it is remembered, or what went wrong with it alone.
 
-        A ContractError can never be worked on; a NotReadyError will pass. Raises NotReadyError while Postgres is away.
+        A ContractError can never be worked on; a StoreUnavailableError will pass. Raises StoreUnavailableError while
+        Postgres is away.
         """
         answers: list[Exception | None] = []
         results: list[TaskResult] = []
@@ -76,7 +77,7 @@ class Memory:
         """Faults by task and run."""
         try:
             finished, faults = await self._record(results)
-        except NotReadyError:
+        except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, only its own message may pay for it
             if len(results) == 1:
@@ -87,11 +88,11 @@ class Memory:
         for one in finished:
             try:
                 await self._keep(one)
-            except NotReadyError as error:
+            except StoreUnavailableError as error:
                 faults[_key(one.result)] = error
             except (EmbeddingError, VectorStoreError) as error:
                 # Whoever runs this can mend it; until then nothing is lost.
-                faults[_key(one.result)] = NotReadyError(error.message)
+                faults[_key(one.result)] = StoreUnavailableError(error.message)
             except Exception as error:  # noqa: BLE001  as above
                 _log.exception("a document cannot be remembered", task=one.result.task)
                 faults[_key(one.result)] = error
@@ -153,8 +154,8 @@ def _read(message: Message) -> TaskResult:
 
 def _finished(result: TaskResult, row: asyncpg.Record) -> _Finished:
     newest = row["run"] == result.run
-    keeps = newest and result.state == "succeeded" and row["remember"] is not None
-    return _Finished(result, row["goal"] or "", newest, remembered(row["remember"]) if keeps else None)
+    keeps = newest and result.state == "succeeded" and row["memory"] is not None
+    return _Finished(result, row["goal"] or "", newest, remembered(row["memory"]) if keeps else None)
 
 
 def _artifact(one: _Finished) -> dict[str, Any]:

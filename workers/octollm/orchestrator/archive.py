@@ -15,10 +15,10 @@ from octollm.contracts.ids import as_text, lane_of, parse_message_id, utc_now
 from octollm.contracts.tenants import letters_of, tenant_of
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
-from octollm.errors import ContractError, NotReadyError
+from octollm.errors import ContractError, StoreUnavailableError
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, StatusUpdate, Unreadable
 from octollm.orchestrator.rows import event_row
-from octollm.orchestrator.told import Told
+from octollm.orchestrator.task_events import Told
 
 _SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
@@ -32,14 +32,14 @@ class Archive:
         self._pool = pool
 
     async def handle(self, messages: Sequence[Incoming]) -> list[Answer | Exception]:
-        """An answer per message, in order. Raises NotReadyError while Postgres is away."""
+        """An answer per message, in order. Raises StoreUnavailableError while Postgres is away."""
         return [await self._alone(message) for message in messages]
 
     async def _alone(self, message: Incoming) -> Answer | Exception:
         """Only its own message may pay for a fault."""
         try:
             return await self._store(message)
-        except NotReadyError:
+        except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is
             _log.exception("a dead letter cannot be stored", letter=message.entry)

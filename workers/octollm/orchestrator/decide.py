@@ -131,7 +131,7 @@ def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
         plan=None,
         steps={},
         result=None,
-        remember=None,
+        memory=None,
     )
     decision.tell(now, event="accepted", detail=f"run {state.run} ended as {state.state}: {state.reason}")
     return _begin(decision, event.planning, now, REDRIVE)
@@ -289,13 +289,13 @@ def _advance(decision: Decision, sent_by: str, now: str, done: StepSucceeded | N
     for step in plan.steps:
         state = decision.state
         known = state.row(step.name)
-        if known is not None and not known.early:
+        if known is not None and not known.early_results:
             continue
         if state.ended or not _have_succeeded(state, step.needs):
             continue
         row = StepRow(step.name, state.round_of(step.name), step.arm, "sent", 1, sent_by, now)
-        early = known.early if known else ()
-        out = direct.handed_on(row, done, sent_by) if done else None
+        early = known.early_results if known else ()
+        out = direct.chained(row, done, sent_by) if done else None
         if out is None and early:
             out = direct.met_early(row, early, sent_by)
         if out is None:
@@ -334,7 +334,7 @@ def _put_sent(decision: Decision, row: StepRow, now: str, detail: str | None = N
 
 def _lost(decision: Decision, event: MessageLost, now: str) -> None:
     row = decision.state.steps.get((event.step, event.round))
-    if row is None or row.state != "sent" or row.early or row.attempt != event.attempt:
+    if row is None or row.state != "sent" or row.early_results or row.attempt != event.attempt:
         return
     again = row._replace(attempt=row.attempt + 1, sent_at=now)
     _send(decision, again, now, "its message was lost and is sent again")

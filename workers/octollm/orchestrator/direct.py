@@ -8,7 +8,7 @@ it is kept in its row (`keep`); if they are others it is dropped and the step is
 from octollm.contracts import StepRequested, StepRetrying, StepSucceeded
 from octollm.orchestrator.requests import context
 from octollm.orchestrator.state import Attempt, Decision, Done, StepEnded, StepRow, TaskState
-from octollm.plans import stretch
+from octollm.plans import chain
 
 _EARLY = "not yet"
 """In `StepRow.sent_by`: an arm sent it, and the end of the arm's own step is still on its way."""
@@ -25,19 +25,19 @@ def with_rest(state: TaskState, message: StepRequested) -> StepRequested:
     if state.plan is None:
         return message
     steps = []
-    for step in stretch.following(state.plan, message.step):
+    for step in chain.following(state.plan, message.step):
         if state.round_of(step.name) != message.round or state.row(step.name) is not None:
             break
         steps.append(step)
     # Rises with every re-send, as failures do not: what a lost message has handed on is told from what this one will.
     attempt = max(1, row.attempt - row.failures)
-    rest = stretch.rest(steps, context(state, message.round), {}, attempt)
-    return message if rest is None else message.model_copy(update={"rest": rest})
+    continuation = chain.continuation(steps, context(state, message.round), {}, attempt)
+    return message if continuation is None else message.model_copy(update={"continuation": continuation})
 
 
-def handed_on(row: StepRow, done: Done, sent_by: str) -> StepRow | None:
+def chained(row: StepRow, done: Done, sent_by: str) -> StepRow | None:
     """The row of a step that `done` says was sent in the same breath; None: it does not say so."""
-    told = done.handed_on if isinstance(done, StepSucceeded) else None
+    told = done.chained if isinstance(done, StepSucceeded) else None
     if told is None or told.step != row.step:
         return None
     return row._replace(attempt=told.attempt, sent_by=f"{_HANDED_ON}{sent_by}")
@@ -52,7 +52,7 @@ def is_early(state: TaskState, done: Done) -> bool:
     """Whether this is the end of a step that was handed on before those it needs are committed."""
     step = None if state.plan is None else state.plan.by_name.get(done.step)
     row = state.steps.get((done.step, done.round))
-    if step is None or done.round != state.round_of(done.step) or not (row is None or row.early):
+    if step is None or done.round != state.round_of(done.step) or not (row is None or row.early_results):
         return False
     needed = (state.row(need) for need in step.needs)
     return any(one is None or one.state != "succeeded" for one in needed)
@@ -64,8 +64,8 @@ def keep(decision: Decision, event: StepEnded, now: str) -> None:
     row = state.steps.get((done.step, done.round))
     if row is None:
         row = StepRow(done.step, done.round, done.arm, "sent", done.attempt, _EARLY, now)
-    if event not in row.early:
-        decision.put(row._replace(attempt=max(row.attempt, done.attempt), early=(*row.early, event)))
+    if event not in row.early_results:
+        decision.put(row._replace(attempt=max(row.attempt, done.attempt), early_results=(*row.early_results, event)))
 
 
 def fits(state: TaskState, done: Done) -> bool:
@@ -79,7 +79,7 @@ def digest(state: TaskState, event: StepEnded) -> str | None:
     """What to store beside an output that a handed-on step may name. One that travels by reference is never named."""
     if state.plan is None or event.output is None or event.output_sha256 is not None:
         return None
-    return stretch.digest(event.output) if stretch.leads_on(state.plan, event.done.step) else None
+    return chain.digest(event.output) if chain.leads_on(state.plan, event.done.step) else None
 
 
 def dropped(done: Done) -> Attempt:

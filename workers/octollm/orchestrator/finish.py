@@ -6,7 +6,7 @@ from octollm.contracts import StepSummary, TaskResult
 from octollm.errors import InvalidInputError, RecipeError
 from octollm.orchestrator.requests import context
 from octollm.orchestrator.state import Decision, Reason, TaskState, Terminal
-from octollm.plans import remember, template
+from octollm.plans import memory_facts, template
 
 
 def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, detail: str | None) -> None:
@@ -19,11 +19,11 @@ def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, d
         except RecipeError as error:
             end, reason, detail = "failed", "plan_invalid", f"answer: {error}"
         if end == "succeeded":
-            kept, note = _remember(decision.state.plan.remember, seen)
+            kept, note = _remember(decision.state.plan.memory, seen)
     detail = detail[:4000] if detail else None
     for row in list(decision.state.steps.values()):
         if row.state == "sent":
-            decision.put(row._replace(state="cancelled", early=()))
+            decision.put(row._replace(state="cancelled", early_results=()))
     state = decision.state
     result = TaskResult(
         task=state.task,
@@ -39,7 +39,7 @@ def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, d
         redactions=dict(state.redactions),
         finished_at=now,
     )
-    decision.change(state=end, reason=reason, detail=detail, result=result, remember=kept)
+    decision.change(state=end, reason=reason, detail=detail, result=result, memory=kept)
     decision.sends.clear()
     decision.tell(now, event="finished", state=end, reason=reason, detail=detail or note)
 
@@ -49,7 +49,7 @@ def _remember(wanted: Any, seen: dict[str, Any]) -> tuple[dict[str, Any] | None,
     if wanted is None:
         return None, None
     try:
-        return remember.check(template.settle(wanted, seen)), None
+        return memory_facts.check(template.settle(wanted, seen)), None
     except (RecipeError, InvalidInputError) as error:
         return None, f"not remembered: {error}"[:4000]
 

@@ -18,7 +18,7 @@ Handle = Callable[[Sequence[Incoming]], Awaitable[list[Answer | Exception]]]
 
 
 class Gatherer:
-    """Hands batches to `handle`, in each of `lines` one after the other."""
+    """TaskPool batches to `handle`, in each of `lines` one after the other."""
 
     def __init__(self, handle: Handle, wait_ms: int, most: int, lines: int = 1) -> None:
         self._lines = [_Line(handle, wait_ms, most) for _ in range(lines)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from octollm.contracts import StepRequested, TaskResult
-from octollm.orchestrator.told import Told
+from octollm.orchestrator.task_events import Told
 
 
 @dataclass(frozen=True, slots=True)

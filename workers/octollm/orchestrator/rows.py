@@ -9,7 +9,7 @@ import orjson
 from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskResult, read, write
 from octollm.contracts.ids import as_text
 from octollm.orchestrator.state import Attempt, StepEnded, StepRow, TaskState
-from octollm.orchestrator.told import Told
+from octollm.orchestrator.task_events import Told
 from octollm.plans.plan import Plan
 from octollm.plans.stored import as_stored
 
@@ -47,7 +47,7 @@ def changes(state: TaskState) -> dict[str, Any]:
         "deadline_at": state.deadline_at,
         "updated_at": state.updated_at or state.received_at,
         "result": None if state.result is None else orjson.Fragment(write(state.result)),
-        "remember": state.remember,
+        "memory": state.memory,
         "finished_at": finished_at,
         "result_sent_at": finished_at,
     }
@@ -80,7 +80,7 @@ def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:
         "duration_ms": row.duration_ms,
         "digest": row.digest,
         # As text: digests are of what the arm wrote, and jsonb keeps numbers in a form of its own.
-        "early": [write(one.done).decode() for one in row.early] or None,
+        "early_results": [write(one.done).decode() for one in row.early_results] or None,
     }
 
 
@@ -119,7 +119,7 @@ def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> T
         plan=None if row["plan"] is None else Plan.from_json(row["plan"]),
         steps=steps,
         result=None if row["result"] is None else TaskResult.model_validate(row["result"]),
-        remember=row["remember"],
+        memory=row["memory"],
     )
 
 
@@ -154,7 +154,7 @@ def step_of(row: asyncpg.Record) -> StepRow:
         worker=row["worker"],
         delivery=row["delivery"],
         digest=row["digest"],
-        early=early_of(row["early"] or ()),
+        early_results=early_of(row["early_results"] or ()),
     )
 
 

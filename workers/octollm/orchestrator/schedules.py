@@ -17,7 +17,9 @@ from octollm.topology.schedules import Schedule
 _SQL = queries("octollm.orchestrator", "schedules")
 _log = structlog.get_logger(__name__)
 Submit = Callable[[Schedule, str], Awaitable[None]]
-"""Puts the schedule's submission on its tenant's ingest stream, under an idempotency key. May raise NotReadyError."""
+"""Puts the schedule's submission on its tenant's ingest stream, under an idempotency key. May raise
+StoreUnavailableError.
+"""
 
 
 class Clockwork:
@@ -31,7 +33,7 @@ class Clockwork:
         """When a schedule is to be looked at again; before that nothing can be due."""
 
     async def look(self, now: datetime) -> int:
-        """Submit what is due at `now`; how many. Raises NotReadyError while a store is away; the next look makes up."""
+        """Submit what is due at `now`; return how many. Raises StoreUnavailableError while a store is unavailable."""
         submitted = 0
         for schedule in self._schedules:
             if now < self._next.get(schedule.name, now):

@@ -13,16 +13,16 @@ import structlog
 from octollm.contracts.ids import utc_now
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
 from octollm.orchestrator import store
 from octollm.orchestrator.batch import Work, outgoing
 from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import CancelRequested, DeadlinePassed, Event, MomentCame
-from octollm.orchestrator.held import HeldStates
 from octollm.orchestrator.intake import Ended, Redrive, Submitted, Understood, understand
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, TaskState
+from octollm.orchestrator.state_cache import HeldStates
 from octollm.plans.recipes import RecipeBook
 
 _SQL = queries("octollm.orchestrator", "store")
@@ -56,11 +56,12 @@ class Orchestrator:
     async def handle(self, messages: Sequence[Incoming]) -> list[Answer | Exception]:
         """An answer per message, in order; an exception for a message that breaks its own transaction.
 
-        Raises NotReadyError while Postgres is away or another orchestrator was quicker: nothing was written then.
+        Raises StoreUnavailableError while Postgres is away or another orchestrator was quicker: nothing was written
+        then.
         """
         try:
             return list(await self._transact(messages))
-        except NotReadyError:
+        except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, only its own message may pay for it
             if len(messages) == 1:
@@ -115,10 +116,10 @@ class Orchestrator:
             await connection.execute(_SQL["forget_expired_keys"], most)
             await connection.execute(_SQL["forget_requests"], _REQUEST_DAYS)
 
-    async def untold(self, most: int) -> list[Outgoing]:
+    async def status_pending(self, most: int) -> list[Outgoing]:
         """The status of up to `most` tasks that ended by the clock and were perhaps never published as such."""
         async with transaction(self._pool) as connection:
-            found = await connection.fetch(_SQL["untold"], most)
+            found = await connection.fetch(_SQL["status_pending"], most)
             known = await store.lock(connection, [row["id"] for row in found])
         return [outgoing(Decision(state), ended=True) for state in known.values()]
 

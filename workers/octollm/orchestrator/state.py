@@ -13,7 +13,7 @@ from octollm.contracts import (
     StepSucceeded,
     TaskResult,
 )
-from octollm.orchestrator.told import EventName, Told
+from octollm.orchestrator.task_events import EventName, Told
 from octollm.plans.plan import Plan
 
 Priority = Literal["high", "normal", "low"]
@@ -79,7 +79,7 @@ class StepRow(NamedTuple):
     delivery: int | None = None
     digest: str | None = None
     """Of the committed output, where a step may have been handed on that was made from it."""
-    early: tuple[StepEnded, ...] = ()
+    early_results: tuple[StepEnded, ...] = ()
     """Ends that came before those of the step it builds on; kept until these are committed."""
 
 
@@ -131,7 +131,7 @@ class TaskState:
     plan: Plan | None = None
     steps: Mapping[tuple[str, int], StepRow] = field(default_factory=dict)
     result: TaskResult | None = None
-    remember: Mapping[str, Any] | None = None
+    memory: Mapping[str, Any] | None = None
     """What memory is to keep of it, checked."""
 
     @property

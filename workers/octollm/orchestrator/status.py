@@ -31,6 +31,6 @@ def status_of(state: TaskState) -> StatusUpdate:
 
 def _open(state: TaskState) -> list[dict[str, str]]:
     """The steps that are out, longest first."""
-    sent = [row for row in state.steps.values() if row.state == "sent" and not row.early]
+    sent = [row for row in state.steps.values() if row.state == "sent" and not row.early_results]
     sent.sort(key=lambda row: (row.sent_at, row.step))
     return [{"step": row.step, "arm": row.arm, "sent_at": row.sent_at} for row in sent[:_MOST_OPEN]]

@@ -7,10 +7,10 @@ import orjson
 
 from octollm.database.pool import Connection
 from octollm.database.queries import queries
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
 from octollm.orchestrator import rows
-from octollm.orchestrator.held import HeldStates
 from octollm.orchestrator.state import Decision, StepRow, TaskState
+from octollm.orchestrator.state_cache import HeldStates
 
 _SQL = queries("octollm.orchestrator", "store")
 Output = dict[str, object]
@@ -65,17 +65,17 @@ async def _fetch_early(
     """Fill in large outputs of ends that came early. An end whose output is gone has not come."""
     for task, mine in steps.items():
         for key, row in list(mine.items()):
-            wanted = [(tenants[task], one.output_sha256) for one in row.early if one.output_sha256 is not None]
+            wanted = [(tenants[task], one.output_sha256) for one in row.early_results if one.output_sha256 is not None]
             if not wanted:
                 continue
             outputs = await stored_outputs(connection, wanted)
             early = [
                 one._replace(output=outputs.get((tenants[task], one.output_sha256))) if one.output_sha256 else one
-                for one in row.early
+                for one in row.early_results
             ]
             whole = tuple(one for one in early if one.output is not None or one.output_sha256 is None)
             if whole:
-                mine[key] = row._replace(early=whole)
+                mine[key] = row._replace(early_results=whole)
             else:
                 del mine[key]
 
@@ -97,13 +97,13 @@ async def keep_output(connection: Connection, tenant: str, sha256: str, raw: byt
 async def save(connection: Connection, new: Sequence[Decision], known: Sequence[Decision]) -> None:
     """Store decisions, `new` ones of tasks that `lock` did not find; of one task in the order of their runs.
 
-    Raises NotReadyError when another orchestrator has taken in one of the new tasks meanwhile: look again.
+    Raises StoreUnavailableError when another orchestrator has taken in one of the new tasks meanwhile: look again.
     """
     if new:
         values = _tasks(new)
         inserted = await connection.fetch(_SQL["insert_tasks"], values)
         if len(inserted) != len(values):
-            raise NotReadyError("another orchestrator has just taken in one of these tasks")
+            raise StoreUnavailableError("another orchestrator has just taken in one of these tasks")
     if known:
         last = {decision.state.task: decision.state for decision in known}
         await connection.execute(_SQL["update_tasks"], [rows.changes(state) for state in last.values()])

@@ -13,7 +13,7 @@ import structlog
 from octollm.contracts.ids import utc_now
 from octollm.database.pool import Pool, transaction
 from octollm.database.queries import queries
-from octollm.errors import NotReadyError
+from octollm.errors import StoreUnavailableError
 from octollm.orchestrator import direct, store
 from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import MessageLost
@@ -61,7 +61,7 @@ async def sweep(
             there = await exists(step, claim=False)
             if not there:
                 lost += await _again(pool, step, row["attempt"], exists, resend, hand_on=hand_on)
-        except NotReadyError:
+        except StoreUnavailableError:
             raise
         except Exception:  # noqa: BLE001  whatever it is, the other steps must be looked for
             _log.exception("a step cannot be looked for", task=step.task, step=step.step)

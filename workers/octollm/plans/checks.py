@@ -21,7 +21,7 @@ def make_plan(
     arms: Set[str],
     *,
     schema: Mapping[str, Any] | None,
-    remember: Mapping[str, Any] | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The plan. `schema`: JSON Schema of the task's input; None: not known. Raises RecipeError."""
     steps = {
@@ -38,7 +38,7 @@ def make_plan(
         answer=file.answer,
         judges=tuple(name for name, step in file.steps.items() if step.arm == "judge" and step.verdict == "decides"),
         repair=None if file.repair is None else Repair(file.repair.judge, file.repair.redo, file.repair.max),
-        remember=remember,
+        memory=memory,
     )
     _check_repair(plan)
     _check_references(plan, schema)
@@ -49,7 +49,7 @@ def first_fault(error: ValidationError, whole: str) -> str:
     """The first thing that is wrong with a written form, by its place."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = [str(part)[:80] for part in first["loc"]]
-    if place[:1] == ["remember"]:
+    if place[:1] == ["memory"]:
         # Where a text and a reference are both right, pydantic also names which of them it tried.
         place = [part for part in place if not _TRIED.match(part)]
     return f"{'.'.join(place) or whole}: {first['msg']}"
@@ -73,7 +73,7 @@ def _check_references(plan: Plan, schema: Mapping[str, Any] | None) -> None:
         known = plan.upstream(step.name) | (frozenset(plan.by_name) if repaired else frozenset())
         _check_template(step.input, f"steps.{step.name}.input", known, schema)
     _check_template(plan.answer, "answer", frozenset(plan.by_name), schema)
-    _check_template(plan.remember, "remember", frozenset(plan.by_name), schema)
+    _check_template(plan.memory, "memory", frozenset(plan.by_name), schema)
 
 
 def _check_template(

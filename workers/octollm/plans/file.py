@@ -56,7 +56,7 @@ class RelationshipFile(Closed):
     to: ThingFile
 
 
-class RememberFile(Closed):
+class MemoryFile(Closed):
     """What memory keeps of a task that succeeded. A reference may also give a whole list or object."""
 
     title: Short | Reference
@@ -81,4 +81,4 @@ class RecipeFile(PlanFile):
     description: Annotated[str, Field(min_length=1)]
     input: dict[str, Any]
     deadline_s: Annotated[int, Field(ge=1, le=604800)]
-    remember: RememberFile | None = None
+    memory: MemoryFile | None = None

@@ -47,7 +47,7 @@ class Plan:
     judges: tuple[str, ...]
     """Steps whose verdict "fail" ends the task or opens a repair round."""
     repair: Repair | None = None
-    remember: Mapping[str, Any] | None = None
+    memory: Mapping[str, Any] | None = None
     """Template of what memory keeps of the task when it succeeded."""
     planner: str | None = None
     """The step whose output brings the steps that follow it; None: the plan is whole from the start."""
@@ -106,7 +106,7 @@ class Plan:
             "repair": None
             if self.repair is None
             else {"judge": self.repair.judge, "redo": self.repair.redo, "max": self.repair.max},
-            "remember": self.remember,
+            "memory": self.memory,
             "planner": self.planner,
         }
 
@@ -124,7 +124,7 @@ class Plan:
             judges=tuple(stored["judges"]),
             repair=None if stored["repair"] is None else Repair(**stored["repair"]),
             # Absent in what was stored before there were such.
-            remember=stored.get("remember"),
+            memory=stored.get("memory"),
             planner=stored.get("planner"),
         )
 

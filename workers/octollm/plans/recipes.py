@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from octollm.errors import InvalidInputError, RecipeError
 from octollm.plans.checks import first_fault, make_plan
 from octollm.plans.file import RecipeFile
+from octollm.plans.memory_facts import template_of
 from octollm.plans.plan import Plan
-from octollm.plans.remember import template_of
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,6 @@ def parse_recipe(text: bytes, arms: frozenset[str]) -> Recipe:
         schema = jsonschema_rs.validator_for(file.input)
     except jsonschema_rs.ValidationError as error:
         raise RecipeError(f"input is not a JSON Schema: {error.message}") from error
-    remember = template_of(file.remember)
-    plan = make_plan(file, file.recipe, file.version, arms, schema=file.input, remember=remember)
+    memory = template_of(file.memory)
+    plan = make_plan(file, file.recipe, file.version, arms, schema=file.input, memory=memory)
     return Recipe(file.recipe, file.description, file.deadline_s, plan, schema)

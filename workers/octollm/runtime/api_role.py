@@ -13,9 +13,9 @@ from octollm.api.app import create_app
 from octollm.api.store import open_store
 from octollm.database.migrate import newest
 from octollm.errors import SettingsError, StartError
-from octollm.runtime.outage import cause
-from octollm.runtime.settings import Settings
-from octollm.runtime.settings_sections import join_listen, split_listen
+from octollm.runtime.connect_retry import cause
+from octollm.settings.loader import Settings
+from octollm.settings.sections import join_listen, split_listen
 
 TASK = "octollm-api"
 """Name of the task that serves."""

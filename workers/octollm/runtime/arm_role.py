@@ -7,19 +7,19 @@ from typing import Any, cast
 import structlog
 
 from octollm.arms.base import Arm, ArmContext
-from octollm.arms.ports import Mind, Recall
-from octollm.bus.consumer import Handler
-from octollm.bus.steps import Onward, StepRunner
+from octollm.consumer.consumer import Handler
 from octollm.contracts import StepRequested
 from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.orchestrator import store
-from octollm.plans import stretch
-from octollm.runtime.share import rules_path
+from octollm.plans import chain
+from octollm.ports import ModelClient, Recall
+from octollm.resources import rules_path
+from octollm.steps.runner import Onward, StepRunner
 from octollm.topology import LaneKeys, Topic, Topology
 
 GetPool = Callable[[], Awaitable[Pool]]
-GetMind = Callable[[], Mind]
+GetMind = Callable[[], ModelClient]
 
 
 def arm_handler(
@@ -32,11 +32,11 @@ def arm_handler(
     onward: Onward,
 ) -> Handler:
     """The handler. `get_pool` is only called for the first output that is too large for a message, `get_mind` only
-    for an arm whose class says that it thinks; the latter may raise SettingsError. `onward`: see `hand_on`.
+    for an arm whose class says that it uses_model; the latter may raise SettingsError. `onward`: see `hand_on`.
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
-    mind = get_mind() if thinks(arm) else None
+    mind = get_mind() if uses_model(arm) else None
     context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), recall=recall, mind=mind)
 
     async def work(step: StepRequested) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def hand_on(topology: Topology, lane: str) -> Onward:
     """Sends the next step of a linear stretch to its arm."""
 
     def onward(step: StepRequested, output: dict[str, Any]) -> tuple[str, StepRequested] | None:
-        message = stretch.onward(step, output)
+        message = chain.onward(step, output)
         topic = None if message is None else topology.arm(message.arm)
         # An arm that only the orchestrator's topology has is served by whoever has it.
         return None if message is None or topic is None else (LaneKeys(lane).stream(topic, message.priority), message)
@@ -61,9 +61,9 @@ def hand_on(topology: Topology, lane: str) -> Onward:
     return onward
 
 
-def thinks(arm: Arm) -> bool:
+def uses_model(arm: Arm) -> bool:
     """Whether an arm asks models."""
-    return bool(getattr(arm, "thinks", False))
+    return bool(getattr(arm, "uses_model", False))
 
 
 def load_arm(topic: Topic) -> Arm:

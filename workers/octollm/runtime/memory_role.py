@@ -10,17 +10,17 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from octollm.arms.ports import Document, Hits, Ingested, SearchMode
 from octollm.database.pool import Pool
-from octollm.errors import ContractError, NotReadyError
+from octollm.errors import ContractError, StoreUnavailableError
+from octollm.memory.deletion import forget_marked
 from octollm.memory.dense import Dense
 from octollm.memory.embed.choose import choose_embedder
-from octollm.memory.forget import forget_marked
-from octollm.memory.recall import StoredRecall
+from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.vectors.choose import choose_store
 from octollm.memory.worker import Memory
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
-from octollm.runtime.settings import Settings
+from octollm.ports import Document, Hits, Ingested, SearchMode
+from octollm.settings.loader import Settings
 
 _AT_ONCE = 100
 _NO_STORE = "search is by keywords only: no vector store is configured; set OCTOLLM_QDRANT_URL or qdrant.path"
@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ProcessMemory:
-    """`octollm.arms.ports.Recall`, opened with the first need of it."""
+    """`octollm.ports.Recall`, opened with the first need of it."""
 
     def __init__(self, settings: Settings, get_pool: Callable[[], Awaitable[Pool]], exits: AsyncExitStack) -> None:
         """What is opened is closed by `exits`."""
@@ -36,24 +36,24 @@ class ProcessMemory:
         self._get_pool = get_pool
         self._exits = exits
         self._opening = asyncio.Lock()
-        self._opened: StoredRecall | None = None
+        self._opened: StoredMemory | None = None
 
     async def start(self) -> None:
         """Open it. Raises VectorStoreError or EmbeddingError where waiting would not help; a store may be away."""
         try:
             await self.opened()
-        except NotReadyError as error:
+        except StoreUnavailableError as error:
             _log.warning("memory is not there yet; what needs it waits", error=error.message)
 
-    async def opened(self) -> StoredRecall:
-        """The one of this process. Raises NotReadyError while a store is away."""
+    async def opened(self) -> StoredMemory:
+        """The one of this process. Raises StoreUnavailableError while a store is away."""
         async with self._opening:
             if self._opened is None:
                 pool = await self._get_pool()
                 dense, lack = await self._dense()
                 if lack is not None:
                     _log.warning(lack)
-                self._opened = StoredRecall(pool, dense, lack)
+                self._opened = StoredMemory(pool, dense, lack)
             return self._opened
 
     async def _dense(self) -> tuple[Dense | None, str | None]:

@@ -7,22 +7,22 @@ from datetime import UTC, datetime
 
 import structlog
 
-from octollm.bus.consumer import Handler
-from octollm.bus.fields import clean
-from octollm.bus.handoff import Entry
-from octollm.bus.letters import dead_letter
-from octollm.bus.operations import Add, Fields, Live, Operation, Status
-from octollm.bus.outcomes import Ending, Outcome
-from octollm.bus.worker import Worker
+from octollm.consumer.consumer import Handler
+from octollm.consumer.worker import Worker
 from octollm.contracts import StepRequested, TaskResult, write
-from octollm.contracts.ids import lane_of, live_field, message_id
+from octollm.contracts.ids import in_flight_field, lane_of, message_id
 from octollm.database.pool import Pool
-from octollm.errors import NotReadyError, TopologyError
-from octollm.orchestrator.after import purge, unremembered
+from octollm.errors import StoreUnavailableError, TopologyError
 from octollm.orchestrator.gather import Gatherer
 from octollm.orchestrator.messages import Incoming, Outgoing, Send, StatusUpdate, Unreadable
+from octollm.orchestrator.retention import purge, unremembered
 from octollm.orchestrator.service import Orchestrator
-from octollm.orchestrator.told import Told
+from octollm.orchestrator.task_events import Told
+from octollm.protocol.fields import clean
+from octollm.protocol.handoff import Entry
+from octollm.protocol.operations import AppendEvent, Fields, Operation, Publish, SetStatus
+from octollm.protocol.outcomes import HandlerResult, Outcome
+from octollm.steps.dead_letters import dead_letter
 from octollm.topology import LaneKeys, Topic, Topology
 
 _BATCH = 200
@@ -55,19 +55,22 @@ class Translator:
             raise TopologyError(f"a plan has a step for arm {arm}, which this topology does not have")
         return LaneKeys(lane).stream(topic, priority)
 
-    def add(self, send: Send) -> Add:
+    def add(self, send: Send) -> Publish:
         """A step on its way to its arm."""
         step = send.step
-        return Add(
-            self.target(step.arm, step.priority, lane_of(step.task)), step_fields(send), live_of(step), again=send.again
+        return Publish(
+            self.target(step.arm, step.priority, lane_of(step.task)),
+            step_fields(send),
+            in_flight_field_of(step),
+            once=send.again,
         )
 
-    def status(self, update: StatusUpdate) -> Status:
+    def status(self, update: StatusUpdate) -> SetStatus:
         """Its time to live begins at a terminal state."""
         key = LaneKeys(lane_of(update.task)).status(update.task)
-        return Status(key, update.version, self._status_ttl_s if update.ended else 0, update.fields)
+        return SetStatus(key, update.version, self._status_ttl_s if update.ended else 0, update.fields)
 
-    def _result(self, topic: Topic, result: TaskResult, traceparent: str) -> Add:
+    def _result(self, topic: Topic, result: TaskResult, traceparent: str) -> Publish:
         """What memory works on, where the topology has one."""
         fields: Fields = {
             "type": "task.result.v1",
@@ -76,9 +79,9 @@ class Translator:
             "traceparent": traceparent,
             "body": write(result),
         }
-        return Add(LaneKeys(lane_of(result.task)).stream(topic), fields)
+        return Publish(LaneKeys(lane_of(result.task)).stream(topic), fields)
 
-    def _event(self, told: Told, traceparent: str) -> Live:
+    def _event(self, told: Told, traceparent: str) -> AppendEvent:
         fields: Fields = {
             "type": "task.event.v1",
             "id": told.task,
@@ -86,7 +89,7 @@ class Translator:
             "traceparent": traceparent,
             "body": told.body,
         }
-        return Live(LaneKeys(lane_of(told.task)).events, self._live, fields)
+        return AppendEvent(LaneKeys(lane_of(told.task)).events, self._live, fields)
 
 
 def step_fields(send: Send) -> Fields:
@@ -101,26 +104,26 @@ def step_fields(send: Send) -> Fields:
     }
 
 
-def live_of(step: StepRequested) -> str:
-    """The step's field in the hash of live steps."""
-    return live_field(step.task, step.run, step.step, step.round)
+def in_flight_field_of(step: StepRequested) -> str:
+    """The step's field in the in-flight index."""
+    return in_flight_field(step.task, step.run, step.step, step.round)
 
 
 def gathered(gatherer: Gatherer, translator: Translator, topic: Topic, lane: str, consumer: str) -> Handler:
     """The handler of a topic whose messages are worked on many at a time."""
     keys = LaneKeys(lane)
 
-    async def handle(entry: Entry) -> Ending:
+    async def handle(entry: Entry) -> HandlerResult:
         answer = await gatherer.submit(_incoming(entry))
-        # A step's end: from now on its live field names nothing.
+        # A step's end: from now on its in-flight field names nothing.
         live = ""
         if entry.fields.get(b"type") == b"step.done.v1":
             live = clean(entry.fields.get(b"id")).rpartition(".")[0]
         if isinstance(answer, Unreadable):
             _log.warning("a message cannot be read and is given up on", reason=answer.reason, fault=answer.message)
             operations, _ = dead_letter(entry, topic, keys, consumer, answer.reason, answer.message)
-            return Ending(Outcome.DEAD, operations, live)
-        return Ending(Outcome.DONE, translator.operations(answer), live)
+            return HandlerResult(Outcome.DEAD, operations, live)
+        return HandlerResult(Outcome.DONE, translator.operations(answer), live)
 
     return handle
 
@@ -145,7 +148,7 @@ async def tick(every_s: float, work: Callable[[], Awaitable[object]], what: str)
         await asyncio.sleep(every_s * random.uniform(0.5, 1.0))  # noqa: S311
         try:
             await work()
-        except NotReadyError as error:
+        except StoreUnavailableError as error:
             _log.warning(f"skipped {what}", error=error.message)
         except Exception:  # noqa: BLE001  whatever it is, the next look must come
             _log.exception(f"{what} broke; it is tried again")
@@ -153,7 +156,7 @@ async def tick(every_s: float, work: Callable[[], Awaitable[object]], what: str)
 
 async def expire(orchestrator: Orchestrator, translator: Translator, worker: Worker) -> None:
     """End the tasks whose deadline has passed, and say so; first of those where that went wrong before."""
-    look = orchestrator.untold
+    look = orchestrator.status_pending
     while True:
         ended = await look(_BATCH)
         tasks = []
@@ -185,13 +188,14 @@ async def begin(orchestrator: Orchestrator, translator: Translator, worker: Work
 
 
 async def forget(worker: Worker, cursors: dict[str, int]) -> None:
-    """Look at some of the live steps of each lane, and forget those that a deleted stream has left behind: where their
+    """Look at some of the in-flight index of each lane, and forget those that a deleted stream has left behind: where
+    their
     tasks have ended, nobody else would. `cursors`: by lane, where the next look begins.
     """
     for lane, cursor in cursors.items():
-        cursors[lane], forgotten = await worker.forget(lane, cursor, _BATCH)
+        cursors[lane], forgotten = await worker.prune(lane, cursor, _BATCH)
         if forgotten:
-            _log.info("forgot live steps whose message is nowhere any more", lane=lane, steps=forgotten)
+            _log.info("forgot in-flight index whose message is nowhere any more", lane=lane, steps=forgotten)
 
 
 async def remind(pool: Pool, topology: Topology, translator: Translator, worker: Worker) -> None:

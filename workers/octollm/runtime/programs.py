@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 from octollm.errors import StartError
-from octollm.runtime.share import checkout
+from octollm.resources import checkout
 
 REFLEX = "octollm-reflex"
 EXECUTOR = "octollm-executor"

@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from octollm.bus.connection import probe
-from octollm.bus.fuse import FuseRule
-from octollm.bus.tasks import end
-from octollm.bus.worker import Worker
+from octollm.consumer.cancellation import end
+from octollm.consumer.circuit_breaker import CircuitBreakerRule
+from octollm.consumer.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import WorkerError
-from octollm.minds.choose import expected
+from octollm.models.choose import expected
+from octollm.observability.metrics import MetricsServer
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.gather import Gatherer, Handle
 from octollm.orchestrator.schedules import Clockwork
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import RecipeBook, load_recipes
-from octollm.runtime.arm_role import arm_handler, hand_on, load_arm, thinks
+from octollm.protocol.connection import probe
+from octollm.runtime.arm_role import arm_handler, hand_on, load_arm, uses_model
+from octollm.runtime.connect_retry import until_reachable
 from octollm.runtime.mending import Mender
-from octollm.runtime.metrics import MetricsServer
-from octollm.runtime.mind_role import WorkerMind
+from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.orchestrator_role import Translator, begin, clear, expire, forget, gathered, remind, tick
-from octollm.runtime.outage import until_reachable
 from octollm.runtime.roles import require_python_role
-from octollm.runtime.settings import Settings
-from octollm.runtime.settings_sections import WorkerSettings
-from octollm.runtime.share import recipes_path, schedules_path
+from octollm.settings.files import recipes_path, schedules_path
+from octollm.settings.loader import Settings
+from octollm.settings.sections import WorkerSettings
 from octollm.topology import ARM, Topic, Topology
 from octollm.topology.schedules import Schedule, load_schedules
 
@@ -73,7 +73,7 @@ async def run_roles(
         schedules = load_schedules(schedules_path(settings), topology.ingest.tenants)
     async with AsyncExitStack() as exits:
         process = _Process(settings, topology, exits)
-        if any(topic.name.startswith(ARM) and thinks(load_arm(topic)) for topic in topics):
+        if any(topic.name.startswith(ARM) and uses_model(load_arm(topic)) for topic in topics):
             process.mind()  # wrong settings of models, too, are said before anything is connected to
         server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, process.reasons))
         _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
@@ -115,10 +115,10 @@ def _settle() -> None:
     gc.set_threshold(_NEW_OBJECTS)
 
 
-def fuse_rule(settings: WorkerSettings, topology: Topology) -> FuseRule:
+def fuse_rule(settings: WorkerSettings, topology: Topology) -> CircuitBreakerRule:
     """Where several tenants may send, one tenant's messages alone must not stop an arm for the others."""
     tenants = min(2, len(topology.ingest.tenants))
-    return FuseRule(settings.fuse_tasks, tenants, settings.fuse_cooldown_s)
+    return CircuitBreakerRule(settings.circuit_breaker_tasks, tenants, settings.circuit_breaker_cooldown_s)
 
 
 class _Process:
@@ -129,7 +129,7 @@ class _Process:
         self._topology = topology
         self._exits = exits
         self._pool: Pool | None = None
-        self._mind: WorkerMind | None = None
+        self._mind: WorkerModelClient | None = None
         self._opening = asyncio.Lock()
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         redis = settings.redis
@@ -201,10 +201,10 @@ class _Process:
                 self._exits.push_async_callback(self._pool.close)
             return self._pool
 
-    def mind(self) -> WorkerMind:
-        """What asks models, made with the first arm that thinks."""
+    def mind(self) -> WorkerModelClient:
+        """What asks models, made with the first arm that uses_model."""
         if self._mind is None:
-            self._mind = WorkerMind(self._settings.models, self.pool)
+            self._mind = WorkerModelClient(self._settings.models, self.pool)
             self._exits.push_async_callback(self._mind.close)
         return self._mind
 
@@ -227,13 +227,13 @@ class _Process:
 
     async def _gather(self, handle: Handle, lines: int = 1) -> Gatherer:
         settings = self._settings.orchestrator
-        gatherer = Gatherer(handle, settings.gather_ms, settings.gather_max, lines)
+        gatherer = Gatherer(handle, settings.batch_wait_ms, settings.batch_max, lines)
         gatherer.start()
         self._exits.push_async_callback(gatherer.stop)
         return gatherer
 
     async def _tickers(self, orchestrator: Orchestrator, translator: Translator) -> None:
-        every_s, pool, topology = self._settings.orchestrator.sweep_s, await self.pool(), self._topology
+        every_s, pool, topology = self._settings.orchestrator.reconcile_interval_s, await self.pool(), self._topology
         retention, hand_on = self._settings.retention, self._settings.handoff.direct
         self._tick(every_s, lambda: expire(orchestrator, translator, self.worker), "a look for deadlines")
         self._tick(_BEGIN_S, lambda: begin(orchestrator, translator, self.worker), "a look for tasks put off")
@@ -246,7 +246,7 @@ class _Process:
         self._tick(every_s, lambda: orchestrator.forget_keys(_KEYS_AT_ONCE), "a look for expired keys")
         if retention.finished_days > 0:
             days = retention.finished_days
-            self._tick(retention.purge_s, lambda: clear(pool, topology, days), "a look for tasks to purge")
+            self._tick(retention.purge_interval_s, lambda: clear(pool, topology, days), "a look for tasks to purge")
 
     async def _clock(self, schedules: Sequence[Schedule]) -> None:
         if not schedules:

@@ -32,18 +32,18 @@ class LaneKeys:
         """Hash: what waits for a stream, and the numbers of each tenant's queue."""
         return f"{stream}:waiting"
 
-    def turns(self, stream: str) -> str:
+    def ring(self, stream: str) -> str:
         """Sorted set: whose turn it is to put something on a stream."""
-        return f"{stream}:turns"
+        return f"{stream}:ring"
 
-    def held(self, topic: Topic) -> str:
+    def running(self, topic: Topic) -> str:
         """Sorted set: which entries each tenant has on the streams of a topic with a cap."""
-        return self._key(f"{topic.name}:held")
+        return self._key(f"{topic.name}:running")
 
     @cached_property
-    def live(self) -> str:
-        """Hash: live field of a step to the key and entry of its latest message."""
-        return self._key("live-steps")
+    def in_flight(self) -> str:
+        """Hash: in-flight field of a step to the key and entry of its latest message."""
+        return self._key("in-flight")
 
     @cached_property
     def schedule(self) -> str:

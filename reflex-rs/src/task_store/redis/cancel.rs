@@ -41,12 +41,12 @@ impl RedisStore {
             .transpose()
             .map_err(|_| StoreError::unexpected_answer("a status hash has an unknown state"))?;
         match (answer.as_str(), state) {
-            ("marked", state) => {
+            ("accepted", state) => {
                 self.notify_workers(&keys, task).await;
                 Ok(Cancelled::Accepted(state))
             }
             ("ended", Some(state)) => Ok(Cancelled::Ended(state)),
-            ("foreign", _) => Ok(Cancelled::OtherTenant),
+            ("other_tenant", _) => Ok(Cancelled::OtherTenant),
             _ => Err(StoreError::unexpected_answer(
                 "cancel gave an unknown answer",
             )),

@@ -33,9 +33,9 @@ impl RedisStore {
             .arg(body);
         let (answer, state, run): (String, String, String) = self.redis.call(&call).await?;
         match answer.as_str() {
-            "asked" => Ok(Redriven::Accepted),
-            "foreign" => Ok(Redriven::OtherTenant),
-            "left" => {
+            "accepted" => Ok(Redriven::Accepted),
+            "other_tenant" => Ok(Redriven::OtherTenant),
+            "unchanged" => {
                 let invalid = "a status hash has an unknown state or run";
                 let state = TaskState::try_from(state)
                     .map_err(|_| StoreError::unexpected_answer(invalid))?;

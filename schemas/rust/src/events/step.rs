@@ -46,16 +46,16 @@ pub struct StepRequested {
         deserialize_with = "present_object",
         skip_serializing_if = "Option::is_none"
     )]
-    pub rest: Option<Rest>,
+    pub continuation: Option<Continuation>,
 }
 
-/// The rest of a linear stretch: whoever finishes the step may send the first of these on.
+/// The remaining steps of a linear chain. The worker that finishes this step publishes the first of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rest {
+pub struct Continuation {
     /// With which attempt each of the steps begins.
     pub attempt: Attempt,
-    pub steps: List<RestStep, 32>,
+    pub steps: List<ContinuationStep, 32>,
     /// What references see beside the outputs to come.
     pub seen: Object,
     /// Of the outputs in `seen` that are not committed yet.
@@ -65,7 +65,7 @@ pub struct Rest {
 /// A step that may follow without the orchestrator; its references are unresolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RestStep {
+pub struct ContinuationStep {
     pub step: Name,
     pub arm: Name,
     pub timeout_s: Int<1, 86_400>,
@@ -118,7 +118,7 @@ impl<'de> Deserialize<'de> for StepOutput {
 /// The step that was sent in the same breath, so that the orchestrator does not send it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HandedOn {
+pub struct Chained {
     pub step: Name,
     pub attempt: Attempt,
 }
@@ -152,7 +152,7 @@ done!(
         #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         builds_on: Option<DigestMap<Sha256>>,
         #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
-        handed_on: Option<HandedOn>,
+        chained: Option<Chained>,
     }
 );
 done!(

@@ -26,7 +26,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
         ("reflex.drain_s", reflex.drain_s),
         ("reflex.durability_wait_s", reflex.durability_wait_s),
         ("executor.drain_s", executor.drain_s),
-        ("worker.fuse_cooldown_s", settings.worker.fuse_cooldown_s),
+        ("worker.circuit_breaker_cooldown_s", settings.worker.circuit_breaker_cooldown_s),
     ] {
         ensure(
             (1..=86_400).contains(&value),
@@ -35,8 +35,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
         )?;
     }
     ensure(
-        settings.worker.fuse_tasks <= 1000,
-        "worker.fuse_tasks",
+        settings.worker.circuit_breaker_tasks <= 1000,
+        "worker.circuit_breaker_tasks",
         "must be from 0 to 1000",
     )?;
     for (name, value) in [

@@ -1,4 +1,4 @@
-//! Every setting of the Rust programs, read once at start; the twin of Python's `octollm.runtime.settings`.
+//! Every setting of the Rust programs, read once at start; the twin of Python's `octollm.settings.loader`.
 //!
 //! Later ones win: the commented default file that ships with `OctoLLM` (the only place with defaults), the file named
 //! by `OCTOLLM_CONFIG`, the environment (`OCTOLLM_<SECTION>_<KEY>`). Unknown keys are refused. Connects to nothing.
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-const DEFAULTS: &str = include_str!("../../../../workers/octollm/runtime/octollm.default.toml");
+const DEFAULTS: &str = include_str!("../../../../workers/octollm/settings/octollm.default.toml");
 
 /// A setting that cannot be used; the text names it and what to do, never its value (URLs carry credentials).
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +94,8 @@ pub struct Executor {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Worker {
     /// 0: never.
-    pub fuse_tasks: usize,
-    pub fuse_cooldown_s: u64,
+    pub circuit_breaker_tasks: usize,
+    pub circuit_breaker_cooldown_s: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

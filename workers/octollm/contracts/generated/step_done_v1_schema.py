@@ -350,7 +350,7 @@ class StepCancelled(Strict):
     duration_ms: Annotated[int, Field(ge=0, le=9007199254740991)]
 
 
-class HandedOn(Strict):
+class Chained(Strict):
     model_config = ConfigDict(
         extra='forbid',
     )
@@ -437,7 +437,7 @@ class StepSucceeded(Strict):
         dict[str, BuildsOnAdditionalProperty] | None,
         Field(description="As the step's message said it.", max_length=32),
     ] = None
-    handed_on: HandedOn | None = None
+    chained: Chained | None = None
 
 
 class StepDone(

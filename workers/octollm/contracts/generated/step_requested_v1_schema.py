@@ -13,7 +13,7 @@ from . import shared
 from .shared import BuildsOnAdditionalProperty
 
 
-class RestStep(Strict):
+class ContinuationStep(Strict):
     model_config = ConfigDict(
         extra='forbid',
     )
@@ -43,7 +43,7 @@ class RestStep(Strict):
 DigestsAdditionalProperty = TypeAliasType("DigestsAdditionalProperty", BuildsOnAdditionalProperty)
 
 
-class StepRest(Strict):
+class StepContinuation(Strict):
     model_config = ConfigDict(
         extra='forbid',
     )
@@ -56,7 +56,7 @@ class StepRest(Strict):
         ),
     ]
     steps: Annotated[
-        list[RestStep],
+        list[ContinuationStep],
         Field(
             description='In their order; each needs the one before it and nothing else.',
             max_length=32,
@@ -151,4 +151,4 @@ class StepRequested(Strict):
             max_length=32,
         ),
     ] = None
-    rest: StepRest | None = None
+    continuation: StepContinuation | None = None

@@ -71,7 +71,7 @@ class MiniLm:
         return [len(self._encode(text)) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Longer texts are cut at 256 tokens. Never raises NotReadyError: nothing is remote."""
+        """Longer texts are cut at 256 tokens. Never raises StoreUnavailableError: nothing is remote."""
         loop = asyncio.get_running_loop()
         ids = await loop.run_in_executor(self._thread, self._ids, texts)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)

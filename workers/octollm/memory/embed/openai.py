@@ -1,7 +1,7 @@
 """Embeddings of any server that speaks OpenAI's embeddings API.
 
 Owns the batches and the translation of errors. The SDK's own retries are off: whether to repeat after a
-NotReadyError is the caller's matter.
+StoreUnavailableError is the caller's matter.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import openai
 from pydantic import BaseModel, ValidationError
 
-from octollm.errors import EmbeddingError, NotReadyError
+from octollm.errors import EmbeddingError, StoreUnavailableError
 from octollm.memory.embed.unicode import NO_UNICODE
 from octollm.memory.ports import Vectors
 
@@ -63,7 +63,7 @@ class OpenAiEmbedder:
         return [math.ceil(len(text.encode(errors="replace")) / 3) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Raises NotReadyError where the server is away or overloaded, EmbeddingError where it refuses."""
+        """Raises StoreUnavailableError where the server is away or overloaded, EmbeddingError where it refuses."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for part in _batches(self.count_tokens(texts)):
             vectors[part] = self._checked(await self._ask(texts[part]))
@@ -118,23 +118,23 @@ class OpenAiEmbedder:
         return vectors
 
 
-def _translated(error: openai.OpenAIError) -> NotReadyError | EmbeddingError:
+def _translated(error: openai.OpenAIError) -> StoreUnavailableError | EmbeddingError:
     """Waiting helps, or it does not."""
     if isinstance(error, openai.APITimeoutError):
-        return NotReadyError(f"the embedding server did not answer within {_TIMEOUT_S:.0f} s")
+        return StoreUnavailableError(f"the embedding server did not answer within {_TIMEOUT_S:.0f} s")
     if isinstance(error, openai.APIConnectionError):
-        return NotReadyError("the embedding server cannot be reached; check embedding.url")
+        return StoreUnavailableError("the embedding server cannot be reached; check embedding.url")
     if isinstance(error, openai.APIStatusError):
         return _refusal(error)
     return EmbeddingError(f"the embedding server cannot be asked: {type(error).__name__}")
 
 
-def _refusal(error: openai.APIStatusError) -> NotReadyError | EmbeddingError:
+def _refusal(error: openai.APIStatusError) -> StoreUnavailableError | EmbeddingError:
     status = error.status_code
     if error.code == "insufficient_quota":
         return EmbeddingError("the account at the embedding server has no money left")
     if status in {408, 409, 429} or status >= 500:
-        return NotReadyError(f"the embedding server answers {status} for now")
+        return StoreUnavailableError(f"the embedding server answers {status} for now")
     if status in {401, 403}:
         return EmbeddingError(f"the embedding server refuses the key ({status}); check OPENAI_API_KEY")
     if status == 404:

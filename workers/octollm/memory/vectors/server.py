@@ -10,7 +10,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from octollm.errors import NotReadyError, VectorStoreError
+from octollm.errors import StoreUnavailableError, VectorStoreError
 from octollm.memory.vectors.client import ClientStore
 from octollm.memory.vectors.payload import COLLECTION, INDEXED, TENANT
 
@@ -18,7 +18,7 @@ _TIMEOUT_S = 10
 
 
 class ServerStore(ClientStore):
-    """A `VectorStore`. Every call may raise NotReadyError: the server is away or overloaded."""
+    """A `VectorStore`. Every call may raise StoreUnavailableError: the server is away or overloaded."""
 
     def __init__(self, url: str, api_key: str = "", collection: str = COLLECTION) -> None:
         """`url`: of the REST interface, like http://127.0.0.1:6333; without a port 6333 is meant."""
@@ -56,18 +56,18 @@ class ServerStore(ClientStore):
                 raise VectorStoreError(
                     f"what answers at {self._host} is no Qdrant; check OCTOLLM_QDRANT_URL"
                 ) from error
-            raise NotReadyError(
+            raise StoreUnavailableError(
                 f"the Qdrant server at {self._host} cannot be reached; start it or check OCTOLLM_QDRANT_URL"
             ) from error
         except (ApiException, QdrantException) as error:
-            raise NotReadyError("the Qdrant server takes no requests for now") from error
+            raise StoreUnavailableError("the Qdrant server takes no requests for now") from error
 
 
-def _refusal(status: int) -> NotReadyError | VectorStoreError:
+def _refusal(status: int) -> StoreUnavailableError | VectorStoreError:
     if status in {401, 403}:
         return VectorStoreError(f"the Qdrant server refuses the key ({status}); set OCTOLLM_QDRANT_API_KEY")
     if status == 404:
         return VectorStoreError("the Qdrant server knows no such collection, or is none; check OCTOLLM_QDRANT_URL")
     if status in {408, 429} or status >= 500:
-        return NotReadyError(f"the Qdrant server answers {status} for now")
+        return StoreUnavailableError(f"the Qdrant server answers {status} for now")
     return VectorStoreError(f"the Qdrant server refused the request ({status}); see its log")

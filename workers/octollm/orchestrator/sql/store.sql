@@ -77,13 +77,13 @@ WHERE tasks.id = new.id
 UPDATE tasks
 SET state = new.state, reason = new.reason, detail = new.detail, run = new.run, round = new.round,
     version = new.version, seq = new.seq, updated_at = new.updated_at, result = new.result,
-    remember = new.remember, finished_at = new.finished_at, result_sent_at = new.result_sent_at,
+    memory = new.memory, finished_at = new.finished_at, result_sent_at = new.result_sent_at,
     deadline_at = new.deadline_at,
     -- What is left to do after a run's end is of that run: a new one is not remembered yet, nor to be deleted.
-    remembered_at = CASE WHEN new.run = tasks.run THEN tasks.remembered_at END,
-    result_sends = CASE WHEN new.run = tasks.run THEN tasks.result_sends END,
-    purge_since = CASE WHEN new.run = tasks.run THEN tasks.purge_since END,
-    forgotten_at = CASE WHEN new.run = tasks.run THEN tasks.forgotten_at END
+    indexed_at = CASE WHEN new.run = tasks.run THEN tasks.indexed_at END,
+    result_send_count = CASE WHEN new.run = tasks.run THEN tasks.result_send_count END,
+    purge_requested_at = CASE WHEN new.run = tasks.run THEN tasks.purge_requested_at END,
+    memory_deleted_at = CASE WHEN new.run = tasks.run THEN tasks.memory_deleted_at END
 FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) AS new
 WHERE tasks.id = new.id
 
@@ -103,7 +103,7 @@ ON CONFLICT (task, run) DO UPDATE SET plan = excluded.plan
 INSERT INTO steps SELECT * FROM jsonb_populate_recordset(NULL::steps, $1::jsonb)
 ON CONFLICT (task, run, step, round) DO UPDATE
 SET state = excluded.state, attempt = excluded.attempt, failures = excluded.failures, sent_at = excluded.sent_at,
-    sent_by = excluded.sent_by, digest = excluded.digest, early = excluded.early, looked_at = NULL,
+    sent_by = excluded.sent_by, digest = excluded.digest, early_results = excluded.early_results, last_seen_at = NULL,
     output = excluded.output, output_sha256 = excluded.output_sha256, error = excluded.error,
     worker = excluded.worker, delivery = excluded.delivery, duration_ms = excluded.duration_ms
 
@@ -121,11 +121,11 @@ ORDER BY deadline_at LIMIT $1
 -- name: due
 SELECT id FROM tasks WHERE state = 'accepted' AND not_before <= now() ORDER BY not_before LIMIT $1
 
--- name: untold
-SELECT id FROM tasks WHERE untold LIMIT $1
+-- name: status_pending
+SELECT id FROM tasks WHERE status_pending LIMIT $1
 
 -- name: set_untold
-UPDATE tasks SET untold = $2 WHERE id = ANY ($1::text[])
+UPDATE tasks SET status_pending = $2 WHERE id = ANY ($1::text[])
 
 -- name: long_in_flight
 -- Steps that have been out for longer than any lease explains, longest first. What came early waits for the step before
@@ -133,12 +133,12 @@ UPDATE tasks SET untold = $2 WHERE id = ANY ($1::text[])
 SELECT steps.task, steps.run, steps.step, steps.round, steps.arm, steps.attempt, tasks.priority
 FROM steps
 JOIN tasks ON tasks.id = steps.task AND tasks.run = steps.run
-WHERE steps.state = 'sent' AND steps.early IS NULL AND coalesce(steps.looked_at, steps.sent_at) < now() - make_interval(secs => $1)
+WHERE steps.state = 'sent' AND steps.early_results IS NULL AND coalesce(steps.last_seen_at, steps.sent_at) < now() - make_interval(secs => $1)
   AND tasks.state IN ('accepted', 'running')
-ORDER BY coalesce(steps.looked_at, steps.sent_at) LIMIT $2
+ORDER BY coalesce(steps.last_seen_at, steps.sent_at) LIMIT $2
 
 -- name: look_later
-UPDATE steps SET looked_at = now()
+UPDATE steps SET last_seen_at = now()
 FROM jsonb_to_recordset($1::jsonb) AS seen (task text, step text, round integer)
 WHERE steps.task = seen.task AND steps.step = seen.step AND steps.round = seen.round AND steps.state = 'sent'
 
@@ -165,9 +165,9 @@ DELETE FROM cancel_requests WHERE received_at < now() - make_interval(days => $1
 
 -- name: insert_letter
 -- Of a run that another one has followed meanwhile, it is redriven already.
-INSERT INTO dead_letters (letter, tenant, task, reason, message, body, original, redriven_at)
+INSERT INTO dead_letters (message_id, tenant, task, reason, message, body, original, redriven_at)
 VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, (SELECT now() FROM tasks WHERE id = $3 AND tenant = $2 AND run > $8))
-ON CONFLICT (letter) DO NOTHING
+ON CONFLICT (message_id) DO NOTHING
 
 -- name: drop_letter
 UPDATE dead_letters SET dropped_at = now() WHERE id = $1 AND tenant = ANY ($2::text[]) AND dropped_at IS NULL
@@ -203,4 +203,4 @@ SELECT * FROM tasks WHERE id = $1 AND run = $2 AND reason = 'poison'
 
 -- name: cancel_steps
 -- Of a task that was ended without `decide`: nothing looks for them any more.
-UPDATE steps SET state = 'cancelled', early = NULL WHERE task = $1 AND run = $2 AND state = 'sent'
+UPDATE steps SET state = 'cancelled', early_results = NULL WHERE task = $1 AND run = $2 AND state = 'sent'

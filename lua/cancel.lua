@@ -1,0 +1,34 @@
+#!lua flags=allow-oom
+-- cancel: mark a task as cancelled and tell the orchestrator, all or nothing.
+-- The marker makes `complete` and `renew` drop the task's steps, its line among the cancelled tasks those that wait or are
+-- scheduled; the message makes the task end.
+--
+-- KEYS[1] marker of the task   KEYS[2] stream of step ends   KEYS[3] status hash of the task   KEYS[4] cancelled tasks
+-- ARGV    tenant, time to live of the marker in s, message fields, (name, value)*
+-- Answers {accepted, state} | {ended, state} | {other_tenant, ''}; state '' where Redis holds no status.
+-- Asked again it tells again: the first message may have been lost with its stream.
+local tenant, ttl, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+if not (tenant and ttl and ttl > 0 and count and count > 0 and #ARGV == 3 + 2 * count) then
+  error({err = 'ERR cancel: missing or wrong arguments'})
+end
+for i, kind in ipairs({'string', 'stream', 'hash', 'zset'}) do
+  local is = redis.call('TYPE', KEYS[i]).ok
+  if is ~= 'none' and is ~= kind then error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. is .. ', not a ' .. kind}) end
+end
+local known = redis.call('HMGET', KEYS[3], 'tenant', 'state')
+local holder, state = known[1], known[2] or ''
+local marked = redis.call('GET', KEYS[1])
+-- The status knows whose the task is; without one the first who asked is believed, and `complete` compares again.
+if (holder or marked or tenant) ~= tenant then return {'other_tenant', ''} end
+local ended = {succeeded = true, failed = true, rejected = true, cancelled = true, expired = true}
+if ended[state] then return {'ended', state} end
+local message = {}
+for i = 1, 2 * count do message[i] = ARGV[3 + i] end
+redis.call('XADD', KEYS[2], '*', unpack(message))
+redis.call('SET', KEYS[1], tenant, 'EX', ttl)
+local now, task = tonumber(redis.call('TIME')[1]), string.match(KEYS[1], '[^:]*$')
+redis.call('ZADD', KEYS[4], now + ttl, task .. ' ' .. tenant)
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 100)) do
+  redis.call('ZREM', KEYS[4], old)
+end
+return {'accepted', state}

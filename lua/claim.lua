@@ -1,0 +1,92 @@
+#!lua flags=allow-oom
+-- claim: take over entries whose lease has run out or that were released; at the cap make them dead letters.
+--
+-- KEYS[1] source stream   KEYS[2] dead letters   KEYS[3] steps.done   KEYS[4] in-flight index   KEYS[5..] see fairness.lua
+--         (ingest lies outside the lanes: it gives KEYS[1] and KEYS[2] only, see below)
+-- ARGV    group, consumer, lease in ms, cap on deliveries (0: never), how many at most, time as RFC 3339,
+--         where the topic has a window or a cap: its description, see fairness.lua
+-- Answers {claimed, dead}: claimed is a list of {entry id, delivery, {name, value, ...}},
+--         dead a list of the entry ids that were given up on.
+--
+-- What was delivered once before may be taken over with others; what was delivered more often is taken over alone, so
+-- that whatever it does to its worker is charged to nothing else (not with cap 0).
+-- Every takeover counts as a delivery; an entry that has had its cap of deliveries is given up on here, by
+-- whoever looks, so that a message that kills its worker ends even when nobody can run it.
+-- The body goes on untouched in the field `original`. What comes from outside our own writers is cleaned
+-- before it enters JSON. Ingest passes cap 0, since what never passed admission must be redacted first: it
+-- gets the entry with its delivery count and decides by itself.
+--@include fairness.lua
+local key, dead_key, done_key, in_flight = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, consumer = ARGV[1], ARGV[2]
+local lease, cap, most, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+if not (lease and cap and most and now) then error({err = 'ERR claim: missing or wrong arguments'}) end
+if #ARGV > 6 then read_fairness(7, in_flight) end
+
+local function clean(text) return (string.gsub(string.sub(text or '', 1, 300), '[^\32-\126]', '?')) end
+
+local function give_up(id, last_consumer, deliveries)
+  local found = redis.call('XRANGE', key, id, id)[1]
+  if found then
+    local names = {}
+    for i = 1, #found[2], 2 do names[found[2][i]] = found[2][i + 1] end
+    local body = names.body or ''
+    local why = 'delivered ' .. deliveries .. ' times without an end; the last worker was ' .. clean(last_consumer)
+    local step = {string.match(names.id or '', '^(l%d+%-%w+)%.(%d+)%.([a-z][a-z0-9_-]*)%.(%d+)%.(%d+)$')}
+    redis.call('XADD', dead_key, '*', 'type', 'dead.letter.v1', 'id', clean(names.id), 'tenant', clean(names.tenant),
+      'traceparent', clean(names.traceparent), 'body', cjson.encode({
+        reason = 'deliveries_exhausted', message = why, stage = 'after_admission', stream = key, group = group,
+        entry = id, consumer = clean(last_consumer), delivery = deliveries, type = clean(names.type),
+        id = clean(names.id), tenant = clean(names.tenant), bytes = #body, at = now}),
+      'original', body)
+    if names.type == 'step.requested.v1' and step[1] and done_key then
+      local field = step[1] .. '.' .. step[2] .. '.' .. step[3] .. '.' .. step[4]
+      local arm = string.match(key, ':arm%.([a-z0-9_-]+)') or 'unknown'
+      local done = redis.call('XADD', done_key, '*', 'type', 'step.done.v1', 'id', names.id,
+        'tenant', clean(names.tenant), 'traceparent', clean(names.traceparent), 'body', cjson.encode({
+          outcome = 'dead', task = step[1], run = tonumber(step[2]), step = step[3], round = tonumber(step[4]),
+          attempt = tonumber(step[5]), tenant = clean(names.tenant), arm = arm, worker = clean(last_consumer),
+          delivery = deliveries, finished_at = now, duration_ms = 0, reason = 'deliveries_exhausted',
+          error = {code = 'deliveries_exhausted', message = why}}))
+      redis.call('HSET', in_flight, field, done_key .. ' ' .. done)
+    elseif names.type == 'step.done.v1' and step[1] and in_flight then
+      -- As `complete` would: from now on its in-flight field names nothing.
+      local field = step[1] .. '.' .. step[2] .. '.' .. step[3] .. '.' .. step[4]
+      if redis.call('HGET', in_flight, field) == key .. ' ' .. id then redis.call('HDEL', in_flight, field) end
+    end
+  end
+  redis.call('XACK', key, group, id)
+  redis.call('XDEL', key, id)
+  if found and fair.of[key] then leave(fair.of[key], field_of(found[2], 'tenant'), id) end
+end
+
+local candidates = {}
+local function collect(pending)
+  if pending.err then return end
+  for _, entry in ipairs(pending) do candidates[#candidates + 1] = entry end
+end
+collect(redis.pcall('XPENDING', key, group, '-', '+', most, 'released'))
+if #candidates < most then
+  collect(redis.pcall('XPENDING', key, group, 'IDLE', lease, '-', '+', most - #candidates))
+end
+
+local claimed, dead, seen = {}, {}, {}
+-- So that each has run alone before it is given up on.
+local alone, together = false, cap > 2 and 1 or 0
+for _, entry in ipairs(candidates) do
+  local id, holder, deliveries = entry[1], entry[2], entry[4]
+  if not seen[id] then
+    seen[id] = true
+    if cap > 0 and deliveries >= cap then
+      give_up(id, holder, deliveries)
+      dead[#dead + 1] = id
+    elseif not alone and (cap == 0 or deliveries <= together or #claimed == 0) then
+      local taken = redis.call('XCLAIM', key, group, consumer, 0, id)[1]
+      if taken then
+        claimed[#claimed + 1] = {id, deliveries + 1, taken[2]}
+        alone = cap > 0 and deliveries > together
+      end
+    end
+  end
+end
+refill_touched(2 * #dead)
+return {claimed, dead}

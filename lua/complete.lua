@@ -1,0 +1,231 @@
+#!lua flags=allow-oom
+-- complete: finish entries and put what comes next on its streams, each entry all or nothing.
+--
+-- KEYS[1]  in-flight index: <task>.<run>.<step>.<round> -> "<key> <entry id or message id>"
+-- KEYS[n]  every other key that ARGV names by its index n
+-- ARGV     consumer, count, then per entry:
+--            source key index, group, entry id, delivery, in-flight field ('' for none), operations,
+--            then per operation one of
+--              'publish'    key index, in-flight field ('' for none), fields, (name, value)*
+--              'publish_once'  the same, and nothing where the in-flight field names a message already: what is repeated because
+--                       nobody knows whether it was done must not be done twice
+--              'schedule'  schedule key index, messages key index, stream key index, delay in ms,
+--                       in-flight field, message id, fields, (name, value)*
+--              'set_status' key index, version, time to live in s (0: keep for ever), fields, (name, value)*
+--              'append_event' key index, maximum length, fields, (name, value)*
+--              'unless_cancelled' marker key index, tenant: when the marker holds this tenant, the task is cancelled: the entry is
+--                       removed, nothing is sent, and the answer is cancelled
+--              'only_if_cancelled'   the same, and an entry that is not cancelled stays as it is (answer: valid)
+-- An entry with source key index 0 is nobody's: its operations are applied without finishing anything.
+--          at the end, where a topic with a window or a cap is concerned: its description, see fairness.lua
+-- Answers one of done, cancelled, valid, stale, gone per entry, in order.
+--
+-- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
+-- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost. What can be done for
+-- many entries in one command is done at the end, for those that came through: each command costs more than what it does.
+-- An entry's own in-flight field is removed only while it still names this entry, also when the entry itself is nowhere any
+-- more; 'publish' and 'schedule' set theirs.
+-- What is added to a described topic may have to wait, and what waits is let in as entries are finished: about two for
+-- each, so that a call stays short and a tenant alone is never held up.
+-- A status is written only over a lower version, so that a late writer changes nothing; it is the whole status, so
+-- what the one before said besides is gone. It is written for an entry that is gone, too: whoever finished that had
+-- committed what the status says.
+--@include lease.lua
+--@include fairness.lua
+local KEYS, ARGV = KEYS, ARGV
+local at, last = 0, #ARGV
+local function take(what)
+  at = at + 1
+  local value = ARGV[at]
+  if value == nil then error({err = 'ERR missing argument: ' .. what}) end
+  return value
+end
+local function take_number(what) return number(take(what), what) end
+local kind_of = {}
+local function take_key(what, kind)
+  local key = KEYS[take_number(what)]
+  if not key then error({err = 'ERR no such key index: ' .. what}) end
+  local known = kind_of[key]
+  if not known then
+    known = redis.call('TYPE', key).ok
+    kind_of[key] = known
+  end
+  if known ~= 'none' and known ~= kind then
+    error({err = 'WRONGTYPE ' .. key .. ' is a ' .. known .. ', not a ' .. kind})
+  end
+  return key
+end
+local function take_fields()
+  local many, fields = 2 * take_number('fields'), {}
+  if at + many > last then error({err = 'ERR missing argument: field'}) end
+  for i = 1, many do fields[i] = ARGV[at + i] end
+  at = at + many
+  return fields
+end
+
+local in_flight = KEYS[1]
+local markers = {}
+local function take_marker(name)
+  local key, tenant = KEYS[take_number('marker key')], take('tenant')
+  if not key then error({err = 'ERR no such key index: marker key'}) end
+  markers[#markers + 1] = key
+  return {at = #markers, tenant = tenant, only = name == 'only_if_cancelled'}
+end
+local function take_publish()
+  return {key = take_key('publish key', 'stream'), in_flight = take('in-flight field'), fields = take_fields()}
+end
+local parse = {
+  publish = take_publish,
+  publish_once = take_publish,
+  schedule = function()
+    return {
+      key = take_key('schedule key', 'zset'), messages = take_key('messages key', 'hash'),
+      stream = take_key('stream key', 'stream'), ms = take_number('schedule'), in_flight = take('in-flight field'),
+      id = take('message id'), fields = take_fields(),
+    }
+  end,
+  set_status = function()
+    return {key = take_key('status key', 'hash'), version = take_number('version'), ttl = take_number('ttl'), fields = take_fields()}
+  end,
+  append_event = function()
+    return {key = take_key('event key', 'stream'), maxlen = take('maximum length'), fields = take_fields()}
+  end,
+}
+
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local apply = {
+  publish = function(op)
+    if fair.of[op.key] then return push(fair.of[op.key], op.in_flight, op.fields) end
+    local id = redis.call('XADD', op.key, '*', unpack(op.fields))
+    if op.in_flight ~= '' then set_in_flight(op.in_flight, op.key .. ' ' .. id) end
+  end,
+  schedule = function(op)
+    redis.call('HSET', op.messages, op.id, cjson.encode({stream = op.stream, in_flight = op.in_flight, fields = op.fields}))
+    redis.call('ZADD', op.key, now_ms + op.ms, op.id)
+    if op.in_flight ~= '' then set_in_flight(op.in_flight, op.key .. ' ' .. op.id) end
+  end,
+  set_status = function(op)
+    local known = tonumber(redis.call('HGET', op.key, 'version') or '-1')
+    if known >= op.version then return end
+    redis.call('DEL', op.key)
+    redis.call('HSET', op.key, 'version', string.format('%d', op.version), unpack(op.fields))
+    if op.ttl > 0 then redis.call('EXPIRE', op.key, op.ttl) end
+  end,
+  append_event = function(op)
+    redis.call('XADD', op.key, 'MAXLEN', '~', op.maxlen, '*', unpack(op.fields))
+  end,
+}
+
+function apply.publish_once(op)
+  if not (fair.renamed[op.in_flight] or redis.call('HEXISTS', in_flight, op.in_flight) == 1) then apply.publish(op) end
+end
+
+local consumer = take('consumer')
+local entries = {}
+for i = 1, take_number('count') do
+  local detached = ARGV[at + 1] == '0'
+  local entry = {
+    detached = detached, key = detached and take('source key') or take_key('source key', 'stream'),
+    group = take('group'), id = take('entry id'),
+    delivery = take_number('delivery'), in_flight = take('in-flight field'), ops = {},
+  }
+  for j = 1, take_number('operations') do
+    local name = take('operation')
+    if name == 'unless_cancelled' or name == 'only_if_cancelled' then
+      entry.marker = take_marker(name)
+    else
+      if not parse[name] then error({err = 'ERR unknown operation: ' .. name}) end
+      local op = parse[name]()
+      op.name = name
+      entry.ops[#entry.ops + 1] = op
+    end
+  end
+  entries[i] = entry
+end
+if at ~= last then read_fairness(at + 1, in_flight) end
+defer_in_flight(in_flight)
+
+-- All markers in one command: a batch has as many as it has steps.
+local holders = #markers > 0 and redis.call('MGET', unpack(markers)) or {}
+local function cancelled(marker) return marker and holders[marker.at] == marker.tenant end
+
+-- What this consumer holds, where many entries of a stream are finished: one look instead of one for each. Whatever is
+-- not among it is looked at alone.
+local sources = {}
+for _, entry in ipairs(entries) do
+  local name = entry.key .. ' ' .. entry.group
+  local source = sources[name]
+  if not source then
+    source = {key = entry.key, group = entry.group, entries = 0, finished = {}, seen = {}}
+    sources[name], sources[#sources + 1] = source, source
+  end
+  entry.source, source.entries = source, source.entries + 1
+end
+local function deliveries(source)
+  local found, most = {}, 2 * source.entries + 16
+  local pending = source.entries < 4 and {} or redis.pcall('XPENDING', source.key, source.group, '-', '+', most, consumer)
+  for i = 1, pending.err and 0 or #pending do found[pending[i][1]] = pending[i][4] end
+  return found
+end
+local function check(entry)
+  if entry.detached then return 'detached' end
+  local source = entry.source
+  if source.seen[entry.id] then return 'gone' end
+  source.leases = source.leases or deliveries(source)
+  local answer = 'valid'
+  if source.leases[entry.id] ~= entry.delivery then
+    answer = lease_status(entry.key, entry.group, consumer, entry.id, entry.delivery)
+  end
+  if answer == 'valid' and cancelled(entry.marker) then return 'cancelled' end
+  if answer == 'valid' and not (entry.marker and entry.marker.only) then return 'done' end
+  return answer
+end
+
+local function finish(entry)
+  local source = entry.source
+  source.seen[entry.id] = true
+  source.finished[#source.finished + 1] = entry.id
+  if entry.in_flight ~= '' then clear_in_flight(entry.in_flight, entry.key .. ' ' .. entry.id) end
+  if fair.of[entry.key] then leave(fair.of[entry.key], entry.marker and entry.marker.tenant, entry.id) end
+end
+local function flush()
+  write_in_flight()
+  for _, source in ipairs(sources) do
+    if #source.finished > 0 then
+      redis.call('XACK', source.key, source.group, unpack(source.finished))
+      redis.call('XDEL', source.key, unpack(source.finished))
+    end
+  end
+end
+
+local answers = {}
+local function process(i)
+  local entry = entries[i]
+  local answer = check(entry)
+  if answer == 'done' or answer == 'detached' then
+    for _, op in ipairs(entry.ops) do apply[op.name](op) end
+  end
+  if answer == 'done' or answer == 'cancelled' then finish(entry) end
+  if answer == 'gone' then
+    -- What its handler has stored is true all the same, and a status that is known already changes nothing.
+    for _, op in ipairs(entry.ops) do
+      if op.name == 'set_status' then apply.set_status(op) end
+    end
+    -- Deleted with its stream while it was worked on: nothing else would ever take its name from the in-flight index.
+    if entry.in_flight ~= '' and #redis.call('XRANGE', entry.key, entry.id, entry.id) == 0 then
+      clear_in_flight(entry.in_flight, entry.key .. ' ' .. entry.id)
+    end
+  end
+  answers[i] = answer == 'detached' and 'done' or answer
+end
+for i = 1, #entries do
+  local fine, failure = pcall(process, i)
+  if not fine then
+    flush()
+    error(failure)
+  end
+end
+flush()
+refill_touched(2 * #entries + 16)
+return answers

@@ -1,0 +1,296 @@
+-- Shared by admit, claim, complete, promote and republish (their loader puts it where they say `--@include fairness.lua`).
+-- It decides whether a message goes to its stream at once or waits, and lets in by turns what waits.
+--
+-- Of each stream S of a topic with priorities:
+--   S           the stream. Its entries that nobody has read yet are `ready`; beyond `window` of them work waits.
+--   S:waiting   hash: <tenant> -> "<first> <next>", the numbers of its queue, and <tenant>.<number> -> a message
+--   S:ring     sorted set: each tenant with a queue, the next one first; score inf: it is at its cap
+-- and of each topic T
+--   T:running      sorted set of "<tenant> <stream> <entry>", every score 0: what a tenant has on the topic's streams, being
+--               worked on or not. Kept only where there is a cap.
+--
+-- How many are ready is counted in the stream itself (its length without what its group has pending), so that nothing
+-- has to be kept in step: whatever becomes of a stream, the next call sees it as it is.
+--
+-- read_fairness(at) reads the end of ARGV, from `at`: key index of the cancelled tasks, number of topics, then per topic
+--   index of its first key, streams, window (0: none), cap (0: none), group
+-- A topic's keys stand together in KEYS: T:running, then per stream S, S:waiting, S:ring. Types are checked here, before
+-- anything is written.
+local fair = {of = {}, topics = {}, dropped = 0}
+
+-- Which message a live step has, by its field: written at once, or (`complete`) with all others of the call.
+local function set_in_flight(field, value)
+  if not fair.names then return redis.call('HSET', fair.in_flight, field, value) end
+  local names = fair.names
+  names[#names + 1] = field
+  names[#names + 1] = value
+  fair.renamed[field] = true
+end
+local function defer_in_flight(in_flight) fair.in_flight, fair.names, fair.renamed, fair.unnamed = in_flight, {}, {}, {} end
+-- The field goes if it still names this at the end of the call.
+local function clear_in_flight(field, value)
+  if fair.renamed[field] then return end
+  local unnamed = fair.unnamed
+  unnamed[#unnamed + 1] = {field, value}
+end
+local function write_in_flight()
+  local names, fields, old = fair.names, {}, {}
+  for first = 1, #names, 4000 do redis.call('HSET', fair.in_flight, unpack(names, first, math.min(first + 3999, #names))) end
+  fair.names = nil
+  for i, one in ipairs(fair.unnamed) do fields[i] = one[1] end
+  if #fields == 0 then return end
+  for i, value in ipairs(redis.call('HMGET', fair.in_flight, unpack(fields))) do
+    if value == fair.unnamed[i][2] then old[#old + 1] = fields[i] end
+  end
+  if #old > 0 then redis.call('HDEL', fair.in_flight, unpack(old)) end
+end
+
+local function has_type(key, kind)
+  if not key then error({err = 'ERR fairness: a key is missing'}) end
+  local is = redis.call('TYPE', key).ok
+  if is ~= 'none' and is ~= kind then error({err = 'WRONGTYPE ' .. key .. ' is a ' .. is .. ', not a ' .. kind}) end
+  return is ~= 'none'
+end
+
+local function read_fairness(at, in_flight)
+  local function take()
+    local value = tonumber(ARGV[at])
+    if not value then error({err = 'ERR fairness: missing or wrong arguments'}) end
+    at = at + 1
+    return value
+  end
+  fair.in_flight, fair.cancelled = in_flight, KEYS[take()]
+  for _ = 1, take() do
+    local base, streams, topic = take(), take(), {window = take(), cap = take(), group = ARGV[at], counts = {}, streams = {}}
+    at = at + 1
+    topic.running, topic.left, topic.back = KEYS[base], {}, {}
+    if topic.cap > 0 then has_type(topic.running, 'zset') end
+    local beside = {}
+    for i = 1, streams do
+      local first = base + 3 * i - 2
+      topic.streams[i] = {topic = topic, key = KEYS[first], waiting = KEYS[first + 1], ring = KEYS[first + 2]}
+      if not KEYS[first + 2] then error({err = 'ERR fairness: a key is missing'}) end
+      beside[2 * i - 1], beside[2 * i] = KEYS[first + 1], KEYS[first + 2]
+    end
+    -- Mostly nothing waits: one command says so for all of them.
+    local any = streams > 0 and redis.call('EXISTS', unpack(beside)) > 0
+    for _, stream in ipairs(topic.streams) do
+      if any then has_type(stream.ring, 'zset') end
+      stream.some = any and has_type(stream.waiting, 'hash')
+      if stream.some then has_type(stream.key, 'stream') end
+      fair.of[stream.key] = stream
+    end
+    fair.topics[#fair.topics + 1] = topic
+  end
+  if at ~= #ARGV + 1 then error({err = 'ERR fairness: arguments too many or missing'}) end
+end
+
+local function field_of(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+  return ''
+end
+
+-- How many more may be put on the stream before its window is full.
+local function capacity_of(stream)
+  if stream.topic.window == 0 then return math.huge end
+  if not stream.ready then
+    local pending, groups = 0, redis.pcall('XINFO', 'GROUPS', stream.key)
+    for i = 1, groups.err and 0 or #groups do
+      local about = {}
+      for j = 1, #groups[i], 2 do about[groups[i][j]] = groups[i][j + 1] end
+      if about.name == stream.topic.group then pending = about.pending end
+    end
+    stream.ready = redis.call('XLEN', stream.key) - pending
+  end
+  return stream.topic.window - stream.ready
+end
+
+-- How many messages wait for the stream: the hash without its queues' numbers, a field for each tenant.
+local function waiting_of(stream)
+  if not stream.some then return 0 end
+  return math.max(redis.call('HLEN', stream.waiting) - redis.call('ZCARD', stream.ring), 0)
+end
+
+-- `more`: what is about to be put on the streams besides.
+local function below_cap(topic, tenant, more)
+  if topic.cap == 0 then return true end
+  if not topic.counts[tenant] then
+    topic.counts[tenant] = redis.call('ZLEXCOUNT', topic.running, '[' .. tenant .. ' ', '(' .. tenant .. '!')
+  end
+  return topic.counts[tenant] + (more or 0) < topic.cap
+end
+
+local function next_turn(stream)
+  if not stream.last then
+    stream.last = tonumber(redis.call('ZREVRANGEBYSCORE', stream.ring, '(+inf', '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or 0)
+  end
+  stream.last = stream.last + 1
+  return stream.last
+end
+
+local function enter(stream, tenant, fields)
+  local topic = stream.topic
+  local id = redis.call('XADD', stream.key, '*', unpack(fields))
+  if stream.ready then stream.ready = stream.ready + 1 end
+  if topic.cap > 0 then
+    redis.call('ZADD', topic.running, 0, tenant .. ' ' .. stream.key .. ' ' .. id)
+    if topic.counts[tenant] then topic.counts[tenant] = topic.counts[tenant] + 1 end
+  end
+  return id
+end
+
+local function wait(stream, tenant, in_flight_field, fields)
+  local queue = redis.call('HGET', stream.waiting, tenant)
+  local first, next_number = string.match(queue or '0 0', '^(%d+) (%d+)$')
+  local member = tenant .. '.' .. next_number
+  if not queue then redis.call('ZADD', stream.ring, 'NX', next_turn(stream), tenant) end
+  redis.call('HSET', stream.waiting, member, cmsgpack.pack({in_flight_field, fields}), tenant,
+    first .. ' ' .. string.format('%d', next_number + 1))
+  stream.some = true
+  return member
+end
+
+-- Puts a message on its stream, or into its tenant's queue: not past what waits already, not beyond window or cap.
+local function push(stream, in_flight_field, fields)
+  local tenant = field_of(fields, 'tenant')
+  stream.topic.touched = true
+  local at
+  if not stream.some and capacity_of(stream) > 0 and below_cap(stream.topic, tenant) then
+    at = stream.key .. ' ' .. enter(stream, tenant, fields)
+  else
+    at = stream.waiting .. ' ' .. wait(stream, tenant, in_flight_field, fields)
+  end
+  if in_flight_field ~= '' then set_in_flight(in_flight_field, at) end
+end
+
+local function is_cancelled(fields)
+  if not fair.any then fair.any = redis.call('ZCARD', fair.cancelled) end
+  if fair.any == 0 then return false end
+  local task = string.match(field_of(fields, 'id'), '^([^.]+)%.%d+%.[^.]+%.%d+%.%d+$')
+  local ends = task and redis.call('ZSCORE', fair.cancelled, task .. ' ' .. field_of(fields, 'tenant'))
+  return ends and tonumber(ends) > tonumber(redis.call('TIME')[1])
+end
+
+-- Messages of the queues to the stream, in this order; how many entered. Steps of cancelled tasks are dropped instead.
+local function move(stream, tenants, members)
+  local named, texts, in_flight_fields, messages = {}, redis.call('HMGET', stream.waiting, unpack(members)), {}, {}
+  for i, text in ipairs(texts) do
+    messages[i] = text and cmsgpack.unpack(text) or {'', nil}
+    in_flight_fields[i] = messages[i][1]
+  end
+  if fair.in_flight then named = redis.call('HMGET', fair.in_flight, unpack(in_flight_fields)) end
+  local entered, renamed, ended = 0, {}, {}
+  for i, member in ipairs(members) do
+    local in_flight_field, fields = messages[i][1], messages[i][2]
+    local ours = named[i] and named[i] == stream.waiting .. ' ' .. member
+    if fields and is_cancelled(fields) then
+      fair.dropped = fair.dropped + 1
+      if ours then ended[#ended + 1] = in_flight_field end
+    elseif fields then
+      local id = enter(stream, tenants[i], fields)
+      entered = entered + 1
+      if ours then
+        renamed[#renamed + 1] = in_flight_field
+        renamed[#renamed + 1] = stream.key .. ' ' .. id
+      end
+    end
+  end
+  redis.call('HDEL', stream.waiting, unpack(members))
+  if #renamed > 0 then redis.call('HSET', fair.in_flight, unpack(renamed)) end
+  if #ended > 0 then redis.call('HDEL', fair.in_flight, unpack(ended)) end
+  return entered
+end
+
+-- Up to `most` messages of a stream's queues, one of each tenant in turn; how many were looked at, and entered.
+local function dispatch(stream, most)
+  local ring, front, back, looked = {}, 1, 0, 0
+  local tenants, members, planned = {}, {}, {}
+  most = math.min(most, capacity_of(stream), 1000)  -- Lua unpacks no more than about 7,900
+  if most <= 0 then return 0, 0 end
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.ring, '-inf', '(+inf', 'LIMIT', 0, most)) do
+    local first, next_number = string.match(redis.call('HGET', stream.waiting, tenant) or '', '^(%d+) (%d+)$')
+    if first then
+      back = back + 1
+      ring[back] = {tenant = tenant, first = tonumber(first), next = tonumber(next_number)}
+    else
+      redis.call('ZREM', stream.ring, tenant)
+    end
+  end
+  local function keep(queue, turn)
+    redis.call('HSET', stream.waiting, queue.tenant, string.format('%d %d', queue.first, queue.next))
+    redis.call('ZADD', stream.ring, turn, queue.tenant)
+  end
+  while front <= back and looked < most do
+    local queue = ring[front]
+    local tenant = queue.tenant
+    front, looked = front + 1, looked + 1
+    if not below_cap(stream.topic, tenant, planned[tenant]) then
+      keep(queue, '+inf')
+    else
+      planned[tenant] = (planned[tenant] or 0) + 1
+      tenants[#tenants + 1] = tenant
+      members[#members + 1] = tenant .. '.' .. string.format('%d', queue.first)
+      queue.first = queue.first + 1
+      if queue.first < queue.next then
+        back = back + 1
+        ring[back] = queue
+      else
+        redis.call('HDEL', stream.waiting, tenant)
+        redis.call('ZREM', stream.ring, tenant)
+      end
+    end
+  end
+  for i = front, back do keep(ring[i], next_turn(stream)) end
+  return looked, #members > 0 and move(stream, tenants, members) or 0
+end
+
+-- A topic's streams, high first; one time in eight low first and one in eight normal first, for under a cap they share.
+local function refill(topic, most)
+  local some = false
+  for _, stream in ipairs(topic.streams) do some = some or stream.some end
+  if not some then return 0 end
+  local begin, total = math.floor(tonumber(redis.call('TIME')[2]) % 8), 0
+  begin = begin == 0 and #topic.streams - 1 or begin == 1 and 1 or 0
+  for i = 0, #topic.streams - 1 do
+    local stream = topic.streams[(begin + i) % #topic.streams + 1]
+    local looked, entered = stream.some and 1 or 0, 0
+    -- Again where all were dropped or at their cap: an empty stream has no completion that would go on with it.
+    while most > 0 and looked > 0 and entered == 0 do
+      looked, entered = dispatch(stream, most)
+      most, total = most - looked, total + entered
+    end
+  end
+  return total
+end
+
+local function rejoin_ring(stream, tenant)
+  if stream.some and redis.call('ZSCORE', stream.ring, tenant) == 'inf' then
+    redis.call('ZADD', stream.ring, next_turn(stream), tenant)
+  end
+end
+
+-- An entry is gone from its stream: its tenant has one less, and its turn again, before the next refill.
+local function leave(stream, tenant, id)
+  local topic = stream.topic
+  topic.touched = true
+  if topic.cap == 0 or not tenant then return end
+  topic.left[#topic.left + 1] = tenant .. ' ' .. stream.key .. ' ' .. id
+  if not topic.back[tenant] then
+    topic.back[tenant], topic.back[#topic.back + 1] = true, tenant
+  end
+end
+
+local function refill_touched(most)
+  for _, topic in ipairs(fair.topics) do
+    if #topic.left > 0 then
+      redis.call('ZREM', topic.running, unpack(topic.left))
+      for _, tenant in ipairs(topic.back) do
+        topic.counts[tenant] = nil
+        for _, stream in ipairs(topic.streams) do rejoin_ring(stream, tenant) end
+      end
+    end
+    if topic.touched then refill(topic, most) end
+  end
+end

@@ -1,0 +1,93 @@
+#!lua flags=allow-oom
+-- promote: move due messages from the schedule on, each once, and let in what waits; drop the steps of cancelled tasks.
+--
+-- KEYS[1] in-flight index   KEYS[2] schedule (message id by due time in ms)
+-- KEYS[3] messages (message id -> JSON of stream, in-flight field and fields)
+-- KEYS[4] cancelled tasks      KEYS[5..] other streams that scheduled messages may go to, then what fairness.lua describes
+-- ARGV    how many at most, how many other streams, all topics with priorities as fairness.lua describes them
+-- Answers {moved, due time in ms of the next one or 0, dropped, (number waiting for a stream)*}, in the order described.
+--
+-- All topics with priorities, also those without window and cap: what waited before these were taken out must not stay.
+--@include lease.lua
+--@include fairness.lua
+local most, others = number(ARGV[1], 'most'), number(ARGV[2], 'other streams')
+local in_flight, schedule, messages = KEYS[1], KEYS[2], KEYS[3]
+local allowed = {}
+for i = 5, 4 + others do allowed[KEYS[i]] = true end
+read_fairness(3, in_flight)
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+
+-- A stream this caller does not know belongs to a newer topology: leave it for a caller who does, and look past it, or
+-- enough of them would hold up everything else for good.
+local moved, left, page = 0, 0, nil
+local function move(id)
+  local text = redis.call('HGET', messages, id)
+  if text then
+    local message = cjson.decode(text)
+    local stream = fair.of[message.stream]
+    if not (stream or allowed[message.stream]) then return false end
+    local ours = message.in_flight ~= '' and redis.call('HGET', in_flight, message.in_flight) == schedule .. ' ' .. id
+    if is_cancelled(message.fields) then
+      if ours then redis.call('HDEL', in_flight, message.in_flight) end
+      fair.dropped = fair.dropped + 1
+    elseif stream then
+      push(stream, ours and message.in_flight or '', message.fields)
+      moved = moved + 1
+    else
+      local entry = redis.call('XADD', message.stream, '*', unpack(message.fields))
+      if ours then redis.call('HSET', in_flight, message.in_flight, message.stream .. ' ' .. entry) end
+      moved = moved + 1
+    end
+  end
+  redis.call('ZREM', schedule, id)
+  redis.call('HDEL', messages, id)
+  return true
+end
+repeat
+  page = redis.call('ZRANGEBYSCORE', schedule, '-inf', now_ms, 'LIMIT', left, most)
+  for _, id in ipairs(page) do
+    if not move(id) then left = left + 1 end
+  end
+until #page < most or moved + fair.dropped > 0
+
+-- What a lost key, an entry deleted by hand or a changed cap leaves behind is mended a little in each call.
+local function repair_ring(stream)
+  if not stream.some then return end
+  if redis.call('ZCARD', stream.ring) == 0 then
+    for _, member in ipairs(redis.call('HRANDFIELD', stream.waiting, 100)) do
+      redis.call('ZADD', stream.ring, 'NX', next_turn(stream), (string.gsub(member, '%.%d+$', '')))
+    end
+  end
+  local capped = redis.call('ZCOUNT', stream.ring, '+inf', '+inf')
+  local from = capped > 20 and now[2] % capped or 0
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.ring, '+inf', '+inf', 'LIMIT', from, 20)) do
+    if below_cap(stream.topic, tenant) then rejoin_ring(stream, tenant) end
+  end
+end
+local function repair_running(topic)
+  local length = 0
+  for _, stream in ipairs(topic.streams) do length = length + redis.call('XLEN', stream.key) end
+  if redis.call('ZCARD', topic.running) == length then return end
+  for _, stream in ipairs(topic.streams) do
+    -- The oldest: those are the ones that run.
+    for _, entry in ipairs(redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 100)) do
+      redis.call('ZADD', topic.running, 0, field_of(entry[2], 'tenant') .. ' ' .. stream.key .. ' ' .. entry[1])
+    end
+  end
+  for _, member in ipairs(redis.call('ZRANDMEMBER', topic.running, 100)) do
+    local key, id = string.match(member, '(%S+) (%S+)$')
+    local stream = fair.of[key]
+    if not stream or #redis.call('XRANGE', key, id, id) == 0 then redis.call('ZREM', topic.running, member) end
+  end
+  topic.counts = {}
+end
+local waiting = {}
+for _, topic in ipairs(fair.topics) do
+  if topic.cap > 0 then repair_running(topic) end
+  for _, stream in ipairs(topic.streams) do repair_ring(stream) end
+  moved = moved + refill(topic, most)
+  for _, stream in ipairs(topic.streams) do waiting[#waiting + 1] = waiting_of(stream) end
+end
+local next_due = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
+return {moved, next_due or '0', fair.dropped, unpack(waiting)}

@@ -1,0 +1,38 @@
+#!lua flags=allow-oom
+-- republish: put a step on its way again, only if its latest message is nowhere any more.
+--
+-- KEYS[1] in-flight index   KEYS[2] schedule   KEYS[3] stream to send to   KEYS[4] cancelled tasks
+-- KEYS[5..] the topic to send to as fairness.lua describes it, then other streams on which its message may lie
+-- ARGV    in-flight field, mode (check | claim | publish), fields, (name, value)* (0 fields unless publish), the topic's description
+-- Answers exists, missing (check, claim) or published (publish). Look-up and send are one script, so that two sweepers send once.
+-- What is claimed is named as an entry that there never is, 0-<seconds of the claim>, until it is sent: whoever repeats an
+-- older message meanwhile (`publish_once` in complete.lua) would send an attempt that the sweeper is about to replace, and both
+-- would run. A sweeper that died on the way leaves the name to the next one, or to `prune`.
+--@include lease.lua
+--@include fairness.lua
+local in_flight, field, mode, count = KEYS[1], ARGV[1], ARGV[2], number(ARGV[3], 'fields')
+local fields = {}
+for i = 1, 2 * count do fields[i] = ARGV[3 + i] end
+read_fairness(4 + 2 * count, in_flight)
+local target = fair.of[KEYS[3]]
+if not target then error({err = 'ERR republish: the stream is not among the described ones'}) end
+
+local named = redis.call('HGET', in_flight, field)
+if named then
+  local key, id = string.match(named, '^(%S+) (%S+)$')
+  if key == KEYS[2] then
+    if redis.call('ZSCORE', key, id) then return 'exists' end
+  else
+    for _, stream in ipairs(target.topic.streams) do
+      if stream.waiting == key and redis.call('HEXISTS', key, id) == 1 then return 'exists' end
+    end
+    for i = 3, #KEYS do
+      if KEYS[i] == key and #redis.pcall('XRANGE', key, id, id) > 0 then return 'exists' end
+    end
+  end
+end
+if mode == 'claim' then set_in_flight(field, target.key .. ' 0-' .. redis.call('TIME')[1]) end
+if mode ~= 'publish' then return 'missing' end
+push(target, field, fields)
+refill_touched(8)
+return 'published'

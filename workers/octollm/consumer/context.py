@@ -1,0 +1,40 @@
+"""What the current task works on, and what logs say about it. Every command logs, so nothing heavy is imported here."""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from structlog.typing import EventDict, WrappedLogger
+
+from octollm.contracts.ids import parse_message_id
+from octollm.protocol.fields import clean
+
+if TYPE_CHECKING:
+    from octollm.consumer.delivery import Delivery
+
+CURRENT: ContextVar["Delivery | None"] = ContextVar("delivery", default=None)
+"""What the current task works on."""
+
+
+def delivery_count() -> int:
+    """Delivery count of the entry that is being worked on; what is written for a step names it."""
+    current = CURRENT.get()
+    return 1 if current is None else current.entry.delivery
+
+
+def add_delivery(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A processor of structlog: whose work a line is about. Read from the entry only when there is a line."""
+    current = CURRENT.get()
+    if current is None:
+        return event
+    fields = current.entry.fields
+    message = clean(fields.get(b"id"))
+    event.setdefault("topic", current.topic)
+    event.setdefault("trace", clean(fields.get(b"traceparent"))[3:35])
+    event.setdefault("message", message)
+    event.setdefault("tenant", clean(fields.get(b"tenant")))
+    step = parse_message_id(message)
+    if step is not None:
+        event.setdefault("task", step.task)
+        event.setdefault("step", step.step)
+        event.setdefault("attempt", step.attempt)
+    return event

@@ -1,1 +1,0 @@
-CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);

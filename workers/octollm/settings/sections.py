@@ -1,0 +1,173 @@
+"""The sections of the settings, their types and their value checks.
+
+Owns what a value may look like. Has no defaults (those stand in `octollm.default.toml`) and reads nothing.
+"""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _scheme(value: str, allowed: tuple[str, ...], example: str) -> str:
+    if urlsplit(value).scheme not in allowed:
+        raise ValueError(f"must start with {' or '.join(f'{name}://' for name in allowed)}, like {example}")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    return _scheme(value, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
+
+
+def _postgres_dsn(value: str) -> str:
+    return _scheme(value, ("postgresql", "postgres"), "postgresql://127.0.0.1:5432/octollm")
+
+
+def _http_url(value: str) -> str:
+    _scheme(value, ("http", "https"), "http://127.0.0.1:8080")
+    if not urlsplit(value).hostname:
+        raise ValueError("must name a host, like http://127.0.0.1:8080")
+    return value.rstrip("/")
+
+
+def _optional_http_url(value: str) -> str:
+    return _http_url(value) if value else value
+
+
+def split_listen(value: str) -> tuple[str, int]:
+    """Host and port of a listen address; IPv6 addresses stand in brackets."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):([0-9]{1,5})", value)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError("must be host:port with a port from 0 to 65535, like 127.0.0.1:8080")
+    return match[1].strip("[]"), int(match[2])
+
+
+def join_listen(host: str, port: int) -> str:
+    """The opposite of `split_listen`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _listen(value: str) -> str:
+    split_listen(value)
+    return value
+
+
+Seconds = Annotated[int, Field(ge=1, le=86400)]
+Listen = Annotated[str, AfterValidator(_listen)]
+# The name becomes part of Redis commands and metric labels of several programs.
+Consumer = Annotated[str, Field(pattern=r"\A[A-Za-z0-9._:-]{0,128}\z")]
+
+
+class Section(BaseModel):
+    """Frozen, so that no part can change another part's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RedisSettings(Section):
+    url: Annotated[str, AfterValidator(_redis_url)]
+    connect_timeout_s: Annotated[float, Field(gt=0, le=60)]
+    server: str
+
+
+class PostgresSettings(Section):
+    dsn: Annotated[str, AfterValidator(_postgres_dsn)]
+    pool_size: Annotated[int, Field(ge=1, le=100)]
+
+
+class ReflexSettings(Section):
+    listen: Listen
+    trust_network: bool
+    url: Annotated[str, AfterValidator(_http_url)]
+    body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
+    max_connections: Annotated[int, Field(ge=1)]
+    header_timeout_s: Seconds
+    body_timeout_s: Seconds
+    idempotency_ttl_s: Annotated[int, Field(ge=1)]
+    durability: Literal["auto", "fsync", "replicated", "stored"]
+    durability_replicas: Annotated[int, Field(ge=1, le=16)]
+    durability_wait_s: Seconds
+    drain_s: Seconds
+    max_event_streams: Annotated[int, Field(ge=1, le=100_000)]
+    max_forwards: Annotated[int, Field(ge=1, le=100_000)]
+    consumer: Consumer
+
+
+class ExecutorSettings(Section):
+    metrics_listen: Listen
+    drain_s: Seconds
+    workspace_dir: str
+    python: str
+    min_isolation: Literal["namespaces", "landlock"]
+    consumer: Consumer
+
+
+class WorkerSettings(Section):
+    metrics_listen: Listen
+    drain_s: Seconds
+    consumer: Consumer
+    circuit_breaker_tasks: Annotated[int, Field(ge=0, le=1000)]
+    circuit_breaker_cooldown_s: Seconds
+
+
+class OrchestratorSettings(Section):
+    recipes_dir: str
+    batch_wait_ms: Annotated[int, Field(ge=0, le=1000)]
+    batch_max: Annotated[int, Field(ge=1, le=1000)]
+    status_ttl_s: Annotated[int, Field(ge=1)]
+    reconcile_interval_s: Seconds
+
+
+class HandoffSettings(Section):
+    direct: bool
+
+
+class ApiSettings(Section):
+    listen: Listen
+    trust_network: bool
+    url: Annotated[str, AfterValidator(_optional_http_url)]
+
+
+class SchedulesSettings(Section):
+    file: str
+
+
+class WebhooksSettings(Section):
+    file: str
+
+
+class QdrantSettings(Section):
+    url: Annotated[str, AfterValidator(_optional_http_url)]
+    api_key: str
+    path: str
+    store: Literal["auto", "server", "edge", "local", "none"]
+
+
+class EmbeddingSettings(Section):
+    provider: Literal["auto", "minilm", "openai", "fastembed", "none"]
+    path: str
+    model: str
+    url: Annotated[str, AfterValidator(_optional_http_url)]
+    dimension: Annotated[int, Field(ge=1, le=8192)]
+
+
+class ModelsSettings(Section):
+    provider: Literal["auto", "anthropic", "openai", "none"]
+    model: str
+    timeout_s: Seconds
+    max_output_tokens: Annotated[int, Field(ge=1, le=200_000)]
+
+
+class RetentionSettings(Section):
+    finished_days: Annotated[int, Field(ge=0, le=36500)]
+    purge_interval_s: Seconds
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["json", "console", "auto"]
+
+
+class TopologySettings(Section):
+    file: str
