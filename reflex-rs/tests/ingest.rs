@@ -144,7 +144,7 @@ fn what_cannot_be_a_task_becomes_a_dead_letter_without_raw_personal_data() {
         (
             &[("body", good), ("body", good)],
             "schema",
-            "body stands twice",
+            "body is repeated",
         ),
         (
             &[("body", good), ("ada@example.org", "1")],

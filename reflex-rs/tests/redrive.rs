@@ -82,7 +82,7 @@ fn several_letters_of_one_run_ask_for_the_same_run() {
     );
     assert_eq!(
         late.json()["detail"],
-        "run 2 has followed run 1 already and is running"
+        "run 2 has already followed run 1 and is running"
     );
     assert_eq!(redis.length(DONE), 3);
 }

@@ -47,7 +47,7 @@ def not_found() -> Response:
 
 def method() -> Response:
     """A method that the address does not take."""
-    return problem(HTTPStatus.METHOD_NOT_ALLOWED, "method", "this address does not take that method")
+    return problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not support the method")
 
 
 def internal() -> Response:
