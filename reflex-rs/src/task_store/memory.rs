@@ -75,6 +75,12 @@ impl MemoryStore {
         self.held.send_replace(hold);
     }
 
+    /// How many admissions are held back now.
+    #[must_use]
+    pub fn held_admissions(&self) -> usize {
+        self.held.receiver_count()
+    }
+
     pub fn set_server_info(&self, info: ServerInfo) {
         self.lock().info = info;
     }

@@ -1,5 +1,5 @@
 """Everything a request can fail with, and the one table from there to a status; the reflex's twin is
-`reflex-rs/src/http/problem.rs`. What the caller sees is here; what is logged is where the failure is handled.
+`reflex-rs/src/http/error.rs`. What the caller sees is here; what is logged is where the failure is handled.
 """
 
 from http import HTTPStatus
