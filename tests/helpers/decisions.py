@@ -23,7 +23,7 @@ steps:
   left: {arm: noop, needs: [first], input: {}}
   right: {arm: noop, needs: [first], input: {}}
 answer: {$: steps.left.output.name}
-remember:
+memory:
   title: {$: task.goal}
   text: {$: steps.right.output.text}
 """
