@@ -28,7 +28,7 @@ coverage: setup redis models  ## all tests of both languages with coverage, half
 	@$(PY) -m coverage report
 	@PATH="$$PWD/build/cargo/bin:$$PATH" cargo llvm-cov report --summary-only
 
-test-servers: setup models  ## the tests that meet servers, on those that OCTOLLM_REDIS_SERVER and OCTOLLM_TEST_POSTGRES_DSN name
+test-servers: setup models  ## the tests that meet servers, on those that OCTOLLM_REDIS_SERVER and TEST_POSTGRES_DSN name
 	cargo test --locked -p octollm-reflex -p octollm-executor
 	$(PY) -m pytest -n 2 --dist=loadfile tests/integration tests/e2e
 
