@@ -83,8 +83,9 @@ fmt: $(STAMP)  ## format Rust and Python
 lint: $(STAMP)  ## the checks of `make test` without the tests
 	@$(PY) tests/run_all.py --only-checks
 
-generate: $(STAMP)  ## write the pydantic models and the vectors anew from schemas/
+generate: $(STAMP)  ## write the pydantic models, the vectors and the record of this release's queries anew
 	@$(PY) schemas/generate.py
+	@$(PY) -m tests.compat.record
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	@uv=build/uv/bin/uv; [ -x $$uv ] || uv=uv; $$uv pip compile pyproject.toml --group dev --universal \

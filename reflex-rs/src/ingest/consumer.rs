@@ -8,10 +8,11 @@ use redis::aio::MultiplexedConnection;
 use service::Stop;
 use tokio::task::JoinSet;
 
-use super::door::Door;
+use super::handler::EntryHandler;
 use super::held::Held;
 use super::stream::Stream;
 use super::{slots_of_each, Common, Entry};
+use crate::caller::Caller;
 use bus::Backoff;
 use bus::StoreError;
 
@@ -20,7 +21,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// One tenant's consumer.
 pub struct Consumer {
-    door: Arc<Door>,
+    handler: Arc<EntryHandler>,
     held: Held,
     running: JoinSet<()>,
     slots: usize,
@@ -36,17 +37,18 @@ pub async fn consume(common: Arc<Common>, tenant: Tenant, stop: Stop) {
 impl Consumer {
     #[must_use]
     pub fn new(common: Arc<Common>, tenant: Tenant) -> Self {
-        let ingest = &common.topology.ingest;
-        let stream = Stream::new(&tenant, ingest, &common.name, common.sink.link().clone());
+        let topology = &common.service.topology;
+        let ingest = &topology.ingest;
+        let stream = Stream::new(&tenant, ingest, &common.name, common.redis.clone());
         Self {
             held: Held::default(),
             running: JoinSet::new(),
-            slots: slots_of_each(&common.topology),
+            slots: slots_of_each(topology),
             heartbeat: Duration::from_secs(ingest.heartbeat_s),
             looked_after: None,
-            door: Arc::new(Door {
+            handler: Arc::new(EntryHandler {
                 common,
-                tenant,
+                caller: Caller::new(tenant),
                 stream,
             }),
         }
@@ -63,7 +65,7 @@ impl Consumer {
                     reading = None;
                     if let StoreError::Refused(_) = trouble {
                         tracing::warn!(
-                            stream = self.door.stream.key,
+                            stream = self.handler.stream.key,
                             "cannot read an ingest stream: {trouble}"
                         );
                     }
@@ -101,7 +103,7 @@ impl Consumer {
             return Ok(());
         }
         if reading.is_none() {
-            *reading = Some(self.door.stream.connect().await?);
+            *reading = Some(self.handler.stream.connect().await?);
         }
         if let Some((connection, client)) = reading {
             let entries = self.read(connection, *client, free, stop).await?;
@@ -118,7 +120,7 @@ impl Consumer {
         free: usize,
         stop: &Stop,
     ) -> Result<Vec<Entry>, StoreError> {
-        let stream = &self.door.stream;
+        let stream = &self.handler.stream;
         let read = stream.read(connection, free);
         tokio::pin!(read);
         tokio::select! {
@@ -133,7 +135,7 @@ impl Consumer {
 
     /// Renews first: an entry in our hands must not look abandoned.
     async fn look_after(&mut self) -> Result<(), StoreError> {
-        let stream = &self.door.stream;
+        let stream = &self.handler.stream;
         let mine = self.held.list();
         if !mine.is_empty() {
             let lost = stream.renew(&mine).await?;
@@ -164,9 +166,9 @@ impl Consumer {
                 continue;
             };
             let id = entry.id.clone();
-            let door = Arc::clone(&self.door);
+            let entry_handler = Arc::clone(&self.handler);
             let handler = self.running.spawn(async move {
-                if let Err(error) = door.handle(&entry).await {
+                if let Err(error) = entry_handler.handle(&entry).await {
                     tracing::error!(
                         entry = entry.id,
                         "an ingest entry is left to others: {error}"
@@ -180,12 +182,12 @@ impl Consumer {
 
     /// Lets running work end, gives back what did not, and leaves the group.
     async fn end(mut self) {
-        let longest = self.door.common.drain;
+        let longest = self.handler.common.drain;
         let all = async { while self.running.join_next().await.is_some() {} };
         let ended = tokio::time::timeout(longest, all).await.is_ok();
         let left = self.held.list();
         self.running.shutdown().await;
-        let stream = &self.door.stream;
+        let stream = &self.handler.stream;
         if !ended {
             tracing::warn!(
                 stream = stream.key,
