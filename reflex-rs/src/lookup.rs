@@ -1,4 +1,4 @@
-//! Finds a task in the store or, once the store has forgotten it, through the API.
+//! Finds a task in the store or, once its status in the store has expired, through the API.
 
 use std::sync::Arc;
 

@@ -17,5 +17,5 @@ mod service;
 
 pub use durability::Durability;
 pub use error::{store_outcome, SubmitError};
-pub use record::{Context, Ending, Record};
+pub use record::{Context, FinalOutcome, Record};
 pub use service::{Accepted, Prepared, Refusals, Requirements, Service, ServiceConfig};

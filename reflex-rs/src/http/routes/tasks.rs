@@ -40,7 +40,7 @@ pub(in crate::http) async fn submit(
     let (submission, requirements) = match read {
         Ok(read) => read,
         Err(problem) => {
-            record.finish(&problem.ending());
+            record.finish(&problem.final_outcome());
             return Err(problem);
         }
     };

@@ -76,7 +76,7 @@ pub(in crate::http) async fn receive(
             Ok((StatusCode::OK, Json(body)).into_response())
         }
         Err(problem) => {
-            record.finish(&problem.ending());
+            record.finish(&problem.final_outcome());
             Err(problem)
         }
     }

@@ -1,6 +1,7 @@
 //! `POST /v1/tasks`: what is stored, what is refused, and that every submission has one recorded outcome.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{header, StatusCode};
@@ -10,6 +11,8 @@ use super::{submission, topology, Api};
 use crate::task_store::ServerInfo;
 
 const GOOD: &str = r#"{"goal": "x"}"#;
+/// Far longer than anything takes; only a failing test waits this long.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_submission_belongs_to_its_caller_and_is_stored_once() {
@@ -140,13 +143,16 @@ async fn a_submission_whose_client_leaves_is_stored_and_its_outcome_recorded() {
     };
     tokio::select! {
         reply = request => panic!("{reply:?}"),
-        () = held => {}
+        held = tokio::time::timeout(MAX_WAIT, held) => held.unwrap(),
     }
     assert!(api.store.tasks().is_empty());
     api.store.hold_admissions(false);
-    while api.submissions("accepted") == 0 {
-        tokio::task::yield_now().await;
-    }
+    let recorded = async {
+        while api.submissions("accepted") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(MAX_WAIT, recorded).await.unwrap();
     assert_eq!(api.store.tasks().len(), 1);
     assert_eq!(api.store.tasks()[0].message_type, "task.submitted.v1");
 }

@@ -39,7 +39,7 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// `idempotency_ttl_s`: how long an idempotency key is remembered; `replica_wait`: how long replicas are waited for.
+    /// `idempotency_ttl_s`: time to live of an idempotency key; `replica_wait`: how long replicas are waited for.
     #[must_use]
     pub fn new(
         redis: RedisClient,
