@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::lookup::LookupError;
 use crate::outcome::Outcome;
+use crate::store::{StatusError, StoreError};
 use crate::submit::{store_outcome, FinalOutcome, SubmitError};
-use crate::task_store::{StatusError, StoreError};
 use crate::upstream::ApiError;
 use crate::webhooks::signatures::SignatureError;
 

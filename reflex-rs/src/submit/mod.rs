@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | admission | `crate::admission` | whether the body is a submission, and whether the policy refuses it |
 //! | durability | `durability`, `confirm` | how durable the task must be before it is answered |
-//! | store | `service`, `crate::task_store` | accepted, duplicate, conflict or overloaded |
+//! | store | `service`, `crate::store` | accepted, duplicate, conflict or overloaded |
 //! | record | `record` | one outcome per submission: a metric and a log line |
 //!
 //! A new stage goes into `Service::prepare` if it needs no store, else into `Service::store`.

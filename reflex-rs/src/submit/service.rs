@@ -18,7 +18,7 @@ use crate::admission::{self, Admitted, Rules, Stamp, Submission};
 use crate::caller::Caller;
 use crate::lookup::Lookup;
 use crate::outcome::Outcome;
-use crate::task_store::{Replicated, StoreError, Stored};
+use crate::store::{Replicated, StoreError, Stored};
 
 /// What a submission must fulfil, and how it is treated if it does not.
 #[derive(Debug, Clone, Copy)]

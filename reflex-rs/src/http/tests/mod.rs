@@ -26,8 +26,8 @@ use crate::admission::Rules;
 use crate::caller::Caller;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::store::MemoryStore;
 use crate::submit::{Durability, Service, ServiceConfig};
-use crate::task_store::MemoryStore;
 
 /// The HTTP API with its store.
 struct Api {

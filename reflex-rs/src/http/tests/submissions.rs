@@ -8,7 +8,7 @@ use axum::http::{header, StatusCode};
 use tower::ServiceExt;
 
 use super::{submission, topology, Api};
-use crate::task_store::ServerInfo;
+use crate::store::ServerInfo;
 
 const GOOD: &str = r#"{"goal": "x"}"#;
 /// Far longer than anything takes; only a failing test waits this long.

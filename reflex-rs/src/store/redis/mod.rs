@@ -23,10 +23,10 @@ use service::Supervisor;
 use self::replicas::Replicas;
 use self::tail::Tail;
 use super::{
-    Cancelled, Redriven, Replicated, ServerInfo, StatusError, StoreError, Stored, TaskStore,
+    Cancelled, EventId, Redriven, Replicated, ServerInfo, StatusError, StoreError, Stored,
+    TaskStore, Watch,
 };
 use crate::admission::{Admitted, DeadLetterMessage};
-use crate::events::{EventId, Watch};
 use bus::RedisClient;
 
 /// Stores tasks in Redis.

@@ -15,11 +15,10 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Cancelled, Redriven, Replicated, ServerInfo, StatusError, StoreError, Stored, TaskStore,
+    is_terminal, Cancelled, EventId, Redriven, Replicated, ServerInfo, StatusError, StoreError,
+    Stored, TaskStore, Watch, Watchers,
 };
 use crate::admission::{Admitted, DeadLetterMessage};
-use crate::events::{EventId, Watch, Watchers};
-use crate::lookup::is_terminal;
 
 /// Keeps everything in this process.
 pub struct MemoryStore {
