@@ -122,8 +122,8 @@ fn in_value<'a>(value: &Value, rules: &'a Rules) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::object;
     use super::super::{Redactions, Rules};
+    use super::object;
     use serde_json::json;
 
     #[test]

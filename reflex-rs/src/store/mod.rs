@@ -7,7 +7,7 @@ mod redis;
 mod watch;
 
 pub use self::event_id::EventId;
-pub use self::memory::MemoryStore;
+pub use self::memory::{Fault, MemoryStore};
 pub use self::redis::RedisStore;
 pub use self::watch::{Item, Watch, Watchers};
 pub use bus::{ServerInfo, StoreError};
