@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::Json;
 use serde_json::{json, Value};
 
-use super::super::{App, Problem};
+use crate::http::{App, Problem};
 use crate::metrics::CONTENT_TYPE;
 
 /// Answers as long as the process serves HTTP.
