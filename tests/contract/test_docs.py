@@ -24,7 +24,7 @@ PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/?")
 SUFFIX = re.compile(r"\.(?:py|rs|lua|sql|toml|yaml|json|md|c)$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Files that a reader creates or that are made by a command.
-ELSEWHERE = {"task.json", "step.json", "minimal.json", "full.json"}
+ELSEWHERE = {".venv/", "target/", "build/", "task.json", "step.json", "minimal.json", "full.json"}
 GLOSSARY_LIMIT = 25
 # What a guide walks through: the guide lists exactly the files that name it.
 WALKS = {
