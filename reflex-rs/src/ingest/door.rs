@@ -7,13 +7,12 @@ use contracts::events::Tenant;
 use contracts::{ids, ContractError};
 
 use super::judge::{conflict, judge, Circumstances, Ending, Verdict};
-use super::stream::Stream;
-use super::{Common, Entry};
+use super::Common;
 use crate::metrics::{Door as DoorName, Outcome};
 use crate::sink::{bury, Stored};
 use crate::trace;
-use bus::Backoff;
 use bus::StoreError;
+use bus::{Backoff, ConsumerGroup, Entry};
 
 /// Why an entry cannot be worked on here; it stays pending and others take it over.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +27,7 @@ pub(super) enum Unworkable {
 pub(super) struct Door {
     pub common: Arc<Common>,
     pub tenant: Tenant,
-    pub stream: Stream,
+    pub group: ConsumerGroup,
 }
 
 impl Door {
@@ -42,8 +41,8 @@ impl Door {
             rules: &self.common.rules,
             topology: &self.common.topology,
             tenant: &self.tenant,
-            stream: &self.stream.key,
-            consumer: &self.stream.consumer,
+            stream: &entry.stream,
+            consumer: &self.group.consumer,
             body_limit: self.common.body_limit,
             now_ms: ids::now_ms(),
             random: ids::random()?,
@@ -62,7 +61,7 @@ impl Door {
                 Err(trouble) => self.pause_for(&mut patience, entry, &trouble).await,
             }
         };
-        while let Err(trouble) = self.stream.remove(&entry.id).await {
+        while let Err(trouble) = self.group.remove(entry).await {
             self.pause_for(&mut patience, entry, &trouble).await;
         }
         self.common

@@ -4,8 +4,8 @@ use contracts::events::{DeadReason, Source, Tenant};
 use contracts::topology::Topology;
 use contracts::{ids, ContractError, Reason};
 
-use super::Entry;
 use crate::admission::{self, Admitted, Arrival, Grave, Letter, Rules};
+use bus::Entry;
 
 /// What is known beside the entry itself.
 pub(super) struct Circumstances<'a> {

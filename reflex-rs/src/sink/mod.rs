@@ -14,7 +14,7 @@ pub use replicas::Replicated;
 use std::time::Duration;
 
 use bus::Script;
-use contracts::fairness::Described;
+use contracts::fairness::TopicLimits;
 use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
 use redis::{Cmd, ErrorKind, RedisError, Value};
@@ -97,7 +97,7 @@ impl Sink {
             )
         })?;
         let keys = LaneKeys::new(task.lane.as_str());
-        let described = Described::new(topology, topic, &keys);
+        let described = TopicLimits::new(topology, topic, &keys);
         let mut call = redis::cmd("EVALSHA");
         call.arg(self.admit.get_hash())
             .arg(3 + described.keys().len())
