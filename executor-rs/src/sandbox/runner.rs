@@ -11,10 +11,11 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{watch, Notify};
 
-use super::capture::{drain, Captured};
-use super::spec::{Report, Spec, Tier};
+use super::capture::drain;
+use super::spec::{Report, Spec};
 use super::workspace::Workspace;
-use super::{Finished, Job, Language, Sandbox, SandboxError, CONTROL, SUBCOMMAND};
+use super::{Sandbox, SandboxError, CONTROL, SUBCOMMAND};
+use crate::job::{Captured, Finished, Job, Tier};
 
 /// Beyond the step's own wall time: building and taking down. Only a broken launcher needs it.
 const MARGIN: Duration = Duration::from_secs(25);
@@ -25,9 +26,7 @@ pub async fn run(
     job: &Job,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Finished, SandboxError> {
-    let mut files = job.files.clone();
-    files.insert(job.language.main_file().to_owned(), job.code.clone());
-    let workspace = Workspace::create(&sandbox.workspace_dir, &files).map_err(|source| {
+    let workspace = Workspace::create(&sandbox.workspace_dir, &job.files).map_err(|source| {
         SandboxError::internal(
             format!("make a workspace in {}", sandbox.workspace_dir.display()),
             source,
@@ -193,37 +192,20 @@ fn spec(sandbox: &Sandbox, job: &Job, workspace: &Workspace) -> Spec {
         Tier::Namespaces => "/work".to_owned(),
         Tier::Landlock => workspace.work().display().to_string(),
     };
-    let main = job.language.main_file().to_owned();
-    let (program, mut args) = match job.language {
-        // -I would hide the step's own files from its imports; -s and the empty environment keep the rest of it.
-        Language::Python => (
-            sandbox.python.program.clone(),
-            vec!["-B".to_owned(), "-s".to_owned(), main],
-        ),
-        Language::Shell => ("/bin/sh".into(), vec![main]),
-    };
-    args.extend(job.args.iter().cloned());
-    let python_dir = sandbox
-        .python
-        .program
-        .parent()
-        .unwrap_or(Path::new("/usr/bin"))
-        .display();
-    let env = [
-        ("PATH", format!("{python_dir}:/usr/local/bin:/usr/bin:/bin")),
-        ("HOME", home.clone()),
-        ("LANG", "C.UTF-8".to_owned()),
-        ("TMPDIR", format!("{home}/tmp")),
-        ("PYTHONHASHSEED", "0".to_owned()),
+    let mut env = vec![
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+        ("TMPDIR".to_owned(), format!("{home}/tmp")),
+        ("HOME".to_owned(), home),
     ];
+    env.extend_from_slice(&job.env);
     Spec {
         tier: sandbox.tier,
         workspace: workspace.work(),
         root: workspace.root(),
-        prefixes: sandbox.python.prefixes.clone(),
-        program,
-        args,
-        env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        read_only: job.read_only.clone(),
+        program: job.program.clone(),
+        args: job.args.clone(),
+        env,
         limits: job.limits,
     }
 }

@@ -1,22 +1,18 @@
-//! What a finished run says: its outcome, its streams as text, its parsed result. Bounded as a whole.
+//! The output of a step: its outcome, its streams as text, its parsed result. Limited as a whole.
 
 use contracts::strict_json::check_depth;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::sandbox::capture::Captured;
-use crate::sandbox::spec::{Cause, Tier};
-use crate::sandbox::{Finished, Language};
+use super::kinds::StepKind;
+use crate::job::{Captured, Cause, Finished, Tier};
 
-/// Of the whole output as JSON; leaves room below the 64 KiB that travel in a message.
-pub const LIMIT: usize = 48 * 1024;
-/// Nesting of a result: it lies some levels deep in the events that carry it, which allow 64.
-const DEPTH: usize = 48;
-/// The signals that Python and the shell turn into exit codes.
-const SHELL_SIGNAL: i32 = 128;
-const SIGXCPU: i32 = 24;
+/// Of the whole output as JSON; leaves space below the 64 KiB that travel in a message.
+pub const MAX_BYTES: usize = 48 * 1024;
+/// Nesting of a result: it is some levels deep in the events that carry it, which allow 64.
+const MAX_DEPTH: usize = 48;
 
-/// How the step's own code ended. All five are succeeded steps: the judge looks at them.
+/// How the step's own code ended. The step has succeeded in all five cases: the judge looks at them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -53,10 +49,10 @@ pub struct StepOutput {
     pub isolation: Isolation,
 }
 
-/// From a run to its output.
+/// Turn a finished run into the output of its step. `parse_json`: standard output becomes the result.
 #[must_use]
-pub fn of(finished: Finished, language: Language, parse_json: bool) -> StepOutput {
-    let mut outcome = outcome(&finished, language);
+pub fn from_run(finished: Finished, kind: &dyn StepKind, parse_json: bool) -> StepOutput {
+    let mut outcome = outcome(&finished, kind);
     let (mut result, mut error) = (None, None);
     if parse_json && outcome == Outcome::Ok {
         match parse(&finished.stdout) {
@@ -87,7 +83,7 @@ pub fn of(finished: Finished, language: Language, parse_json: bool) -> StepOutpu
     output
 }
 
-fn outcome(finished: &Finished, language: Language) -> Outcome {
+fn outcome(finished: &Finished, kind: &dyn StepKind) -> Outcome {
     if finished.flooded {
         return Outcome::Output;
     }
@@ -96,8 +92,8 @@ fn outcome(finished: &Finished, language: Language) -> Outcome {
         Cause::Wall | Cause::Cpu => Outcome::Timeout,
         Cause::Exited | Cause::Stopped if finished.code == Some(0) => Outcome::Ok,
         Cause::Exited | Cause::Stopped => {
-            let child_ran_out = finished.code == Some(SHELL_SIGNAL + SIGXCPU);
-            if language == Language::Shell && child_ran_out {
+            let out_of_cpu = |code| kind.child_ran_out_of_cpu(code);
+            if finished.code.is_some_and(out_of_cpu) {
                 Outcome::Timeout
             } else if finished.code.is_some() && out_of_memory(&finished.stderr.tail) {
                 Outcome::Memory
@@ -126,22 +122,22 @@ fn parse(stdout: &Captured) -> Result<Value, String> {
                 .to_owned(),
         );
     }
-    check_depth(&stdout.head, DEPTH)
+    check_depth(&stdout.head, MAX_DEPTH)
         .map_err(|error| format!("standard output is not JSON: {error}"))?;
     serde_json::from_slice(&stdout.head)
         .map_err(|error| format!("standard output is not JSON: {error}"))
 }
 
-/// Text that every reader of the events takes: UTF-8 without NUL.
+/// Text that every reader of the events accepts: UTF-8 without NUL.
 fn readable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}")
 }
 
-/// Escapes can make JSON six times as long as the text; the longer stream gives first.
+/// Escapes can make JSON six times as long as the text; the longer stream is cut first.
 fn shrink(output: &mut StepOutput) {
     loop {
         let bytes = size(output);
-        if bytes <= LIMIT {
+        if bytes <= MAX_BYTES {
             return;
         }
         let out_first = size(&output.stdout) >= size(&output.stderr);
@@ -154,7 +150,9 @@ fn shrink(output: &mut StepOutput) {
             // Only a result is left that is too large by itself.
             output.result = None;
             output.outcome = Outcome::Failed;
-            output.error = Some(format!("the result is longer than {LIMIT} bytes of JSON"));
+            output.error = Some(format!(
+                "the result is longer than {MAX_BYTES} bytes of JSON"
+            ));
             return;
         }
         let mut keep = text.len() - (text.len() / 8).max(1);
@@ -177,7 +175,12 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{of, size, Captured, Cause, Finished, Language, Outcome, Tier, LIMIT};
+    use crate::step::kinds::{StepKind, KINDS};
+
+    use super::{from_run, size, Captured, Cause, Finished, Outcome, Tier, MAX_BYTES};
+
+    const PYTHON: &dyn StepKind = KINDS[0];
+    const SHELL: &dyn StepKind = KINDS[1];
 
     fn captured(bytes: &[u8]) -> Captured {
         Captured {
@@ -202,7 +205,7 @@ mod tests {
     }
 
     fn outcome_of(cause: Cause, code: Option<i32>, stderr: &[u8]) -> Outcome {
-        of(finished(cause, code, b"", stderr), Language::Python, false).outcome
+        from_run(finished(cause, code, b"", stderr), PYTHON, false).outcome
     }
 
     #[test]
@@ -225,16 +228,16 @@ mod tests {
         assert_eq!(outcome_of(Cause::Cpu, None, b""), Outcome::Timeout);
         let mut flood = finished(Cause::Stopped, None, b"", b"");
         flood.flooded = true;
-        assert_eq!(of(flood, Language::Python, false).outcome, Outcome::Output);
+        assert_eq!(from_run(flood, PYTHON, false).outcome, Outcome::Output);
         let shell = finished(Cause::Exited, Some(152), b"", b"");
-        assert_eq!(of(shell, Language::Shell, false).outcome, Outcome::Timeout);
+        assert_eq!(from_run(shell, SHELL, false).outcome, Outcome::Timeout);
     }
 
     #[test]
     fn json_is_parsed_strictly_or_the_step_failed() {
-        let good = of(
+        let good = from_run(
             finished(Cause::Exited, Some(0), b"{\"a\": [1]}\n", b""),
-            Language::Python,
+            PYTHON,
             true,
         );
         assert_eq!(
@@ -242,11 +245,7 @@ mod tests {
             (Outcome::Ok, Some(json!({"a": [1]})))
         );
         for text in [&b"not json"[..], b"", b"NaN", b"{\"a\":1,\"a\":2}", b"1 2"] {
-            let bad = of(
-                finished(Cause::Exited, Some(0), text, b""),
-                Language::Python,
-                true,
-            );
+            let bad = from_run(finished(Cause::Exited, Some(0), text, b""), PYTHON, true);
             assert_eq!(
                 (bad.outcome, bad.result.is_none(), bad.error.is_some()),
                 (Outcome::Failed, true, true)
@@ -256,9 +255,9 @@ mod tests {
 
     #[test]
     fn text_is_always_readable() {
-        let output = of(
+        let output = from_run(
             finished(Cause::Exited, Some(0), b"a\0\xffb", b""),
-            Language::Python,
+            PYTHON,
             false,
         );
         assert_eq!(output.stdout, "a\u{fffd}\u{fffd}b");
@@ -266,17 +265,17 @@ mod tests {
 
     #[test]
     fn the_whole_stays_within_its_bound() {
-        let output = of(
+        let output = from_run(
             finished(
                 Cause::Exited,
                 Some(0),
                 &vec![1; 24_576],
                 &vec![b'"'; 24_576],
             ),
-            Language::Python,
+            PYTHON,
             false,
         );
-        assert!(size(&output) <= LIMIT, "{}", size(&output));
+        assert!(size(&output) <= MAX_BYTES, "{}", size(&output));
         assert!(output.stdout_truncated && !output.stdout.is_empty() && !output.stderr.is_empty());
     }
 }

@@ -1,11 +1,11 @@
-//! Whether and when a failed step is tried again.
+//! Decides whether and when a failed step is tried again.
 
 use contracts::topology::Retry;
 
-/// What to do after a failure that may pass.
+/// What to do after a transient failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    Again {
+    Retry {
         delay_ms: u64,
     },
     /// It has failed as often as the topic allows.
@@ -29,7 +29,7 @@ pub fn decide(policy: Retry, failures: u64, chance: u32) -> Decision {
         .saturating_mul(1 << doublings)
         .min(policy.cap_ms);
     let delay = u128::from(ceiling) * u128::from(chance) / (u128::from(u32::MAX) + 1);
-    Decision::Again {
+    Decision::Retry {
         delay_ms: u64::try_from(delay).unwrap_or(ceiling),
     }
 }
@@ -50,10 +50,10 @@ mod tests {
 
     #[test]
     fn the_pause_doubles_up_to_its_cap_and_starts_at_nothing() {
-        assert_eq!(longest(1), Decision::Again { delay_ms: 499 });
-        assert_eq!(longest(2), Decision::Again { delay_ms: 999 });
-        assert_eq!(longest(4), Decision::Again { delay_ms: 1499 });
-        assert_eq!(decide(POLICY, 4, 0), Decision::Again { delay_ms: 0 });
+        assert_eq!(longest(1), Decision::Retry { delay_ms: 499 });
+        assert_eq!(longest(2), Decision::Retry { delay_ms: 999 });
+        assert_eq!(longest(4), Decision::Retry { delay_ms: 1499 });
+        assert_eq!(decide(POLICY, 4, 0), Decision::Retry { delay_ms: 0 });
     }
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
         };
         assert!(matches!(
             decide(policy, 999, u32::MAX),
-            Decision::Again { .. }
+            Decision::Retry { .. }
         ));
     }
 }

@@ -68,14 +68,14 @@ fn what_a_broken_worker_would_give_up_on_is_done_by_a_good_one() {
         (
             503,
             json!({"ready": false, "reasons": [
-                "fused: arm.executor is not worked on here, since its handler broke on everything; see the log"
+                "circuit_open: every step of arm.executor failed on this worker, so it starts no more; see its log"
             ]})
         )
     );
-    let metrics = bad.until_metrics("outcome=\"held\"}");
+    let metrics = bad.until_metrics("outcome=\"returned\"}");
     for line in [
-        "octollm_fused{topic=\"arm.executor\"} 1",
-        "octollm_fuse_blown_total{topic=\"arm.executor\"} 1",
+        "octollm_circuit_open{topic=\"arm.executor\"} 1",
+        "octollm_circuit_opened_total{topic=\"arm.executor\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
@@ -90,7 +90,7 @@ fn what_a_broken_worker_would_give_up_on_is_done_by_a_good_one() {
     assert!(bad
         .get("/metrics")
         .1
-        .contains("octollm_fused{topic=\"arm.executor\"} 1"));
+        .contains("octollm_circuit_open{topic=\"arm.executor\"} 1"));
     bad.terminate();
     assert_eq!(bad.wait(), Some(0));
 }
@@ -132,9 +132,9 @@ fn after_a_while_it_tries_one_step_and_goes_on_where_that_goes_well() {
         ],
     );
     add(&stage, 0..10, "default", 0);
-    worker.until_metrics("octollm_fused{topic=\"arm.executor\"} 1");
+    worker.until_metrics("octollm_circuit_open{topic=\"arm.executor\"} 1");
     std::fs::create_dir(stage.workspaces()).unwrap();
-    worker.until_metrics("octollm_fused{topic=\"arm.executor\"} 0");
+    worker.until_metrics("octollm_circuit_open{topic=\"arm.executor\"} 0");
     until("all that had not failed before is done", || {
         stage.length(STREAM) == 0
     });
@@ -154,9 +154,9 @@ fn one_tenant_cannot_stop_the_arm_for_the_others() {
     assert!(worker
         .get("/metrics")
         .1
-        .contains("octollm_fused{topic=\"arm.executor\"} 0"));
+        .contains("octollm_circuit_open{topic=\"arm.executor\"} 0"));
     add(&stage, 10..11, "harmless", LAST);
-    worker.until_metrics("octollm_fused{topic=\"arm.executor\"} 1");
+    worker.until_metrics("octollm_circuit_open{topic=\"arm.executor\"} 1");
     assert_eq!(stage.length("{l0}:dead"), 9);
 }
 

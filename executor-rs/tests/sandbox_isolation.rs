@@ -3,10 +3,9 @@
 
 mod common;
 
-use common::{job, place, python_job};
-use octollm_executor::policy::output::Outcome;
-use octollm_executor::sandbox::spec::Tier;
-use octollm_executor::sandbox::Language;
+use common::{place, python, step};
+use octollm_executor::job::Tier;
+use octollm_executor::step::output::Outcome;
 
 const TIERS: [Tier; 2] = [Tier::Namespaces, Tier::Landlock];
 
@@ -14,7 +13,7 @@ const TIERS: [Tier; 2] = [Tier::Namespaces, Tier::Landlock];
 async fn python_and_shell_run_with_files_arguments_and_input() {
     for tier in TIERS {
         let place = place(tier).await;
-        let mut python = python_job(
+        let mut python = python(
             "import sys, lib.sums\nprint(lib.sums.add(2, 3), sys.argv[1:], sys.stdin.read())",
         );
         python.files.insert(
@@ -31,7 +30,7 @@ async fn python_and_shell_run_with_files_arguments_and_input() {
         );
         assert_eq!(output.stdout, "5 ['-x', 'a b'] hällo\n");
         let shell = place
-            .run(&job(Language::Shell, "echo out; echo err >&2; cat; exit 3"))
+            .run(&step("shell", "echo out; echo err >&2; cat; exit 3"))
             .await;
         assert_eq!((shell.outcome, shell.exit_code), (Outcome::Failed, Some(3)));
         assert_eq!(
@@ -46,8 +45,8 @@ async fn python_and_shell_run_with_files_arguments_and_input() {
 async fn the_features_are_those_that_can_be_seen_inside() {
     let output = place(Tier::Namespaces)
         .await
-        .run(&job(
-            Language::Shell,
+        .run(&step(
+            "shell",
             "cat /proc/self/status; id -u; hostname; ls /proc",
         ))
         .await;
@@ -79,7 +78,7 @@ async fn the_features_are_those_that_can_be_seen_inside() {
     );
     let low = place(Tier::Landlock)
         .await
-        .run(&job(Language::Shell, "true"))
+        .run(&step("shell", "true"))
         .await;
     assert!(
         low.isolation
@@ -100,7 +99,7 @@ async fn there_is_no_network_not_even_to_this_machine() {
         listener.local_addr().unwrap().port()
     );
     for tier in TIERS {
-        let output = place(tier).await.run(&python_job(&code)).await;
+        let output = place(tier).await.run(&python(&code)).await;
         assert_eq!(output.stdout, "no PermissionError\n", "{output:?}");
         assert!(listener.accept().is_err(), "a step reached this machine");
     }
@@ -120,7 +119,7 @@ a, b = socket.socketpair()
 a.send(b'pair'); print(b.recv(9))
 ";
     for tier in TIERS {
-        let output = place(tier).await.run(&python_job(code)).await;
+        let output = place(tier).await.run(&python(code)).await;
         let expected = "2 1\n10 1\n16 1\n17 1\n40 1\n38 1\nb'pair'\n";
         assert_eq!(output.stdout, expected, "{output:?}");
     }
@@ -130,7 +129,7 @@ a.send(b'pair'); print(b.recv(9))
 async fn the_network_namespace_alone_has_no_way_out() {
     let output = place(Tier::Namespaces)
         .await
-        .run(&job(Language::Shell, "cat /proc/net/dev"))
+        .run(&step("shell", "cat /proc/net/dev"))
         .await;
     let interfaces: Vec<&str> = output
         .stdout
@@ -163,7 +162,7 @@ async fn the_host_s_files_and_environment_are_out_of_sight() {
         secret.path().display()
     );
     for tier in TIERS {
-        let output = place(tier).await.run(&job(Language::Shell, &code)).await;
+        let output = place(tier).await.run(&step("shell", &code)).await;
         assert!(
             !output.stdout.contains("sesame") && !output.stdout.contains("root:"),
             "{output:?}"
@@ -208,7 +207,7 @@ for name in ('fd', 'root', 'cwd', 'environ', 'mem', 'exe'):
         pass
 print('end')
 ";
-    let output = place(Tier::Namespaces).await.run(&python_job(code)).await;
+    let output = place(Tier::Namespaces).await.run(&python(code)).await;
     assert_eq!(output.stdout, "end\n", "{output:?}");
 }
 
@@ -238,7 +237,7 @@ for change in (lambda: os.chmod(path, 0o777), lambda: os.setxattr(path, 'user.x'
 print('end')
 "
     );
-    let output = place.run(&python_job(&code)).await;
+    let output = place.run(&python(&code)).await;
     assert_eq!(output.stdout, "end\n", "{output:?}");
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
 }
@@ -261,7 +260,7 @@ tried('clone3', libc.syscall(435, 0, 0))
 tried('x32', libc.syscall(0x40000000 + 39))
 ";
     for tier in TIERS {
-        let output = place(tier).await.run(&python_job(code)).await;
+        let output = place(tier).await.run(&python(code)).await;
         let refused = "Operation not permitted";
         let missing = "Function not implemented";
         let expected: String = ["unshare", "mount", "ptrace", "keyctl", "clone"]
@@ -279,8 +278,8 @@ tried('x32', libc.syscall(0x40000000 + 39))
 async fn what_cannot_start_is_refused_with_its_cause() {
     for tier in TIERS {
         let mut place = place(tier).await;
-        place.sandbox.python.program = "/nowhere/python".into();
-        let error = place.try_run(&python_job("1")).await.unwrap_err();
+        place.runner.runtimes.python.program = "/nowhere/python".into();
+        let error = place.try_run(&python("1")).await.unwrap_err();
         assert!(error.to_string().contains("/nowhere/python"), "{error}");
         assert_eq!(place.left_behind(), 0);
     }

@@ -1,4 +1,4 @@
-//! Reads a step's input: a closed object, every value within its bounds. Whatever else it is, is refused for good.
+//! Checks a step's input: a closed object with every value within its bounds. Anything else fails permanently.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -7,27 +7,17 @@ use contracts::events::from_object;
 use contracts::events::Object;
 use serde::Deserialize;
 
-use crate::sandbox::spec::Limits;
-use crate::sandbox::{Job, Language};
+use super::kinds::{self, StepKind};
+use super::limits;
+use crate::job::Limits;
 
-const FILES: usize = 64;
-const PATH_BYTES: usize = 512;
-const ARGS: usize = 256;
-/// Of one argument; the kernel takes 128 KiB.
-const ARG_BYTES: usize = 64 * 1024;
-/// Of all together; the kernel takes a quarter of the stack's limit, which is 2 MiB as a rule.
-const ALL_ARGS_BYTES: usize = 1024 * 1024;
-const DEFAULTS: Limits = Limits {
-    wall_s: 10,
-    cpu_s: 10,
-    memory_mb: 256,
-    processes: 32,
-    output_bytes: 16 * 1024,
-};
-const MEMORY_MB: u64 = 2048;
-const PROCESSES: u64 = 256;
-/// Two streams of this size and the rest still fit the output's own bound.
-const OUTPUT_BYTES: u64 = 24 * 1024;
+const MAX_FILES: usize = 64;
+const MAX_PATH_BYTES: usize = 512;
+const MAX_ARGS: usize = 256;
+/// Of one argument; the kernel accepts 128 KiB.
+const MAX_ARG_BYTES: usize = 64 * 1024;
+/// Of all together; the kernel accepts a quarter of the stack's limit, which is usually 2 MiB.
+const MAX_ALL_ARGS_BYTES: usize = 1024 * 1024;
 
 /// An input that can never be run; names the field, never quotes its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +28,7 @@ pub struct InvalidInput {
 }
 
 impl InvalidInput {
-    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         let field = field.into();
         Self {
             field: if field.is_empty() {
@@ -52,9 +42,15 @@ impl InvalidInput {
 }
 
 /// A checked input.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StepInput {
-    pub job: Job,
+    pub kind: &'static dyn StepKind,
+    pub code: String,
+    /// By relative path, next to the code.
+    pub files: BTreeMap<String, String>,
+    pub args: Vec<String>,
+    pub stdin: Option<String>,
+    pub limits: Limits,
     /// Standard output is JSON and becomes the result.
     pub parse_json: bool,
 }
@@ -62,7 +58,7 @@ pub struct StepInput {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    language: Language,
+    language: String,
     code: String,
     #[serde(default)]
     files: BTreeMap<String, String>,
@@ -82,16 +78,6 @@ enum Parse {
     Json,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLimits {
-    wall_s: Option<u64>,
-    cpu_s: Option<u64>,
-    memory_mb: Option<u64>,
-    processes: Option<u64>,
-    output_bytes: Option<u64>,
-}
-
 /// Absent is `None`, null is refused.
 fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
@@ -99,53 +85,55 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     T::deserialize(from).map(Some)
 }
 
-/// `longest_s`: what the topic and the step's own message allow.
-pub fn read(input: Object, longest_s: u64) -> Result<StepInput, InvalidInput> {
+/// Check a step's input. `max_s`: the longest time that the topic and the step's message allow.
+pub fn parse(input: Object, max_s: u64) -> Result<StepInput, InvalidInput> {
     let raw: Raw =
         from_object(input).map_err(|error| InvalidInput::new(error.field, error.message))?;
-    plain("code", &raw.code)?;
-    if raw.files.len() > FILES {
-        return Err(InvalidInput::new(
-            "files",
-            format!("must be at most {FILES}"),
-        ));
-    }
-    for (path, content) in &raw.files {
-        check_path(path)?;
-        plain("files", content)?;
-        if path == raw.language.main_file() {
-            let why = format!("{path} is the file that the code becomes; rename yours");
-            return Err(InvalidInput::new("files", why));
-        }
-    }
-    check_tree(&raw.files)?;
-    if raw.args.len() > ARGS || raw.args.iter().any(|arg| arg.len() > ARG_BYTES) {
-        return Err(InvalidInput::new(
-            "args",
-            format!("must be at most {ARGS} texts of {ARG_BYTES} bytes"),
-        ));
-    }
-    if raw.args.iter().map(String::len).sum::<usize>() > ALL_ARGS_BYTES {
-        return Err(InvalidInput::new(
-            "args",
-            format!("must be at most {ALL_ARGS_BYTES} bytes together"),
-        ));
-    }
-    raw.args.iter().try_for_each(|arg| plain("args", arg))?;
+    let kind = kinds::find(&raw.language)
+        .ok_or_else(|| InvalidInput::new("language", format!("must be {}", kinds::names())))?;
+    check_text("code", &raw.code)?;
+    check_files(&raw.files, kind)?;
+    check_args(&raw.args)?;
     Ok(StepInput {
+        kind,
+        code: raw.code,
+        files: raw.files,
+        args: raw.args,
+        stdin: raw.stdin,
+        limits: limits::parse(raw.limits, max_s)?,
         parse_json: matches!(raw.parse, Some(Parse::Json)),
-        job: Job {
-            language: raw.language,
-            code: raw.code,
-            files: raw.files,
-            args: raw.args,
-            stdin: raw.stdin,
-            limits: limits(raw.limits, longest_s)?,
-        },
     })
 }
 
-fn plain(field: &str, text: &str) -> Result<(), InvalidInput> {
+fn check_files(files: &BTreeMap<String, String>, kind: &dyn StepKind) -> Result<(), InvalidInput> {
+    if files.len() > MAX_FILES {
+        let message = format!("must be at most {MAX_FILES}");
+        return Err(InvalidInput::new("files", message));
+    }
+    for (path, content) in files {
+        check_path(path)?;
+        check_text("files", content)?;
+        if path == kind.main_file() {
+            let message = format!("{path} is the file that the code is written to; rename yours");
+            return Err(InvalidInput::new("files", message));
+        }
+    }
+    check_tree(files)
+}
+
+fn check_args(args: &[String]) -> Result<(), InvalidInput> {
+    if args.len() > MAX_ARGS || args.iter().any(|arg| arg.len() > MAX_ARG_BYTES) {
+        let message = format!("must be at most {MAX_ARGS} texts of {MAX_ARG_BYTES} bytes");
+        return Err(InvalidInput::new("args", message));
+    }
+    if args.iter().map(String::len).sum::<usize>() > MAX_ALL_ARGS_BYTES {
+        let message = format!("must be at most {MAX_ALL_ARGS_BYTES} bytes together");
+        return Err(InvalidInput::new("args", message));
+    }
+    args.iter().try_for_each(|arg| check_text("args", arg))
+}
+
+fn check_text(field: &str, text: &str) -> Result<(), InvalidInput> {
     if text.contains('\0') {
         return Err(InvalidInput::new(field, "must not hold a NUL character"));
     }
@@ -157,10 +145,13 @@ fn check_path(path: &str) -> Result<(), InvalidInput> {
     if path.contains('\0') {
         return refused("must not hold a NUL character");
     }
-    if path.is_empty() || path.len() > PATH_BYTES || path.split('/').any(|part| part.len() > 255) {
+    if path.is_empty()
+        || path.len() > MAX_PATH_BYTES
+        || path.split('/').any(|part| part.len() > 255)
+    {
         return refused("must have 1 to 512 bytes, its parts at most 255");
     }
-    // Written exactly as it will lie there, so that no two paths mean one file.
+    // In its normal form, so that no two paths mean one file.
     let exact = path
         .split('/')
         .all(|part| !part.is_empty() && part != "." && part != "..");
@@ -174,7 +165,7 @@ fn check_path(path: &str) -> Result<(), InvalidInput> {
     Ok(())
 }
 
-/// No path may be a file and another's folder at once; `tmp` and the code's file are taken.
+/// No path may be a file and another's folder at once; `tmp` and the main file are taken.
 fn check_tree(files: &BTreeMap<String, String>) -> Result<(), InvalidInput> {
     for path in files.keys() {
         if path == "tmp" {
@@ -188,7 +179,8 @@ fn check_tree(files: &BTreeMap<String, String>) -> Result<(), InvalidInput> {
             .and_then(Path::to_str)
             .filter(|folder| !folder.is_empty())
         {
-            if files.contains_key(folder) || folder == "main.py" || folder == "main.sh" {
+            let main_file = kinds::KINDS.iter().any(|kind| kind.main_file() == folder);
+            if files.contains_key(folder) || main_file {
                 return Err(InvalidInput::new(
                     "files",
                     format!("{folder} is both a file and a folder; rename one"),
@@ -200,63 +192,17 @@ fn check_tree(files: &BTreeMap<String, String>) -> Result<(), InvalidInput> {
     Ok(())
 }
 
-fn limits(raw: Option<Object>, longest_s: u64) -> Result<Limits, InvalidInput> {
-    let mut limits = Limits {
-        wall_s: DEFAULTS.wall_s.min(longest_s),
-        cpu_s: DEFAULTS.cpu_s.min(longest_s),
-        ..DEFAULTS
-    };
-    let Some(raw) = raw else { return Ok(limits) };
-    let raw: RawLimits = from_object(raw)
-        .map_err(|error| InvalidInput::new(format!("limits.{}", error.field), error.message))?;
-    for (name, value, limit, least, most) in [
-        ("wall_s", raw.wall_s, &mut limits.wall_s, 1, longest_s),
-        ("cpu_s", raw.cpu_s, &mut limits.cpu_s, 1, longest_s),
-        (
-            "memory_mb",
-            raw.memory_mb,
-            &mut limits.memory_mb,
-            16,
-            MEMORY_MB,
-        ),
-        (
-            "processes",
-            raw.processes,
-            &mut limits.processes,
-            1,
-            PROCESSES,
-        ),
-        (
-            "output_bytes",
-            raw.output_bytes,
-            &mut limits.output_bytes,
-            0,
-            OUTPUT_BYTES,
-        ),
-    ] {
-        let Some(value) = value else { continue };
-        if !(least..=most).contains(&value) {
-            return Err(InvalidInput::new(
-                format!("limits.{name}"),
-                format!("must be from {least} to {most}"),
-            ));
-        }
-        *limit = value;
-    }
-    Ok(limits)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a broken assumption ends the test
 mod tests {
-    use super::{read, InvalidInput, Language, StepInput};
+    use super::{parse, InvalidInput, StepInput};
     use serde_json::{json, Value};
 
     fn input(value: Value) -> Result<StepInput, InvalidInput> {
         let Value::Object(object) = value else {
             unreachable!("tests give objects")
         };
-        read(object, 300)
+        parse(object, 300)
     }
 
     fn refused(value: Value) -> String {
@@ -266,8 +212,8 @@ mod tests {
     #[test]
     fn the_smallest_input_gets_the_defaults() {
         let found = input(json!({"language": "python", "code": "1"})).unwrap();
-        let limits = found.job.limits;
-        assert_eq!(found.job.language, Language::Python);
+        let limits = found.limits;
+        assert_eq!(found.kind.name(), "python");
         assert_eq!(
             (limits.wall_s, limits.cpu_s, limits.memory_mb),
             (10, 10, 256)
@@ -286,14 +232,10 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(
-            (
-                found.job.files.len(),
-                found.job.args.len(),
-                found.parse_json
-            ),
+            (found.files.len(), found.args.len(), found.parse_json),
             (2, 1, true)
         );
-        assert_eq!((found.job.limits.wall_s, found.job.limits.cpu_s), (300, 10));
+        assert_eq!((found.limits.wall_s, found.limits.cpu_s), (300, 10));
     }
 
     #[test]
@@ -301,7 +243,7 @@ mod tests {
         let Value::Object(object) = json!({"language": "python", "code": ""}) else {
             unreachable!()
         };
-        assert_eq!(read(object, 3).unwrap().job.limits.wall_s, 3);
+        assert_eq!(parse(object, 3).unwrap().limits.wall_s, 3);
     }
 
     #[test]

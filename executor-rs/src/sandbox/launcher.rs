@@ -10,10 +10,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::limits::{cpu_ms, descendants, exceeds_memory};
-use super::namespaces::{self, Birth};
-use super::spec::{Cause, Notice, Report, Spec, Tier};
-use super::system::{close_on_exec_from, pipe, prctl, wait_readable, Setup, SetupError};
+use super::namespaces::{self, CloneMode};
+use super::spec::{Notice, Report, Spec};
+use super::syscall::{close_on_exec_from, pipe, prctl, wait_readable, Setup, SetupError};
 use super::{init, CONTROL};
+use crate::job::{Cause, Tier};
 
 /// How often memory is looked at.
 const TICK_MS: u64 = 25;
@@ -23,14 +24,14 @@ const SETUP: Duration = Duration::from_secs(10);
 /// The hidden subcommand. The result is the process's exit code.
 #[must_use]
 pub fn main() -> i32 {
-    // SAFETY: by contract with `supervise` file 3 is our socket; nothing else in this process knows it.
+    // SAFETY: by contract with `runner` file 3 is our socket; nothing else in this process knows it.
     let control = unsafe { UnixStream::from_raw_fd(CONTROL) };
     let forked = read_spec(&control).and_then(|spec| Ok((fork_first(&spec)?, spec)));
     let report = match forked {
         Ok((Forked::First(first), spec)) => {
             // Only the launcher holds the socket, so that its end is seen as such.
             drop(control);
-            return init::run(&spec, first.birth, &first.own, first.status, &first.life);
+            return init::run(&spec, first.mode, &first.own, first.status, &first.life);
         }
         Ok((Forked::Launcher(first), spec)) => Watch::new(&spec, &control, &first).until_end(),
         Err(error) => {
@@ -73,7 +74,7 @@ struct Watched {
 
 /// What the first process gets.
 struct First {
-    birth: Birth,
+    mode: CloneMode,
     own: OwnedFd,
     status: OwnedFd,
     life: OwnedFd,
@@ -93,13 +94,13 @@ fn fork_first(spec: &Spec) -> Setup<Forked> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, "become the reaper")?;
     let (status_from, status_to) = pipe()?;
     let (life_from, life_to) = pipe()?;
-    let (pid, birth) = match spec.tier {
+    let (pid, mode) = match spec.tier {
         Tier::Namespaces => namespaces::fork_apart()?,
-        Tier::Landlock => (namespaces::fork()?, Birth::Plain),
+        Tier::Landlock => (namespaces::fork()?, CloneMode::Plain),
     };
     if pid == 0 {
         return Ok(Forked::First(First {
-            birth,
+            mode,
             own: namespaces::own_proc()?,
             status: status_to,
             life: life_from,
