@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-valkey faults faults-ci bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
+.PHONY: help demo test unit test-valkey faults faults-ci bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # Where this is set, each of the hundreds of processes of a test run compiles every module anew: 3 s of CPU, each time.
@@ -17,13 +17,16 @@ demo: setup redis models  ## run the demo tasks on the embedded stack and check 
 test: setup redis models  ## formatting, lints, types, import rules, all tests; last line: N passed, M failed
 	@$(PY) tests/run_all.py
 
+unit: $(STAMP)  ## the fast loop: tests that need neither Rust nor a server; ARGS="-k cron" passes options to pytest
+	@$(PY) -m pytest tests/unit tests/contract $(ARGS)
+
 test-valkey: setup models  ## the tests that meet a Redis server, on Valkey 8 (fetched into build/ where there is none)
 	@server=$$(.ci/setup-valkey) && OCTOLLM_REDIS_SERVER=$$server && export OCTOLLM_REDIS_SERVER && \
 		cargo test --locked -p octollm-reflex -p octollm-executor && \
 		$(PY) -m pytest -n 2 --dist=loadfile tests/integration tests/e2e
 
 compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and take-over (Docker)
-	@$(PY) tests/compose/demo.py
+	@$(PY) -m tests.compose.demo
 
 SEED ?= 7
 TASKS ?= 2000
@@ -33,12 +36,12 @@ DIRECT ?= 0
 DURABILITY ?= auto
 faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=2000 MINUTES=5 SCENARIO=all DIRECT=0 DURABILITY=auto
 	@.ci/setup-faults
-	@$(PY) tests/faults/campaign.py --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO) \
+	@$(PY) -m tests.faults.campaign --seed $(SEED) --tasks $(TASKS) --minutes $(MINUTES) --scenario $(SCENARIO) \
 		--durability $(DURABILITY) $(if $(filter-out 0,$(DIRECT)),--direct)
 
 faults-ci: setup redis  ## three fixed seeds that share all scenarios among them, and every planted bug
 	@.ci/setup-faults
-	@$(PY) tests/faults/ci.py
+	@$(PY) -m tests.faults.ci
 
 bench: setup redis  ## hand-off, latency, pipeline, backlog; last line: one JSON object (12 minutes, quiet machine)
 	@$(PY) -m bench
@@ -47,13 +50,12 @@ PEERS ?=
 bench-peers: setup redis  ## other Redis task queues beside ours: PEERS=<folder with their run_all.py> (network, 10 minutes)
 	@$(PY) -m bench.peers "$(PEERS)"
 
-setup: rust $(STAMP)  ## virtual environment and release build
+setup: $(STAMP) rust  ## virtual environment and release build
 
 rust:
 	@.ci/setup-rust
 
-# After the Rust build, whose result the editable install copies.
-$(STAMP): requirements.lock pyproject.toml .ci/setup-python .ci/lib.sh | rust
+$(STAMP): requirements.lock pyproject.toml setup.py .ci/setup-python .ci/lib.sh
 	@.ci/setup-python
 	@touch $@
 

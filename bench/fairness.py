@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -94,7 +95,7 @@ def _step(tenant: str, number: int) -> Publish:
         task=task, run=1, step="hop", round=0, attempt=1, tenant=tenant, arm="noop", priority="normal", failures=0,
         input={"n": number, "fill": "x" * 200}, timeout_s=30,
     )  # fmt: skip
-    fields = {
+    fields: dict[str, str | bytes] = {
         "type": "step.requested.v1", "id": message_id(task, 1, "hop", 0, 1), "tenant": tenant,
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "body": write(step),
     }  # fmt: skip
@@ -127,7 +128,7 @@ async def _worker(url: str, setup: Setup) -> AsyncIterator[psutil.Process]:
 async def _probe(client: redis.asyncio.Redis, handoff: Handoff, tenant: str) -> Wait:
     """Send one step and wait for its end."""
     step = _step(tenant, 0)
-    before = await client.xrevrange(_KEYS.done, count=1)
+    before: Any = await client.xrevrange(_KEYS.done, count=1)
     began = time.perf_counter()
     await handoff.publish([step])
     while True:
@@ -139,7 +140,10 @@ async def _probe(client: redis.asyncio.Redis, handoff: Handoff, tenant: str) -> 
     seconds = time.perf_counter() - began
     start = f"({before[0][0].decode()}" if before else "-"
     position, last = 0, start
-    while page := await client.xrange(_KEYS.done, last, f"({entry}", count=5000):
+    while True:
+        page: Any = await client.xrange(_KEYS.done, last, f"({entry}", count=5000)
+        if not page:
+            break
         position, last = position + len(page), f"({page[-1][0].decode()}"
     return Wait(position, seconds)
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -54,7 +55,8 @@ async def _watch(
             process.kill()
         await process.wait()
     waits = []
-    for _, fields in await client.xrange(TARGET):
+    entries: Any = await client.xrange(TARGET)
+    for _, fields in entries:
         done = orjson.loads(fields[b"body"])
         output = done["output"]["value"] if "output" in done else done
         waits.append((output["at"] - output["sent"]) / 1e6)

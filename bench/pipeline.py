@@ -11,9 +11,8 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -65,10 +64,11 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(settings, data=Path(folder), without=["noop"], progress=lambda line: print(line, file=sys.stderr))
         async with stack as running, _arm(running):
-            used, began = _cpu_by_process(), time.perf_counter()
+            before, began = _cpu_by_process(), time.perf_counter()
             submit_s = await _submit(running, tasks, connections)
             await _drained(running, tasks)
-            total_s, used = time.perf_counter() - began, _cpu_by_process() - used
+            total_s, after = time.perf_counter() - began, _cpu_by_process()
+    used = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
     return {
         "tasks": tasks,
         "steps_per_task": 5,
@@ -100,13 +100,14 @@ async def _arm(running: Running) -> AsyncIterator[None]:
         await process.wait()
 
 
-def _cpu_by_process() -> Counter[str]:
-    """Seconds by name, of this process and what it started."""
+def _cpu_by_process() -> dict[str, float]:
+    """Seconds by name, of this process and what it started. A process that ends meanwhile is left out."""
     me = psutil.Process()
-    used = Counter({"python": sum(me.cpu_times()[:2])})
+    used = {"python": sum(me.cpu_times()[:2])}
     for child in me.children(recursive=True):
-        name = "arm" if child.name().startswith("python") else child.name()
-        used[name] += sum(child.cpu_times()[:2])
+        with suppress(psutil.NoSuchProcess):
+            name = "arm" if child.name().startswith("python") else child.name()
+            used[name] = used.get(name, 0.0) + sum(child.cpu_times()[:2])
     return used
 
 

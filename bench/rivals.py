@@ -62,7 +62,7 @@ async def _loop(url: str, source: str, work: Callable[[dict[str, Any]], Awaitabl
 
 async def _faststream(url: str) -> None:
     """As its documentation has it: a handler per message, a publication, then the acknowledgement."""
-    broker = RedisBroker(url, logger=None)
+    broker = RedisBroker(url, logger=None)  # type: ignore[arg-type]  # as the rival does without our logs
 
     @broker.subscriber(
         stream=StreamSub(_SOURCE, group=_GROUP, consumer="stock", max_records=_BATCH),

@@ -15,7 +15,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -124,7 +124,7 @@ async def _recall(store: EdgeStore, tenant: str, vectors: NDArray[np.float32], q
     return found / (10 * len(queries))
 
 
-async def _timed(queries: Sequence[Any], search: Callable[[Any], Awaitable[object]]) -> list[float]:
+async def _timed(queries: Iterable[Any], search: Callable[[Any], Awaitable[object]]) -> list[float]:
     times = []
     for query in queries:
         began = time.perf_counter()

@@ -113,7 +113,7 @@ class Screen:
     def begin(self, stage: Stage) -> None:
         """Says that it runs from now on."""
         with self._lock:
-            self._live = self._live or stage.in_flight
+            self._live = self._live or stage.live
             print(f"==> {stage.name}", flush=True)
 
     def line(self, text: str) -> None:
@@ -124,7 +124,7 @@ class Screen:
     def end(self, stage: Stage, output: str, verdict: str) -> None:
         """How it ended, and what is worth showing of its output."""
         with self._lock:
-            if stage.in_flight:
+            if stage.live:
                 self._live = False
                 print(f"{output}{verdict}", flush=True)
                 print("".join(self._held), end="", flush=True)
@@ -160,7 +160,7 @@ def run(stage: Stage, screen: Screen) -> Count:
         ) as process:
             for line in process.stdout or ():
                 lines.append(line)
-                if stage.in_flight:
+                if stage.live:
                     screen.line(line)
         code = process.returncode
     except OSError as error:
@@ -174,7 +174,7 @@ def run(stage: Stage, screen: Screen) -> Count:
     if code == 0 and count == Count(0, 0):
         count = Count(0, 1)  # a runner that finds no test has not tested
     shown = ""
-    if (code != 0 or stage.count) and not (stage.in_flight and lines and code != 127):
+    if (code != 0 or stage.count) and not (stage.live and lines and code != 127):
         shown = output
     if code != 0:
         shown += f"--- {stage.name} failed (exit code {code}); its whole output is in {log.relative_to(ROOT)}\n"
@@ -191,9 +191,10 @@ def main() -> int:
     for folder in (LOGS, SCRATCH):
         folder.mkdir(parents=True, exist_ok=True)
     JUNIT.unlink(missing_ok=True)
-    rust, python = (RUST_CHECKS, PYTHON_CHECKS)
+    rust, python = [*RUST_CHECKS], [*PYTHON_CHECKS]
     if not options.only_checks:
-        rust, python = (*rust, *RUST_TESTS), (*python, *PYTHON_TESTS)
+        rust += RUST_TESTS
+        python += PYTHON_TESTS
     screen, stopped = Screen(), threading.Event()
 
     def one_by_one(stages: Sequence[Stage]) -> list[tuple[str, Count]]:

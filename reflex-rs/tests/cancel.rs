@@ -56,7 +56,7 @@ fn a_running_task_is_marked_and_everybody_is_told() {
         "once more"
     );
     assert_eq!(
-        reflex.metric("octollm_requests_total{route=\"cancel\",outcome=\"marked\"}"),
+        reflex.metric("octollm_requests_total{route=\"cancel\",outcome=\"accepted\"}"),
         2
     );
 }
@@ -150,5 +150,8 @@ fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
     assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
     api.tell(&url, 500, &json!({}));
     let away = reflex.request("DELETE", &url, "", b"");
-    assert_eq!((away.status, away.problem().0.as_str()), (503, "api"));
+    assert_eq!(
+        (away.status, away.problem().0.as_str()),
+        (503, "api_unavailable")
+    );
 }

@@ -242,7 +242,7 @@ fn what_is_not_known_to_be_stored_in_time_says_so_with_its_task() {
     assert_eq!(later(&late), "unconfirmed");
     assert_eq!(redis.entries(TASKS)[0].field("id"), task(&late));
     assert_eq!(
-        reflex.metric("octollm_admission_total{door=\"http\",outcome=\"unconfirmed\"}"),
+        reflex.metric("octollm_admission_total{source=\"http\",outcome=\"unconfirmed\"}"),
         1
     );
     // The event was missed; the status tells.
@@ -301,7 +301,7 @@ fn a_durability_that_there_is_not_is_refused() {
         assert_eq!(answer.status, 400, "{wrong}");
         assert_eq!(
             answer.problem(),
-            ("durability".into(), "OctoLLM-Durability".into())
+            ("invalid_durability".into(), "OctoLLM-Durability".into())
         );
     }
     let twice = "octollm-durability: redis\r\noctollm-durability: redis\r\n";

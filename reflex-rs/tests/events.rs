@@ -109,7 +109,10 @@ fn who_comes_back_gets_the_rest_and_after_the_end_nothing() {
         assert_eq!(answer.status, 400, "{wrong}");
         assert_eq!(
             answer.problem(),
-            ("position".to_owned(), "Last-Event-ID".to_owned())
+            (
+                "invalid_last_event_id".to_owned(),
+                "Last-Event-ID".to_owned()
+            )
         );
     }
     // A second run goes on behind the end of the first.
@@ -207,7 +210,10 @@ fn with_an_api_the_history_comes_page_by_page_from_there() {
     assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
     api.tell(&format!("{events}?limit=500&after=1-6"), 500, &json!({}));
     let answer = reflex.request("GET", &events, &after("1-6"), b"");
-    assert_eq!((answer.status, answer.problem().0.as_str()), (503, "api"));
+    assert_eq!(
+        (answer.status, answer.problem().0.as_str()),
+        (503, "api_unavailable")
+    );
 }
 
 #[test]
@@ -270,7 +276,7 @@ fn a_view_outlives_the_timeouts_and_ends_when_the_program_does() {
     let second = reflex.get(&format!("/v1/tasks/{task}/events"));
     assert_eq!(
         (second.status, second.problem().0.as_str()),
-        (503, "crowded")
+        (503, "overloaded")
     );
     until("both timeouts are over", || {
         (begun.elapsed() > Duration::from_secs(3)).then_some(())

@@ -89,15 +89,15 @@ fn no_submissions() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
     );
     let long = format!(r#"{{"goal": "{}"}}"#, "y".repeat(10_001));
     vec![
-        (b"".to_vec(), 400, "unreadable", "body"),
-        (b"{\"goal\":".to_vec(), 400, "unreadable", "body"),
-        (b"{\"goal\": \"\xff\"}".to_vec(), 400, "unreadable", "body"),
-        (deep, 400, "unreadable", "body"),
-        (br#"{"goal": "x", "input": {"a": NaN}}"#.to_vec(), 400, "unreadable", "body"),
-        (br#"{"goal": "x", "goal": "y"}"#.to_vec(), 400, "unreadable", "body"),
-        (br#"{"goal": "x\u0000"}"#.to_vec(), 400, "unreadable", "body"),
-        (b"{\"goal\": \"x\0\"}".to_vec(), 400, "unreadable", "body"),
-        (br#"{"goal": "x"} {}"#.to_vec(), 400, "unreadable", "body"),
+        (b"".to_vec(), 400, "malformed", "body"),
+        (b"{\"goal\":".to_vec(), 400, "malformed", "body"),
+        (b"{\"goal\": \"\xff\"}".to_vec(), 400, "malformed", "body"),
+        (deep, 400, "malformed", "body"),
+        (br#"{"goal": "x", "input": {"a": NaN}}"#.to_vec(), 400, "malformed", "body"),
+        (br#"{"goal": "x", "goal": "y"}"#.to_vec(), 400, "malformed", "body"),
+        (br#"{"goal": "x\u0000"}"#.to_vec(), 400, "malformed", "body"),
+        (b"{\"goal\": \"x\0\"}".to_vec(), 400, "malformed", "body"),
+        (br#"{"goal": "x"} {}"#.to_vec(), 400, "malformed", "body"),
         (br#"["x"]"#.to_vec(), 422, "schema", "body"),
         (b"{}".to_vec(), 422, "schema", "goal"),
         (br#"{"goal": 5}"#.to_vec(), 422, "schema", "goal"),
@@ -150,19 +150,19 @@ fn wrong_headers_are_refused() {
         (
             "idempotency-key: a b\r\n",
             400,
-            "idempotency_key",
+            "invalid_idempotency_key",
             "Idempotency-Key",
         ),
         (
             "idempotency-key:\r\n",
             400,
-            "idempotency_key",
+            "invalid_idempotency_key",
             "Idempotency-Key",
         ),
         (
             "idempotency-key: a\r\nidempotency-key: b\r\n",
             400,
-            "idempotency_key",
+            "invalid_idempotency_key",
             "Idempotency-Key",
         ),
     ] {
@@ -176,7 +176,7 @@ fn wrong_headers_are_refused() {
     );
     assert_eq!(
         (plain.status, plain.problem().0.as_str()),
-        (415, "media_type")
+        (415, "unsupported_media_type")
     );
     assert_eq!(redis.length(TASKS), 0);
 }
@@ -197,7 +197,7 @@ fn nothing_is_shown_that_is_not_the_callers_or_not_a_status() {
     let answer = reflex.send(b"PUT /v1/tasks HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert_eq!(
         (answer.status, answer.problem().0.as_str()),
-        (405, "method")
+        (405, "method_not_allowed")
     );
     let key = format!("{{l0}}:status:{task}");
     let _: i64 = redis.ask(&format!(
@@ -221,7 +221,7 @@ fn it_can_be_watched() {
     let healthy = reflex.get("/healthz");
     assert_eq!(
         (healthy.status, healthy.json()),
-        (200, json!({"alive": true}))
+        (200, json!({"status": "ok"}))
     );
     let ready = json!({"ready": true, "reasons": []});
     assert_eq!(reflex.get("/readyz").json(), ready);
@@ -230,9 +230,9 @@ fn it_can_be_watched() {
     let text = reflex.get("/metrics");
     assert_eq!(text.status, 200);
     for line in [
-        "octollm_admission_total{door=\"http\",outcome=\"accepted\"} 1",
-        "octollm_admission_total{door=\"http\",outcome=\"schema\"} 1",
-        "octollm_admission_duration_seconds_count{door=\"http\"} 2",
+        "octollm_admission_total{source=\"http\",outcome=\"accepted\"} 1",
+        "octollm_admission_total{source=\"http\",outcome=\"schema\"} 1",
+        "octollm_admission_duration_seconds_count{source=\"http\"} 2",
         "octollm_http_in_flight 1",
     ] {
         assert!(text.body.contains(line), "{line} in {}", text.body);

@@ -62,7 +62,7 @@ fn an_entry_becomes_a_task_also_one_from_before_the_start() {
     ]);
     wait_for(&redis, TASKS, 2);
     wait_until_done(&redis);
-    let line = "octollm_admission_total{door=\"ingest\",outcome=\"accepted\"} 2";
+    let line = "octollm_admission_total{source=\"ingest\",outcome=\"accepted\"} 2";
     until("both are counted", || {
         reflex.get("/metrics").body.contains(line).then_some(())
     });
@@ -144,7 +144,7 @@ fn what_cannot_be_a_task_becomes_a_dead_letter_without_raw_personal_data() {
         (
             &[("body", good), ("body", good)],
             "schema",
-            "body stands twice",
+            "body is repeated",
         ),
         (
             &[("body", good), ("ada@example.org", "1")],
@@ -299,7 +299,7 @@ fn an_entry_waits_under_its_lease_while_tasks_are_too_many_and_is_given_back_at_
     assert!(reflex
         .get("/metrics")
         .body
-        .contains("octollm_ingest_waits_total{cause=\"busy\"}"));
+        .contains("octollm_ingest_waits_total{cause=\"overloaded\"}"));
 
     assert_eq!(reflex.terminate(), Some(0));
     assert_eq!(pending(&redis), Some(("released".into(), 0)));
@@ -355,7 +355,7 @@ fn a_full_or_broken_store_costs_no_entry() {
             reflex.get("/metrics").body.contains(&line).then_some(())
         });
     };
-    waits_for("full");
+    waits_for("store_full");
     assert_eq!(redis.length(INGEST), 2);
     let _: () = redis.ask("CONFIG|SET|maxmemory|0");
     wait_for(&redis, TASKS, 1);

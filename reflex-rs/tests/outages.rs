@@ -22,9 +22,12 @@ fn it_opens_without_redis_and_works_once_redis_is_there() {
     assert_eq!((ready.status, &ready.json()["ready"]), (503, &false.into()));
     let reasons = ready.json()["reasons"].clone();
     assert!(reasons[0].as_str().unwrap().contains("Redis"), "{reasons}");
-    assert_eq!(refused(&reflex.post(GOOD, "")), (503, "redis".into(), true));
+    assert_eq!(
+        refused(&reflex.post(GOOD, "")),
+        (503, "store_unavailable".into(), true)
+    );
     let shown = reflex.get("/v1/tasks/l0-01h00000000000000000000000");
-    assert_eq!(refused(&shown), (503, "redis".into(), true));
+    assert_eq!(refused(&shown), (503, "store_unavailable".into(), true));
     let log = until("it says where it looked", || {
         let log = reflex.log().join("\n");
         log.contains(&format!("***@127.0.0.1:{port}"))
@@ -42,7 +45,10 @@ fn it_opens_without_redis_and_works_once_redis_is_there() {
     until("it notices", || {
         (reflex.get("/readyz").status == 503).then_some(())
     });
-    assert_eq!(refused(&reflex.post(GOOD, "")), (503, "redis".into(), true));
+    assert_eq!(
+        refused(&reflex.post(GOOD, "")),
+        (503, "store_unavailable".into(), true)
+    );
     let _redis = Redis::start_on(port, &["--requirepass", "s3cret"]);
     reflex.until_ready();
     // Also the script is gone from the new server.
@@ -62,7 +68,10 @@ fn a_full_a_broken_and_a_busy_store_are_told_apart() {
     let redis = Redis::start();
     let mut reflex = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);
     let _: () = redis.ask("CONFIG|SET|maxmemory|1");
-    assert_eq!(refused(&reflex.post(GOOD, "")), (503, "full".into(), true));
+    assert_eq!(
+        refused(&reflex.post(GOOD, "")),
+        (503, "store_full".into(), true)
+    );
     let _: () = redis.ask("CONFIG|SET|maxmemory|0");
     let _: () = redis.ask("SET|{l0}:tasks:normal|odd");
     assert_eq!(
@@ -71,7 +80,10 @@ fn a_full_a_broken_and_a_busy_store_are_told_apart() {
     );
     let _: i64 = redis.ask("DEL|{l0}:tasks:normal");
     assert_eq!(reflex.post(GOOD, "").status, 202);
-    assert_eq!(refused(&reflex.post(GOOD, "")), (503, "busy".into(), true));
+    assert_eq!(
+        refused(&reflex.post(GOOD, "")),
+        (503, "overloaded".into(), true)
+    );
     let log = until("the cause is logged", || {
         let log = reflex.log().join("\n");
         log.contains("WRONGTYPE").then_some(log)

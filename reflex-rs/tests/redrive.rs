@@ -34,7 +34,7 @@ fn a_task_that_failed_or_expired_is_asked_to_run_once_more() {
         assert_eq!(answer.status, 202, "{answer:?}");
         assert_eq!(
             answer.json(),
-            json!({"task": TASK, "state": state, "run": 2, "asked": true})
+            json!({"task": TASK, "state": state, "run": 2, "accepted": true})
         );
         assert_eq!(redis.ask::<i64>(&format!("EXISTS|{marker}")), 0);
         let entry = &redis.entries(DONE)[number];
@@ -51,7 +51,7 @@ fn a_task_that_failed_or_expired_is_asked_to_run_once_more() {
         assert_eq!((message.task.as_str(), message.run.get()), (TASK, 2));
         assert_eq!(message.tenant.as_str(), "default");
     }
-    let asked = "octollm_requests_total{route=\"redrive\",outcome=\"asked\"}";
+    let asked = "octollm_requests_total{route=\"redrive\",outcome=\"accepted\"}";
     assert_eq!(reflex.metric(asked), 2);
 }
 
@@ -76,10 +76,13 @@ fn several_letters_of_one_run_ask_for_the_same_run() {
     // The orchestrator has opened it: who still means the run before is told so.
     redis.set_status(TASK, "state|running|run|2");
     let late = ask(&reflex, TASK, r#"{"run": 1}"#);
-    assert_eq!((late.status, &late.json()["asked"]), (200, &json!(false)));
+    assert_eq!(
+        (late.status, &late.json()["accepted"]),
+        (200, &json!(false))
+    );
     assert_eq!(
         late.json()["detail"],
-        "run 2 has followed run 1 already and is running"
+        "run 2 has already followed run 1 and is running"
     );
     assert_eq!(redis.length(DONE), 3);
 }
@@ -94,7 +97,7 @@ fn what_has_not_failed_is_left_as_it_is_and_says_why() {
         (left.status, left.json()),
         (
             200,
-            json!({"task": fresh, "state": "accepted", "run": 1, "asked": false, "detail": "run 1 has not ended"})
+            json!({"task": fresh, "state": "accepted", "run": 1, "accepted": false, "detail": "run 1 has not ended"})
         )
     );
     for (state, why) in [
@@ -106,11 +109,11 @@ fn what_has_not_failed_is_left_as_it_is_and_says_why() {
         redis.make_status(TASK, "default", state);
         let left = ask(&reflex, TASK, "");
         let body = left.json();
-        assert_eq!((left.status, &body["asked"]), (200, &json!(false)));
+        assert_eq!((left.status, &body["accepted"]), (200, &json!(false)));
         assert!(body["detail"].as_str().unwrap().contains(why), "{body}");
     }
     assert_eq!(redis.length(DONE), 0);
-    let left = "octollm_requests_total{route=\"redrive\",outcome=\"left\"}";
+    let left = "octollm_requests_total{route=\"redrive\",outcome=\"unchanged\"}";
     assert_eq!(reflex.metric(left), 5);
 }
 
@@ -180,9 +183,15 @@ fn a_task_that_only_the_api_knows_runs_again_as_well() {
         &json!({"task": TASK, "state": "succeeded", "run": 3}),
     );
     let left = ask(&reflex, TASK, "");
-    assert_eq!((left.status, &left.json()["asked"]), (200, &json!(false)));
+    assert_eq!(
+        (left.status, &left.json()["accepted"]),
+        (200, &json!(false))
+    );
     api.tell(&url, 500, &json!({}));
     let away = ask(&reflex, TASK, "");
-    assert_eq!((away.status, away.problem().0.as_str()), (503, "api"));
+    assert_eq!(
+        (away.status, away.problem().0.as_str()),
+        (503, "api_unavailable")
+    );
     assert_eq!(redis.length(DONE), 1);
 }

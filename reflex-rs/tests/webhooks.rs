@@ -130,7 +130,7 @@ fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
         let answer = deliver(&reflex, body, "issues", "forged-delivery", signature);
         assert_eq!(
             (answer.status, answer.problem().0.as_str()),
-            (401, "signature")
+            (401, "invalid_signature")
         );
     }
     // Not even JSON is looked at before the signature.
@@ -139,7 +139,7 @@ fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
     let unknown = reflex.request("POST", "/v1/webhooks/gitlab", JSON, body);
     assert_eq!(
         (unknown.status, unknown.problem().0.as_str()),
-        (404, "source")
+        (404, "unknown_source")
     );
     assert_eq!(reflex.get("/v1/webhooks/github").status, 405);
     // The one that is taken now is the only thing that any of this left behind.
@@ -148,9 +148,9 @@ fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
     keys.retain(|key| !key.starts_with("ingest:"));
     assert_eq!(keys.len(), 3, "{keys:?}");
     let metric =
-        |outcome| format!("octollm_admission_total{{door=\"webhook\",outcome=\"{outcome}\"}}");
-    assert_eq!(reflex.metric(&metric("signature")), 5);
-    assert_eq!(reflex.metric(&metric("source")), 1);
+        |outcome| format!("octollm_admission_total{{source=\"webhook\",outcome=\"{outcome}\"}}");
+    assert_eq!(reflex.metric(&metric("invalid_signature")), 5);
+    assert_eq!(reflex.metric(&metric("unknown_source")), 1);
     assert_eq!(reflex.metric(&metric("accepted")), 1);
     let logged = until("the last line is logged", || {
         let lines = reflex.log().join("\n");
@@ -179,7 +179,7 @@ fn events_that_are_not_mapped_are_passed_over() {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(!answer.json()["ignored"].as_str().unwrap().is_empty());
     }
-    let metric = "octollm_admission_total{door=\"webhook\",outcome=\"ignored\"}";
+    let metric = "octollm_admission_total{source=\"webhook\",outcome=\"ignored\"}";
     assert_eq!(reflex.metric(metric), 2);
     assert_eq!(redis.length(TASKS), 0);
 }
@@ -209,20 +209,20 @@ fn a_proven_delivery_is_still_judged_like_any_other_submission() {
     let twice = r#"{"action": "opened", "action": "closed"}"#;
     assert_eq!(
         judge(twice, "issues", "d"),
-        problem(400, "unreadable", "body")
+        problem(400, "malformed", "body")
     );
     let body = issue().to_string();
     assert_eq!(
         judge(&body, "issues", ""),
-        problem(400, "header", "x-github-delivery")
+        problem(400, "missing_header", "x-github-delivery")
     );
     assert_eq!(
         judge(&body, "issues", &"d".repeat(181)),
-        problem(400, "header", "x-github-delivery")
+        problem(400, "missing_header", "x-github-delivery")
     );
     assert_eq!(
         judge(&body, "", "d"),
-        problem(400, "header", "x-github-event")
+        problem(400, "missing_header", "x-github-event")
     );
     let form = format!(
         "x-github-event: issues\r\n{}",
@@ -231,7 +231,7 @@ fn a_proven_delivery_is_still_judged_like_any_other_submission() {
     let plain = reflex.request("POST", "/v1/webhooks/github", &form, body.as_bytes());
     assert_eq!(
         (plain.status, plain.problem().0.as_str()),
-        (415, "media_type")
+        (415, "unsupported_media_type")
     );
     // GitHub writes null for an issue without text.
     let mut bare = issue();
@@ -257,7 +257,7 @@ fn a_source_without_a_secret_is_closed_and_says_what_is_missing() {
     );
     assert_eq!(
         (answer.status, answer.problem().0.as_str()),
-        (503, "closed")
+        (503, "source_not_configured")
     );
     assert!(answer.json()["detail"]
         .as_str()
@@ -306,7 +306,7 @@ fn a_source_of_ones_own_with_standard_webhooks_and_two_secrets() {
     let stale = send(b"new", 400, "m4", "invoice.paid");
     assert_eq!(
         (stale.status, stale.problem().0.as_str()),
-        (401, "signature")
+        (401, "invalid_signature")
     );
     assert_eq!(send(b"odd", 0, "m5", "invoice.paid").status, 401);
     // Another tenant's task is one that does not exist here.

@@ -16,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
 import httpx
-import images
 import redis
-from engine import ROOT, UnavailableError, engine
-from stack import PROJECT, WEBHOOK_SECRET, Stack, stack
+
+from tests.compose import images
+from tests.compose.engine import ROOT, UnavailableError, engine
+from tests.compose.stack import PROJECT, WEBHOOK_SECRET, Stack, stack
 
 JUDGES = 4
 _TASKS = 200

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engine import BUILD, ROOT, Engine, UnavailableError, call
+from tests.compose.engine import BUILD, ROOT, Engine, UnavailableError, call
 
 SUITE = "bookworm"
 BASE = f"octollm/debian:{SUITE}"

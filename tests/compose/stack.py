@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from engine import ROOT, Engine, call
+from tests.compose.engine import ROOT, Engine, call
 
 PROJECT = "octollm-demo"
 _FILES = ("compose.yaml", "deploy/compose.ports.yaml", "deploy/compose.demo.yaml")

@@ -8,7 +8,7 @@ from octollm.contracts import StepDone, StepRequested, read, write
 from octollm.errors import PermanentError, TransientError
 from octollm.protocol.handoff import Entry
 from octollm.protocol.operations import Publish
-from octollm.resources import checkout, schemas_path
+from octollm.resources import schemas_path, share_dir
 from octollm.steps.runner import StepRunner
 from octollm.topology import LaneKeys, load_topology
 
@@ -29,13 +29,15 @@ def told(work):
     async def keep(tenant, sha256, raw):
         raise AssertionError("stored only when the entry is finished")
 
-    topic = load_topology(checkout() / "streams.yaml", schemas_path()).topics["arm.judge"]
+    topic = load_topology(share_dir() / "streams.yaml", schemas_path()).topics["arm.judge"]
     ending = asyncio.run(StepRunner(topic, LaneKeys("l0"), "w1", work, keep)(ENTRY))
     [message] = [one for one in ending.operations if isinstance(one, Publish) and one.stream == "{l0}:steps.done"]
     assert message.fields["type"] == "step.done.v1"
     assert message.fields["id"] == ENTRY.fields[b"id"]
     assert (message.fields["tenant"], message.fields["traceparent"]) == ("acme", ENTRY.fields[b"traceparent"])
-    done = read(StepDone, message.fields["body"]).root
+    body = message.fields["body"]
+    assert isinstance(body, bytes)
+    done = read(StepDone, body).root
     about = (done.task, done.run, done.step, done.round, done.attempt, done.tenant, done.arm)
     assert about == (STEP.task, 2, "check", 1, 3, "acme", "judge")
     assert (done.worker, done.delivery) == ("w1", 4)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from programs import Up, up
+
+from tests.helpers.programs import Up, up
 
 
 @pytest.fixture(scope="session")

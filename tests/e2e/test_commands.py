@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from programs import Up, ask, octollm, up
+
+from tests.helpers.programs import Up, ask, octollm, up
 
 NOTE = {"goal": "keep it", "kind": "note", "input": {"text": "write to ada@example.org"}}
 

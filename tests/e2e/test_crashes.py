@@ -13,7 +13,6 @@ import asyncpg
 import psutil
 import pytest
 import redis as redis_sync
-from programs import OCTOLLM, until
 
 from octollm.contracts import StepDone, StepRequested, read, write
 from octollm.contracts.ids import new_task_id
@@ -21,7 +20,9 @@ from octollm.devstack.embedded.ports import Ports
 from octollm.devstack.embedded.redis import find_server
 from octollm.runtime.programs import EXECUTOR, find_program
 from octollm.settings.loader import load_settings
-from samples import submitted_entry
+from tests.helpers.messages import Fields, submitted_entry
+from tests.helpers.programs import OCTOLLM
+from tests.helpers.waiting import until_sync
 
 ROOT = Path(__file__).parents[2]
 SLOW = """
@@ -202,11 +203,11 @@ def test_an_arm_killed_in_the_middle_of_a_step(start, server, dsn, tmp_path):
     start(*OCTOLLM, "worker", "slow")
     start(*OCTOLLM, "worker", "slow")
     task = put(server, "slow", {"folder": str(tmp_path)})
-    (first,) = until(lambda: begun(tmp_path), "the step's begin")
+    (first,) = until_sync(lambda: begun(tmp_path), "the step's begin")
     os.kill(first, signal.SIGKILL)
-    until(lambda: len(begun(tmp_path)) == 2, "the takeover")
+    until_sync(lambda: len(begun(tmp_path)) == 2, "the takeover")
     (tmp_path / "go").touch()
-    until(lambda: state(dsn, task) == "succeeded", "the end")
+    until_sync(lambda: state(dsn, task) == "succeeded", "the end")
     (attempt,) = query(dsn, "SELECT outcome, attempt, delivery FROM attempts WHERE task = $1", task)
     assert tuple(attempt) == ("succeeded", 1, 2)
     assert finishes(dsn, task) == 1
@@ -221,31 +222,31 @@ def test_arms_hand_on_without_an_orchestrator_also_when_one_is_killed_in_the_mid
     start(*OCTOLLM, "worker", "slow")
     start(*OCTOLLM, "worker", "slow")
     task = put(server, "relay", {"folder": str(tmp_path)})
-    until(lambda: begun(tmp_path / "a"), "the first step's begin")
+    until_sync(lambda: begun(tmp_path / "a"), "the first step's begin")
     first.kill()
     first.wait()
     (tmp_path / "a" / "go").touch()
-    (killed,) = until(lambda: begun(tmp_path / "b"), "the second step's begin")
+    (killed,) = until_sync(lambda: begun(tmp_path / "b"), "the second step's begin")
     os.kill(killed, signal.SIGKILL)
-    until(lambda: len(begun(tmp_path / "b")) == 2, "the takeover")
+    until_sync(lambda: len(begun(tmp_path / "b")) == 2, "the takeover")
     for name in "bcde":
         (tmp_path / name / "go").touch()
-    until(lambda: server.xlen("{l0}:steps.done") == 5, "the ends of all steps")
+    until_sync(lambda: server.xlen("{l0}:steps.done") == 5, "the ends of all steps")
     assert state(dsn, task) == "running"
     start(*OCTOLLM, "worker", "orchestrator", OCTOLLM_HANDOFF_DIRECT="true")
-    until(lambda: state(dsn, task) == "succeeded", "the end")
+    until_sync(lambda: state(dsn, task) == "succeeded", "the end")
     ran = "SELECT step, outcome, attempt, delivery FROM attempts WHERE task = $1 ORDER BY step"
     wanted = [(name, "succeeded", 1, 2 if name == "b" else 1) for name in "abcde"]
     assert [tuple(row) for row in query(dsn, ran, task)] == wanted
     assert finishes(dsn, task) == 1
     assert [len(begun(tmp_path / name)) for name in "abcde"] == [1, 2, 1, 1, 1]
-    until(lambda: server.hlen("{l0}:in-flight") == 0, "an empty in-flight index")
+    until_sync(lambda: server.hlen("{l0}:in-flight") == 0, "an empty in-flight index")
 
 
 def test_the_executor_takes_a_step_with_a_rest_and_leaves_that_to_the_orchestrator(start, server):
     start(find_program(EXECUTOR))
     task = new_task_id("l0")
-    rest = {
+    rest: Any = {
         "attempt": 1,
         "steps": [{"step": "then", "arm": "slow", "timeout_s": 5, "input": {}}],
         "seen": {"task": {}, "steps": {}, "round": 0},
@@ -254,14 +255,14 @@ def test_the_executor_takes_a_step_with_a_rest_and_leaves_that_to_the_orchestrat
     for number, given in enumerate(({"language": "shell", "code": "echo x"}, {"language": "none"})):
         step = StepRequested(
             task=task, run=1, step=f"s{number}", round=0, attempt=1, tenant="default", arm="executor",
-            priority="normal", failures=0, input=given, timeout_s=20, builds_on={"before": "0" * 64}, rest=rest,
+            priority="normal", failures=0, input=given, timeout_s=20, builds_on={"before": "0" * 64}, continuation=rest,
         )  # fmt: skip
-        fields = {
+        fields: Fields = {
             "type": "step.requested.v1", "id": f"{task}.1.s{number}.0.1", "tenant": "default", "traceparent": "",
             "body": write(step),
         }  # fmt: skip
         server.xadd("{l0}:arm.executor:normal", fields)
-    until(lambda: server.xlen("{l0}:steps.done") == 2, "both ends")
+    until_sync(lambda: server.xlen("{l0}:steps.done") == 2, "both ends")
     told = [read(StepDone, entry[b"body"]).root for _, entry in server.xrange("{l0}:steps.done")]
     assert sorted(one.outcome for one in told) == ["failed", "succeeded"]
     assert all(one.builds_on == {"before": "0" * 64} for one in told)
@@ -272,12 +273,12 @@ def test_an_arm_told_to_stop_ends_its_step_first(start, server, dsn, tmp_path):
     start(*OCTOLLM, "worker", "orchestrator")
     worker = start(*OCTOLLM, "worker", "slow")
     task = put(server, "slow", {"folder": str(tmp_path)})
-    until(lambda: begun(tmp_path), "the step's begin")
+    until_sync(lambda: begun(tmp_path), "the step's begin")
     worker.send_signal(signal.SIGTERM)
-    until(lambda: "stopping" in log_of(tmp_path, 1), "the word that it stops")
+    until_sync(lambda: "stopping" in log_of(tmp_path, 1), "the word that it stops")
     (tmp_path / "go").touch()
     assert worker.wait(60) == 0
-    until(lambda: state(dsn, task) == "succeeded", "the end")
+    until_sync(lambda: state(dsn, task) == "succeeded", "the end")
     (attempt,) = query(dsn, "SELECT delivery FROM attempts WHERE task = $1", task)
     assert attempt["delivery"] == 1
     assert server.xinfo_consumers("{l0}:arm.slow:normal", "slow") == []
@@ -289,16 +290,16 @@ def test_an_executor_killed_in_the_middle_of_a_step(start, server, dsn):
     executors = {name: start(program, OCTOLLM_EXECUTOR_CONSUMER=name) for name in ("one", "two")}
     task = put(server, "sleep", {})
 
-    def runs() -> str | None:
-        return next((name for name, process in executors.items() if "sleep" in names_below(process.pid)), None)
+    def runs() -> str:
+        return next((name for name, process in executors.items() if "sleep" in names_below(process.pid)), "")
 
-    first = until(runs, "the sandboxed process")
+    first = until_sync(runs, "the sandboxed process")
     children = psutil.Process(executors[first].pid).children(recursive=True)
     executors.pop(first).kill()
-    until(lambda: all(gone(child) for child in children), "the end of the sandboxed processes")
-    second = until(runs, "the takeover")
+    until_sync(lambda: all(gone(child) for child in children), "the end of the sandboxed processes")
+    second = until_sync(runs, "the takeover")
     wake(executors[second].pid)
-    until(lambda: state(dsn, task) == "succeeded", "the end")
+    until_sync(lambda: state(dsn, task) == "succeeded", "the end")
     (attempt,) = query(dsn, "SELECT outcome, delivery, worker FROM attempts WHERE task = $1", task)
     assert tuple(attempt) == ("succeeded", 2, second)
     assert finishes(dsn, task) == 1
@@ -308,7 +309,7 @@ def test_orchestrators_killed_in_the_middle_of_many_tasks(start, server, dsn, tm
     for role in ("guardian", "judge"):
         start(*OCTOLLM, "worker", role)
     first = start(*OCTOLLM, "worker", "orchestrator")
-    until(lambda: '"ready"' in log_of(tmp_path, 2), "readiness")
+    until_sync(lambda: '"ready"' in log_of(tmp_path, 2), "readiness")
     tasks = [put(server, "note", {"text": f"number {number}"}) for number in range(300)]
     ended = "SELECT count(*) AS ended FROM tasks WHERE result IS NOT NULL"
 
@@ -321,11 +322,11 @@ def test_orchestrators_killed_in_the_middle_of_many_tasks(start, server, dsn, tm
             return 0
         return found
 
-    assert until(some, "the first tasks' ends") < 300
+    assert until_sync(some, "the first tasks' ends") < 300
     first.kill()
     first.wait()
     start(*OCTOLLM, "worker", "orchestrator")
-    until(lambda: query(dsn, ended)[0]["ended"] == 300, "all tasks' ends")
+    until_sync(lambda: query(dsn, ended)[0]["ended"] == 300, "all tasks' ends")
     rows = query(dsn, "SELECT id, state FROM tasks")
     assert {row["id"] for row in rows} == set(tasks)
     assert {row["state"] for row in rows} == {"succeeded"}
@@ -340,7 +341,8 @@ def test_redis_missing_at_start_is_waited_for(start, tmp_path):
         port = ports.take(0)
         url = f"redis://user:secret@127.0.0.1:{port}/0"
         worker = start(*OCTOLLM, "worker", "judge", OCTOLLM_REDIS_URL=url)
-        said = until(lambda: "cannot be used" in log_of(tmp_path, 0) and log_of(tmp_path, 0), "the message")
+        until_sync(lambda: "cannot be used" in log_of(tmp_path, 0), "the message")
+    said = log_of(tmp_path, 0)
     assert f"127.0.0.1:{port}" in said
     assert "OCTOLLM_REDIS_URL" in said
     assert "secret" not in said
@@ -356,7 +358,7 @@ def test_redis_missing_at_start_is_waited_for(start, tmp_path):
         *["user", "on", ">secret", "~*", "&*", "+@all"],
     ]
     start(*redis_server)
-    until(lambda: '"ready"' in log_of(tmp_path, 0), "readiness")
+    until_sync(lambda: '"ready"' in log_of(tmp_path, 0), "readiness")
     assert "Traceback" not in log_of(tmp_path, 0)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
@@ -365,7 +367,8 @@ def test_redis_missing_at_start_is_waited_for(start, tmp_path):
 def test_postgres_missing_at_start_is_said_and_does_not_hold_up_a_stop(start, tmp_path):
     dsn = "postgresql://someone:secret@127.0.0.1:1/none"
     worker = start(*OCTOLLM, "worker", "orchestrator", OCTOLLM_POSTGRES_DSN=dsn)
-    said = until(lambda: "cannot be used" in log_of(tmp_path, 0) and log_of(tmp_path, 0), "the message")
+    until_sync(lambda: "cannot be used" in log_of(tmp_path, 0), "the message")
+    said = log_of(tmp_path, 0)
     assert "127.0.0.1:1" in said
     assert "OCTOLLM_POSTGRES_DSN" in said
     assert "secret" not in said

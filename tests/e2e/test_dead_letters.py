@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import redis as redis_sync
-from programs import ask, octollm, until, up
+
+from tests.helpers.programs import ask, octollm, up
+from tests.helpers.waiting import until_sync
 
 ROOT = Path(__file__).parents[2]
 NOTE = {"goal": "keep it", "kind": "note", "input": {"text": "later"}}
@@ -36,20 +38,20 @@ def test_an_operator_mends_an_arm_and_brings_its_tasks_back(tmp_path):
         ended = stack.ended(task)
         assert (ended["state"], ended["reason"]) == ("failed", "step_dead")
         of_task = ("--task", task)
-        (dead,) = until(lambda: letters(*of_task), "the dead letter")
+        (dead,) = until_sync(lambda: letters(*of_task), "the dead letter")
         assert (dead["reason"], dead["run"], dead["type"]) == ("failures_exhausted", 1, "step.requested.v1")
-        (garbage,) = until(lambda: letters("--reason", "misrouted"), "the garbage")
+        (garbage,) = until_sync(lambda: letters("--reason", "misrouted"), "the garbage")
         assert garbage["tenant"] == ""
         assert octollm("dead", "redrive", str(garbage["id"]), **url).returncode == 1
         assert octollm("dead", "show", str(garbage["id"]), **url).returncode == 0
         assert octollm("dead", "drop", str(garbage["id"]), **url).returncode == 0
-        until(lambda: letters("--reason", "misrouted") == [], "the dropped letter's absence")
+        until_sync(lambda: letters("--reason", "misrouted") == [], "the dropped letter's absence")
         (tmp_path / "mended").touch()
         planned = json.loads(octollm("dead", "redrive", *of_task, "--dry-run", "--json", **url).stdout)
         assert [one["letter"] for one in planned["items"]] == [dead["id"]]
         assert stack.status(task)["run"] == 1
         assert octollm("dead", "redrive", *of_task, "--yes", **url).returncode == 0
-        until(lambda: stack.status(task)["run"] == 2, "run 2")
+        until_sync(lambda: stack.status(task)["run"] == 2, "run 2")
         assert stack.ended(task)["state"] == "succeeded"
         assert letters(*of_task) == []
         (done,) = letters("--all", *of_task)

@@ -10,7 +10,9 @@ import httpx
 import psutil
 import pytest
 import redis as redis_sync
-from programs import Up, ask, octollm, until, up
+
+from tests.helpers.programs import Up, ask, octollm, up
+from tests.helpers.waiting import until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 # Its step still runs when Redis is made to forget it, also where everything takes its time.
@@ -45,8 +47,7 @@ def accepted(stack: Up, body: object, key: str) -> httpx.Response:
         assert found.status_code in {202, 503}, found.text
         return found if found.status_code == 202 else None
 
-    found: httpx.Response = until(answer, "a 202")
-    return found
+    return until_sync(answer, "a 202")
 
 
 def postgres(stack: Up) -> list[psutil.Process]:
@@ -62,7 +63,7 @@ async def test_what_was_answered_is_in_postgres_and_outlasts_all_that_redis_forg
     finally:
         await connection.close()
     assert answer["durability"] == "stored"
-    until(lambda: safe.status(answer["task"])["state"] == "running", "its begin")
+    until_sync(lambda: safe.status(answer["task"])["state"] == "running", "its begin")
     with redis_sync.Redis.from_url(safe.addresses["redis"]) as client:
         assert safe.status(answer["task"])["state"] == "running"
         client.flushall()
@@ -71,7 +72,7 @@ async def test_what_was_answered_is_in_postgres_and_outlasts_all_that_redis_forg
         found = ask("GET", f"{safe.http}/v1/tasks/{answer['task']}")
         return found.status_code == 200 and found.json()["state"] == "succeeded"
 
-    until(ended, "the end of a task that Redis had forgotten")
+    until_sync(ended, "the end of a task that Redis had forgotten")
 
 
 def test_without_postgres_a_task_is_taken_and_not_confirmed(safe: Up):

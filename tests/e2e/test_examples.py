@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from programs import PATIENCE_S, up
+
+from tests.helpers.programs import up
+from tests.helpers.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.md"))

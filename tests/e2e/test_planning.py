@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from programs import octollm, up
 
-from mock_models import MockModels, Say
+from tests.helpers.mock_models import MockModels, Say
+from tests.helpers.programs import octollm, up
 
 KEY = "sk-ant-api03-" + "q" * 24
 NO_KEYS = {"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": "", "OCTOLLM_MODELS_PROVIDER": "auto", "OCTOLLM_MODELS_MODEL": ""}
 GOAL = "How many words has this sentence?"
-PLAN = {
+PLAN: dict[str, Any] = {
     "steps": {
         "redact": {"arm": "guardian", "input": {"mode": "redact", "value": {"$": "task.goal"}}},
         "count": {

@@ -4,7 +4,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import redis as redis_sync
-from programs import Up, ask, octollm, until
+
+from tests.helpers.programs import Up, ask, octollm
+from tests.helpers.waiting import until_sync
 
 SLOW = {
     "goal": "wait",
@@ -20,10 +22,10 @@ def test_an_expired_task_runs_again_and_its_view_goes_on_into_the_next_run(stack
     assert stack.ended(task)["state"] == "expired"
     url = f"{stack.http}/v1/tasks/{task}"
     asked = ask("POST", f"{url}/runs", json={"run": 1})
-    assert (asked.status_code, asked.json()["asked"], asked.json()["run"]) == (202, True, 1)
-    until(lambda: stack.status(task)["run"] == 2, "run 2")
+    assert (asked.status_code, asked.json()["accepted"], asked.json()["run"]) == (202, True, 1)
+    until_sync(lambda: stack.status(task)["run"] == 2, "run 2")
     again = ask("POST", f"{url}/runs", json={"run": 1})
-    assert (again.status_code, again.json()["asked"], again.json()["run"]) == (200, False, 2)
+    assert (again.status_code, again.json()["accepted"], again.json()["run"]) == (200, False, 2)
     events = ask("GET", f"{url}/events").text
     ids = [line.removeprefix("id: ").removeprefix("id:") for line in events.splitlines() if line.startswith("id:")]
     places = [tuple(int(part) for part in one.split("-")) for one in ids]
@@ -38,7 +40,7 @@ def test_what_needs_no_other_run_says_so(stack: Up):
     task = stack.submit(NOTE).json()["task"]
     stack.ended(task)
     left = ask("POST", f"{stack.http}/v1/tasks/{task}/runs")
-    assert (left.status_code, left.json()["asked"], left.json()["detail"]) == (200, False, "run 1 has succeeded")
+    assert (left.status_code, left.json()["accepted"], left.json()["detail"]) == (200, False, "run 1 has succeeded")
     for body, status in (({"run": 2}, 422), ({"run": 0}, 422), ({"x": 1}, 422)):
         answer = ask("POST", f"{stack.http}/v1/tasks/{task}/runs", json=body)
         assert answer.status_code == status, answer.text
@@ -58,11 +60,11 @@ def test_an_unreadable_entry_cannot_run_again_and_is_dropped(stack: Up):
     known = {letter["id"] for letter in letters("--all")}
     with redis_sync.Redis.from_url(stack.addresses["redis"]) as client:
         client.xadd("ingest:default", {"body": "{nothing"})
-    (one,) = until(letters, "the dead letter")
+    (one,) = until_sync(letters, "the dead letter")
     no_task = octollm("dead", "redrive", str(one["id"]), **url)
     assert (no_task.returncode, "belongs to no task" in no_task.stdout) == (1, True)
     assert octollm("dead", "drop", str(one["id"]), **url).returncode == 0
-    until(lambda: letters() == [], "the dropped letter's absence")
+    until_sync(lambda: letters() == [], "the dropped letter's absence")
     assert [letter["id"] for letter in letters("--all")] == [one["id"]]
     assert ask("DELETE", f"{stack.http}/v1/dead-letters/999999").status_code == 404
 
@@ -71,7 +73,7 @@ def test_a_task_that_is_put_off_begins_at_its_moment(stack: Up):
     moment = datetime.now(UTC) + timedelta(seconds=6)
     text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     task = stack.submit({**NOTE, "not_before": text}).json()["task"]
-    until(lambda: stack.status(task)["stored"], "its row")
+    until_sync(lambda: stack.status(task)["stored"], "its row")
     state = stack.status(task)["state"]
     assert state == "accepted" or datetime.now(UTC) >= moment
     ended = stack.ended(task)
@@ -88,7 +90,7 @@ def test_it_is_cancelled_while_it_waits(stack: Up):
     assert sent.returncode == 0
     options = ("--goal", "g", "--kind", "note", "--input", '{"text": "x"}')
     task = json.loads(octollm("submit", *options, "--not-before", "+10m", "--json", **url).stdout)["task"]
-    until(lambda: stack.status(task)["stored"], "its row")
+    until_sync(lambda: stack.status(task)["stored"], "its row")
     assert ask("DELETE", f"{stack.http}/v1/tasks/{task}").status_code == 202
     assert stack.ended(task)["state"] == "cancelled"
     assert octollm("submit", *options, "--not-before", "soon", **url).returncode == 2

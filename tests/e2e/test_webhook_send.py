@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import Up, octollm, up
+
+from tests.helpers.programs import Up, octollm, up
 
 ROOT = Path(__file__).parents[2]
 ACME = """

@@ -1,6 +1,6 @@
 """A campaign: the real stack, a known load, faults from a seed, a drain, and a verdict.
 
-Usage: python tests/faults/campaign.py [--seed N] [--tasks N] [--minutes N] [--scenario all|NAME,...] [--mutant NAME]
+Usage: python -m tests.faults.campaign [--seed N] [--tasks N] [--minutes N] [--scenario all|NAME,...] [--mutant NAME]
     [--direct] [--durability auto|stored]
 The last line is one JSON object; exit code 0 only on `valid`. Loopback only; all lies in one folder and ends with it.
 """
@@ -17,16 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import checker
-import system
 import uvloop
-from ledger import Fault, Log, asked, lines, now, runs
-from load import Load
-from mutants import MUTANTS, plant
-from scenarios import MissedError, Ring, Scenario, load_all
-from stage import ROOT, Stage
 
 from octollm.errors import StartError
+from tests.faults import checker, system
+from tests.faults.ledger import Fault, Log, asked, lines, now, runs
+from tests.faults.load import Load
+from tests.faults.mutants import MUTANTS, plant
+from tests.faults.scenarios import MissedError, Ring, Scenario, load_all
+from tests.faults.stage import ROOT, Stage
 
 _DRAIN_S = 240.0
 _PROBE_S = 60.0
@@ -191,7 +190,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict,
         "accepted": found.accepted,
         "terminal": found.terminal,
-        **{kind: found.count(kind) for kind in kinds},  # type: ignore[arg-type]  the kinds of Offence
+        **{kind: found.count(kind) for kind in kinds},  # type: ignore[arg-type]  # the kinds of Offence
         "faults_injected": sum(landed.values()),
         "scenarios": landed,
         "missed": outcome.missed,

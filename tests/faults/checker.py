@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ledger import Asked, Fault, System
+from tests.faults.ledger import Asked, Fault, System
 
 Kind = Literal[
     "lost",
@@ -227,8 +227,8 @@ def _work(system: System, effects: Sequence[Mapping[str, Any]], excused: set[str
     ]
     for step in system.steps:
         # What never ran may be sent again: whoever was to send it died, and the sweeper was quicker than who took over.
-        ran = [one for one in range(1, step["attempt"]) if calls[(*_step(step), one)]]
-        if step["task"] not in excused and any((*_step(step), one + 1) not in retried for one in ran):
+        before = [one for one in range(1, step["attempt"]) if calls[(*_step(step), one)]]
+        if step["task"] not in excused and any((*_step(step), one + 1) not in retried for one in before):
             text = (
                 f"step {step['step']} is at attempt {step['attempt']}, and {ran} have run: sent again, nothing was lost"
             )

@@ -5,7 +5,7 @@ direct hand-off. Campaigns mostly wait (for leases, for restarts), so two run at
 object; exit code 0 only when every seed's verdict is `valid` and every planted bug was caught, which means by an
 offence of the kinds it is known to show.
 
-Usage: python tests/faults/ci.py
+Usage: python -m tests.faults.ci
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mutants import MUTANTS
-from scenarios import load_all
+from tests.faults.mutants import MUTANTS
+from tests.faults.scenarios import load_all
+from tests.faults.stage import ROOT
 
 SEEDS = (7, 19, 31)
 DIRECT = 19
@@ -31,8 +31,7 @@ _FORGETS = "flushall"
 _LONGEST_S = 1200
 _GRACE_S = 30
 _TAIL_LINES = 60
-LOGS = Path(__file__).resolve().parents[2] / "build" / "logs" / "faults"
-_CAMPAIGN = Path(__file__).with_name("campaign.py")
+LOGS = ROOT / "build" / "logs" / "faults"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,8 @@ async def run(job: Job) -> Result:
     path = LOGS / f"{job.name}.log"
     with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-u", str(_CAMPAIGN), *job.arguments, "--keep", str(LOGS / job.name)),
+            *(sys.executable, "-u", "-m", "tests.faults.campaign", *job.arguments, "--keep", str(LOGS / job.name)),
+            cwd=ROOT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from proxy import Proxy
 
 from octollm.devstack.embedded.process import Child
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
+from tests.faults.proxy import Proxy
 
 _RESTART_S = 0.3
 _PROGRAMS = {"reflex": REFLEX, "executor": EXECUTOR}
@@ -68,7 +68,7 @@ class Instance:
                 else:
                     await asyncio.sleep(0.05)
                     continue
-            await self.child.wait()  # type: ignore[union-attr]  # launched above
+            await self.child.wait()
             await asyncio.sleep(_RESTART_S)
 
     async def ready(self, client: httpx.AsyncClient) -> bool:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from ledger import Log
 from redis.exceptions import RedisError
-from stage import Stage
-from work import answer_to
 
 from octollm.protocol.connection import connect
+from tests.faults.ledger import Log
+from tests.faults.stage import Stage
+from tests.faults.work import answer_to
 
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.2

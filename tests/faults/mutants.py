@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from checker import Kind
-from stage import ROOT
-
 from octollm.errors import StartError
+from tests.faults.checker import Kind
+from tests.faults.stage import ROOT
 
 
 @dataclass(frozen=True)

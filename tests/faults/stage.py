@@ -14,10 +14,6 @@ from typing import Any
 import asyncpg
 import httpx
 import redis.asyncio
-from instance import Instance
-from proxy import Proxy
-from vectors import DIMENSION, VectorServer
-from work import ARM, RECIPES, WATCHED
 
 from octollm.devstack.embedded.ports import Ports
 from octollm.devstack.embedded.postgres import EmbeddedPostgres
@@ -25,6 +21,10 @@ from octollm.devstack.embedded.process import Child
 from octollm.devstack.embedded.redis import find_server
 from octollm.errors import StartError
 from octollm.settings.loader import load_settings
+from tests.faults.instance import Instance
+from tests.faults.proxy import Proxy
+from tests.faults.vectors import DIMENSION, VectorServer
+from tests.faults.work import ARM, RECIPES, WATCHED
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -254,7 +254,7 @@ class Stage:
             if found:
                 return
             if asyncio.get_running_loop().time() > deadline:
-                said = "".join(f"\n{one.last_words()}" for one in by if not await self.ready(one))
+                said = "".join([f"\n{one.last_words()}" for one in by if not await self.ready(one)])
                 raise StartError(f"{what} did not come within {patience_s} s{said}")
             await asyncio.sleep(0.05)
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
-from ledger import System, now
 from redis.exceptions import RedisError
-from stage import Stage
 
 from octollm.contracts.ids import lane_of
 from octollm.topology import LaneKeys, load_topology
+from tests.faults.ledger import System, now
+from tests.faults.stage import Stage
 
 _TASKS = """
 SELECT id, tenant, state, reason, detail, run, idempotency_key, result->'answer' AS answer,
@@ -45,7 +45,7 @@ async def drained(stage: Stage, patience_s: float, hopeless: Callable[[], Awaita
             async with stage.database() as connection:
                 open_tasks = await connection.fetchval(_OPEN)
                 late = len(await connection.fetch(_UNREMEMBERED))
-                signs = tuple(await connection.fetchrow(_SIGNS))
+                signs = tuple(await connection.fetchrow(_SIGNS) or ())
             entries = await left(stage)
             if not open_tasks and not late and not any(entries.values()):
                 break

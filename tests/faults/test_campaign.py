@@ -8,13 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import ci
 import pytest
-from mutants import MUTANTS, plant
-from scenarios import load_all
-from stage import ROOT
 
-CAMPAIGN = Path(__file__).with_name("campaign.py")
+from tests.faults import ci
+from tests.faults.mutants import MUTANTS, plant
+from tests.faults.scenarios import load_all
+from tests.faults.stage import ROOT
+
+CAMPAIGN = [sys.executable, "-m", "tests.faults.campaign"]
 SCENARIOS = (
     "kill_reflex_after_effect",
     "kill_orchestrator_after_commit",
@@ -31,8 +32,8 @@ BUGS = ("no_fence", "dropped_message")
 
 def campaign(*arguments: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, the last line, everything else."""
-    command = [sys.executable, str(CAMPAIGN), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+    command = [*CAMPAIGN, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
     *others, last = done.stdout.splitlines() or [""]
     return done.returncode, json.loads(last or "{}"), "\n".join(others) + done.stderr
 
@@ -40,7 +41,9 @@ def campaign(*arguments: str) -> tuple[int, dict[str, Any], str]:
 @pytest.fixture(scope="module")
 def campaigns() -> Iterator[dict[str, Future[tuple[int, dict[str, Any], str]]]]:
     """All at once, since each of them mostly waits."""
-    asked = {"none": ("--seed", "7", "--tasks", "80", "--minutes", "0.2", "--scenario", ",".join(SCENARIOS))}
+    asked: dict[str, tuple[str, ...]] = {
+        "none": ("--seed", "7", "--tasks", "80", "--minutes", "0.2", "--scenario", ",".join(SCENARIOS))
+    }
     asked |= {bug: ("--mutant", bug, "--tasks", "40", "--minutes", "0.1") for bug in BUGS}
     with ThreadPoolExecutor(len(asked)) as pool:
         yield {
@@ -84,7 +87,7 @@ def test_the_seeds_of_ci_share_all_scenarios_and_plant_every_bug():
 
 def test_wrong_use_says_what_there_is():
     done = subprocess.run(
-        [sys.executable, str(CAMPAIGN), "--scenario", "earthquake"], capture_output=True, text=True, check=False
+        [*CAMPAIGN, "--scenario", "earthquake"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "unknown scenario earthquake" in done.stderr

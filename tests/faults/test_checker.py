@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from checker import Verdict, check
-from ledger import Asked, Fault, Log, System, asked, lines, runs
+
+from tests.faults.checker import Verdict, check
+from tests.faults.ledger import Asked, Fault, Log, System, asked, lines, runs
 
 TASK, POISON = "l0-a", "l0-b"
 

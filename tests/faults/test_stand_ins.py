@@ -8,13 +8,13 @@ from threading import Event, Thread
 from uuid import uuid4
 
 import pytest
-from disks import NoDiskError, small_disk
-from proxy import COMMIT, STORES, Moment, Proxy, Trap
-from vectors import DIMENSION, VectorServer
 
 from octollm.memory.embed.openai import OpenAiEmbedder
 from octollm.memory.ports import Point
 from octollm.memory.vectors.server import ServerStore
+from tests.faults.disks import NoDiskError, small_disk
+from tests.faults.proxy import COMMIT, STORES, Moment, Proxy, Trap
+from tests.faults.vectors import DIMENSION, VectorServer
 
 
 async def test_memory_s_own_client_and_embedder_are_served():

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from making import RECIPES
 
 from octollm.database.pool import Pool, open_pool
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.runtime.api_role import serve_api
 from octollm.settings.loader import load_settings
+from tests.helpers.orchestrators import RECIPES
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from asking import LARGE_SHA256, accepted, failed, finished, get, letter, model_call, walk
-from making import rows
 
 from octollm.client import AsyncClient
 from octollm.contracts import TaskEvent, TaskStatus, read
+from tests.helpers.orchestrators import rows
+from tests.helpers.stored_tasks import LARGE_SHA256, accepted, failed, finished, get, letter, model_call, walk
 
 
 async def status(api, task: str) -> TaskStatus:
@@ -170,7 +170,13 @@ async def test_costs_are_added_up_exactly(api, orchestrator, pool):
     await model_call(pool, second, cost_usd="0.0000000001", answered_at="2026-02-01T00:30:00+01:00")
     await model_call(pool, second, cost_usd=None, model="m-3", answered_at="2026-02-01T00:30:00Z")
     await model_call(pool, second, tenant="other", cost_usd="1000")
-    total = {"calls": 4, "input_tokens": 40, "output_tokens": 20, "cache_read_tokens": 8, "cache_write_tokens": 4}
+    total: dict[str, Any] = {
+        "calls": 4,
+        "input_tokens": 40,
+        "output_tokens": 20,
+        "cache_read_tokens": 8,
+        "cache_write_tokens": 4,
+    }
     total |= {"cost_usd": "0.3000000001", "unpriced_calls": 1}
 
     async def by(group: str, **filters: Any) -> dict[str, Any]:

@@ -8,9 +8,6 @@ import httpx
 import orjson
 import pytest
 import structlog
-from asking import failed, finished, get, letter, model_call
-from making import rows
-from stepping import until
 
 from octollm.api.app import create_app
 from octollm.api.openapi import openapi
@@ -20,6 +17,9 @@ from octollm.database.migrate import newest
 from octollm.errors import SettingsError, StartError, StoreUnavailableError
 from octollm.runtime.api_role import TASK, run_api, serve_api
 from octollm.settings.loader import load_settings
+from tests.helpers.orchestrators import rows
+from tests.helpers.stored_tasks import failed, finished, get, letter, model_call
+from tests.helpers.waiting import until
 
 ROUTES = sorted(openapi()["paths"])
 OF_ONE = [route for route in ROUTES if "{" in route]
@@ -205,7 +205,7 @@ async def test_without_a_database_everything_is_503_and_comes_back(dsn, monkeypa
             assert answer.headers["retry-after"] == "1"
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()["ready"]) == (503, False)
-            assert (await client.get("/healthz")).json() == {"alive": True}
+            assert (await client.get("/healthz")).json() == {"status": "ok"}
             refusal(await client.get("/v1/tasks?limit=0"), 422, "limit")
 
 

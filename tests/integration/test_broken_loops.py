@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from stepping import fields, judge, step
 
 from octollm.errors import WorkerError
 from octollm.protocol.handoff import Handoff
@@ -12,6 +11,7 @@ from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import LaneKeys, load_topology
+from tests.helpers.consumers import fields, judge, step
 
 
 async def test_a_process_ends_when_nothing_can_be_finished_in_it_any_more(redis_server, client, monkeypatch):

@@ -1,15 +1,17 @@
 """Cancelling on the workers' side, on a real Redis: a marked task's steps end nowhere, nobody else's are touched."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from stepping import KEYS, consuming, fields, judge, step, topology, until
 
 from octollm.contracts.ids import in_flight_field, message_id
 from octollm.protocol.control import listen
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import Lease, Publish, Schedule
 from octollm.protocol.outcomes import MESSAGES
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
 SEND = (Publish(KEYS.done, {"type": "step.done.v1"}),)
@@ -229,7 +231,7 @@ async def cancel_for_real(client, one):
 
 
 async def test_a_control_channel_that_broke_is_listened_to_again(redis_server, client):
-    heard = asyncio.Queue()
+    heard: asyncio.Queue[Any] = asyncio.Queue()
 
     async def obey(lane, task):
         await heard.put((lane, task))

@@ -2,13 +2,14 @@
 
 import asyncio
 from dataclasses import replace
-
-from fair import JUDGE, RUNNING, STREAM, drained, enough, limited, made, read, send
-from stepping import KEYS, Member, consuming, until
+from functools import partial
 
 from octollm.consumer.cancellation import end
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion
+from tests.helpers.consumers import KEYS, Member, consuming
+from tests.helpers.fairness import HELD, JUDGE, STREAM, drained, enough, limited, made, read, send
+from tests.helpers.waiting import until
 
 
 async def test_entries_that_were_there_before_the_cap_count_and_ghosts_do_not(client):
@@ -103,7 +104,7 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
             member = Member(redis_server.url, client, topic, of(f"victim{round_}"), name=f"v{round_}", fairness=fair)
             await member.start()
             seen = sum(map(len, ended.values()))
-            await until(lambda seen=seen: enough(ended, seen + 10))
+            await until(partial(enough, ended, seen + 10))
             killed.add(f"victim{round_}")
             await member.kill()
         await until(lambda: enough(ended, 240))
@@ -111,4 +112,4 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
     await end([ticking])
     assert most.keys() == {"ann", "bob"}
     assert max(most.values()) <= 3, most
-    assert await client.exists(RUNNING) == 0
+    assert await client.exists(HELD) == 0

@@ -1,10 +1,7 @@
 """Both clients against a server that refuses, is busy, lies, and breaks off in the middle."""
 
-from typing import Any
-
 import orjson
 import pytest
-from scripted import DROP, TASK, Answer, Asyncio, Blocking, Made, serving
 
 from octollm.client import (
     ApiError,
@@ -17,8 +14,21 @@ from octollm.client import (
     UnreachableError,
     WaitingStep,
 )
+from tests.helpers.scripted_server import (
+    AT,
+    DROP,
+    TASK,
+    WAITING,
+    Answer,
+    Asyncio,
+    Blocking,
+    Made,
+    frame,
+    problem,
+    serving,
+    status,
+)
 
-AT = "2026-01-31T12:00:00.000Z"
 ACCEPTED = {
     "task": TASK, "tenant": "default", "state": "accepted", "durability": "redis", "duplicate": False,
     "status_url": f"/v1/tasks/{TASK}",
@@ -31,23 +41,7 @@ def made(request: pytest.FixtureRequest) -> Made:
     return kind
 
 
-def status(state: str) -> Answer:
-    known = {"task": TASK, "tenant": "default", "state": state, "run": 1, "version": 3, "stored": True}
-    return Answer.json({**known, "created_at": AT})
-
-
-def problem(status: int, code: str, detail: str, field: str | None = None, **headers: str) -> Answer:
-    body = {"type": f"urn:octollm:problem:{code}", "title": "t", "status": status, "detail": detail}
-    return Answer.json(body if field is None else {**body, "field": field}, status, **headers)
-
-
-def frame(seq: int, event: str, run: int = 1, **fields: Any) -> str:
-    body = {"task": TASK, "run": run, "seq": seq, "tenant": "default", "at": AT, "event": event, **fields}
-    return f"id: {run}-{seq}\nevent: {event}\ndata: {orjson.dumps(body).decode()}\n\n"
-
-
 FINISHED = {"event": "finished", "state": "succeeded"}
-WAITING = 'event: waiting\ndata: {"step": "run", "arm": "executor", "for_s": 12}\n\n'
 
 
 async def test_a_submission_that_breaks_off_is_sent_again_with_the_same_key_and_bytes(made):

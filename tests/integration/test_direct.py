@@ -10,11 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
-from making import done, rows, sends, submitted
-from stepping import KEYS, consuming, fields, judge, step, topology, until
-from test_roles import ended, put
 
-from octollm.contracts import Chained, StepDone, StepRequested, StepSucceeded, StoredOutput, read
+from octollm.contracts import Chained, InlineOutput, StepDone, StepRequested, StepSucceeded, StoredOutput, read
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import transaction
 from octollm.orchestrator import store
@@ -29,6 +26,10 @@ from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 LINE = """
 recipe: line
@@ -176,7 +177,7 @@ def work(one: StepRequested, value: Any) -> tuple[Any, StepRequested | None]:
     output = {"value": value}
     follows = chain.onward(one, output)
     told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
-    made = {"at": "inline", "value": output}
+    made = InlineOutput(at="inline", value=output)
     return done(
         one, model=partial(StepSucceeded, outcome="succeeded", output=made, chained=told, builds_on=one.builds_on)
     ), follows
@@ -199,7 +200,9 @@ async def test_ends_out_of_order_wait_in_their_rows_also_numbers_that_jsonb_woul
         one = follows
     for end in reversed(ends[1:]):
         assert sends(*await direct.handle([end, end])) == []
-    kept = await rows(pool, "SELECT step, state, output, cardinality(early_results) AS early_results FROM steps ORDER BY step")
+    kept = await rows(
+        pool, "SELECT step, state, output, cardinality(early_results) AS early_results FROM steps ORDER BY step"
+    )
     assert [tuple(row) for row in kept] == [
         ("one", "sent", None, None),
         ("three", "sent", None, 1),
@@ -291,7 +294,7 @@ async def test_a_large_output_that_came_early_is_fetched_again_or_made_again(dir
 
 # What an arm does -------------------------------------------------------------------------------------------------
 
-REST = {
+REST: dict[str, Any] = {
     "attempt": 3,
     "steps": [{"step": "next", "arm": "guardian", "timeout_s": 7, "input": {"of": {"$": "steps.check.output.x"}}}],
     "seen": {"task": {}, "steps": {}, "round": 0},

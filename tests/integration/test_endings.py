@@ -6,12 +6,9 @@ from typing import Any
 import orjson
 import pytest
 import yaml
-from making import RECIPES, done, rows, sends, submitted
-from stepping import KEYS
-from test_store import letter
 
 from octollm.consumer.worker import Worker
-from octollm.contracts import TaskCancel, TaskResult, read, write
+from octollm.contracts import TaskResult, read
 from octollm.contracts.ids import message_id, new_task_id, utc_now
 from octollm.database.pool import Pool, transaction
 from octollm.orchestrator import store
@@ -25,11 +22,8 @@ from octollm.resources import checkout, schemas_path
 from octollm.runtime import orchestrator_role
 from octollm.runtime.orchestrator_role import Translator
 from octollm.topology import Topology, load_topology
-
-
-def cancel(task: str, tenant: str = "default", **fields: Any) -> Incoming:
-    body = write(TaskCancel(task=task, tenant=tenant, requested_at=utc_now(), **fields))
-    return Incoming("task.cancel.v1", task, tenant, "", body, f"done {task}")
+from tests.helpers.consumers import KEYS
+from tests.helpers.orchestrators import RECIPES, cancel, dead_letter, done, rows, sends, submitted
 
 
 async def state_of(pool: Pool, task: str) -> tuple[str, str | None]:
@@ -127,7 +121,7 @@ async def test_a_request_that_cannot_be_read_does_not_end_its_task(orchestrator,
     await orchestrator.handle([submitted(task)])
     (answer,) = await orchestrator.handle([Incoming("task.cancel.v1", task, "default", "", b"{}", "x")])
     assert isinstance(answer, Unreadable)
-    await Archive(pool).handle([letter("{l0}:steps.done", task, type="task.cancel.v1")])
+    await Archive(pool).handle([dead_letter("{l0}:steps.done", task, type="task.cancel.v1")])
     assert await state_of(pool, task) == ("running", None)
 
 
@@ -153,10 +147,11 @@ async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, cli
     await rows(pool, f"UPDATE tasks SET deadline_at = now() - interval '1 s' WHERE id = '{late}' RETURNING 1")
     await orchestrator_role.expire(orchestrator, translator, worker)
     for handle, message in (
-        (Archive(pool).handle, letter("{l0}:steps.done", message_id(poisoned, 1, "left", 0, 1))),
+        (Archive(pool).handle, dead_letter("{l0}:steps.done", message_id(poisoned, 1, "left", 0, 1))),
         (orchestrator.handle, cancel(cancelled)),
     ):
         (answer,) = await handle([message])
+        assert isinstance(answer, Outgoing)
         await lane.publish(translator.operations(answer))
     entries = await client.xrange("{l0}:results")
     results = [read(TaskResult, fields[b"body"]) for _, fields in entries]
@@ -168,6 +163,7 @@ async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, cli
     ended = await rows(pool, "SELECT finished_at, result_sent_at FROM tasks")
     assert all(row["finished_at"] and row["result_sent_at"] for row in ended)
     # Without the topic nothing is sent.
+    assert isinstance(answer, Outgoing)
     assert not any("results" in str(one) for one in Translator(without_results(), 60).operations(answer))
     # What memory has not taken in for long is sent again; what may still lie before it is not.
     await rows(pool, "UPDATE tasks SET result_sent_at = now() - interval '1 h' RETURNING 1")
@@ -205,7 +201,7 @@ async def test_a_result_is_sent_again_more_and_more_rarely_and_not_while_it_may_
 async def test_what_ended_long_ago_is_deleted_with_all_it_left_once_memory_has_forgotten_it(orchestrator, pool):
     old, new, running = await finished(orchestrator), await finished(orchestrator), new_task_id("l0")
     await orchestrator.handle([submitted(running)])
-    await Archive(pool).handle([letter("{l0}:arm.noop:normal", message_id(old, 1, "left", 0, 1))])
+    await Archive(pool).handle([dead_letter("{l0}:arm.noop:normal", message_id(old, 1, "left", 0, 1))])
     async with transaction(pool) as connection:
         for digest in ("a" * 64, "b" * 64, "c" * 64):
             await store.keep_output(connection, "default", digest, b"{}")
@@ -240,7 +236,7 @@ async def test_without_memory_the_rows_go_at_once_and_in_batches(orchestrator, p
 async def test_dead_letters_of_no_task_go_by_their_own_age(orchestrator, pool):
     task, gone = await finished(orchestrator), new_task_id("l0")
     for number, id_ in enumerate(("", gone, task)):
-        await Archive(pool).handle([letter("{l0}:results", id_, number)])
+        await Archive(pool).handle([dead_letter("{l0}:results", id_, number)])
         await rows(pool, "UPDATE dead_letters SET received_at = received_at - interval '20 h' RETURNING 1")
     await purge(pool, 2, 10, memory=False)
     assert [row["task"] for row in await rows(pool, "SELECT task FROM dead_letters ORDER BY id")] == [gone, task]

@@ -3,9 +3,10 @@
 import asyncio
 
 import orjson
-from stepping import KEYS, consuming, fields, judge, step, until
 
 from octollm.protocol.outcomes import REDIS_ERRORS
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.waiting import until
 
 
 async def test_a_completion_waits_while_redis_is_a_read_only_replica(redis_server, client):

@@ -3,14 +3,30 @@
 from dataclasses import replace
 
 import pytest
-from fair import JUDGE, RING, RUNNING, SHIPPED, STREAM, WAITING, enough, left, limited, made, message, read, send, work
-from stepping import KEYS, consuming, fields, step, until
 
 from octollm.contracts.ids import message_id
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import Lease, Schedule
 from octollm.protocol.scripts import Scripts
+from tests.helpers.consumers import KEYS, consuming, fields, step
+from tests.helpers.fairness import (
+    HELD,
+    JUDGE,
+    SHIPPED,
+    STREAM,
+    TURNS,
+    WAITING,
+    enough,
+    left,
+    limited,
+    made,
+    message,
+    read,
+    send,
+    work,
+)
+from tests.helpers.waiting import until
 
 
 async def test_the_first_task_of_another_tenant_passes_ten_thousand(client):
@@ -79,7 +95,7 @@ async def test_what_waited_goes_on_after_the_limits_are_taken_out(client):
     while (await handoff.promote(limited(window=None)))[0]:
         pass
     assert [number for _, number in await work(client, handoff, count=50)] == list(range(300))
-    assert (await client.exists(WAITING), await client.exists(RING)) == (0, 0)
+    assert (await client.exists(WAITING), await client.exists(TURNS)) == (0, 0)
 
 
 async def test_the_live_hash_names_what_waits_and_the_sweeper_sees_it(client):
@@ -159,7 +175,7 @@ async def test_a_flush_and_a_deleted_stream_leave_nothing_that_blocks(client):
     assert [number for _, number in await work(client, handoff)] == list(range(20))
 
 
-@pytest.mark.parametrize("lost", [RING, RUNNING])
+@pytest.mark.parametrize("lost", [TURNS, HELD])
 @pytest.mark.parametrize("cap", [None, 2])
 async def test_a_lost_key_beside_the_stream_is_mended(client, lost, cap):
     wiring = limited(window=4, cap=cap)

@@ -5,10 +5,10 @@ from collections import defaultdict
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stepping import KEYS
-from test_fairness import JUDGE, STREAM, limited, made, read, send
 
 from octollm.protocol.handoff import Completion
+from tests.helpers.consumers import KEYS
+from tests.helpers.fairness import JUDGE, STREAM, limited, made, read, send
 
 TENANTS = ("ann", "bob", "cyd")
 MOVES = st.lists(
@@ -38,7 +38,7 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
             seen.append((tenant, number))
             holding.append(held)
         if cap is not None:
-            running = defaultdict(int)
+            running: defaultdict[str, int] = defaultdict(int)
             for _, entry in await client.xrange(STREAM):
                 running[entry[b"tenant"]] += 1
             assert max(running.values(), default=0) <= cap

@@ -5,13 +5,14 @@ from contextlib import AsyncExitStack
 import httpx
 import orjson
 from prometheus_client import REGISTRY
-from stepping import KEYS, consuming, fields, judge, step, topology, until
 
 from octollm.consumer.circuit_breaker import CircuitBreakerRule
 from octollm.consumer.worker import Worker
 from octollm.errors import PermanentError
 from octollm.observability.metrics import MetricsServer
 from octollm.protocol.handoff import Handoff
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge(), "normal")
 FOR_GOOD = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=600)

@@ -1,8 +1,5 @@
 """What would grow with every crash and every task, although nobody looks at it again."""
 
-from making import rows, submitted
-from stepping import KEYS, consuming, dead_workers, fields, judge, step, topology, until
-
 from octollm.consumer import reclaimer as takeover
 from octollm.consumer.worker import Worker
 from octollm.contracts.ids import new_task_id
@@ -10,6 +7,9 @@ from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Publish, Schedule
 from octollm.runtime.orchestrator_role import forget, in_flight_field_of
+from tests.helpers.consumers import KEYS, consuming, dead_workers, fields, judge, step, topology
+from tests.helpers.orchestrators import rows, submitted
+from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
 

@@ -1,5 +1,7 @@
 """The hand-off scripts on a real Redis: each transition happens whole, once, and only for who still holds the entry."""
 
+from typing import Any
+
 import orjson
 import pytest
 import redis.asyncio
@@ -11,6 +13,7 @@ from octollm.protocol.operations import AppendEvent, Lease, Publish, Schedule, S
 from octollm.protocol.scripts import Scripts
 from octollm.resources import checkout, schemas_path
 from octollm.topology import LaneKeys, Topology, load_topology
+from tests.helpers.messages import Fields
 
 KEYS = LaneKeys("l0")
 TASK = "l0-01jd0000000000000000000000"
@@ -38,7 +41,7 @@ def stream(topology: Topology) -> str:
     return KEYS.stream(judge)
 
 
-async def deliver(client: redis.asyncio.Redis, stream: str, consumer: str, fields: dict[str, str] = FIELDS) -> Lease:
+async def deliver(client: redis.asyncio.Redis, stream: str, consumer: str, fields: Fields = FIELDS) -> Lease:
     """Puts one entry on the stream, remembered as the step's latest message, and reads it as `consumer`."""
     try:
         await client.xgroup_create(stream, "judge", "0", mkstream=True)
@@ -46,7 +49,8 @@ async def deliver(client: redis.asyncio.Redis, stream: str, consumer: str, field
         assert "BUSYGROUP" in str(error)
     entry = await client.xadd(stream, fields)
     await client.hset(KEYS.in_flight, FIELD, f"{stream} {entry.decode()}")
-    ((_, ((read, _),)),) = await client.xreadgroup("judge", consumer, {stream: ">"}, count=1)
+    answer: Any = await client.xreadgroup("judge", consumer, {stream: ">"}, count=1)
+    ((_, ((read, _),)),) = answer
     assert read == entry
     return Lease(stream, entry.decode(), 1, FIELD)
 

@@ -6,7 +6,6 @@ from typing import Any
 import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from making import done, sends, submitted
 
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import transaction
@@ -14,6 +13,7 @@ from octollm.orchestrator import store
 from octollm.orchestrator.state import StepRow, TaskState
 from octollm.orchestrator.state_cache import HeldStates
 from octollm.plans.stored import as_stored
+from tests.helpers.orchestrators import done, sends, submitted
 
 
 async def both_ways(orchestrator: Any, pool: Any, task: str) -> tuple[TaskState, TaskState | None]:

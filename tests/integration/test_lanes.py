@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from test_roles import until
 
 from octollm.resources import schemas_path
 from octollm.runtime.roles import python_roles
@@ -11,7 +10,8 @@ from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import LaneKeys, load_topology
-from samples import submitted_entry
+from tests.helpers.messages import submitted_entry
+from tests.helpers.waiting import until
 
 
 @pytest.mark.parametrize("orchestrators", [1, 2])

@@ -1,27 +1,13 @@
 """The commands that list and follow, against the real API and against a scripted stream of events."""
 
-import asyncio
 from typing import Any
 
 import orjson
 import pytest
-from asking import accepted, failed, finished, letter, model_call
-from click.testing import Result
-from scripted import TASK, Answer, serving
-from test_client import WAITING, frame, problem, status
-from typer.testing import CliRunner
 
-from octollm.cli.main import app, register
-
-
-async def octollm(*arguments: str) -> Result:
-    """One command in this process, on a thread: what it asks is served by this loop."""
-
-    def run() -> Result:
-        register(arguments)
-        return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
-
-    return await asyncio.to_thread(run)
+from tests.helpers.commands import octollm
+from tests.helpers.scripted_server import TASK, WAITING, Answer, frame, problem, serving, status
+from tests.helpers.stored_tasks import accepted, failed, finished, letter, model_call
 
 
 async def said(*arguments: str) -> Any:

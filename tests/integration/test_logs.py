@@ -2,10 +2,10 @@
 
 import io
 
-from stepping import KEYS, consuming, fields, judge, step, until
-
 from octollm.observability.logging import configure_logging
 from octollm.settings.sections import LogSettings
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.waiting import until
 
 
 async def test_an_output_that_is_no_object_is_not_logged(redis_server, client):

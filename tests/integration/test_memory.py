@@ -5,9 +5,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from making import rows, submitted
 
-from memories import HashingEmbedder, ListStore
 from octollm.contracts import TaskResult, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import Pool, open_pool
@@ -17,6 +15,8 @@ from octollm.memory.dense import Dense
 from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.worker import Memory
 from octollm.orchestrator.messages import Incoming
+from tests.helpers.memory_fakes import HashingEmbedder, ListStore
+from tests.helpers.orchestrators import rows, submitted
 
 ADA, PR = {"type": "user", "name": "ada"}, {"type": "issue", "name": "o/r#7"}
 KEEP: dict[str, Any] = {

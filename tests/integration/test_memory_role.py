@@ -7,9 +7,6 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 import redis.asyncio
-from making import rows
-from stepping import KEYS, until
-from test_roles import ended, put
 
 from octollm.contracts import TaskResult, write
 from octollm.errors import VectorStoreError
@@ -20,6 +17,10 @@ from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import Settings, load_settings
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS
+from tests.helpers.orchestrators import rows
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 GUIDE = "# Leases\n\nA worker renews its lease every five seconds.\n\n# Other\n\nOctopuses have eight arms.\n"
 

@@ -1,12 +1,11 @@
 """A step that is nowhere is sent again; after an outage of Redis not before whoever was to send it has had its time."""
 
 import pytest
-from making import rows, submitted
-from stepping import KEYS
 
 from octollm.consumer.worker import Worker
 from octollm.contracts.ids import new_task_id
 from octollm.errors import StoreUnavailableError
+from octollm.orchestrator.messages import Outgoing
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.resources import schemas_path
@@ -15,6 +14,8 @@ from octollm.runtime.orchestrator_role import Translator
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
+from tests.helpers.consumers import KEYS
+from tests.helpers.orchestrators import rows, submitted
 
 RECIPE = """
 recipe: alone
@@ -54,6 +55,7 @@ async def test_after_an_outage_whoever_was_to_send_a_step_comes_first(client, po
     now += 2 * longest - 1
     await mender.look()
     assert await client.xlen(STREAM) == 0
+    assert isinstance(answer, Outgoing)
     await worker.publish("l0", translator.operations(answer))
     now += 1
     await mender.look()

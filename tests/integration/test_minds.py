@@ -6,10 +6,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from making import rows, submitted
 from structlog.testing import capture_logs
 
-from mock_models import Break, MockModels, Refuse, Say
 from octollm.contracts import StepRequested
 from octollm.contracts.ids import new_task_id
 from octollm.errors import NeedsPersonError, PermanentError, StoreUnavailableError, TransientError
@@ -17,6 +15,8 @@ from octollm.models.choose import choose
 from octollm.models.client import JournalledModelClient
 from octollm.models.journal import Journal
 from octollm.ports import Question
+from tests.helpers.mock_models import Break, MockModels, Refuse, Say
+from tests.helpers.orchestrators import rows, submitted
 
 SCHEMA = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": {"type": "integer"}}}
 ASKED = Question("plan", "You count.", "How many?", SCHEMA)

@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 import pytest
-from making import RECIPES, done, rows, sends, submitted
 
 from octollm.contracts import (
     DeadLetter,
@@ -26,6 +25,7 @@ from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
 from octollm.orchestrator.service import Orchestrator
 from octollm.orchestrator.sweep import InFlight, sweep
 from octollm.plans.recipes import load_recipes
+from tests.helpers.orchestrators import RECIPES, done, rows, sends, submitted
 
 
 async def test_a_task_runs_to_its_end_and_its_result_is_stored(orchestrator, pool):

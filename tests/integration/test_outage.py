@@ -3,10 +3,11 @@
 import asyncio
 
 import orjson
-from stepping import KEYS, consuming, fields, judge, step, until
 
 from octollm.consumer import consumer as consumer_module
 from octollm.errors import StoreUnavailableError
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.waiting import until
 
 
 async def test_a_large_output_waits_for_postgres_and_keeps_its_lease(redis_server, client, monkeypatch):

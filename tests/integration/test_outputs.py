@@ -1,14 +1,17 @@
 """An arm's output that no one could read: the step's own failure, not the poisoning of its task."""
 
+from typing import Any
+
 import pytest
-from stepping import KEYS, consuming, fields, judge, step, until
 
 from octollm.contracts import StepDone, read
 from octollm.errors import PermanentError
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.waiting import until
 
 
 def deep(levels):
-    value = {}
+    value: dict[str, Any] = {}
     for _ in range(levels):
         value = {"a": value}
     return value

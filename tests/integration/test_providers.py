@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from mock_models import Break, MockModels, Refuse, Say
 from octollm.errors import NEEDS_PERSON, NeedsPersonError, PermanentError, TransientError
 from octollm.models.choose import choose
 from octollm.models.provider import Provider, Request, Tokens, Turn
+from tests.helpers.mock_models import Break, MockModels, Refuse, Say
 
 KEY = "sk-test-" + "q" * 24
 CLOSED = {
@@ -38,7 +38,7 @@ async def made(models, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", f"{models.url}/v1")
 
     def make(name: str) -> Provider:
-        which = "anthropic" if name == "anthropic" else "openai"
+        which: Literal["anthropic", "openai"] = "anthropic" if name == "anthropic" else "openai"
         # Which protocol it is, is decided by the URL; the SDK goes where the environment says all the same.
         url = f"{models.url}/v1" if name == "compatible" else "https://api.openai.com/v1"
         keys = {"ANTHROPIC_API_KEY": KEY, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}

@@ -3,10 +3,8 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from making import rows, sends, submitted
-from test_endings import cancel
-
 from octollm.contracts.ids import as_text, new_task_id
+from tests.helpers.orchestrators import cancel, rows, sends, submitted
 
 
 async def test_it_waits_in_the_database_and_begins_once_whoever_looks(orchestrator, pool):

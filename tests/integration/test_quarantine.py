@@ -3,10 +3,11 @@
 import asyncio
 
 import orjson
-from stepping import KEYS, Member, age, consuming, dead_workers, judge, until
 
 from octollm.consumer import consumer as consumer_module
 from octollm.contracts.ids import parse_message_id
+from tests.helpers.consumers import KEYS, Member, age, consuming, dead_workers, judge
+from tests.helpers.waiting import until
 
 
 async def test_an_entry_that_kills_its_workers_takes_no_neighbour_with_it(redis_server, client):
@@ -57,7 +58,7 @@ async def test_waiting_in_quarantine_costs_no_delivery(redis_server, client, mon
         consuming(redis_server.url, client, topic, work, name="a"),
         consuming(redis_server.url, client, topic, work, name="b"),
     ):
-        await until(lambda: _length(client, KEYS.done, 8), 120)
+        await until(lambda: _length(client, KEYS.done, 8), within_s=120)
     bodies = [orjson.loads(entry[b"body"]) for _, entry in await client.xrange(KEYS.done)]
     assert {(body["outcome"], body["delivery"]) for body in bodies} == {("succeeded", 2)}
 

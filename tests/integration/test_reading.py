@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
-from stepping import KEYS, consuming, fields, judge, step, until
 
 from octollm.consumer import reader
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.waiting import until
 
 
 class Gated:

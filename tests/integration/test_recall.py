@@ -4,15 +4,15 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from making import rows
 
-from memories import HashingEmbedder, ListStore, of
 from octollm.errors import StoreUnavailableError
 from octollm.memory.dense import Dense
 from octollm.memory.frequencies import Frequencies
 from octollm.memory.keyword import Where, find
 from octollm.memory.stored_memory import StoredMemory
 from octollm.ports import Document, Ingested
+from tests.helpers.memory_fakes import HashingEmbedder, ListStore, of
+from tests.helpers.orchestrators import rows
 
 GUIDE = """# Leases
 

@@ -5,11 +5,6 @@ from typing import Any
 
 import orjson
 import pytest
-from asking import accepted, finished, get, letter
-from making import done, rows, sends, submitted
-from stepping import KEYS
-from test_lists import octollm
-from test_store import letter as from_bus
 
 from octollm.contracts import DeadDrop, StepDead, StepError, TaskRedrive, write
 from octollm.contracts.ids import new_task_id, utc_now
@@ -17,6 +12,10 @@ from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
 from octollm.orchestrator.service import Orchestrator
 from octollm.protocol.handoff import Handoff
+from tests.helpers.commands import octollm
+from tests.helpers.consumers import KEYS
+from tests.helpers.orchestrators import dead_letter, done, rows, sends, submitted
+from tests.helpers.stored_tasks import accepted, finished, get, letter
 
 GONE: dict[str, Any] = {
     "outcome": "dead",
@@ -111,15 +110,15 @@ async def test_a_run_that_ends_and_its_redrive_in_one_transaction_are_both_store
 async def test_letters_that_come_after_the_redrive_neither_stay_open_nor_end_the_new_run(orchestrator, pool):
     task, _ = await dead(orchestrator, pool)
     await orchestrator.handle([wish(task)])
-    late = from_bus("{l0}:arm.noop:normal", f"{task}.1.right.0.1", number=2)
-    poison = from_bus("{l0}:steps.done", f"{task}.1.left.0.1", number=3)
-    request = from_bus("{l0}:steps.done", task, number=4, type="task.redrive.v1")
+    late = dead_letter("{l0}:arm.noop:normal", f"{task}.1.right.0.1", number=2)
+    poison = dead_letter("{l0}:steps.done", f"{task}.1.left.0.1", number=3)
+    request = dead_letter("{l0}:steps.done", task, number=4, type="task.redrive.v1")
     for answer in await Archive(pool).handle([late, poison, request]):
         assert answer == Outgoing()
     (row,) = await rows(pool, "SELECT state, run FROM tasks")
     assert tuple(row) == ("running", 2)
     assert len(await rows(pool, "SELECT * FROM dead_letters WHERE redriven_at IS NULL")) == 0
-    await Archive(pool).handle([from_bus("{l0}:steps.done", f"{task}.2.left.0.1", number=5)])
+    await Archive(pool).handle([dead_letter("{l0}:steps.done", f"{task}.2.left.0.1", number=5)])
     (row,) = await rows(pool, "SELECT state, reason FROM tasks")
     assert tuple(row) == ("failed", "poison")
 
@@ -128,7 +127,7 @@ async def test_a_task_that_could_not_be_taken_in_runs_once_its_message_is_unders
     """After a bad deploy: the message is all there is, and it lies in the dead letter."""
     task = new_task_id("l0")
     message = submitted(task, key="k-1", priority="high")
-    given_up = from_bus("{l0}:tasks:high", task, type="task.submitted.v1")
+    given_up = dead_letter("{l0}:tasks:high", task, type="task.submitted.v1")
     given_up = Incoming(given_up.type, given_up.id, "default", "", given_up.body, "dead 7", message.body)
     await Archive(pool).handle([given_up])
     assert sends(*await orchestrator.handle([wish(task, tenant="other")])) == []
@@ -141,7 +140,7 @@ async def test_a_task_that_could_not_be_taken_in_runs_once_its_message_is_unders
 
 async def test_what_cannot_be_taken_in_even_now_stays_failed(orchestrator, pool):
     task = new_task_id("l0")
-    await Archive(pool).handle([from_bus("{l0}:tasks:normal", task, type="task.submitted.v1")])
+    await Archive(pool).handle([dead_letter("{l0}:tasks:normal", task, type="task.submitted.v1")])
     assert sends(*await orchestrator.handle([wish(task)])) == []
     (row,) = await rows(pool, "SELECT state, run FROM tasks")
     assert tuple(row) == ("failed", 1)
@@ -176,7 +175,7 @@ async def test_a_dropped_letter_is_kept_and_no_longer_listed(orchestrator, pool,
 @pytest.mark.parametrize("claimed", ["", "Not A Tenant", "x" * 300])
 async def test_what_is_nobodys_is_the_operators_to_see_and_to_drop(pool, api, claimed):
     archive = Archive(pool)
-    await archive.handle([replace(from_bus("{l0}:tasks:normal", "", tenant=claimed), entry="dead 1-1")])
+    await archive.handle([replace(dead_letter("{l0}:tasks:normal", "", tenant=claimed), entry="dead 1-1")])
     (item,) = (await get(api, "/v1/dead-letters"))["items"]
     assert (item["tenant"], item["reason"], "task" in item) == ("", "deliveries_exhausted", False)
     others = await api.get("/v1/dead-letters", headers={"octollm-tenant": "other"})

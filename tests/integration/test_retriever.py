@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 import structlog
-from stepping import step
 
-from memories import HashingEmbedder, ListStore
 from octollm.arms.base import ArmContext
 from octollm.arms.judge import Judge
 from octollm.arms.retriever import Retriever
@@ -14,7 +12,9 @@ from octollm.contracts import StepRequested
 from octollm.errors import EmbeddingError, PermanentError, StoreUnavailableError
 from octollm.memory.dense import Dense
 from octollm.memory.stored_memory import StoredMemory
-from octollm.resources import checkout, rules_path
+from octollm.resources import rules_path, share_dir
+from tests.helpers.consumers import step
+from tests.helpers.memory_fakes import HashingEmbedder, ListStore
 
 GUIDE = "# Leases\n\nA worker renews its lease\nevery five seconds. It may lose it.\n\n# Other\n\nNothing to see.\n"
 NOTHING = {
@@ -105,7 +105,7 @@ async def test_a_place_that_is_not_there_reads_as_null(context):
 )
 async def test_the_projects_own_documents_answer(context, question, document):
     names = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md")
-    texts = {name: (checkout() / name).read_text() for name in names}
+    texts = {name: (share_dir() / name).read_text() for name in names}
     await ask(context, mode="ingest", documents=[{"name": name, "text": text} for name, text in texts.items()])
     answer = await ask(context, mode="answer", question=question)
     assert document in {one["document"] for one in answer["citations"]}

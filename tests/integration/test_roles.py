@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 import redis.asyncio
-from stepping import KEYS, until
 
 from octollm.contracts import TaskCancel, write
 from octollm.contracts.ids import utc_now
@@ -20,7 +18,9 @@ from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import Settings, load_settings
 from octollm.topology import load_topology
-from samples import submitted_entry
+from tests.helpers.consumers import KEYS
+from tests.helpers.tasks import ended, put
+from tests.helpers.waiting import until
 
 
 @pytest.fixture
@@ -42,22 +42,6 @@ async def roles(settings) -> AsyncIterator[asyncio.Task[None]]:
     finally:
         stop.set()
         await asyncio.wait_for(work, 120)
-
-
-async def put(client: redis.asyncio.Redis, **submission: Any) -> str:
-    task, stream, fields = submitted_entry(**submission)
-    await client.xadd(stream, fields)
-    return task
-
-
-async def ended(client: redis.asyncio.Redis, task: str) -> dict[str, str]:
-    """The status once it is terminal."""
-
-    async def terminal() -> bool:
-        return await client.hget(KEYS.status(task), "state") not in {None, b"accepted", b"running"}
-
-    await until(terminal)
-    return {name.decode(): value.decode() for name, value in (await client.hgetall(KEYS.status(task))).items()}
 
 
 async def test_a_note_is_redacted_judged_and_stored(client, dsn, roles):
@@ -129,7 +113,13 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
     status = await client.hgetall(KEYS.status(task))
     assert [one["step"] for one in orjson.loads(status[b"open"])] == ["run"]
     body = write(TaskCancel(task=task, tenant="default", requested_at=utc_now(), detail="changed my mind"))
-    message = {"type": "task.cancel.v1", "id": task, "tenant": "default", "traceparent": "", "body": body}
+    message: dict[str, str | bytes] = {
+        "type": "task.cancel.v1",
+        "id": task,
+        "tenant": "default",
+        "traceparent": "",
+        "body": body,
+    }
     door = Handoff(client, "l0", "executor", "door")
     assert await door.cancel(task, "other", 60, message) == ("other_tenant", "")
     assert await door.cancel(task, "default", 60, message) == ("accepted", "running")

@@ -1,12 +1,12 @@
 """A repair round replaces everything after the named step, also what still runs of the round before."""
 
 import pytest
-from making import done, rows, sends, submitted
 
 from octollm.contracts import StepError, StepFailed
 from octollm.contracts.ids import new_task_id
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
+from tests.helpers.orchestrators import done, rows, sends, submitted
 
 FORK = """
 recipe: pair

@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
-from stepping import until
 
 from octollm.errors import StoreUnavailableError
 from octollm.orchestrator.schedules import Clockwork
@@ -16,6 +15,7 @@ from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
 from octollm.topology.schedules import Schedule
+from tests.helpers.waiting import until
 
 EARLY = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)
 

@@ -1,9 +1,8 @@
 """The scripts: what one entry must not do to others, and what must not stay behind."""
 
-from stepping import KEYS, topology
-
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Schedule
+from tests.helpers.consumers import KEYS, topology
 
 
 async def test_retries_for_a_stream_that_is_no_more_do_not_hold_up_the_others(client):

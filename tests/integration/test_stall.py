@@ -3,7 +3,8 @@
 import asyncio
 import threading
 
-from stepping import KEYS, Member, age, fields, judge, step, until
+from tests.helpers.consumers import KEYS, Member, age, fields, judge, step
+from tests.helpers.waiting import until
 
 
 async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_consumer(redis_server, client):
@@ -33,7 +34,7 @@ async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_con
     try:
         await client.xadd(stream, fields(step(1)))
         await asyncio.wait_for(started.wait(), 60)
-        member.leases._renew = late
+        member.leases._renew = late  # type: ignore[assignment]
         assert await asyncio.to_thread(beating.wait, 60)
         await age(client, stream)
 

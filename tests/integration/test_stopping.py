@@ -2,7 +2,8 @@
 
 import asyncio
 
-from stepping import KEYS, Member, fields, judge, step, until
+from tests.helpers.consumers import KEYS, Member, fields, judge, step
+from tests.helpers.waiting import until
 
 
 async def test_what_waits_in_quarantine_is_given_back_uncharged(redis_server, client):

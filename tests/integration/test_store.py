@@ -1,40 +1,16 @@
 """Crash points between the commit and the publication, and one bad row among good ones."""
 
 import pytest
-from making import rows, submitted
-from stepping import KEYS, topology
 
 from octollm.consumer.worker import Worker
-from octollm.contracts import DeadLetter, write
-from octollm.contracts.ids import message_id, new_task_id, utc_now
+from octollm.contracts.ids import message_id, new_task_id
 from octollm.errors import StoreUnavailableError, TopologyError
 from octollm.orchestrator.archive import Archive
-from octollm.orchestrator.messages import Incoming
 from octollm.orchestrator.sweep import sweep
 from octollm.runtime import orchestrator_role
 from octollm.runtime.orchestrator_role import Translator
-
-
-def letter(stream, ident, number=1, **changes):
-    body = DeadLetter(
-        **{
-            "reason": "deliveries_exhausted",
-            "message": "delivered 5 times",
-            "stage": "after_admission",
-            "stream": stream,
-            "group": "g",
-            "entry": "1-1",
-            "consumer": "c",
-            "delivery": 5,
-            "type": "x",
-            "id": ident,
-            "tenant": "default",
-            "bytes": 3,
-            "at": utc_now(),
-            **changes,
-        }
-    )
-    return Incoming("dead.letter.v1", ident, "default", "", write(body), f"dead {number}", b"!")
+from tests.helpers.consumers import KEYS, topology
+from tests.helpers.orchestrators import dead_letter, rows, submitted
 
 
 async def test_an_expired_tasks_status_is_published_although_redis_was_away(orchestrator, pool, client, redis_server):
@@ -50,15 +26,15 @@ async def test_an_expired_tasks_status_is_published_although_redis_was_away(orch
     async def away(*_):
         raise StoreUnavailableError("Redis: away")
 
-    worker.publish = away
+    worker.publish = away  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailableError):
         await orchestrator_role.expire(orchestrator, translator, worker)
-    worker.publish = publish
+    worker.publish = publish  # type: ignore[method-assign]
     await orchestrator_role.expire(orchestrator, translator, worker)
     status = await client.hgetall(KEYS.status(task))
     assert (status[b"state"], await client.ttl(KEYS.status(task)) > 0) == (b"expired", True)
     # And once it is out, nobody publishes it again.
-    worker.publish = away
+    worker.publish = away  # type: ignore[method-assign]
     await orchestrator_role.expire(orchestrator, translator, worker)
     await worker._client.aclose()
 
@@ -70,7 +46,7 @@ async def test_a_dead_letter_met_again_gives_the_status_again(orchestrator, pool
     task = new_task_id("l0")
     if topic == "steps.done":
         await orchestrator.handle([submitted(task)])
-    one = letter("{l0}:" + topic, message_id(task, 1, "left", 0, 1) if topic == "steps.done" else task)
+    one = dead_letter("{l0}:" + topic, message_id(task, 1, "left", 0, 1) if topic == "steps.done" else task)
     (first,) = await archive.handle([one])
     (again,) = await archive.handle([one])
     assert first.status.fields["state"] == "failed"
@@ -100,7 +76,7 @@ async def test_a_step_that_cannot_be_looked_for_holds_up_no_other(orchestrator, 
 async def test_a_poisoned_task_leaves_no_step_in_flight_and_has_its_last_event(orchestrator, pool):
     task = new_task_id("l0")
     await orchestrator.handle([submitted(task)])
-    await Archive(pool).handle([letter("{l0}:steps.done", message_id(task, 1, "left", 0, 1))])
+    await Archive(pool).handle([dead_letter("{l0}:steps.done", message_id(task, 1, "left", 0, 1))])
     assert {row["state"] for row in await rows(pool, "SELECT state FROM steps")} == {"cancelled"}
     (row,) = await rows(pool, "SELECT body, seq FROM events ORDER BY seq DESC LIMIT 1")
     (owner,) = await rows(pool, "SELECT seq FROM tasks")
@@ -109,8 +85,8 @@ async def test_a_poisoned_task_leaves_no_step_in_flight_and_has_its_last_event(o
 
 async def test_a_letter_that_cannot_be_stored_costs_only_itself(orchestrator, pool):
     # A tenant by no rule: its result cannot be read back.
-    bad = letter("{l0}:tasks:normal", new_task_id("l0"), 1, tenant="Not A Tenant!")
-    fine = letter("{l0}:tasks:normal", new_task_id("l0"), 2)
+    bad = dead_letter("{l0}:tasks:normal", new_task_id("l0"), 1, tenant="Not A Tenant!")
+    fine = dead_letter("{l0}:tasks:normal", new_task_id("l0"), 2)
     answers = await Archive(pool).handle([bad, fine])
     assert answers[1].status is not None
     assert len(await rows(pool, "SELECT * FROM dead_letters")) == 2

@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 import structlog
-from making import done, rows, sends, submitted
-from stepping import KEYS, consuming, fields, step, topology, until
 
-from mock_models import MockModels, Refuse, Say
-from octollm.arms.base import ArmContext
+from octollm.arms.base import Arm, ArmContext
 from octollm.arms.coder import Coder
 from octollm.arms.guardian import Guardian
 from octollm.arms.judge import Judge
@@ -30,6 +27,10 @@ from octollm.runtime.programs import find_program
 from octollm.runtime.worker import run_roles
 from octollm.settings.loader import load_settings
 from octollm.settings.sections import ModelsSettings
+from tests.helpers.consumers import KEYS, consuming, fields, step, topology
+from tests.helpers.mock_models import MockModels, Refuse, Say
+from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.waiting import until
 
 KEY = "sk-test-" + "q" * 24
 SETTINGS = ModelsSettings(provider="auto", model="", timeout_s=30, max_output_tokens=512)
@@ -63,7 +64,7 @@ class TaskPool:
 
         self._mind = WorkerModelClient(SETTINGS, get_pool)
         self._orchestrator = orchestrator
-        self._arms = {"coder": Coder(), "guardian": Guardian(), "judge": Judge(), "planner": Planner()}
+        self._arms: dict[str, Arm] = {"coder": Coder(), "guardian": Guardian(), "judge": Judge(), "planner": Planner()}
 
     async def finish(self, task: str, **submission: Any) -> None:
         todo = sends(*await self._orchestrator.handle([submitted(task, **submission)]))

@@ -34,7 +34,7 @@ asyncio.run(main())
 
 def write_until_killed(folder: Path) -> int:
     """How many batches of eight the writer said it had put."""
-    command = [sys.executable, "-c", WRITER, folder]
+    command = [sys.executable, "-c", WRITER, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as writer:
         assert writer.stdout is not None
         told = [writer.stdout.readline() for _ in range(40)]

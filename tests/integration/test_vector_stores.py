@@ -199,7 +199,7 @@ asyncio.run(main())
 
 def owner_of(folder: Path, kind: str) -> subprocess.Popen[str]:
     program = OWNER.format(module=kind, kind={"edge": "EdgeStore", "local": "LocalStore"}[kind])
-    command = [sys.executable, "-c", program, folder]
+    command = [sys.executable, "-c", program, str(folder)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
 
 

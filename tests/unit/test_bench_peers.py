@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from bench import peers
 
 RUN_ALL = """

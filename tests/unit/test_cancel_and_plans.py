@@ -2,65 +2,19 @@
 
 import itertools
 from dataclasses import replace
-from typing import Any
 
 import orjson
 import pytest
 
-from octollm.contracts import InlineOutput, StepError, StepFailed, StepRequested, StepRetrying, StepSucceeded
+from octollm.contracts import StepError, StepFailed, StepRequested, StepRetrying
 from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import Accepted, CancelRequested, DeadlinePassed, Event, MessageLost, Met
 from octollm.orchestrator.planning import Planning
-from octollm.orchestrator.state import Decision, StepEnded, TaskState
+from octollm.orchestrator.state import StepEnded, TaskState
 from octollm.orchestrator.status import status_of
 from octollm.plans.plan import Plan
-from octollm.plans.recipes import RecipeBook, parse_recipe
-from samples import about
-
-NOW, LATER = "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:07.000Z"
-ARMS = frozenset({"noop", "judge", "planner"})
-FORK = b"""
-recipe: fork
-version: 1
-description: one, then two beside each other
-input: {type: object}
-deadline_s: 60
-steps:
-  first: {arm: noop, input: {}}
-  left: {arm: noop, needs: [first], input: {}}
-  right: {arm: noop, needs: [first], input: {}}
-answer: {$: steps.left.output.name}
-memory:
-  title: {$: task.goal}
-  text: {$: steps.right.output.text}
-"""
-BOOK = RecipeBook({"fork": parse_recipe(FORK, ARMS)})
-OURS = CancelRequested("default", "no longer needed")
-
-
-def fresh(**submission: Any) -> TaskState:
-    return TaskState(
-        task="l0-01jd0000000000000000000000",
-        tenant="default",
-        submission={"goal": "g", "kind": "fork", **submission},
-        source="http",
-        idempotency_key="k",
-        fingerprint="0" * 64,
-        redactions={},
-        priority="normal",
-        received_at=NOW,
-        traceparent="",
-        deadline_at="2026-01-01T00:01:00.000Z",
-    )
-
-
-def accepted(*, model: bool = False, **submission: Any) -> Decision:
-    return decide(fresh(**submission), Accepted(Planning(BOOK, ARMS, model)), NOW)
-
-
-def succeeded(step: StepRequested, output: dict[str, Any]) -> StepEnded:
-    done = StepSucceeded(outcome="succeeded", output=InlineOutput(at="inline", value=output), **about(step))
-    return StepEnded(done, output)
+from tests.helpers.decisions import ARMS, BOOK, LATER, NOW, OURS, accepted, fresh, run, succeeded
+from tests.helpers.messages import about
 
 
 def failed(step: StepRequested, code: str = "no_use") -> StepEnded:
@@ -144,15 +98,6 @@ def test_the_status_names_what_is_out_and_since_when():
     row = state.steps["left", 0]
     many = {(f"s{number}", 0): row._replace(step=f"s{number}") for number in range(300)}
     assert len(open_steps(replace(state, steps=many))) == 200
-
-
-def run(decision: Decision, outputs: dict[str, dict[str, Any]]) -> Decision:
-    queue = list(decision.sends)
-    while queue:
-        step = queue.pop(0)
-        decision = decide(decision.state, succeeded(step, outputs.get(step.step, {})), LATER)
-        queue += decision.sends
-    return decision
 
 
 def test_what_a_recipe_wants_remembered_is_resolved_with_the_answer():

@@ -1,5 +1,7 @@
 """Where a linear stretch of a plan ends, and that an arm makes the very message that the orchestrator would make."""
 
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from octollm.contracts import InlineOutput, StepDone, StepRequested, StepSucceed
 from octollm.plans import chain, template
 from octollm.plans.plan import Plan
 from octollm.plans.recipes import parse_recipe
-from samples import about
+from tests.helpers.messages import about
 
 ARMS = frozenset({"noop", "judge", "executor"})
 HEAD = """
@@ -138,7 +140,8 @@ def test_what_cannot_be_resolved_is_left_to_the_orchestrator():
 
 def test_a_rest_of_another_shape_is_left_alone():
     rest = {"attempt": 1, "steps": [{"step": "b", "arm": "noop", "timeout_s": 1, "input": {}}], "digests": {}}
-    for seen in ({}, {"steps": []}):
+    wrong: tuple[dict[str, Any], ...] = ({}, {"steps": []})
+    for seen in wrong:
         assert chain.onward(requested(continuation={**rest, "seen": seen}), {}) is None
 
 

@@ -14,7 +14,7 @@ from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.orchestrator.status import status_of
 from octollm.plans import chain
 from octollm.plans.recipes import RecipeBook, parse_recipe
-from samples import about
+from tests.helpers.messages import about
 
 NOW = "2026-01-01T00:00:00.000Z"
 LINE = b"""
@@ -101,7 +101,8 @@ def test_ends_in_any_order_lead_to_the_same_rows_and_nothing_is_sent_by_the_orch
 def test_the_same_events_are_told_without_hand_off():
     state, first = begun()
     plain = first.model_copy(update={"continuation": None})
-    seen, step = [], plain
+    seen: list[str] = []
+    step = plain
     for name in "abc":
         decision = decide(state, work(step, name)[0], NOW)
         state, seen = decision.state, seen + [told.event for told in decision.events]
@@ -191,7 +192,7 @@ def test_retries_and_the_end_of_the_next_try_before_their_turn_are_history_in_or
     a, follows = work(first, "a")
     assert follows is not None
     error = StepError(code="busy", message="later")
-    fields = {"next_attempt": 2, "failures": 1, "delay_ms": 1, "builds_on": follows.builds_on}
+    fields: dict[str, Any] = {"next_attempt": 2, "failures": 1, "delay_ms": 1, "builds_on": follows.builds_on}
     failed = StepEnded(StepRetrying(outcome="retrying", error=error, **fields, **about(follows)))
     b, _ = work(follows.model_copy(update={"attempt": 2, "failures": 1}), "b")
     decision = apply(state, b, failed, a)
@@ -209,7 +210,7 @@ def test_a_next_try_of_what_is_dropped_is_void():
     _, follows = work(first, "others")
     assert follows is not None
     error = StepError(code="busy", message="later")
-    fields = {"next_attempt": 2, "failures": 1, "delay_ms": 1, "builds_on": follows.builds_on}
+    fields: dict[str, Any] = {"next_attempt": 2, "failures": 1, "delay_ms": 1, "builds_on": follows.builds_on}
     failed = StepEnded(StepRetrying(outcome="retrying", error=error, **fields, **about(follows)))
     decision = apply(state, ours, failed)
     assert [(one.step, one.attempt) for one in decision.sends] == [("b", 3)]

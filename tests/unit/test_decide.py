@@ -8,26 +8,21 @@ from typing import Any
 import pytest
 
 from octollm.contracts import (
-    InlineOutput,
     StepDead,
     StepError,
     StepFailed,
     StepRequested,
     StepRetrying,
-    StepSucceeded,
     TaskResult,
     read,
     write,
 )
 from octollm.orchestrator.decide import decide
-from octollm.orchestrator.event import Accepted, DeadlinePassed, MessageLost, Met
-from octollm.orchestrator.planning import Planning
+from octollm.orchestrator.event import DeadlinePassed, Event, MessageLost, Met
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
-from octollm.plans.recipes import RecipeBook, parse_recipe
-from samples import about
+from tests.helpers.decisions import NOW, begun, succeeded
+from tests.helpers.messages import about
 
-NOW = "2026-01-01T00:00:00.000Z"
-ARMS = frozenset({"noop", "judge"})
 DIAMOND = b"""
 recipe: diamond
 version: 1
@@ -68,30 +63,6 @@ steps:
   last: {arm: noop, needs: [first], input: {$: steps.first.output.name}}
 answer: {$: steps.last.output.name}
 """
-
-
-def begun(recipe: bytes) -> Decision:
-    loaded = parse_recipe(recipe, ARMS)
-    state = TaskState(
-        task="l0-01jd0000000000000000000000",
-        tenant="default",
-        submission={"goal": "g", "kind": loaded.kind, "input": {}},
-        source="http",
-        idempotency_key="k",
-        fingerprint="0" * 64,
-        redactions={},
-        priority="normal",
-        received_at=NOW,
-        traceparent="",
-        deadline_at="2026-01-01T00:01:00.000Z",
-    )
-    return decide(state, Accepted(Planning(RecipeBook({loaded.kind: loaded}))), NOW)
-
-
-def succeeded(step: StepRequested, output: dict[str, Any] | None = None) -> StepEnded:
-    value = output or {"name": f"{step.step} {step.round}"}
-    done = StepSucceeded(outcome="succeeded", output=InlineOutput(at="inline", value=value), **about(step))
-    return StepEnded(done, value)
 
 
 def run(decision: Decision, *, fails: int = 0) -> tuple[TaskState, list[str]]:
@@ -191,7 +162,7 @@ def test_repairs_end_at_their_cap():
 
 def parked(step: StepRequested, message: str = "check the key") -> StepEnded:
     error = StepError(code="needs_person_key", message=message)
-    again = {"next_attempt": step.attempt + 1, "failures": step.failures, "delay_ms": 60_000}
+    again: dict[str, Any] = {"next_attempt": step.attempt + 1, "failures": step.failures, "delay_ms": 60_000}
     return StepEnded(StepRetrying(outcome="retrying", error=error, **again, **about(step)))
 
 
@@ -253,7 +224,13 @@ def test_nothing_leaves_a_terminal_state():
     failed = StepFailed(outcome="failed", error=StepError(code="no", message="no"), **about(first))
     state = decide(decision.state, StepEnded(failed), NOW).state
     assert (state.state, state.reason) == ("failed", "step_failed")
-    events = (succeeded(first), Met(), DeadlinePassed(), MessageLost("first", 0, 1), StepEnded(failed))
+    events: tuple[Event, ...] = (
+        succeeded(first),
+        Met(),
+        DeadlinePassed(),
+        MessageLost("first", 0, 1),
+        StepEnded(failed),
+    )
     for event in itertools.chain(events, events):
         after = decide(state, event, "2027-01-01T00:00:00.000Z")
         assert not after.changed

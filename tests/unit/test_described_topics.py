@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,8 @@ def topology() -> Topology:
 
 def test_a_topic_is_described_as_its_script_reads_it(topology: Topology):
     fairness = Fairness(topology, "l1")
-    keys, args = ["a", "b", "c", "d"], []
+    keys = ["a", "b", "c", "d"]
+    args: list[Any] = []
     fairness.describe([fairness.limited[JUDGE]], keys, args)
     assert args == [5, 1, 6, 3, 64, 1, "judge"]
     assert len(keys) == 15

@@ -1,10 +1,10 @@
 """References that lead to something no message can carry: the task ends and says why, whatever it was."""
 
 import pytest
-from test_decide import ARMS, NOW, begun, succeeded
 
 from octollm.orchestrator.decide import decide
 from octollm.plans.recipes import parse_recipe
+from tests.helpers.decisions import ARMS, NOW, begun, succeeded
 
 RECIPE = """
 recipe: whole

@@ -83,7 +83,7 @@ async def test_each_gets_its_own_answer_or_error_and_a_broken_handler_breaks_the
     gatherer.start()
     good, bad = submit(gatherer, message("good"), message("bad"))
     worked.go.release()
-    assert (await good).traceparent == "good.1.step.0.0"  # type: ignore[union-attr]  # it is an Outgoing
+    assert (await good).traceparent == "good.1.step.0.0"
     with pytest.raises(ValueError, match="bad"):
         await bad
     await gatherer.stop()

@@ -5,6 +5,7 @@ closed.
 import asyncio
 import time
 from collections import deque
+from typing import Any
 
 from octollm.consumer import task_pool as hands_module
 from octollm.consumer.task_pool import TaskPool
@@ -77,7 +78,7 @@ def test_one_that_waits_does_not_hold_up_the_others():
 
 def test_what_waits_is_cancelled_by_closing_and_the_rest_forgotten():
     async def run():
-        seen = deque()
+        seen: deque[Any] = deque()
 
         async def work(item, _task):
             try:

@@ -83,6 +83,7 @@ def test_the_default_models_are_ones_the_sdks_list_and_have_a_price():
     }
     for provider, names in known.items():
         model = default_model(provider)
+        assert model is not None
         assert model in names
         assert cost_usd(provider, model, Tokens(1, 1)) is not None
 

@@ -1,10 +1,9 @@
 """`decide` on tasks that were put off: nothing is sent before their moment, and all of it once after."""
 
-from test_cancel_and_plans import ARMS, BOOK, LATER, NOW, OURS, accepted, fresh
-
 from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import Accepted, MomentCame
 from octollm.orchestrator.planning import Planning
+from tests.helpers.decisions import ARMS, BOOK, LATER, NOW, OURS, accepted, fresh
 
 PLANNING = Planning(BOOK, ARMS)
 

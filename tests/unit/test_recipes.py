@@ -182,7 +182,7 @@ memory:
 def test_what_is_to_be_remembered_is_stored_with_its_defaults_and_checked_when_it_is_known():
     plan = parse_recipe(GOOD.encode() + REMEMBER, ARMS).plan
     assert Plan.from_json(plan.to_json()) == plan
-    context = {"task": {"goal": "g", "input": {"text": "red"}}, "steps": {"a": {"output": {"text": "long"}}}}
+    context: Any = {"task": {"goal": "g", "input": {"text": "red"}}, "steps": {"a": {"output": {"text": "long"}}}}
     found = memory_facts.check(template.resolve(plan.memory, context))
     assert (found["title"], found["text"], found["collection"]) == ("g", "long", "tasks")
     assert found["relationships"] == [
@@ -214,6 +214,7 @@ def test_a_models_plan_is_judged_by_the_same_rules():
     ):
         with pytest.raises(RecipeError, match=message):
             read_proposal({**PROPOSED, path: value}, ARMS | {"planner"})
-    for nothing in (None, [], "plan", {}, {"answer": 1}):
+    nothings: tuple[Any, ...] = (None, [], "plan", {}, {"answer": 1})
+    for nothing in nothings:
         with pytest.raises(RecipeError):
             read_proposal(nothing, ARMS)

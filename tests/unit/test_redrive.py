@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from test_cancel_and_plans import ARMS, BOOK, LATER, NOW, OURS, accepted, run, succeeded
 
 from octollm.contracts import StepDead, StepError
 from octollm.orchestrator.decide import decide
@@ -11,7 +10,8 @@ from octollm.orchestrator.event import DeadlinePassed, Event, Met, RedriveReques
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.plans.recipes import RecipeBook
-from samples import about
+from tests.helpers.decisions import ARMS, BOOK, LATER, NOW, OURS, accepted, run, succeeded
+from tests.helpers.messages import about
 
 PLANNING = Planning(BOOK, ARMS)
 

@@ -6,7 +6,7 @@ import pytest
 
 from octollm.contracts import TaskSubmission, read
 from octollm.errors import SchedulesError
-from octollm.resources import checkout
+from octollm.resources import share_dir
 from octollm.topology.schedules import load_schedules
 
 GOOD = """
@@ -36,7 +36,7 @@ def test_a_good_one_is_what_it_says(tmp_path):
 
 
 def test_the_one_that_ships_has_none_and_its_example_is_good(tmp_path):
-    shipped = (checkout() / "schedules.yaml").read_text()
+    shipped = (share_dir() / "schedules.yaml").read_text()
     assert load(tmp_path, shipped) == ()
     example = shipped[shipped.index("# schedules:") : shipped.index("version: 1")].replace("# ", "")
     assert [one.name for one in load(tmp_path, f"version: 1\n{example}")] == ["morning-note"]

@@ -31,7 +31,7 @@ from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import StepEnded, TaskState
 from octollm.plans import chain
 from octollm.plans.recipes import RecipeBook, parse_recipe
-from samples import about
+from tests.helpers.messages import about
 
 RECIPE = parse_recipe(
     b"""

@@ -10,15 +10,16 @@ use futures_util::FutureExt;
 use service::{Stop, Supervisor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::door::Door;
+use super::handler::EntryHandler;
 use super::{slots_of_each, Common};
+use crate::caller::Caller;
 
 /// How long what was interrupted at the end may take to give up.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One tenant's consumer.
 pub struct Consumer {
-    door: Arc<Door>,
+    handler: Arc<EntryHandler>,
     leases: Arc<Leases>,
     supervisor: Supervisor,
     slots: Arc<Semaphore>,
@@ -30,9 +31,10 @@ pub struct Consumer {
 impl Consumer {
     #[must_use]
     pub fn new(common: Arc<Common>, tenant: Tenant, supervisor: Supervisor) -> Self {
-        let ingest = &common.topology.ingest;
-        let client = common.sink.link().clone();
-        let slot_count = slots_of_each(&common.topology);
+        let topology = &common.service.topology;
+        let ingest = &topology.ingest;
+        let client = common.redis.clone();
+        let slot_count = slots_of_each(topology);
         Self {
             leases: Arc::clone(&common.leases),
             supervisor,
@@ -40,10 +42,10 @@ impl Consumer {
             slot_count,
             heartbeat: Duration::from_secs(ingest.heartbeat_s),
             drain: common.drain,
-            door: Arc::new(Door {
+            handler: Arc::new(EntryHandler {
                 group: ConsumerGroup::of_ingest(client, &tenant, ingest, &common.name),
                 common,
-                tenant,
+                caller: Caller::new(tenant),
             }),
         }
     }
@@ -70,7 +72,7 @@ impl Consumer {
     }
 
     fn stream(&self) -> &str {
-        &self.door.group.streams[0]
+        &self.handler.group.streams[0]
     }
 
     /// Wait for a slot; claim abandoned entries when that is due; then read once.
@@ -80,7 +82,7 @@ impl Consumer {
         last_claim: &mut Option<Instant>,
         stop: &Stop,
     ) -> Result<(), StoreError> {
-        let group = &self.door.group;
+        let group = &self.handler.group;
         tokio::select! {
             // Closed it never is.
             slot = self.slots.acquire() => drop(slot),
@@ -121,11 +123,11 @@ impl Consumer {
 
     fn start(&self, entry: Entry, slot: OwnedSemaphorePermit) {
         let lease = self.leases.hold(&entry, None, None);
-        let door = Arc::clone(&self.door);
+        let handler = Arc::clone(&self.handler);
         self.supervisor.spawn_task("ingest entry", async move {
-            let handled = AssertUnwindSafe(door.handle(&entry)).catch_unwind();
+            let ended = AssertUnwindSafe(handler.handle(&entry)).catch_unwind();
             tokio::select! {
-                handled = handled => match handled {
+                ended = ended => match ended {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         tracing::error!(entry = entry.id, %error, "cannot work on an ingest entry; it is left to others");
@@ -143,7 +145,7 @@ impl Consumer {
 
     /// Let running work end, give back what did not, and leave the group.
     async fn end(self) {
-        let group = &self.door.group;
+        let group = &self.handler.group;
         if !self.all_ended_within(self.drain).await {
             let unfinished = self.leases.held_on(self.stream());
             tracing::warn!(

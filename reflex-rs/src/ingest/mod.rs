@@ -1,29 +1,28 @@
-//! The ingest door: producers XADD to `ingest:<tenant>`, and every entry ends as a task, a refusal or a dead letter.
+//! Ingest streams: producers XADD to `ingest:<tenant>`, and every entry becomes a task, a rejected task or a dead letter.
 //!
-//! An entry's way: `consumer` (reads it, a slot and a lease for it) → `judge` (what becomes of it,
-//! pure) → `door` (stores that, however long it takes, and only then removes the entry).
+//! An entry's way: `consumer` (reads it and gives it a slot and a lease) → `handler` (takes it through `decision` and the
+//! submission service, however long the store is unavailable, and only then removes it).
 
 mod consumer;
-mod door;
-mod judge;
+mod decision;
+mod fields;
+mod handler;
 
 pub use consumer::Consumer;
 
 use std::sync::Arc;
 
-use bus::Leases;
 use contracts::events::Tenant;
 use contracts::topology::Topology;
 
-use crate::admission::Rules;
 use crate::metrics::Metrics;
-use crate::sink::Sink;
+use crate::submit::Service;
+use bus::{Leases, RedisClient};
 
 /// What all consumers of this process share.
 pub struct Common {
-    pub sink: Arc<Sink>,
-    pub rules: Arc<Rules>,
-    pub topology: Arc<Topology>,
+    pub service: Service,
+    pub redis: RedisClient,
     pub metrics: Arc<Metrics>,
     /// This process's name in the consumer groups.
     pub name: String,

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from ledger import Loss
-from load import Load
-from stage import Stage
+from tests.faults.ledger import Loss
+from tests.faults.load import Load
+from tests.faults.stage import Stage
 
 
 @dataclass
@@ -70,5 +70,5 @@ def scenario(name: str) -> Callable[[Scenario], Scenario]:
 def load_all() -> dict[str, Scenario]:
     """Every scenario there is."""
     for name in _FILES:
-        import_module(f"scenarios.{name}")  # they register
+        import_module(f"{__name__}.{name}")  # they register
     return SCENARIOS

@@ -3,11 +3,10 @@
 import json
 from typing import Any
 
-from ledger import lines
-from stage import Instance
-
 from octollm.errors import StartError
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.instance import Instance
+from tests.faults.ledger import lines
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
 _DONE = "{l0}:steps.done"
 
@@ -64,7 +63,8 @@ async def _away(ring: Ring, processes: list[Instance]) -> None:
 async def _ends(ring: Ring) -> list[tuple[bytes, dict[str, Any]]]:
     """What lies on the stream of ends: entry, and what it says."""
     async with ring.stage.client() as client:
-        return [(entry, json.loads(fields[b"body"])) for entry, fields in await client.xrange(_DONE)]
+        entries: Any = await client.xrange(_DONE)
+        return [(entry, json.loads(fields[b"body"])) for entry, fields in entries]
 
 
 async def _told(ring: Ring, tasks: set[str], step: str) -> bool:

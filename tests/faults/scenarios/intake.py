@@ -4,7 +4,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from scenarios import PATIENCE_S, Ring
+from tests.faults.scenarios import PATIENCE_S, Ring
 
 _ORDERS = 24
 _ANSWERS = 6

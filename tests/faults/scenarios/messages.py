@@ -7,7 +7,7 @@ import asyncpg
 import httpx
 
 from octollm.errors import StartError
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
 _ENDED = """
 SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task

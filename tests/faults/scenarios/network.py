@@ -4,7 +4,7 @@ import asyncio
 import signal
 from pathlib import Path
 
-from scenarios import Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import Landed, MissedError, Ring, scenario
 
 
 @scenario("latency")

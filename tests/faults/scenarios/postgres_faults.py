@@ -3,10 +3,10 @@
 import asyncio
 
 import asyncpg
-from proxy import COMMIT, STORES, Trap
 
 from octollm.errors import StartError
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.proxy import COMMIT, STORES, Trap
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
 _FEWEST, _ROUNDS = 20, 100
 _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"

@@ -4,10 +4,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from synced import NoWitnessError, Witness
-
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
-from scenarios.intake import answers_before_intake
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.intake import answers_before_intake
+from tests.faults.synced import NoWitnessError, Witness
 
 _TRIES = 8
 

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from instance import Instance
-from ledger import lines, now
-from proxy import COMMIT, STORES, Moment, Trap
-from stage import LEASE_S
-
 from octollm.errors import StartError
 from octollm.protocol.scripts import source
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.instance import Instance
+from tests.faults.ledger import lines, now
+from tests.faults.proxy import COMMIT, STORES, Moment, Trap
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.stage import LEASE_S
 
 
 def sha_of(script: str) -> bytes:

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
-from scenarios.intake import answers_before_intake
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.intake import answers_before_intake
 
 _LANE = "{l0}:"
 _TRIES = 20

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import redis.asyncio
-from proxy import Proxy
 
 from octollm.devstack.embedded.process import Child
 from octollm.devstack.embedded.redis import find_server
 from octollm.settings.loader import load_settings
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
-from scenarios.intake import answers_before_intake
+from tests.faults.proxy import Proxy
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.intake import answers_before_intake
 
 _CONFIRMED = "replicated(1)"
 _LAG_S = 0.15

@@ -3,12 +3,12 @@
 import asyncio
 from pathlib import Path
 
-from disks import NoDiskError, small_disk
-from load import Order
 from redis.exceptions import RedisError
 
 from octollm.errors import StartError
-from scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.disks import NoDiskError, small_disk
+from tests.faults.load import Order
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
 
 _FULL_S = 2.0
 _RESULTS = "{l0}:results"

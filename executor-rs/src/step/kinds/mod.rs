@@ -93,15 +93,12 @@ impl Runtimes {
 
 #[cfg(test)]
 mod tests {
-    use super::{find, names, KINDS};
+    use super::{find, names, StepKind, KINDS};
 
     #[test]
     fn a_kind_is_found_by_its_name() {
         for kind in KINDS {
-            assert_eq!(
-                find(kind.name()).map(|found| found.name()),
-                Some(kind.name())
-            );
+            assert_eq!(find(kind.name()).map(StepKind::name), Some(kind.name()));
         }
         assert!(find("perl").is_none());
         assert_eq!(names(), "python or shell");

@@ -1,0 +1,129 @@
+"""Steps for an arm, and consumers that work on them."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from faststream.redis import RedisBroker
+
+from octollm.consumer.circuit_breaker import NEVER
+from octollm.consumer.consumer import Consumer
+from octollm.consumer.leases import Leases
+from octollm.contracts import StepRequested, write
+from octollm.contracts.ids import message_id
+from octollm.resources import schemas_path, share_dir
+from octollm.steps.runner import StepRunner
+from octollm.topology import LaneKeys, load_topology
+
+KEYS = LaneKeys("l0")
+
+
+def topology():
+    return load_topology(share_dir() / "streams.yaml", schemas_path())
+
+
+def judge(**changes):
+    return replace(topology().topics["arm.judge"], **{"heartbeat_s": 1, "lease_s": 3, **changes})
+
+
+def step(number=1, **changes):
+    return StepRequested(
+        **{
+            "task": f"l0-01jd00000000000000000{number:05d}",
+            "run": 1,
+            "step": "check",
+            "round": 0,
+            "attempt": 1,
+            "tenant": "default",
+            "arm": "judge",
+            "priority": "normal",
+            "failures": 0,
+            "input": {"number": number},
+            "timeout_s": 60,
+            **changes,
+        }
+    )
+
+
+def fields(one):
+    ident = message_id(one.task, one.run, one.step, one.round, one.attempt)
+    return {"type": "step.requested.v1", "id": ident, "tenant": one.tenant, "traceparent": "", "body": write(one)}
+
+
+async def keep_nothing(_tenant, _sha256, _raw):
+    raise AssertionError("nothing here is large")
+
+
+class Member:
+    """One consumer; `kill` stops it as SIGKILL would: nothing is released, nobody leaves."""
+
+    def __init__(
+        self,
+        url,
+        client,
+        topic,
+        work,
+        name="a",
+        concurrency=8,
+        keep=keep_nothing,
+        handler=None,
+        fairness=None,
+        fuse=NEVER,
+        **options,
+    ):
+        """`handler`: a role's own, instead of one made from `work`, which may take `options`."""
+        self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
+        handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
+        self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fairness, fuse)
+        self.broker = RedisBroker(url, apply_types=False, logger=None)  # type: ignore[arg-type]  # as the worker does
+
+    async def start(self):
+        self.leases.start()
+        await self.consumer.start(self.broker)
+        await self.broker.start()
+
+    async def stop(self, drain_s=30):
+        await self.broker.stop()
+        await self.consumer.stop(drain_s)
+        await asyncio.to_thread(self.leases.stop)
+
+    async def kill(self):
+        await asyncio.to_thread(self.leases.stop)
+        await self.broker.stop()
+        consumer = self.consumer
+        for task in (*consumer.loops, *consumer._hands._tasks, *consumer._alone):
+            task.cancel()
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def consuming(*args, **options):
+    member = Member(*args, **options)
+    await member.start()
+    try:
+        yield member
+    finally:
+        await member.stop()
+
+
+async def dead_workers(client, stream, count, numbers, idle=60000, group="judge"):
+    """Entries that a worker read and died with."""
+    await client.xgroup_create(stream, group, "0", mkstream=True)
+    for number in numbers:
+        await client.xadd(stream, fields(step(number)))
+    await client.xreadgroup(group, "killed", {stream: ">"}, count=count)
+    await age(client, stream, idle, group)
+
+
+async def age(client, stream, idle=60000, group="judge"):
+    for one in await client.xpending_range(stream, group, "-", "+", 1000):
+        await client.xclaim(
+            stream,
+            group,
+            one["consumer"],
+            0,
+            [one["message_id"]],
+            idle=idle,
+            retrycount=one["times_delivered"],
+            justid=True,
+        )
