@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-valkey faults faults-ci bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
+.PHONY: help demo test unit coverage test-servers test-valkey faults faults-ci bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # Where this is set, each of the hundreds of processes of a test run compiles every module anew: 3 s of CPU, each time.
@@ -20,10 +20,20 @@ test: setup redis models  ## formatting, lints, types, import rules, all tests; 
 unit: $(STAMP)  ## the fast loop: tests that need neither Rust nor a server; ARGS="-k cron" passes options to pytest
 	@$(PY) -m pytest tests/unit tests/contract $(ARGS)
 
-test-valkey: setup models  ## the tests that meet a Redis server, on Valkey 8 (fetched into build/ where there is none)
-	@server=$$(.ci/setup-valkey) && OCTOLLM_REDIS_SERVER=$$server && export OCTOLLM_REDIS_SERVER && \
-		cargo test --locked -p octollm-reflex -p octollm-executor && \
-		$(PY) -m pytest -n 2 --dist=loadfile tests/integration tests/e2e
+coverage: setup redis models  ## all tests of both languages with coverage, half as slow again; tables and totals at the end
+	@.ci/setup-coverage
+	@mkdir -p build/coverage
+	@$(PY) -m pytest -n2 --dist=loadfile --cov --cov-report=
+	@PATH="$$PWD/build/cargo/bin:$$PATH" cargo llvm-cov --workspace --locked --no-report
+	@$(PY) -m coverage report
+	@PATH="$$PWD/build/cargo/bin:$$PATH" cargo llvm-cov report --summary-only
+
+test-servers: setup models  ## the tests that meet servers, on those that OCTOLLM_REDIS_SERVER and OCTOLLM_TEST_POSTGRES_DSN name
+	cargo test --locked -p octollm-reflex -p octollm-executor
+	$(PY) -m pytest -n 2 --dist=loadfile tests/integration tests/e2e
+
+test-valkey:  ## the same on Valkey 8 (fetched into build/ where there is none)
+	@server=$$(.ci/setup-valkey) && $(MAKE) test-servers OCTOLLM_REDIS_SERVER="$$server"
 
 compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and take-over (Docker)
 	@$(PY) -m tests.compose.demo
@@ -73,8 +83,9 @@ fmt: $(STAMP)  ## format Rust and Python
 lint: $(STAMP)  ## the checks of `make test` without the tests
 	@$(PY) tests/run_all.py --only-checks
 
-generate: $(STAMP)  ## write the pydantic models and the vectors anew from schemas/
+generate: $(STAMP)  ## write the pydantic models, the vectors and the record of this release's queries anew
 	@$(PY) schemas/generate.py
+	@$(PY) -m tests.compat.record
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	@uv=build/uv/bin/uv; [ -x $$uv ] || uv=uv; $$uv pip compile pyproject.toml --group dev --universal \

@@ -11,8 +11,10 @@ from octollm.consumer.consumer import Consumer
 from octollm.consumer.leases import Leases
 from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id
+from octollm.protocol.fairness import Fairness
 from octollm.resources import schemas_path, share_dir
 from octollm.steps.runner import StepRunner
+from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, load_topology
 
 KEYS = LaneKeys("l0")
@@ -72,13 +74,25 @@ class Member:
         **options,
     ):
         """`handler`: a role's own, instead of one made from `work`, which may take `options`."""
+        self.supervisor = Supervisor()
         self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
         handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
-        self.consumer = Consumer(client, self.leases, topic, "l0", name, handler, concurrency, fairness, fuse)
+        self.consumer = Consumer(
+            client,
+            self.leases,
+            topic,
+            "l0",
+            name,
+            handler,
+            concurrency,
+            self.supervisor,
+            fairness or Fairness(topology(), "l0"),
+            fuse,
+        )
         self.broker = RedisBroker(url, apply_types=False, logger=None)  # type: ignore[arg-type]  # as the worker does
 
     async def start(self):
-        self.leases.start()
+        self.leases.start(self.supervisor)
         await self.consumer.start(self.broker)
         await self.broker.start()
 
@@ -90,10 +104,7 @@ class Member:
     async def kill(self):
         await asyncio.to_thread(self.leases.stop)
         await self.broker.stop()
-        consumer = self.consumer
-        for task in (*consumer.loops, *consumer._hands._tasks, *consumer._alone):
-            task.cancel()
-        await asyncio.sleep(0)
+        await self.supervisor.stop()
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from octollm.api.app import create_app
 from octollm.api.openapi import openapi
 from octollm.api.store import open_store
 from octollm.contracts.ids import new_task_id
-from octollm.database.migrate import newest
 from octollm.errors import SettingsError, StartError, StoreUnavailableError
 from octollm.runtime.api_role import TASK, run_api, serve_api
 from octollm.settings.loader import load_settings
@@ -224,15 +223,15 @@ async def test_a_lost_connection_is_503_and_the_next_one_works(api, ours, pool):
 
 
 async def test_a_database_of_another_shape_is_said_so(api, pool):
-    await pool.execute("UPDATE alembic_version SET version_num = '0000'")
+    await pool.execute("UPDATE schema_migrations SET revision = '0000'")
     ready = await api.get("/readyz")
     assert (ready.status_code, "revision 0000" in ready.text) == (503, True)
-    await pool.execute("DROP TABLE alembic_version")
+    await pool.execute("DROP TABLE schema_migrations")
     assert "migrates the database" in (await api.get("/readyz")).text
 
 
 async def test_a_question_that_takes_too_long_is_cut_off(dsn, pool):
-    async with open_store(dsn, 2, newest(), statement_s=0.2) as store:
+    async with open_store(dsn, 2, statement_s=0.2) as store:
         app = httpx.ASGITransport(create_app(store))
         async with httpx.AsyncClient(transport=app, base_url="http://api") as client, pool.acquire() as other:
             async with other.transaction():
@@ -244,7 +243,7 @@ async def test_a_question_that_takes_too_long_is_cut_off(dsn, pool):
 
 
 async def test_it_cannot_write(dsn):
-    async with open_store(dsn, 1, newest()) as store:
+    async with open_store(dsn, 1) as store:
         with pytest.raises(StoreUnavailableError, match="read-only"):
             async with store.reading() as connection:
                 await connection.execute("DELETE FROM tasks")

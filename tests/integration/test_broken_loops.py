@@ -1,9 +1,20 @@
-"""A worker one of whose loops has ended ends too: alive, it would keep what it holds and finish nothing."""
+"""Each background loop and thread of a worker, broken: the process turns unready and ends.
+
+Alive, it would keep what it holds and finish nothing.
+"""
 
 import asyncio
+from http.server import ThreadingHTTPServer
 
+import httpx
 import pytest
 
+from octollm.consumer import worker as worker_module
+from octollm.consumer.consumer import Consumer
+from octollm.consumer.leases import Leases
+from octollm.consumer.reader import _Subscriber
+from octollm.consumer.worker import Worker
+from octollm.devstack.embedded.ports import Ports
 from octollm.errors import WorkerError
 from octollm.protocol.handoff import Handoff
 from octollm.resources import schemas_path
@@ -14,16 +25,82 @@ from octollm.topology import LaneKeys, load_topology
 from tests.helpers.consumers import fields, judge, step
 
 
-async def test_a_process_ends_when_nothing_can_be_finished_in_it_any_more(redis_server, client, monkeypatch):
+def _break(*_args, **_options):
+    raise ZeroDivisionError("odd")
+
+
+async def _break_later(*_args, **_options):
+    raise ZeroDivisionError("odd")
+
+
+BROKEN = {
+    "complete arm.judge": (Handoff, "complete", _break_later),
+    "claim arm.judge": (Handoff, "claim", _break_later),
+    "promote l0": (Handoff, "promote", _break_later),
+    "listen": (worker_module, "listen", _break_later),
+    "read arm.judge": (_Subscriber, "_read", _break_later),
+    "take": (Consumer, "_take", _break_later),
+    "work arm.judge": (Consumer, "_work", _break_later),
+    "leases judge": (Leases, "_run", _break),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_worker_ends_when_one_of_its_loops_breaks(redis_server, client, monkeypatch, name):
+    where, attribute, instead = BROKEN[name]
+    readiness = []
+    with Ports() as ports:
+        listen = f"127.0.0.1:{ports.take()}"
+    stop = Worker.stop
+
+    async def stop_and_look(self, drain_s):
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            readiness.append((await http.get(f"http://{listen}/readyz")).json())
+        await stop(self, drain_s)
+
     monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("OCTOLLM_WORKER_METRICS_LISTEN", listen)
+    monkeypatch.setattr(Worker, "stop", stop_and_look)
+    monkeypatch.setattr(where, attribute, instead)
     settings = load_settings()
-
-    async def odd(*_):
-        raise ZeroDivisionError("odd")
-
-    monkeypatch.setattr(Handoff, "complete", odd)
     await client.xadd(LaneKeys("l0").stream(judge()), fields(step()))
     topology = load_topology(topology_path(settings), schemas_path())
-    with pytest.raises(WorkerError, match=r"the loop 'complete arm.judge' ended \(ZeroDivisionError\('odd'\)\)"):
+    broken = "read arm.judge" if name == "take" else name
+    with pytest.raises(WorkerError, match=rf"'{broken}' ended unexpectedly \(ZeroDivisionError\('odd'\)\)"):
         async with asyncio.timeout(60):
             await run_roles(["judge"], settings, topology, concurrency=None, stop=asyncio.Event())
+    assert readiness[0]["ready"] is False
+    assert any(f"'{broken}' ended unexpectedly" in reason for reason in readiness[0]["reasons"])
+
+
+async def test_a_worker_ends_when_its_metrics_thread_breaks(redis_server, monkeypatch):
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", _break)
+    monkeypatch.setattr(ThreadingHTTPServer, "shutdown", lambda _self: None)  # waits for a loop that has not begun
+    settings = load_settings()
+    topology = load_topology(topology_path(settings), schemas_path())
+    with pytest.raises(WorkerError, match="'metrics' ended unexpectedly"):
+        async with asyncio.timeout(60):
+            await run_roles(["judge"], settings, topology, concurrency=None, stop=asyncio.Event())
+
+
+async def test_a_start_that_fails_half_way_leaves_nothing_behind(redis_server, monkeypatch):
+    """The second consumer cannot start: the first one's loops and threads end, and its connections close."""
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
+    settings = load_settings()
+    topology = load_topology(topology_path(settings), schemas_path())
+    start, started = Consumer.start, []
+
+    async def second_breaks(self, broker):
+        if started:
+            raise ZeroDivisionError("odd")
+        started.append(self)
+        await start(self, broker)
+
+    monkeypatch.setattr(Consumer, "start", second_breaks)
+    before = asyncio.all_tasks()
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(60):
+            await run_roles(["judge", "guardian"], settings, topology, concurrency=None, stop=asyncio.Event())
+    assert started
+    assert asyncio.all_tasks() == before

@@ -7,6 +7,7 @@ import pytest
 
 from octollm.contracts.ids import in_flight_field, message_id
 from octollm.protocol.control import listen
+from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import Lease, Publish, Schedule
 from octollm.protocol.outcomes import MESSAGES
@@ -102,7 +103,7 @@ async def test_who_lost_the_lease_hears_that_first(client):
 
 @pytest.mark.parametrize("tenant", ["default", "other"])
 async def test_due_steps_of_a_marked_task_are_dropped(client, tenant):
-    handoff = Handoff(client, "l0", "judge", "a")
+    handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
     for number in range(1, 4):
         one = step(number, attempt=2)
         ident = message_id(one.task, 1, "check", 0, 2)
@@ -110,14 +111,14 @@ async def test_due_steps_of_a_marked_task_are_dropped(client, tenant):
         await handoff.publish([delay])
     await cancel(client, step(2), tenant=tenant)
     expected = 2 if tenant == "default" else 3
-    assert await handoff.promote(topology()) == (3, 0)
+    assert await handoff.promote() == (3, 0)
     assert await client.xlen(STREAM) == expected
     assert await client.hlen(KEYS.in_flight) == expected
     assert (await client.zcard(KEYS.schedule), await client.hlen(KEYS.messages)) == (0, 0)
 
 
 async def test_due_messages_are_moved_past_those_for_streams_nobody_here_knows(client):
-    handoff = Handoff(client, "l0", "judge", "a")
+    handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
     for number in range(30):
         one = step(number)
         stream = "{l0}:arm.newer:normal" if number < 20 else STREAM
@@ -126,7 +127,7 @@ async def test_due_messages_are_moved_past_those_for_streams_nobody_here_knows(c
     await client.zadd(KEYS.schedule, {"l0-task-of-its-own": 1})
     await client.hset(KEYS.messages, "l0-task-of-its-own", f'{{"stream":"{STREAM}","in_flight":"","fields":["a","b"]}}')
     moved = 0
-    while (now := (await handoff.promote(topology(), most=5))[0]) > 0:
+    while (now := (await handoff.promote(most=5))[0]) > 0:
         moved += now
     assert (moved, await client.xlen(STREAM), await client.zcard(KEYS.schedule)) == (11, 11, 20)
 

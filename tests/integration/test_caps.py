@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from octollm.consumer.cancellation import end
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion
+from octollm.supervision import Supervisor
 from tests.helpers.consumers import KEYS, Member, consuming
 from tests.helpers.fairness import HELD, JUDGE, STREAM, drained, enough, limited, made, read, send
 from tests.helpers.waiting import until
@@ -17,12 +17,12 @@ async def test_entries_that_were_there_before_the_cap_count_and_ghosts_do_not(cl
     await send(before, range(3))
     wiring = limited(window=None, cap=4)
     handoff = made(client, wiring)
-    await handoff.promote(wiring)
+    await handoff.promote()
     await send(handoff, range(3, 10))
     assert await client.xlen(STREAM) == 4
     ids = [entry for entry, _ in await client.xrange(STREAM)]
     await client.xdel(STREAM, *ids[:3])  # by hand
-    await handoff.promote(wiring)
+    await handoff.promote()
     assert await client.xlen(STREAM) == 4
 
 
@@ -95,10 +95,11 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
 
     async def promote():
         while True:
-            await handoff.promote(wiring)
+            await handoff.promote()
             await asyncio.sleep(0.05)
 
-    ticking = asyncio.create_task(promote())
+    supervisor = Supervisor()
+    supervisor.spawn_loop("promote", promote())
     async with consuming(redis_server.url, client, topic, of("steady"), name="steady", fairness=fair):
         for round_ in range(3):
             member = Member(redis_server.url, client, topic, of(f"victim{round_}"), name=f"v{round_}", fairness=fair)
@@ -109,7 +110,7 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
             await member.kill()
         await until(lambda: enough(ended, 240))
         await until(lambda: drained(client))
-    await end([ticking])
+    await supervisor.stop()
     assert most.keys() == {"ann", "bob"}
     assert max(most.values()) <= 3, most
     assert await client.exists(HELD) == 0

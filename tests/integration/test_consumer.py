@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from octollm.contracts import StepRequested
 from octollm.errors import NeedsPersonError, PermanentError, TransientError
 from octollm.topology import Retry
-from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.consumers import KEYS, consuming, fields, judge, step
 from tests.helpers.waiting import until
 
 
@@ -105,7 +105,7 @@ async def test_a_passing_failure_is_tried_again_and_given_up_on_at_the_policys_e
         raise TransientError("away", "the thing is away")
 
     async def promoted(consumer) -> bool:
-        await consumer.handoff.promote(topology())
+        await consumer.handoff.promote()
         return int(await client.xlen(KEYS.done)) == 3
 
     async with consuming(url, client, topic, work) as member:
@@ -125,7 +125,7 @@ async def test_a_step_that_was_told_when_to_come_back_waits_that_long(url, clien
 
     async with consuming(url, client, topic, work) as member:
         await until(lambda: has_length(client, KEYS.done, 1))
-        await member.consumer.handoff.promote(topology())
+        await member.consumer.handoff.promote()
     (body,) = await outcomes(client)
     assert (body["outcome"], body["delay_ms"]) == ("retrying", 3_600_000)
     assert await client.xlen(KEYS.stream(topic)) == 0

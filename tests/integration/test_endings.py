@@ -21,6 +21,7 @@ from octollm.protocol.handoff import Handoff
 from octollm.resources import checkout, schemas_path
 from octollm.runtime import orchestrator_role
 from octollm.runtime.orchestrator_role import Translator
+from octollm.supervision import Supervisor
 from octollm.topology import Topology, load_topology
 from tests.helpers.consumers import KEYS
 from tests.helpers.orchestrators import RECIPES, cancel, dead_letter, done, rows, sends, submitted
@@ -140,7 +141,7 @@ async def finished(orchestrator: Orchestrator, **submission: Any) -> str:
 
 async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, client, redis_server, with_results):
     translator = Translator(with_results, 3600)
-    worker = Worker(redis_server.url, 2, with_results, "w")
+    worker = Worker(redis_server.url, 2, with_results, "w", Supervisor())
     lane = Handoff(client, "l0", "", "w")
     done_, late, poisoned, cancelled = await finished(orchestrator), *(new_task_id("l0") for _ in range(3))
     await orchestrator.handle([submitted(task) for task in (late, poisoned, cancelled)])

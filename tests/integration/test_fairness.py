@@ -60,7 +60,7 @@ async def test_what_workers_hold_does_not_count_as_ready(client):
     await send(handoff, range(100))
     for number in range(12):
         assert len(await read(client, f"worker{number}", count=8)) == 8
-        await handoff.promote(limited(window=8))
+        await handoff.promote()
     assert (await client.xpending(STREAM, "judge"))["pending"] == 96
 
 
@@ -92,7 +92,7 @@ async def test_without_window_and_cap_nothing_waits(client):
 async def test_what_waited_goes_on_after_the_limits_are_taken_out(client):
     await send(made(client, limited(window=8, cap=1)), range(300))
     handoff = made(client, limited(window=None))
-    while (await handoff.promote(limited(window=None)))[0]:
+    while (await handoff.promote())[0]:
         pass
     assert [number for _, number in await work(client, handoff, count=50)] == list(range(300))
     assert (await client.exists(WAITING), await client.exists(TURNS)) == (0, 0)
@@ -104,22 +104,22 @@ async def test_the_live_hash_names_what_waits_and_the_sweeper_sees_it(client):
     await send(handoff, range(2))
     live = message(1).in_flight
     assert await client.hget(KEYS.in_flight, live) == f"{WAITING} ann.0".encode()
-    sweeper = Handoff(client, "l0", "", "sweeper")
-    assert await sweeper.in_flight(wiring, live, STREAM)
-    assert not await sweeper.republish(wiring, live, STREAM, message(1).fields)
+    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(wiring, "l0"))
+    assert await sweeper.in_flight(live, STREAM)
+    assert not await sweeper.republish(live, STREAM, message(1).fields)
     await work(client, handoff, rounds=1)
     ((entry, _),) = await client.xrange(STREAM)
     assert await client.hget(KEYS.in_flight, live) == f"{STREAM} {entry.decode()}".encode()
     await client.delete(STREAM, WAITING)
-    assert not await sweeper.in_flight(wiring, live, STREAM)
+    assert not await sweeper.in_flight(live, STREAM)
 
 
 async def test_what_is_sent_again_waits_as_well(client):
     wiring = limited(window=1)
     await send(made(client, wiring), [0])
-    sweeper = Handoff(client, "l0", "", "sweeper")
-    assert await sweeper.republish(wiring, message(1).in_flight, STREAM, message(1).fields)
-    assert (await client.xlen(STREAM), await sweeper.in_flight(wiring, message(1).in_flight, STREAM)) == (1, True)
+    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(wiring, "l0"))
+    assert await sweeper.republish(message(1).in_flight, STREAM, message(1).fields)
+    assert (await client.xlen(STREAM), await sweeper.in_flight(message(1).in_flight, STREAM)) == (1, True)
 
 
 async def test_a_due_retry_waits_behind_what_waits_already(client):
@@ -129,7 +129,7 @@ async def test_a_due_retry_waits_behind_what_waits_already(client):
     again = message(9)
     ident = message_id(step(9).task, 1, "check", 0, 1)
     await handoff.publish([Schedule(KEYS.schedule, KEYS.messages, STREAM, 0, ident, again.fields, again.in_flight)])
-    await handoff.promote(wiring)
+    await handoff.promote()
     assert await client.hget(KEYS.in_flight, again.in_flight) == f"{WAITING} ann.2".encode()
     assert [number for _, number in await work(client, handoff)] == [0, 1, 2, 9]
     assert await left(client) == [0, 0, 0, 0]
@@ -168,7 +168,7 @@ async def test_a_flush_and_a_deleted_stream_leave_nothing_that_blocks(client):
     await send(handoff, range(20))
     await read(client, count=4)
     await client.delete(STREAM)
-    assert (await handoff.promote(wiring))[0] == 4
+    assert (await handoff.promote())[0] == 4
     assert [number for _, number in await work(client, handoff)] == list(range(4, 20))
     await client.flushall()
     await send(handoff, range(20))
@@ -185,11 +185,11 @@ async def test_a_lost_key_beside_the_stream_is_mended(client, lost, cap):
     await client.delete(lost)
     order = []
     for _ in range(100):
-        await handoff.promote(wiring)
+        await handoff.promote()
         order += await work(client, handoff, rounds=1)
     for tenant in ("ann", "bob"):
         assert [number for one, number in order if one == tenant] == list(range(20))
-    await handoff.promote(wiring)
+    await handoff.promote()
     assert (await left(client))[:3] == [0, 0, 0]
 
 
@@ -230,7 +230,7 @@ async def test_the_number_that_waits_is_known(client):
     wiring = limited(window=2)
     handoff = made(client, wiring)
     await send(handoff, range(10))
-    await handoff.promote(wiring)
+    await handoff.promote()
     assert {stream: count for stream, count in handoff.waiting.items() if count} == {STREAM: 8}
 
 

@@ -58,7 +58,7 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
             case ("finish", count):
                 await finish(count)
             case ("promote",):
-                await handoff.promote(wiring)
+                await handoff.promote()
             case ("give up", at) if at < len(holding):
                 held = holding.pop(at)
                 # Its worker died with it for the last time.
@@ -67,13 +67,13 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
             case ("lose turns",):
                 await client.delete(KEYS.ring(STREAM))
     for _ in range(sent + 5):
-        await handoff.promote(wiring)
+        await handoff.promote()
         await take(9)
         await finish(9)
     assert len(seen) == len(set(seen)) == sent
     for tenant in TENANTS:
         numbers = [number for one, number in seen if one == tenant]
         assert numbers == sorted(numbers)
-    await handoff.promote(wiring)
+    await handoff.promote()
     assert await client.exists(KEYS.waiting(STREAM), KEYS.ring(STREAM), KEYS.running(JUDGE)) == 0
     assert await client.xlen(STREAM) == 0

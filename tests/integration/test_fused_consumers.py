@@ -11,6 +11,7 @@ from octollm.consumer.worker import Worker
 from octollm.errors import PermanentError
 from octollm.observability.metrics import MetricsServer
 from octollm.protocol.handoff import Handoff
+from octollm.supervision import Supervisor
 from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
 from tests.helpers.waiting import until
 
@@ -49,7 +50,7 @@ async def test_what_a_bad_deploy_holds_is_done_by_a_good_one(redis_server, clien
         async with consuming(redis_server.url, client, topic, good, name="good"):
 
             async def all_done():
-                await bad.consumer.handoff.promote(topology())  # what broke before the fuse blew waits there
+                await bad.consumer.handoff.promote()  # what broke before the fuse blew waits there
                 return await outcomes(client) == {"succeeded": 30}
 
             await until(all_done)
@@ -98,7 +99,7 @@ async def test_it_tries_one_message_after_a_while_and_goes_on_where_that_goes_we
         mended = True
 
         async def all_done():
-            await member.consumer.handoff.promote(topology())
+            await member.consumer.handoff.promote()
             return await outcomes(client) == {"succeeded": 10}
 
         await until(all_done)
@@ -161,7 +162,8 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
 
 
 async def test_readiness_and_metrics_say_so(redis_server, client):
-    worker = Worker(redis_server.url, 30.0, topology(), "w", FOR_GOOD)
+    supervisor = Supervisor()
+    worker = Worker(redis_server.url, 30.0, topology(), "w", supervisor, FOR_GOOD)
     topic = judge()
 
     async def broken(_entry):
@@ -171,7 +173,7 @@ async def test_readiness_and_metrics_say_so(redis_server, client):
     await worker.start()
     try:
         await put(client, 3)
-        with MetricsServer("127.0.0.1:0", worker.fused) as server:
+        with MetricsServer("127.0.0.1:0", worker.fused, supervisor) as server:
             url = f"http://{server.address}"
             async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
 

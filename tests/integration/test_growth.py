@@ -7,6 +7,7 @@ from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Publish, Schedule
 from octollm.runtime.orchestrator_role import forget, in_flight_field_of
+from octollm.supervision import Supervisor
 from tests.helpers.consumers import KEYS, consuming, dead_workers, fields, judge, step, topology
 from tests.helpers.orchestrators import rows, submitted
 from tests.helpers.waiting import until
@@ -65,7 +66,7 @@ async def walk(handoff, most=10):
     """A whole round over the in-flight index: how many looks it took, and how many were forgotten."""
     cursor, looks, all_forgotten = 0, 0, 0
     while True:
-        cursor, forgotten = await handoff.prune(topology(), cursor, most)
+        cursor, forgotten = await handoff.prune(cursor, most)
         looks, all_forgotten = looks + 1, all_forgotten + forgotten
         if cursor == 0:
             return looks, all_forgotten
@@ -73,7 +74,7 @@ async def walk(handoff, most=10):
 
 async def test_names_whose_messages_went_with_their_stream_do_not_stay(client):
     """Also where their tasks have ended, so that no sweeper asks for them."""
-    handoff = Handoff(client, "l0", "judge", "a")
+    handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
     await handoff.publish([message(number) for number in range(600)])
     assert await walk(handoff) == (await looks_at(client), 0)
     await client.delete(STREAM)
@@ -117,7 +118,7 @@ async def test_a_name_is_kept_wherever_its_message_lies(client):
 
 
 async def test_each_look_goes_on_where_the_last_one_ended(redis_server, client):
-    worker = Worker(redis_server.url, 30.0, topology(), "w")
+    worker = Worker(redis_server.url, 30.0, topology(), "w", Supervisor())
     await Handoff(client, "l0", "judge", "a").publish([message(number) for number in range(2000)])
     await client.delete(STREAM)
     cursors = {"l0": 0}

@@ -214,18 +214,18 @@ async def test_an_entry_that_had_its_cap_of_deliveries_becomes_a_dead_letter_and
 
 
 async def test_a_delayed_message_moves_once_when_it_is_due(client, stream, topology):
-    handoff = Handoff(client, "l0", "judge", "a")
+    handoff = Handoff(client, "l0", "judge", "a", Fairness(topology, "l0"))
     held = await deliver(client, stream, "a")
     later = {**FIELDS, "id": f"{TASK}.1.check.0.2"}
     delay = Schedule(KEYS.schedule, KEYS.messages, stream, 3_600_000, later["id"], later, FIELD)
     assert await handoff.complete([Completion(held, (delay,))]) == [LeaseStatus.DONE]
-    moved, due = await handoff.promote(topology)
+    moved, due = await handoff.promote()
     assert (moved, await client.xlen(stream)) == (0, 0)
     assert due > 0
     assert await client.hget(KEYS.in_flight, FIELD) == f"{KEYS.schedule} {later['id']}".encode()
     await client.zadd(KEYS.schedule, {later["id"]: 1})
-    assert await handoff.promote(topology) == (1, 0)
-    assert await handoff.promote(topology) == (0, 0)
+    assert await handoff.promote() == (1, 0)
+    assert await handoff.promote() == (0, 0)
     ((entry, fields),) = await client.xrange(stream)
     assert fields[b"id"].decode() == later["id"]
     assert await client.hget(KEYS.in_flight, FIELD) == f"{stream} {entry.decode()}".encode()
@@ -291,13 +291,13 @@ async def test_scripts_survive_a_server_that_forgot_them(client, stream):
 
 async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, stream, topology):
     held = await deliver(client, stream, "a")
-    handoff = Handoff(client, "l0", "", "sweeper")
-    assert not await handoff.republish(topology, FIELD, stream, FIELDS)
+    handoff = Handoff(client, "l0", "", "sweeper", Fairness(topology, "l0"))
+    assert not await handoff.republish(FIELD, stream, FIELDS)
     await client.delete(stream)
-    assert not await handoff.in_flight(topology, FIELD, stream)
-    assert await handoff.republish(topology, FIELD, stream, FIELDS)
-    assert not await handoff.republish(topology, FIELD, stream, FIELDS)
-    assert await handoff.in_flight(topology, FIELD, stream)
+    assert not await handoff.in_flight(FIELD, stream)
+    assert await handoff.republish(FIELD, stream, FIELDS)
+    assert not await handoff.republish(FIELD, stream, FIELDS)
+    assert await handoff.in_flight(FIELD, stream)
     assert await client.xlen(stream) == 1
     assert held.stream == stream
 
@@ -306,28 +306,30 @@ async def test_who_repeats_a_message_does_not_overtake_the_sweeper_that_replaces
     """An orchestrator takes over what led to a step and sends the step once more, in case it never was; the sweeper has
     found it nowhere, and raises its attempt. Both have committed that when they come to send.
     """
-    orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
+    orchestrator = Handoff(client, "l0", "judge", "a")
+    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(topology, "l0"))
     repeated = Publish(stream, {**FIELDS, "attempt": "1"}, FIELD, once=True)
-    assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)
+    assert not await sweeper.in_flight(FIELD, stream, claim=True)
     await orchestrator.publish([repeated])
-    assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)
-    assert await sweeper.republish(topology, FIELD, stream, {**FIELDS, "attempt": "2"})
+    assert not await sweeper.in_flight(FIELD, stream, claim=True)
+    assert await sweeper.republish(FIELD, stream, {**FIELDS, "attempt": "2"})
     await orchestrator.publish([repeated])
     ((_, sent),) = await client.xrange(stream)
     assert sent[b"attempt"] == b"2"
 
 
 async def test_what_was_repeated_first_is_not_replaced_and_a_sweeper_that_died_leaves_nothing(client, stream, topology):
-    orchestrator, sweeper = Handoff(client, "l0", "judge", "a"), Handoff(client, "l0", "", "sweeper")
+    orchestrator = Handoff(client, "l0", "judge", "a")
+    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(topology, "l0"))
     await orchestrator.publish([Publish(stream, FIELDS, FIELD, once=True)])
-    assert await sweeper.in_flight(topology, FIELD, stream, claim=True)
-    assert not await sweeper.republish(topology, FIELD, stream, FIELDS)
+    assert await sweeper.in_flight(FIELD, stream, claim=True)
+    assert not await sweeper.republish(FIELD, stream, FIELDS)
     await client.delete(stream)
-    assert not await sweeper.in_flight(topology, FIELD, stream, claim=True)  # and dies
-    assert await sweeper.prune(topology, 0, 100) == (0, 0)
+    assert not await sweeper.in_flight(FIELD, stream, claim=True)  # and dies
+    assert await sweeper.prune(0, 100) == (0, 0)
     claimed_at = int((await client.hget(KEYS.in_flight, FIELD)).removeprefix(f"{stream} 0-".encode()))
     await client.hset(KEYS.in_flight, FIELD, f"{stream} 0-{claimed_at - 301}")  # and much later
-    assert await sweeper.prune(topology, 0, 100) == (0, 1)
+    assert await sweeper.prune(0, 100) == (0, 1)
     assert await client.hlen(KEYS.in_flight) == 0
 
 

@@ -13,6 +13,7 @@ from octollm.runtime.mending import Mender
 from octollm.runtime.orchestrator_role import Translator
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
+from octollm.supervision import Supervisor
 from octollm.topology import load_topology
 from tests.helpers.consumers import KEYS
 from tests.helpers.orchestrators import rows, submitted
@@ -32,7 +33,9 @@ STREAM = "{l0}:arm.judge:normal"
 
 @pytest.fixture
 async def worker(redis_server):
-    made = Worker(redis_server.url, 30.0, load_topology(topology_path(load_settings()), schemas_path()), "w")
+    made = Worker(
+        redis_server.url, 30.0, load_topology(topology_path(load_settings()), schemas_path()), "w", Supervisor()
+    )
     yield made
     await made.stop(0)
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from octollm.errors import SettingsError
 from octollm.observability.metrics import MetricsServer
+from octollm.supervision import Supervisor
 
 
 def get(server: MetricsServer, path: str) -> httpx.Response:
@@ -16,7 +17,7 @@ def test_metrics_health_and_readiness():
     registry = CollectorRegistry()
     Counter("things", "Things.", registry=registry).inc(3)
     against: list[str] = ["starting"]
-    with MetricsServer("127.0.0.1:0", lambda: against, registry) as server:
+    with MetricsServer("127.0.0.1:0", lambda: against, Supervisor(), registry) as server:
         assert "things_total 3.0" in get(server, "/metrics").text
         assert get(server, "/healthz").status_code == 200
         assert (get(server, "/readyz").status_code, get(server, "/readyz").json()["reasons"]) == (503, ["starting"])
@@ -27,7 +28,7 @@ def test_metrics_health_and_readiness():
 
 def test_a_taken_port_says_which_setting_to_change():
     with (
-        MetricsServer("127.0.0.1:0", list, CollectorRegistry()) as first,
+        MetricsServer("127.0.0.1:0", list, Supervisor(), CollectorRegistry()) as first,
         pytest.raises(SettingsError, match="OCTOLLM_WORKER_METRICS_LISTEN"),
     ):
-        MetricsServer(first.address, list, CollectorRegistry())
+        MetricsServer(first.address, list, Supervisor(), CollectorRegistry())

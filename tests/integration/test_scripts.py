@@ -1,19 +1,20 @@
 """The scripts: what one entry must not do to others, and what must not stay behind."""
 
+from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Schedule
 from tests.helpers.consumers import KEYS, topology
 
 
 async def test_retries_for_a_stream_that_is_no_more_do_not_hold_up_the_others(client):
-    handoff = Handoff(client, "l0", "judge", "a")
+    handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
     known = KEYS.stream(topology().arm("judge"))
     gone = "{l0}:arm.gone:normal"
     for number in range(150):
         await handoff.publish([Schedule(KEYS.schedule, KEYS.messages, gone, 0, f"gone{number}", {"type": "x"})])
     await handoff.publish([Schedule(KEYS.schedule, KEYS.messages, known, 0, "mine", {"type": "x"})])
     for _ in range(3):
-        await handoff.promote(topology())
+        await handoff.promote()
     assert await client.xlen(known) == 1
     assert await client.zcard(KEYS.schedule) == 150  # for a caller who knows that stream
 

@@ -9,6 +9,7 @@ from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.sweep import sweep
 from octollm.runtime import orchestrator_role
 from octollm.runtime.orchestrator_role import Translator
+from octollm.supervision import Supervisor
 from tests.helpers.consumers import KEYS, topology
 from tests.helpers.orchestrators import dead_letter, rows, submitted
 
@@ -17,7 +18,7 @@ async def test_an_expired_tasks_status_is_published_although_redis_was_away(orch
     """The commit went through and the publication did not: the next look publishes it."""
     task = new_task_id("l0")
     translator = Translator(topology(), 3600)
-    worker = Worker(redis_server.url, 2, topology(), "w")
+    worker = Worker(redis_server.url, 2, topology(), "w", Supervisor())
     (answer,) = await orchestrator.handle([submitted(task)])
     await client.hset(KEYS.status(task), mapping={"version": answer.status.version, **answer.status.fields})
     await rows(pool, "UPDATE tasks SET deadline_at = now() - interval '1 s' RETURNING 1")

@@ -10,6 +10,7 @@ from typing import Any
 from octollm.consumer import task_pool as hands_module
 from octollm.consumer.task_pool import TaskPool
 from octollm.steps.timeout import within
+from octollm.supervision import Supervisor
 
 
 def test_items_that_never_wait_are_worked_on_in_order_by_few_hands(monkeypatch):
@@ -22,7 +23,7 @@ def test_items_that_never_wait_are_worked_on_in_order_by_few_hands(monkeypatch):
         async def work(item, task):
             done.append((item, task))
 
-        hands = TaskPool(work, "work")
+        hands = TaskPool(work, "work", Supervisor())
         hands.put(range(100))
         while len(done) < 100:
             await asyncio.sleep(0)
@@ -44,7 +45,7 @@ def test_whatever_else_is_due_gets_its_turn_while_nothing_waits():
             if not let_in.is_set() and time.monotonic() < given_up:
                 hands.put([item + 1])  # there is always more to do
 
-        hands = TaskPool(work, "work")
+        hands = TaskPool(work, "work", Supervisor())
         hands.put([0])
         async with asyncio.timeout(30):
             await let_in.wait()
@@ -62,7 +63,7 @@ def test_one_that_waits_does_not_hold_up_the_others():
             await gates[item].wait()
             done.append(item)
 
-        hands = TaskPool(work, "work")
+        hands = TaskPool(work, "work", Supervisor())
         hands.put(range(25))
         hands.put(range(25, 50))
         for number in reversed(range(50)):
@@ -87,7 +88,7 @@ def test_what_waits_is_cancelled_by_closing_and_the_rest_forgotten():
                 seen.append(item)
                 raise
 
-        hands = TaskPool(work, "work")
+        hands = TaskPool(work, "work", Supervisor())
         hands.put(range(3))
         for _ in range(10):
             await asyncio.sleep(0)

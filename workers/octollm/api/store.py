@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import structlog
 
+from octollm.database.migrate import newest_revision, revision_problem
 from octollm.database.pool import TRANSIENT_POSTGRES_ERRORS, Connection, Pool, open_pool
 from octollm.errors import StoreUnavailableError, TooSlowError
 
@@ -19,10 +20,8 @@ _SHAPE = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 class Store:
     """Postgres, read only."""
 
-    def __init__(self, pool: Pool, newest: str) -> None:
-        """`newest`: the revision that this program's queries are written for."""
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._newest = newest
         self._away = False
 
     @asynccontextmanager
@@ -39,7 +38,7 @@ class Store:
         except asyncpg.QueryCanceledError as error:
             raise TooSlowError from error
         except _SHAPE as error:
-            self._lost(f"the database has not the shape of revision {self._newest}: {error}")
+            self._lost(f"the database has not the shape of revision {newest_revision()}: {error}")
             raise StoreUnavailableError(
                 "start an orchestrator of this version: it migrates the database first"
             ) from error
@@ -54,12 +53,10 @@ class Store:
         """Reasons against being ready."""
         try:
             async with self.reading() as connection:
-                found = await connection.fetchval("SELECT max(version_num) FROM alembic_version")
+                problem = await revision_problem(connection)
         except (StoreUnavailableError, TooSlowError) as error:
             return [error.message]
-        if found is None or found < self._newest:
-            return [f"the database is at revision {found}, this program needs {self._newest}; start an orchestrator"]
-        return []
+        return [] if problem is None else [problem]
 
     def _lost(self, why: str) -> None:
         """Once per outage: every request would say the same."""
@@ -69,7 +66,7 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(dsn: str, pool_size: int, newest: str, statement_s: float = STATEMENT_S) -> AsyncIterator[Store]:
+async def open_store(dsn: str, pool_size: int, statement_s: float = STATEMENT_S) -> AsyncIterator[Store]:
     """A store whose connections are opened with the first question; `statement_s`: longest that one may take."""
     pool = await open_pool(
         dsn,
@@ -82,6 +79,6 @@ async def open_store(dsn: str, pool_size: int, newest: str, statement_s: float =
         plan_cache_mode="force_custom_plan",
     )
     try:
-        yield Store(pool, newest)
+        yield Store(pool)
     finally:
         await pool.close()

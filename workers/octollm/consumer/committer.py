@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 import structlog
 from redis.exceptions import ResponseError
 
-from octollm.consumer.cancellation import end
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
 from octollm.protocol.handoff import BATCH, Completion, Handoff, LeaseStatus
 from octollm.protocol.outcomes import REDIS_ERRORS
+from octollm.supervision import Supervisor
 
 _log = structlog.get_logger(__name__)
 Tag = TypeVar("Tag")
@@ -23,26 +23,31 @@ class Committer(Generic[Tag]):
     """One consumer's stream of finishes."""
 
     def __init__(
-        self, handoff: Handoff, topic: str, answered: Callable[[Sequence[tuple[Tag, LeaseStatus | None]]], None]
+        self,
+        handoff: Handoff,
+        topic: str,
+        supervisor: Supervisor,
+        answered: Callable[[Sequence[tuple[Tag, LeaseStatus | None]]], None],
     ) -> None:
         """`answered` is told what became of the entries; None: Redis refuses these very operations, and the entry
         stays pending.
         """
         self._handoff = handoff
         self._topic = topic
+        self._supervisor = supervisor
         self._answered = answered
         self._waiting: list[tuple[Completion, Tag]] = []
         self._some = asyncio.Event()
-        self.loop: asyncio.Task[None] | None = None
+        self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to send."""
-        self.loop = asyncio.create_task(self._run(), name=f"complete {self._topic}")
+        self._loop = self._supervisor.spawn_loop(f"complete {self._topic}", self._run())
 
     async def stop(self) -> None:
         """End at once; what still waits is never answered. Call it when nothing runs any more."""
-        if self.loop is not None:
-            await end([self.loop])
+        if self._loop is not None:
+            await self._supervisor.end([self._loop])
 
     def add(self, finish: Completion, tag: Tag) -> None:
         """Completion this with the next call."""

@@ -12,7 +12,6 @@ import redis.asyncio
 import structlog
 from faststream.redis import RedisBroker
 
-from octollm.consumer.cancellation import end
 from octollm.consumer.circuit_breaker import NEVER, CircuitBreaker, CircuitBreakerRule
 from octollm.consumer.committer import Committer
 from octollm.consumer.context import CURRENT
@@ -30,6 +29,7 @@ from octollm.protocol.fields import clean
 from octollm.protocol.handoff import Completion, Entry, Handoff, LeaseStatus
 from octollm.protocol.operations import Key, Lease
 from octollm.protocol.outcomes import MESSAGES, RUNNING, SECONDS, HandlerResult, Outcome
+from octollm.supervision import Supervisor
 from octollm.topology import ARM, LaneKeys, Topic
 
 _log = structlog.get_logger(__name__)
@@ -60,10 +60,12 @@ class Consumer:
         consumer: str,
         handler: Handler,
         concurrency: int,
+        supervisor: Supervisor,
         fairness: Fairness | None = None,
         fuse: CircuitBreakerRule = NEVER,
     ) -> None:
         self._client = client
+        self._supervisor = supervisor
         self._leases = leases
         self._topic = topic
         self.name = consumer
@@ -71,8 +73,8 @@ class Consumer:
         self._keys = LaneKeys(lane)
         self._streams = self._keys.streams(topic)
         self.handoff = Handoff(client, lane, topic.group, consumer, fairness)
-        self._completions: Committer[Delivery] = Committer(self.handoff, topic.name, self._answered)
-        self._hands: TaskPool[Delivery] = TaskPool(self._work, f"work {topic.name}")
+        self._completions: Committer[Delivery] = Committer(self.handoff, topic.name, supervisor, self._answered)
+        self._hands: TaskPool[Delivery] = TaskPool(self._work, f"work {topic.name}", supervisor)
         self._slots = Slots(concurrency)
         self._running: dict[Key, Delivery] = {}
         """Everything that was begun and has not ended."""
@@ -102,24 +104,28 @@ class Consumer:
         """Whether its fuse keeps it from working (any thread)."""
         return self._fuse.out
 
-    @property
-    def loops(self) -> list[asyncio.Task[None]]:
-        """What has to go on while it works."""
-        return [loop for loop in (self._claims, self._completions.loop) if loop is not None]
-
     async def start(self, broker: RedisBroker) -> None:
         """Create the groups and register the reader with `broker`, which the caller starts afterwards."""
         await create_groups(self._client, self._streams, self._topic.group)
         self._completions.start()
-        self._claims = asyncio.create_task(self._takeover.run(), name=f"claim {self._topic.name}")
-        subscribe(broker, self._topic.name, self._streams, self._topic.group, self.name, self._room, self._take)
+        self._claims = self._supervisor.spawn_loop(f"claim {self._topic.name}", self._takeover.run())
+        subscribe(
+            broker,
+            self._supervisor,
+            self._topic.name,
+            self._streams,
+            self._topic.group,
+            self.name,
+            self._room,
+            self._take,
+        )
 
     async def stop(self, drain_s: float) -> None:
         """After the broker has stopped reading: give back what has not begun, wait for the rest, leave the group."""
         self._stopping = True
         if self._claims is not None:
-            await end([self._claims])
-        await end([task for task, taken in self._alone.items() if taken[0].place is Place.QUEUE])
+            await self._supervisor.end([self._claims])
+        await self._supervisor.end([task for task, taken in self._alone.items() if taken[0].place is Place.QUEUE])
         try:
             await asyncio.wait_for(self._release_unstarted(), timeout=5)
         except (*TRANSIENT_REDIS_ERRORS, StoreUnavailableError) as error:
@@ -128,7 +134,7 @@ class Consumer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), timeout=drain_s)
         await self._hands.close()
-        await end(list(self._alone))
+        await self._supervisor.end(list(self._alone))
         await self._completions.stop()
         self._over([(delivery, Outcome.ABANDONED) for delivery in self._running.values()])
         self._fuse.retire()
@@ -349,7 +355,7 @@ class Consumer:
             # Waiting for its turn is no handler's time: such a lease has no end of its own.
             taken = self._keep(again, Place.QUEUE, float("inf"))
             self._running_gauge.inc(len(taken))
-            task = asyncio.create_task(self._run_alone(taken), name=f"alone {self._topic.name}")
+            task = self._supervisor.spawn_task(f"alone {self._topic.name}", self._run_alone(taken))
             self._alone[task] = taken
             task.add_done_callback(self._alone.pop)
             await asyncio.wait([task])

@@ -18,6 +18,7 @@ from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
 from octollm.protocol.handoff import LeaseStatus, renewal
 from octollm.protocol.operations import Key, Lease
 from octollm.protocol.scripts import source
+from octollm.supervision import SupervisedThread, Supervisor
 
 _log = structlog.get_logger(__name__)
 _AT_ONCE = 500
@@ -43,17 +44,19 @@ class Leases:
         self._leases: dict[Key, _Lease] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"leases {group}", daemon=True)
+        self._thread: SupervisedThread | None = None
 
-    def start(self) -> None:
+    def start(self, supervisor: Supervisor) -> None:
         """Begin to renew what is kept on the current event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._thread = supervisor.spawn_thread(f"leases {self._group}", self._run)
 
     def stop(self) -> None:
         """End; nothing is renewed any more."""
-        self._stop.set()
-        self._thread.join(timeout=2 * self._heartbeat_s)
+        if self._thread is not None:
+            self._thread.expect_end()
+            self._stop.set()
+            self._thread.join(2 * self._heartbeat_s)
         self._client.close()
 
     def keep(self, key: Key, held: Lease, until: float, lost: Lost) -> None:

@@ -5,7 +5,7 @@ overrides the one private method that reads, in the pinned version; `tests/contr
 Everything that can go wrong is handled in here: FastStream's own handling is never reached.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
@@ -17,10 +17,10 @@ from faststream.redis.message import FAKE_CONSUMER, BatchStreamMessage, RedisBat
 from faststream.redis.subscriber.usecases.stream_subscriber import ReadResponse, StreamBatchSubscriber
 from redis.exceptions import ResponseError
 
-from octollm.consumer.cancellation import end
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
 from octollm.protocol.handoff import BATCH, Entry
 from octollm.protocol.outcomes import REDIS_ERRORS
+from octollm.supervision import Supervisor
 
 _ALONE_S = 0.05
 """So long only one stream is asked, where the others had nothing; then all are asked again."""
@@ -32,7 +32,10 @@ _log = structlog.get_logger(__name__)
 class _Subscriber(StreamBatchSubscriber):
     """Reads all priority streams of a topic in one command, no more than there is room for."""
 
-    def bind(self, topic: str, streams: Sequence[str], room: Callable[[], Awaitable[int]]) -> None:
+    def bind(
+        self, supervisor: Supervisor, topic: str, streams: Sequence[str], room: Callable[[], Awaitable[int]]
+    ) -> None:
+        self._supervisor = supervisor
         self._topic = topic
         sub = self.stream_sub  # copied deeply each time it is asked for
         self._group, self._consumer = str(sub.group), str(sub.consumer)
@@ -46,11 +49,32 @@ class _Subscriber(StreamBatchSubscriber):
         """The only stream that had something at the last look at all, and more than its share; empty: none."""
         self._alone_until = 0.0
 
+    def add_task(
+        self,
+        func: Callable[..., Coroutine[Any, Any, Any]],
+        func_args: tuple[Any, ...] | None = None,
+        func_kwargs: dict[str, Any] | None = None,
+        *,
+        restart_on_failure: bool = True,
+    ) -> None:
+        """FastStream would restart its loop whatever ended it; the process' supervisor owns it instead."""
+        del restart_on_failure
+        loop = func(*(func_args or ()), **(func_kwargs or {}))
+        self.tasks.append(self._supervisor.spawn_loop(f"read {self._topic}", loop))
+
     async def stop(self) -> None:
         """FastStream cancels its read without waiting for it; the connection would be left to the garbage collector."""
-        reading = list(self.tasks)
+        self.running = False
+        await self._supervisor.end(list(self.tasks))
         await super().stop()
-        await end(reading)
+
+    async def _get_msgs(self, *args: Any) -> None:  # noqa: ANN401  as the base class has it
+        """FastStream logs an error of the read and tries again in 5 s; ours are bugs, and end the process."""
+        try:
+            await super()._get_msgs(*args)
+        except Exception as error:
+            self._supervisor.report(f"read {self._topic}", error)
+            raise
 
     async def _xreadgroup(self, *, count: int | None, block: int | None, noack: bool = False) -> ReadResponse:
         del count, block, noack  # FastStream's fixed ones
@@ -128,6 +152,7 @@ async def create_groups(client: Any, streams: Sequence[str], group: str) -> None
 
 def subscribe(
     broker: RedisBroker,
+    supervisor: Supervisor,
     topic: str,
     streams: Sequence[str],
     group: str,
@@ -145,11 +170,15 @@ def subscribe(
     )
     subscriber.__class__ = _Subscriber
     assert isinstance(subscriber, _Subscriber)  # noqa: S101  for mypy; the line above made it so
-    subscriber.bind(topic, streams, room)
+    subscriber.bind(supervisor, topic, streams, room)
 
     @subscriber
     async def handle(entries: list[Entry]) -> None:
-        await take(entries)
+        try:
+            await take(entries)
+        except Exception as error:
+            supervisor.report(f"read {topic}", error)  # FastStream would drop it without a word
+            raise
 
 
 async def _parse(message: BatchStreamMessage) -> StreamMessage[BatchStreamMessage]:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from octollm.consumer.cancellation import end
+from octollm.supervision import Supervisor
 
 _LONGEST_S = 0.004
 """After so long without a wait, whatever else is due in this process gets its turn: what has been worked on until then
@@ -24,9 +24,12 @@ class TaskPool(Generic[Item]):
     Not thread-safe: one event loop.
     """
 
-    def __init__(self, work: Callable[[Item, asyncio.Task[None]], Awaitable[None]], name: str) -> None:
+    def __init__(
+        self, work: Callable[[Item, asyncio.Task[None]], Awaitable[None]], name: str, supervisor: Supervisor
+    ) -> None:
         self._work = work
         self._name = name
+        self._supervisor = supervisor
         self._queue: deque[Item] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -42,7 +45,7 @@ class TaskPool(Generic[Item]):
         """Cancel whatever they work on; what has not begun is forgotten."""
         self._queue.clear()
         self._idle.clear()
-        await end(list(self._tasks))
+        await self._supervisor.end(list(self._tasks))
 
     def _call(self) -> None:
         """One more, where there is something to do and none is on its way."""
@@ -52,7 +55,7 @@ class TaskPool(Generic[Item]):
         if self._idle:
             self._idle.pop().set_result(None)
             return
-        task = asyncio.create_task(self._hand(), name=self._name)
+        task = self._supervisor.spawn_loop(self._name, self._hand())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 import structlog
 from faststream.redis import RedisBroker
 
-from octollm.consumer.cancellation import end
 from octollm.consumer.circuit_breaker import NEVER, CircuitBreakerRule
 from octollm.consumer.consumer import Consumer, Handler
 from octollm.consumer.leases import Leases
-from octollm.errors import StoreUnavailableError, WorkerError
+from octollm.errors import StoreUnavailableError
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
 from octollm.protocol.connection import connect
 from octollm.protocol.control import listen
@@ -24,6 +23,7 @@ from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Fields, Operation
 from octollm.protocol.outcomes import REDIS_ERRORS, WAITING
+from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
 _LONGEST_SLEEP_S = 1.0
@@ -35,8 +35,18 @@ class Worker:
     """The bus side of one process."""
 
     def __init__(
-        self, url: str, connect_timeout_s: float, topology: Topology, consumer: str, fuse: CircuitBreakerRule = NEVER
+        self,
+        url: str,
+        connect_timeout_s: float,
+        topology: Topology,
+        consumer: str,
+        supervisor: Supervisor,
+        fuse: CircuitBreakerRule = NEVER,
     ) -> None:
+        """`connect_timeout_s`: longest that one attempt to connect may take. `consumer`: name of this process in every
+        consumer group. `supervisor` owns every loop and thread that `start` begins.
+        """
+        self._supervisor = supervisor
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._topology = topology
@@ -45,7 +55,10 @@ class Worker:
         self._client = connect(url, connect_timeout_s)
         log = logging.getLogger("octollm.faststream")
         self._broker = RedisBroker(url, apply_types=False, logger=log, socket_connect_timeout=connect_timeout_s)
-        self._fairness = {lane: Fairness(topology, lane) for lane in topology.lanes}
+        self._handoffs = {
+            lane: Handoff(self._client, lane, "", consumer, Fairness(topology, lane)) for lane in topology.lanes
+        }
+        """One for each lane: a handoff hashes every script when it is made."""
         self._leases: dict[str, Leases] = {}
         self._consumers: list[Consumer] = []
         self._loops: list[asyncio.Task[None]] = []
@@ -59,37 +72,45 @@ class Worker:
             self._leases[topic.group] = Leases(self._url, topic.group, self._name, heartbeat_s)
         leases = self._leases[topic.group]
         slots = concurrency or topic.concurrency
-        fairness = self._fairness[lane]
-        consumer = Consumer(self._client, leases, topic, lane, self._name, handler, slots, fairness, self._fuse)
+        consumer = Consumer(
+            self._client,
+            leases,
+            topic,
+            lane,
+            self._name,
+            handler,
+            slots,
+            self._supervisor,
+            self._handoffs[lane].fairness,
+            self._fuse,
+        )
         self._consumers.append(consumer)
 
     async def start(self) -> None:
         """Create groups and begin to read. Redis has to be reachable; raises StoreUnavailableError otherwise."""
-        for leases in self._leases.values():
-            leases.start()
         try:
-            for consumer in self._consumers:
-                await consumer.start(self._broker)
-            await self._broker.start()
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
-        lanes = self._topology.lanes
-        self._loops = [asyncio.create_task(self._promote(lane), name=f"promote {lane}") for lane in lanes]
-        ears = listen(self._url, self._connect_timeout_s, lanes, self._cancel)
-        self._loops.append(asyncio.create_task(ears, name="listen"))
+            await self._start()
+        except BaseException as error:
+            await self.stop(0)
+            if isinstance(error, TRANSIENT_REDIS_ERRORS):
+                raise StoreUnavailableError(f"Redis: {error}") from error
+            raise
 
-    async def until_broken(self) -> None:
-        """For ever. Raises WorkerError when one of its loops has ended: it would keep leases and finish nothing."""
-        loops = [*self._loops, *(loop for consumer in self._consumers for loop in consumer.loops)]
-        ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-        for loop in ended:
-            error = None if loop.cancelled() else loop.exception()
-            raise WorkerError(f"the loop '{loop.get_name()}' ended ({error!r}): start this process again") from error
+    async def _start(self) -> None:
+        for leases in self._leases.values():
+            leases.start(self._supervisor)
+        for consumer in self._consumers:
+            await consumer.start(self._broker)
+        await self._broker.start()
+        spawn, lanes = self._supervisor.spawn_loop, self._topology.lanes
+        self._loops = [spawn(f"promote {lane}", self._promote(lane)) for lane in lanes]
+        self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, lanes, self._cancel)))
 
     async def stop(self, drain_s: float) -> None:
         """Stop reading, give back what has not begun, wait up to `drain_s` for what runs, leave the groups."""
-        await end(self._loops)
-        with contextlib.suppress(*TRANSIENT_REDIS_ERRORS):
+        await self._supervisor.end(self._loops)
+        # uvloop raises a RuntimeError for a connection that broke a moment ago.
+        with contextlib.suppress(*TRANSIENT_REDIS_ERRORS, RuntimeError):
             await self._broker.stop()
         await asyncio.gather(*(consumer.stop(drain_s) for consumer in self._consumers))
         for leases in self._leases.values():
@@ -130,14 +151,14 @@ class Worker:
         Raises StoreUnavailableError while Redis is unavailable.
         """
         try:
-            return await self._handoff(lane).in_flight(self._topology, in_flight, target, claim=claim)
+            return await self._handoff(lane).in_flight(in_flight, target, claim=claim)
         except TRANSIENT_REDIS_ERRORS as error:
             raise StoreUnavailableError(f"Redis: {error}") from error
 
     async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
         """Send a step's message again if it is nowhere. Raises StoreUnavailableError while Redis is away."""
         try:
-            return await self._handoff(lane).republish(self._topology, in_flight, target, fields)
+            return await self._handoff(lane).republish(in_flight, target, fields)
         except TRANSIENT_REDIS_ERRORS as error:
             raise StoreUnavailableError(f"Redis: {error}") from error
 
@@ -147,7 +168,7 @@ class Worker:
         Raises StoreUnavailableError while Redis is away.
         """
         try:
-            return await self._handoff(lane).prune(self._topology, cursor, most)
+            return await self._handoff(lane).prune(cursor, most)
         except TRANSIENT_REDIS_ERRORS as error:
             raise StoreUnavailableError(f"Redis: {error}") from error
 
@@ -166,7 +187,7 @@ class Worker:
         return min(found, default=None)
 
     def _handoff(self, lane: str) -> Handoff:
-        return Handoff(self._client, lane, "", self._name, self._fairness[lane])
+        return self._handoffs[lane]
 
     def _count_waiting(self, lane: str, waiting: Mapping[str, int]) -> None:
         for stream, count in waiting.items():
@@ -183,7 +204,7 @@ class Worker:
         handoff, pause = self._handoff(lane), Backoff()
         while True:
             try:
-                moved, _ = await handoff.promote(self._topology)
+                moved, _ = await handoff.promote()
                 self._count_waiting(lane, handoff.waiting)
                 pause.over()
             except TRANSIENT_REDIS_ERRORS as error:

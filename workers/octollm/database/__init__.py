@@ -1,1 +1,1 @@
-"""Postgres: connections, the database's shape, and named queries. Every room keeps its own queries beside its code."""
+"""Postgres: connections, migrations and named queries. Each package keeps its own queries in a folder `sql`."""

@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import orjson
 
-from octollm.database.migrate import newest as newest_migration
+from octollm.database.migrate import current_revision, newest_revision, revision_problem
 from octollm.devstack.embedded.postgres import binaries_dir
 from octollm.devstack.embedded.redis import find_server
 from octollm.errors import OctoError, StartError
@@ -197,16 +197,17 @@ async def _postgres(settings: Settings) -> Check:
         return _unreachable("postgres", "Postgres", address, error, chosen=is_set("postgres", "dsn"))
     try:
         version = connection.get_server_version()
-        known = await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL")
-        current = await connection.fetchval("SELECT version_num FROM alembic_version") if known else None
+        current = await current_revision(connection)
+        problem = await revision_problem(connection)
     finally:
         await connection.close()
-    newest = newest_migration()
-    found = f"version {version.major}.{version.minor} at {address}, migration {current or 'none'} of {newest}"
+    found = (
+        f"version {version.major}.{version.minor} at {address}, migration {current or 'none'} of {newest_revision()}"
+    )
     if version.major < 15:
         return Check("postgres", Verdict.FAIL, found, "use PostgreSQL 15 or newer")
-    if current != newest:
-        return Check("postgres", Verdict.FAIL, found, "start an orchestrator or `octollm up`: both migrate first")
+    if problem is not None:
+        return Check("postgres", Verdict.FAIL, found, problem)
     return Check("postgres", Verdict.OK, found)
 
 

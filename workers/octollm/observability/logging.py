@@ -23,7 +23,7 @@ _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/@\s]*@")
 # Chatty below a warning, and nothing an operator acts on.
 # The model SDKs write whole requests, prompts and all, at debug.
 _QUIET = (
-    *("asyncio", "faststream", "octollm.faststream", "httpcore", "httpx", "sqlalchemy", "alembic"),
+    *("asyncio", "faststream", "octollm.faststream", "httpcore", "httpx"),
     *("anthropic", "openai", "httpx2", "httpcore2"),
 )
 

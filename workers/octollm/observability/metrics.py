@@ -5,7 +5,6 @@ counts nothing itself: metrics are registered where they arise, readiness comes 
 the reasons against it (none: ready).
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 from octollm.errors import SettingsError
 from octollm.settings.sections import split_listen
+from octollm.supervision import SupervisedThread, Supervisor
 
 Reasons = Callable[[], Sequence[str]]
 
@@ -24,7 +24,9 @@ Reasons = Callable[[], Sequence[str]]
 class MetricsServer:
     """A context manager; `address` is known once it is entered (port 0 picks a free port)."""
 
-    def __init__(self, listen: str, reasons: Reasons, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(
+        self, listen: str, reasons: Reasons, supervisor: Supervisor, registry: CollectorRegistry = REGISTRY
+    ) -> None:
         """`listen` is host:port; `reasons` is called on the server's thread and must not block."""
         host, port = split_listen(listen)
         try:
@@ -34,7 +36,8 @@ class MetricsServer:
                 f"cannot listen on {listen} for metrics ({error.strerror}); "
                 "set OCTOLLM_WORKER_METRICS_LISTEN to a free address (port 0 picks one)"
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._supervisor = supervisor
+        self._thread: SupervisedThread | None = None
 
     @property
     def address(self) -> str:
@@ -44,16 +47,18 @@ class MetricsServer:
 
     def __enter__(self) -> Self:
         """Start to answer."""
-        self._thread.start()
+        self._thread = self._supervisor.spawn_thread("metrics", self._server.serve_forever)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop answering and free the port."""
-        self._server.shutdown()
+        if self._thread is not None:
+            self._thread.expect_end()
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
-        self._thread.join()
 
 
 class _Server(ThreadingHTTPServer):

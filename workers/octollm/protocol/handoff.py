@@ -13,7 +13,7 @@ from octollm.contracts.ids import utc_now
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.operations import Call, Fields, Lease, Operation, Text
 from octollm.protocol.scripts import Scripts
-from octollm.topology import LaneKeys, Topic, Topology
+from octollm.topology import LaneKeys, Topic
 
 BATCH = 100
 """Entries in one call of `complete`: long enough to share the round trip, short enough not to hold Redis up."""
@@ -61,7 +61,7 @@ class Handoff:
         self.keys = LaneKeys(lane)
         self.waiting: dict[str, int] = {}
         """How many messages wait for each stream, as `promote` saw it last."""
-        self._fairness = fairness
+        self.fairness = fairness
         self._group = group
         self.consumer = consumer
         self._scripts = Scripts.of(client)
@@ -71,7 +71,7 @@ class Handoff:
         answers: list[LeaseStatus] = []
         for first in range(0, len(finishes), BATCH):
             batch = finishes[first : first + BATCH]
-            call = Call(fairness=self._fairness)
+            call = Call(fairness=self.fairness)
             call.key(self.keys.in_flight)  # the script's first key
             call.args += (self.consumer, len(batch))
             for finish in batch:
@@ -82,26 +82,26 @@ class Handoff:
 
     async def publish(self, operations: Sequence[Operation]) -> None:
         """Write what follows from no entry, for instance from a deadline."""
-        call = Call(fairness=self._fairness)
+        call = Call(fairness=self.fairness)
         call.key(self.keys.in_flight)
         call.args += (self.consumer, 1)
         call.detached(operations)
         call.close()
         await self._scripts.complete(keys=call.keys, args=call.args)
 
-    async def in_flight(self, topology: Topology, in_flight: str, target: str, *, claim: bool = False) -> bool:
+    async def in_flight(self, in_flight: str, target: str, *, claim: bool = False) -> bool:
         """Whether the step's latest message is still somewhere. `target`: the stream of its arm.
 
         `claim`: where it is not, nobody who repeats what he may have sent before sends it, until `republish` does.
         """
-        return await self._look(topology, in_flight, target, "claim" if claim else "check", {}) == b"exists"
+        return await self._look(in_flight, target, "claim" if claim else "check", {}) == b"exists"
 
-    async def republish(self, topology: Topology, in_flight: str, target: str, fields: Fields) -> bool:
+    async def republish(self, in_flight: str, target: str, fields: Fields) -> bool:
         """Send a step's message to `target`, only if its latest one is nowhere; whether it was sent."""
-        return await self._look(topology, in_flight, target, "publish", fields) == b"published"
+        return await self._look(in_flight, target, "publish", fields) == b"published"
 
-    async def _look(self, topology: Topology, in_flight: str, target: str, mode: str, fields: Fields) -> bytes:
-        fairness = Fairness(topology, self.keys.lane)
+    async def _look(self, in_flight: str, target: str, mode: str, fields: Fields) -> bytes:
+        fairness = self._limits()
         keys = [self.keys.in_flight, self.keys.schedule, target, fairness.cancelled]
         args: list[Text | int] = [in_flight, mode, len(fields), *(part for field in fields.items() for part in field)]
         fairness.describe([fairness.every[target]], keys, args)
@@ -109,17 +109,22 @@ class Handoff:
         answer: bytes = await self._scripts.republish(keys=keys, args=args)
         return answer
 
-    async def prune(self, topology: Topology, cursor: int, most: int) -> tuple[int, int]:
+    async def prune(self, cursor: int, most: int) -> tuple[int, int]:
         """Take names from the in-flight index whose message is nowhere any more; looks at about `most` from `cursor`
         on.
 
         Answers the cursor to go on from (0: from the beginning again) and how many were pruned.
         """
-        fairness = Fairness(topology, self.keys.lane)
+        fairness = self._limits()
         waiting = (self.keys.waiting(stream) for stream in fairness.every)
         places = (self.keys.schedule, *fairness.others, *fairness.every, *waiting)
         following, pruned = await self._scripts.prune(keys=[self.keys.in_flight, *places], args=[cursor, most])
         return int(following), int(pruned)
+
+    def _limits(self) -> Fairness:
+        if self.fairness is None:
+            raise ValueError("this call needs to know all topics: make the hand-off with `fairness`")
+        return self.fairness
 
     async def renew(self, held: Sequence[Lease]) -> list[LeaseStatus]:
         """Keep the leases: held, cancelled, stale or gone for each, in order."""
@@ -157,8 +162,8 @@ class Handoff:
         keys = [stream, self.keys.dead, self.keys.done, self.keys.in_flight]
         args: list[Text | int] = [self._group, self.consumer]
         args += (topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
-        if self._fairness is not None and stream in self._fairness.limited:
-            self._fairness.describe([self._fairness.limited[stream]], keys, args)
+        if self.fairness is not None and stream in self.fairness.limited:
+            self.fairness.describe([self.fairness.limited[stream]], keys, args)
         claimed, dead = await self._scripts.claim(keys=keys, args=args)
         entries = [
             Entry(stream, id_.decode(), delivery, dict(zip(fields[::2], fields[1::2], strict=True)))
@@ -166,11 +171,11 @@ class Handoff:
         ]
         return entries, [id_.decode() for id_ in dead]
 
-    async def promote(self, topology: Topology, most: int = 100) -> tuple[int, int]:
+    async def promote(self, most: int = 100) -> tuple[int, int]:
         """Move due messages on, let in what waits and drop the steps of cancelled tasks: how many, and when the next
         one is due (ms since 1970, 0: none).
         """
-        fairness = Fairness(topology, self.keys.lane)
+        fairness = self._limits()
         keys = [self.keys.in_flight, self.keys.schedule, self.keys.messages, fairness.cancelled, *fairness.others]
         args: list[Text | int] = [most, len(fairness.others)]
         topics = list(fairness.every.values())

@@ -11,7 +11,6 @@ import uvicorn
 
 from octollm.api.app import create_app
 from octollm.api.store import open_store
-from octollm.database.migrate import newest
 from octollm.errors import SettingsError, StartError
 from octollm.runtime.connect_retry import cause
 from octollm.settings.loader import Settings
@@ -32,7 +31,7 @@ async def serve_api(
     `failed` is told when it ends before. Raises SettingsError for an address that cannot be used or must not be.
     """
     listener = _listener(settings)
-    async with open_store(settings.postgres.dsn, settings.postgres.pool_size, newest()) as store:
+    async with open_store(settings.postgres.dsn, settings.postgres.pool_size) as store:
         config = uvicorn.Config(
             create_app(store),
             http="h11",

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from octollm.consumer.cancellation import end
 from octollm.consumer.circuit_breaker import CircuitBreakerRule
 from octollm.consumer.worker import Worker
 from octollm.database.migrate import migrate
@@ -36,6 +35,7 @@ from octollm.runtime.roles import require_python_role
 from octollm.settings.files import recipes_path, schedules_path
 from octollm.settings.loader import Settings
 from octollm.settings.sections import WorkerSettings
+from octollm.supervision import Supervisor
 from octollm.topology import ARM, Topic, Topology
 from octollm.topology.schedules import Schedule, load_schedules
 
@@ -75,7 +75,7 @@ async def run_roles(
         process = _Process(settings, topology, exits)
         if any(topic.name.startswith(ARM) and uses_model(load_arm(topic)) for topic in topics):
             process.mind()  # wrong settings of models, too, are said before anything is connected to
-        server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, process.reasons))
+        server = exits.enter_context(MetricsServer(settings.worker.metrics_listen, process.reasons, process.supervisor))
         _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
         if not await process.connect(topics, stop):
             return
@@ -83,26 +83,14 @@ async def run_roles(
         _settle()
         _log.info("ready", roles=list(roles))
         try:
-            await _until(stop, process.worker)
+            await process.supervisor.run_until(stop)
         except WorkerError:
-            _log.exception("a part of this worker broke; what it has goes to others")
             await process.worker.stop(0)
             raise
         _log.info("stopping: no new messages, what runs may end", drain_s=settings.worker.drain_s)
         process.against = ["stopping"]
         await process.worker.stop(settings.worker.drain_s)
     _log.info("stopped", roles=list(roles))
-
-
-async def _until(stop: asyncio.Event, worker: Worker) -> None:
-    """`stop` is set. Raises WorkerError when the worker breaks before that."""
-    stopped, broken = asyncio.create_task(stop.wait()), asyncio.create_task(worker.until_broken())
-    try:
-        await asyncio.wait((stopped, broken), return_when=asyncio.FIRST_COMPLETED)
-        if broken.done():
-            await broken
-    finally:
-        await end((stopped, broken))
 
 
 def _settle() -> None:
@@ -131,16 +119,19 @@ class _Process:
         self._pool: Pool | None = None
         self._mind: WorkerModelClient | None = None
         self._opening = asyncio.Lock()
+        self.supervisor = Supervisor()
+        exits.push_async_callback(self.supervisor.stop)
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         redis = settings.redis
         rule = fuse_rule(settings.worker, topology)
-        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer, rule)
+        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer, self.supervisor, rule)
         self.against: list[str] = ["starting"]
 
     def reasons(self) -> list[str]:
         """What speaks against being ready; asked by the metrics server's thread."""
         return [
             *self.against,
+            *([self.supervisor.failure] if self.supervisor.failure is not None else []),
             *(
                 f"fused: {topic} is not worked on here, since its handler broke on everything; see the log"
                 for topic in self.worker.fused()
@@ -259,5 +250,4 @@ class _Process:
         self._tick(_BEGIN_S, lambda: clockwork.look(datetime.now(UTC)), "a look at the schedules")
 
     def _tick(self, every_s: float, work: Callable[[], Awaitable[object]], what: str) -> None:
-        task = asyncio.create_task(tick(every_s, work, what))
-        self._exits.callback(task.cancel)
+        self.supervisor.spawn_loop(what, tick(every_s, work, what))

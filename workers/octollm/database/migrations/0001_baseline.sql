@@ -1,3 +1,4 @@
+-- compatible-from: 0001
 -- Baseline. Timestamps are timestamptz, data from producers and arms is jsonb, sizes are in bytes, durations in ms.
 
 CREATE TABLE tasks (

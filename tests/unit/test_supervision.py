@@ -1,0 +1,108 @@
+"""The supervisor notices each way in which background work can end, and lets end what was told to."""
+
+import asyncio
+import threading
+
+import pytest
+
+from octollm.errors import WorkerError
+from octollm.supervision import Supervisor
+
+
+async def _forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def _return() -> None:
+    await asyncio.sleep(0)
+
+
+async def _raise() -> None:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError("odd")
+
+
+@pytest.mark.parametrize(("work", "error"), [(_return, "None"), (_raise, r"ZeroDivisionError\('odd'\)")])
+async def test_a_loop_that_ends_is_a_failure(work, error):
+    supervisor = Supervisor()
+    supervisor.spawn_loop("renew", work())
+    with pytest.raises(WorkerError, match=rf"'renew' ended unexpectedly \({error}\)"):
+        async with asyncio.timeout(30):
+            await supervisor.until_failed()
+    assert supervisor.failure is not None
+
+
+async def test_a_loop_that_somebody_else_cancelled_is_a_failure():
+    supervisor = Supervisor()
+    supervisor.spawn_loop("renew", _forever()).cancel()
+    with pytest.raises(WorkerError, match="'renew'"):
+        async with asyncio.timeout(30):
+            await supervisor.until_failed()
+
+
+async def test_a_task_may_return_and_must_not_raise():
+    supervisor = Supervisor()
+    await supervisor.spawn_task("once", _return())
+    await asyncio.sleep(0)
+    assert supervisor.failure is None
+    supervisor.spawn_task("once", _raise())
+    with pytest.raises(WorkerError, match="'once'"):
+        async with asyncio.timeout(30):
+            await supervisor.until_failed()
+
+
+async def test_a_thread_that_ends_is_a_failure_unless_its_end_was_expected():
+    supervisor = Supervisor()
+    go = threading.Event()
+    expected = supervisor.spawn_thread("metrics", lambda: go.wait(60) and None)
+    expected.expect_end()
+    go.set()
+    await asyncio.to_thread(expected.join, 60)
+    assert supervisor.failure is None
+    supervisor.spawn_thread("leases", lambda: None)
+    with pytest.raises(WorkerError, match="'leases'"):
+        async with asyncio.timeout(30):
+            await supervisor.until_failed()
+
+
+async def test_what_is_told_to_end_is_no_failure():
+    supervisor = Supervisor()
+    loop = supervisor.spawn_loop("renew", _forever())
+    supervisor.spawn_loop("claim", _forever())
+    await supervisor.end([loop])
+    await supervisor.stop()
+    await asyncio.sleep(0)
+    assert loop.cancelled()
+    assert supervisor.failure is None
+
+
+async def test_a_swallowed_cancellation_is_sent_again():
+    supervisor = Supervisor()
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    supervisor.spawn_loop("read", stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await supervisor.stop()
+    assert swallowed == 2
+
+
+async def test_running_ends_with_the_stop_or_with_the_first_failure():
+    supervisor, stop = Supervisor(), asyncio.Event()
+    asyncio.get_running_loop().call_soon(stop.set)
+    async with asyncio.timeout(30):
+        await supervisor.run_until(stop)
+    supervisor.report("first", ValueError("a"))
+    supervisor.report("second", ValueError("b"))
+    with pytest.raises(WorkerError, match="'first'") as raised:
+        await supervisor.run_until(asyncio.Event())
+    assert isinstance(raised.value.__cause__, ValueError)

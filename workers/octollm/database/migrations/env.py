@@ -1,7 +1,0 @@
-"""Run by alembic inside `octollm.database.migrate`, which hands over an open connection."""
-
-from alembic import context
-
-context.configure(connection=context.config.attributes["connection"], transaction_per_migration=True)
-with context.begin_transaction():
-    context.run_migrations()
