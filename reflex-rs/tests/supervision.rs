@@ -20,17 +20,16 @@ const LOOPS: [&str; 6] = [
 #[test]
 fn a_loop_that_breaks_ends_the_process() {
     let redis = Redis::start();
+    let _replica = redis.start_replica();
     for name in LOOPS {
         for (how, cause) in [("panic", "panicked"), ("end", "ended unexpectedly")] {
             let order = format!("{name}={how}");
-            let settings = [
-                ("OCTOLLM_TEST_BREAK_LOOP", order.as_str()),
-                ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "1"),
-            ];
+            let settings = [("OCTOLLM_TEST_BREAK_LOOP", order.as_str())];
             let mut reflex = Reflex::ready(&redis, &settings);
             if name == "replicated admissions" {
                 // It starts with the first request that needs it.
-                reflex.post(BODY, "octollm-durability: replicated(1)\r\n");
+                let answer = reflex.post(BODY, "octollm-durability: replicated(1)\r\n");
+                assert_eq!(answer.status, 202, "{answer:?}");
             }
             assert_eq!(reflex.exit_code(), Some(1), "{order}");
             let last = format!("octollm-reflex stops: task \\\"{name}\\\" {cause}");

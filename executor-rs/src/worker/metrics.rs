@@ -56,7 +56,7 @@ impl Metrics {
     pub fn new(topic: &str) -> Self {
         let metrics = Self {
             topic: topic.to_owned(),
-            registry: Registry::default(),
+            registry: Registry::with_prefix("octollm"),
             messages: Family::default(),
             running: Family::default(),
             seconds: Family::new_with_constructor(buckets as fn() -> Histogram),
@@ -73,32 +73,32 @@ impl Metrics {
     fn registered(mut self) -> Self {
         let registry = &mut self.registry;
         registry.register(
-            "octollm_messages",
+            "messages",
             "Deliveries, by how they ended",
             self.messages.clone(),
         );
         registry.register(
-            "octollm_running_messages",
+            "running_messages",
             "Messages being worked on",
             self.running.clone(),
         );
         registry.register(
-            "octollm_step_seconds",
+            "step_seconds",
             "Time that steps ran in the sandbox",
             self.seconds.clone(),
         );
         registry.register(
-            "octollm_redis_errors",
+            "redis_errors",
             "Errors of Redis that were waited out, by what was being done",
             self.redis_errors.clone(),
         );
         registry.register(
-            "octollm_circuit_open",
+            "circuit_open",
             "Whether the circuit breaker stops this worker, or lets it try one step",
             self.circuit_open.clone(),
         );
         registry.register(
-            "octollm_circuit_opened",
+            "circuit_opened",
             "How often the circuit breaker has stopped this worker",
             self.circuit_opened.clone(),
         );

@@ -1,7 +1,7 @@
 //! Decides what becomes of one ingest entry. Pure: no I/O; the clock is passed in.
 
-use axum::body::Bytes;
 use bus::Entry;
+use bytes::Bytes;
 use contracts::events::{DeadReason, Source};
 use contracts::topology::Topology;
 use contracts::{ids, ContractError};

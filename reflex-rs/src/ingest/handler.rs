@@ -12,7 +12,7 @@ use crate::admission::Submission;
 use crate::caller::Caller;
 use crate::outcome::Outcome;
 use crate::submit::{
-    Accepted, Context, Durability, Ending, Record, Refusals, Requirements, SubmitError,
+    Accepted, Context, Durability, FinalOutcome, Record, Refusals, Requirements, SubmitError,
 };
 use crate::trace;
 use bus::{Backoff, ConsumerGroup, Entry};
@@ -68,12 +68,12 @@ impl EntryHandler {
         let mut wait = StoreWait::new(self, entry);
         let result = self.finish(entry, &context, &mut wait).await;
         match &result {
-            Ok((outcome, task)) => record.finish(&Ending {
+            Ok((outcome, task)) => record.finish(&FinalOutcome {
                 outcome: *outcome,
                 task: task.as_ref(),
                 cause: None,
             }),
-            Err(error) => record.finish(&Ending {
+            Err(error) => record.finish(&FinalOutcome {
                 cause: Some(error.to_string()),
                 ..Outcome::Internal.into()
             }),

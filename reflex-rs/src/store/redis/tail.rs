@@ -16,8 +16,7 @@ use service::Supervisor;
 use tokio::sync::{watch, Notify};
 
 use super::history::{field, parse, Fields};
-use crate::events::{Watch, Watchers};
-use crate::task_store::StoreError;
+use crate::store::{StoreError, Watch, Watchers};
 use bus::Backoff;
 use bus::RedisClient;
 

@@ -15,7 +15,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
 use super::admit::parse_answer;
-use crate::task_store::{Replicated, StoreError};
+use crate::store::{Replicated, StoreError};
 use bus::{RedisClient, Script};
 use service::Supervisor;
 

@@ -7,7 +7,7 @@ use contracts::{ids, keys::LaneKeys, ContractError};
 use redis::Cmd;
 use serde_json::{Map, Value};
 
-use crate::task_store::{StatusError, StoreError};
+use crate::store::{StatusError, StoreError};
 use bus::RedisClient;
 
 pub(super) async fn read(

@@ -1,11 +1,15 @@
 //! Where tasks are stored: one trait, with a Redis version that runs in production and an in-memory version with the same
-//! behaviour for tests without a server. One test suite (`tests/task_store.rs`) runs against both.
+//! behaviour for tests without a server. One test suite (`tests/store.rs`) runs against both.
 
+mod event_id;
 mod memory;
 mod redis;
+mod watch;
 
-pub use self::memory::MemoryStore;
+pub use self::event_id::EventId;
+pub use self::memory::{Fault, MemoryStore};
 pub use self::redis::RedisStore;
+pub use self::watch::{Item, Watch, Watchers};
 pub use bus::{ServerInfo, StoreError};
 
 use async_trait::async_trait;
@@ -15,7 +19,6 @@ use contracts::events::{
 use contracts::ContractError;
 
 use crate::admission::{Admitted, DeadLetterMessage};
-use crate::events::{EventId, Watch};
 
 /// What the store answered to an admission. The task is the one that the idempotency key belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,12 @@ pub enum Redriven {
         run: i64,
     },
     OtherTenant,
+}
+
+/// Whether a task in this state has ended.
+#[must_use]
+pub fn is_terminal(state: TaskState) -> bool {
+    !matches!(state, TaskState::Accepted | TaskState::Running)
 }
 
 /// Why a status cannot be read.

@@ -23,10 +23,10 @@ use service::Supervisor;
 use self::replicas::Replicas;
 use self::tail::Tail;
 use super::{
-    Cancelled, Redriven, Replicated, ServerInfo, StatusError, StoreError, Stored, TaskStore,
+    Cancelled, EventId, Redriven, Replicated, ServerInfo, StatusError, StoreError, Stored,
+    TaskStore, Watch,
 };
 use crate::admission::{Admitted, DeadLetterMessage};
-use crate::events::{EventId, Watch};
 use bus::RedisClient;
 
 /// Stores tasks in Redis.
@@ -39,7 +39,7 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// `idempotency_ttl_s`: how long an idempotency key is remembered; `replica_wait`: how long replicas are waited for.
+    /// `idempotency_ttl_s`: time to live of an idempotency key; `replica_wait`: how long replicas are waited for.
     #[must_use]
     pub fn new(
         redis: RedisClient,

@@ -3,6 +3,7 @@
 //! Nothing consumes its tasks, and it has no workers: no step ever counts as waiting.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -11,15 +12,15 @@ use contracts::events::{
     WaitingStep,
 };
 use contracts::topology::Topology;
+use redis::RedisError;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Cancelled, Redriven, Replicated, ServerInfo, StatusError, StoreError, Stored, TaskStore,
+    is_terminal, Cancelled, EventId, Redriven, Replicated, ServerInfo, StatusError, StoreError,
+    Stored, TaskStore, Watch, Watchers,
 };
 use crate::admission::{Admitted, DeadLetterMessage};
-use crate::events::{EventId, Watch, Watchers};
-use crate::lookup::is_terminal;
 
 /// Keeps everything in this process.
 pub struct MemoryStore {
@@ -32,7 +33,7 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct State {
-    available: Availability,
+    fault: Option<Fault>,
     info: ServerInfo,
     /// What was stored first under a tenant's idempotency key: the fingerprint and the task.
     idempotency: HashMap<(Tenant, String), (String, TaskId)>,
@@ -43,11 +44,13 @@ struct State {
     dropped: Vec<DeadDrop>,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Availability {
-    #[default]
-    Up,
-    Down,
+/// How the store misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Every call fails, and nothing is stored.
+    Unavailable,
+    /// Tasks are stored, but the answer is lost.
+    AnswersLost,
 }
 
 impl MemoryStore {
@@ -61,13 +64,9 @@ impl MemoryStore {
         }
     }
 
-    /// Makes every call fail as unavailable, or ends that.
-    pub fn set_unavailable(&self, unavailable: bool) {
-        self.lock().available = if unavailable {
-            Availability::Down
-        } else {
-            Availability::Up
-        };
+    /// Makes the store misbehave, or ends that.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.lock().fault = fault;
     }
 
     /// Holds back every admission until it is called with `false`.
@@ -122,9 +121,9 @@ impl MemoryStore {
     /// Locks the state, or fails as a store that is unavailable.
     fn available(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.lock();
-        match state.available {
-            Availability::Up => Ok(state),
-            Availability::Down => Err(StoreError::unavailable("the store is switched off")),
+        match state.fault {
+            Some(Fault::Unavailable) => Err(StoreError::unavailable("the store is switched off")),
+            Some(Fault::AnswersLost) | None => Ok(state),
         }
     }
 
@@ -191,7 +190,12 @@ impl TaskStore for MemoryStore {
     async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {
         // The sender lives as long as this store, so this ends only when admissions are let through.
         let _ = self.held.subscribe().wait_for(|held| !*held).await;
-        self.store(task)
+        let stored = self.store(task)?;
+        if self.lock().fault == Some(Fault::AnswersLost) {
+            let timeout = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(RedisError::from(timeout).into());
+        }
+        Ok(stored)
     }
 
     async fn admit_replicated(

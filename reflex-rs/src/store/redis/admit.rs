@@ -9,7 +9,7 @@ use bus::{Script, ScriptCall};
 
 use super::RedisStore;
 use crate::admission::Admitted;
-use crate::task_store::{StoreError, Stored};
+use crate::store::{StoreError, Stored};
 
 impl RedisStore {
     pub(super) async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {

@@ -7,7 +7,7 @@ use contracts::keys::LaneKeys;
 use bus::{Script, ScriptCall};
 
 use super::RedisStore;
-use crate::task_store::{Redriven, StoreError};
+use crate::store::{Redriven, StoreError};
 
 impl RedisStore {
     pub(super) async fn redrive(

@@ -5,8 +5,7 @@ use contracts::ids;
 use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
 
-use crate::events::EventId;
-use crate::task_store::StoreError;
+use crate::store::{EventId, StoreError};
 use bus::RedisClient;
 
 /// Entries read by one command.

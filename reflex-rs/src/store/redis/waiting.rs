@@ -10,7 +10,7 @@ use contracts::topology::Topology;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 
-use crate::task_store::StoreError;
+use crate::store::StoreError;
 use bus::RedisClient;
 
 /// Younger steps are not checked: that would make every read of a healthy task expensive.

@@ -14,9 +14,8 @@ use contracts::settings;
 use contracts::topology::{self, Topology};
 use octollm_reflex::admission::{admit, Admitted, Rules, Stamp, Submission};
 use octollm_reflex::caller::Caller;
-use octollm_reflex::events::Item;
-use octollm_reflex::task_store::{
-    Cancelled, MemoryStore, RedisStore, Redriven, StoreError, Stored, TaskStore,
+use octollm_reflex::store::{
+    Cancelled, Fault, Item, MemoryStore, RedisStore, Redriven, StoreError, Stored, TaskStore,
 };
 use serde_json::{json, Value};
 use service::Supervisor;
@@ -94,7 +93,7 @@ impl Stage {
     /// Makes the store unavailable for good.
     fn stop(&mut self) {
         match self {
-            Self::Memory(store) => store.set_unavailable(true),
+            Self::Memory(store) => store.set_fault(Some(Fault::Unavailable)),
             Self::Redis(_, server) => server.signal("KILL"),
         }
     }

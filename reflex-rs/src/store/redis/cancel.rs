@@ -7,7 +7,7 @@ use contracts::keys::LaneKeys;
 use bus::{Script, ScriptCall};
 
 use super::RedisStore;
-use crate::task_store::{Cancelled, StoreError};
+use crate::store::{Cancelled, StoreError};
 
 /// How long the marker drops what still runs of the task. Nothing of the task can be left after that.
 const MARKER_TTL_S: u64 = 604_800;

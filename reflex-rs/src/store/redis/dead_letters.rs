@@ -5,7 +5,7 @@ use contracts::keys::LaneKeys;
 use redis::Cmd;
 
 use crate::admission::DeadLetterMessage;
-use crate::task_store::StoreError;
+use crate::store::StoreError;
 use bus::RedisClient;
 
 pub(super) async fn publish(
