@@ -33,17 +33,6 @@ fn task(answer: &Answer) -> String {
     answer.json()["task"].as_str().unwrap().to_owned()
 }
 
-fn replica_of(redis: &Redis) -> Redis {
-    let _: () = redis.ask("CONFIG|SET|repl-diskless-sync-delay|0");
-    let master = format!("127.0.0.1 {}", redis.port);
-    let replica = Redis::start_on(free_port(), &["--replicaof", &master]);
-    until("the replica follows", || {
-        let said: String = redis.ask("INFO|replication");
-        said.contains("state=online").then_some(())
-    });
-    replica
-}
-
 #[test]
 fn fsync_is_refused_until_redis_syncs_before_it_answers() {
     let redis = Redis::start_on(free_port(), &["--appendonly", "yes"]);
@@ -79,7 +68,7 @@ fn replicated_means_that_the_replica_has_it() {
     let reflex = Reflex::ready(&redis, &settings);
     assert_eq!(later(&reflex.post(GOOD, "")), "not_durable");
     assert_eq!(redis.length(TASKS), 0, "nothing was taken");
-    let replica = replica_of(&redis);
+    let replica = redis.start_replica();
     let taken = until("the replica is noticed", || {
         Some(reflex.post(GOOD, KEY)).filter(|answer| answer.status == 202)
     });
@@ -104,7 +93,7 @@ fn replicated_means_that_the_replica_has_it() {
 #[test]
 fn a_replica_that_hangs_delays_only_submissions_that_need_it() {
     let redis = Redis::start();
-    let replica = replica_of(&redis);
+    let replica = redis.start_replica();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "2")]);
     let need = format!("{KEY}octollm-durability: replicated\r\n");
     assert_eq!(
@@ -159,7 +148,7 @@ fn a_replica_that_hangs_delays_only_submissions_that_need_it() {
 fn one_wait_serves_many_submissions() {
     const MANY: usize = 60;
     let redis = Redis::start();
-    let replica = replica_of(&redis);
+    let replica = redis.start_replica();
     let settings = [
         ("OCTOLLM_REFLEX_DURABILITY", "replicated"),
         ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "20"),

@@ -1,11 +1,12 @@
 //! Decides what becomes of one ingest entry. Pure: no I/O; the clock is passed in.
 
+use bus::Entry;
 use bytes::Bytes;
 use contracts::events::{DeadReason, Source};
 use contracts::topology::Topology;
 use contracts::{ids, ContractError};
 
-use super::{fields, Entry};
+use super::fields;
 use crate::admission::{DeadLetterContext, DeadLetterMessage, Rules, Submission};
 use crate::caller::Caller;
 use crate::outcome::Outcome;
@@ -135,13 +136,14 @@ mod tests {
     use super::{dead_letter, submission, EntryContext, Failure};
     use crate::admission::Rules;
     use crate::caller::Caller;
-    use crate::ingest::Entry;
     use crate::outcome::Outcome;
     use crate::submit::SubmitError;
+    use bus::Entry;
 
     fn entry(delivery: u64, fields: &[(&str, &str)]) -> Entry {
         let bytes = |text: &str| text.as_bytes().to_vec();
         Entry {
+            stream: "ingest:acme".to_owned(),
             id: "1-1".to_owned(),
             delivery,
             fields: fields

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)] // a broken setup ends the test
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::disallowed_methods)] // a thread reads the log
 
 pub mod api;
 pub mod events;
@@ -14,7 +15,7 @@ pub use ports::free_port;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -82,6 +83,18 @@ impl Redis {
 
     pub fn url(&self) -> String {
         url(self.port)
+    }
+
+    /// Another server that follows this one.
+    pub fn start_replica(&self) -> Self {
+        let _: () = self.ask("CONFIG|SET|repl-diskless-sync-delay|0");
+        let primary = format!("127.0.0.1 {}", self.port);
+        let replica = Self::start_on(free_port(), &["--replicaof", &primary]);
+        until("the replica follows", || {
+            let said: String = self.ask("INFO|replication");
+            said.contains("state=online").then_some(())
+        });
+        replica
     }
 
     /// One command, its words separated by `|`.
@@ -224,6 +237,27 @@ impl Reflex {
             started,
             log: log.into(),
         }
+    }
+
+    /// One on a port of its own that is ready; nobody reads its log.
+    pub fn with_unread_log(redis: &Redis) -> (Self, ChildStderr) {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut child = program(&[("OCTOLLM_REFLEX_LISTEN", &address)])
+            .env("OCTOLLM_REDIS_URL", redis.url())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = child.stderr.take().unwrap();
+        let (_, no_lines) = std::sync::mpsc::channel();
+        let reflex = Self {
+            child,
+            address,
+            started: Vec::new(),
+            log: no_lines.into(),
+        };
+        until("it listens", || TcpStream::connect(&reflex.address).ok());
+        reflex.until_ready();
+        (reflex, log)
     }
 
     /// Returns once it is ready.

@@ -1,7 +1,7 @@
 //! Stores one task by the `admit` script.
 
 use contracts::events::TaskId;
-use contracts::fairness::Described;
+use contracts::fairness::TopicLimits;
 use contracts::keys::LaneKeys;
 use redis::Value;
 
@@ -24,7 +24,7 @@ impl RedisStore {
             .get("tasks")
             .ok_or_else(|| StoreError::unexpected_answer("the topology has no topic tasks"))?;
         let keys = LaneKeys::new(task.lane.as_str());
-        let limits = Described::new(&self.topology, topic, &keys);
+        let limits = TopicLimits::new(&self.topology, topic, &keys);
         let mut call = ScriptCall::new(Script::Admit);
         call.key(keys.idempotency(task.tenant.as_str(), &task.idempotency_key))
             .key(keys.stream(topic, Some(task.priority.as_str())))
