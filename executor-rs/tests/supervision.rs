@@ -24,7 +24,7 @@ fn a_loop_that_breaks_ends_the_process() {
     for name in LOOPS {
         for (how, cause) in [("panic", "panicked"), ("end", "ended unexpectedly")] {
             let order = format!("{name}={how}");
-            let log = stage.refused(&[("OCTOLLM_TEST_BREAK_LOOP", &order)]);
+            let log = stage.refused(&[("TEST_BREAK_LOOP", &order)]);
             let last = format!("octollm-executor stops: task \\\"{name}\\\" {cause}");
             assert!(log.contains(&last), "{order}: {log}");
         }

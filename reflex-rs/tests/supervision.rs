@@ -24,7 +24,7 @@ fn a_loop_that_breaks_ends_the_process() {
     for name in LOOPS {
         for (how, cause) in [("panic", "panicked"), ("end", "ended unexpectedly")] {
             let order = format!("{name}={how}");
-            let settings = [("OCTOLLM_TEST_BREAK_LOOP", order.as_str())];
+            let settings = [("TEST_BREAK_LOOP", order.as_str())];
             let mut reflex = Reflex::ready(&redis, &settings);
             if name == "replicated admissions" {
                 // It starts with the first request that needs it.

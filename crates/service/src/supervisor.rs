@@ -151,7 +151,7 @@ mod sabotage {
     use std::time::Duration;
 
     /// `<name>=panic` or `<name>=end`.
-    const VARIABLE: &str = "OCTOLLM_TEST_BREAK_LOOP";
+    const VARIABLE: &str = "TEST_BREAK_LOOP";
 
     pub(super) async fn wrap(name: Arc<str>, task: impl Future<Output = ()> + Send) {
         let order = std::env::var(VARIABLE).unwrap_or_default();
