@@ -1,22 +1,22 @@
-//! `--healthcheck`: asks the reflex that runs beside it, in the same container, whether it is ready.
+//! `--healthcheck`: checks whether the reflex that runs in the same container is ready.
 //!
-//! Images for production carry neither curl nor a shell worth having, so the program asks itself.
+//! Production images contain neither curl nor a shell, so the program is its own HTTP client.
 
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// For connecting, and again for each part of the answer.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// More than any answer of `/readyz`.
-const LONGEST_ANSWER: u64 = 64 * 1024;
+/// For the connection, and again for each part of the response.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Larger than any response of `/readyz`.
+const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// The text of a ready answer; else a sentence that says why it is none.
-pub fn ask(listen: SocketAddr) -> Result<String, String> {
+/// Sends GET `/readyz` to the reflex at `listen`. Returns the body if it is ready, else the reason why it is not.
+pub fn check(listen: SocketAddr) -> Result<String, String> {
     let address = reachable(listen);
     if address.port() == 0 {
         return Err(
-            "reflex.listen has port 0, so nobody can know where it listens; set OCTOLLM_REFLEX_LISTEN to a port"
+            "reflex.listen has port 0, so the port is not known; set OCTOLLM_REFLEX_LISTEN to a port"
                 .to_owned(),
         );
     }
@@ -31,7 +31,7 @@ pub fn ask(listen: SocketAddr) -> Result<String, String> {
     }
 }
 
-/// Who listens everywhere is asked on the loopback.
+/// Replaces the address of all interfaces by the loopback address.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -42,18 +42,18 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 fn fetch(address: SocketAddr) -> Result<String, Error> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
-    match stream.take(LONGEST_ANSWER).read_to_string(&mut answer) {
+    match stream.take(MAX_RESPONSE_BYTES).read_to_string(&mut answer) {
         Ok(_) => Ok(answer),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(
-            Error::new(ErrorKind::TimedOut, format!("silent for {PATIENCE:?}")),
+            Error::new(ErrorKind::TimedOut, format!("silent for {TIMEOUT:?}")),
         ),
         Err(error) => Err(error),
     }
@@ -66,14 +66,14 @@ mod tests {
     use super::{reachable, SocketAddr};
 
     #[test]
-    fn who_listens_everywhere_is_asked_on_the_loopback() {
-        for (listen, asked) in [
+    fn all_interfaces_are_checked_on_the_loopback() {
+        for (listen, checked) in [
             ("0.0.0.0:8080", "127.0.0.1:8080"),
             ("[::]:8080", "[::1]:8080"),
             ("10.1.2.3:80", "10.1.2.3:80"),
         ] {
             let listen: SocketAddr = listen.parse().unwrap();
-            assert_eq!(reachable(listen).to_string(), asked);
+            assert_eq!(reachable(listen).to_string(), checked);
         }
     }
 }

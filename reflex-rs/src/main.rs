@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{consumer_name, Leases, RedisClient};
+use clap::Parser;
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
 use octollm_reflex::caller::Caller;
-use octollm_reflex::cli::{self, Command};
+use octollm_reflex::cli::Cli;
 use octollm_reflex::healthcheck;
 use octollm_reflex::http::{self, App, Limits};
 use octollm_reflex::ingest::{self, Common, Consumer};
@@ -32,23 +33,8 @@ type Failure = Box<dyn std::error::Error>;
 const MISUSE: u8 = 2;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args().skip(1)) {
-        Command::Run => {}
-        Command::Healthcheck => return check_health(),
-        Command::Help => {
-            print_line(cli::HELP.trim_end());
-            return ExitCode::SUCCESS;
-        }
-        Command::Version => {
-            print_line(concat!("octollm-reflex ", env!("CARGO_PKG_VERSION")));
-            return ExitCode::SUCCESS;
-        }
-        Command::Unknown(argument) => {
-            print_error(&format!(
-                "octollm-reflex: unknown argument {argument}; try octollm-reflex --help"
-            ));
-            return ExitCode::from(MISUSE);
-        }
+    if Cli::parse().healthcheck {
+        return check_health();
     }
     let prepared = match prepare() {
         Ok(prepared) => prepared,
@@ -79,7 +65,7 @@ fn check_health() -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
-    match healthcheck::ask(address) {
+    match healthcheck::check(address) {
         Ok(answer) => {
             print_line(&answer);
             ExitCode::SUCCESS

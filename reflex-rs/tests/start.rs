@@ -23,7 +23,7 @@ fn help_and_version_are_printed_and_other_arguments_refused() {
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8(unknown.stderr)
         .unwrap()
-        .contains("unknown argument --port"));
+        .contains("unexpected argument '--port'"));
 }
 
 #[test]
