@@ -1,18 +1,21 @@
-//! The reflex: vets every submission, from HTTP, a webhook or an ingest stream, by one admission.
+//! The reflex: takes submissions from HTTP, webhooks and ingest streams through one pipeline.
 //!
-//! A submission's way: `http` or `ingest` (the doors; a webhook becomes a submission in `webhooks`) → `admission` (decides,
-//! pure) → `sink` (stores). `reads` answers what became of it, live as well; what Redis has forgotten, `api` knows. `store`
-//! owns the way to Redis; only it, `sink`, `reads` and `ingest::stream` speak Redis.
+//! A submission's way: `http` or `ingest` (a webhook's payload becomes a submission in `webhooks`) → `submit` (the stages:
+//! `admission`, durability, store, record) → `store`. `lookup` finds tasks in the store or, through `upstream`, in the
+//! API; `events` follows what happens to them. Only `store::redis` and `ingest::stream` speak Redis.
 
 pub mod admission;
-pub mod api;
+pub mod caller;
 pub mod cli;
-pub mod durability;
+pub mod events;
 pub mod healthcheck;
 pub mod http;
 pub mod ingest;
+pub mod lookup;
 pub mod metrics;
-pub mod reads;
-pub mod sink;
+pub mod outcome;
+pub mod store;
+pub mod submit;
 pub mod trace;
+pub mod upstream;
 pub mod webhooks;

@@ -5,20 +5,26 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{consumer_name, RedisClient};
+use bus::{consumer_name, Leases, RedisClient};
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
+use octollm_reflex::caller::Caller;
 use octollm_reflex::cli::{self, Command};
 use octollm_reflex::healthcheck;
-use octollm_reflex::http::{self, App, Parts};
-use octollm_reflex::ingest::{self, Common};
+use octollm_reflex::http::{self, App, Limits};
+use octollm_reflex::ingest::{self, Common, Consumer};
+use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
-use octollm_reflex::sink::Sink;
-use octollm_reflex::webhooks::{self, Opened, Source};
+use octollm_reflex::store::RedisStore;
+use octollm_reflex::submit::{Durability, Service, ServiceConfig};
+use octollm_reflex::upstream::ApiClient;
+use octollm_reflex::webhooks::{self, Secrets, Source};
 use service::console::{print_error, print_line};
 use service::{logging, Signals, Supervisor};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -98,7 +104,7 @@ fn prepare() -> Result<Prepared, Failure> {
     let schemas = settings.share_dir()?.join("schemas/events");
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
     let sources = contracts::webhooks::load(&settings.webhooks_path()?)?;
-    let sources = webhooks::open(sources, |name| std::env::var(name).ok())?;
+    let sources = webhooks::prepare(sources, |name| std::env::var(name).ok())?;
     let address = listen_address(&settings.reflex)?;
     redis::Client::open(settings.redis.url.as_str())
         .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0")?;
@@ -167,41 +173,41 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     }
     let (client, keep_connected) = RedisClient::open(&settings.redis)?;
     supervisor.spawn_loop("redis connection", keep_connected);
-    let sink = Arc::new(Sink::new(
-        client,
-        supervisor.clone(),
-        reflex.idempotency_ttl_s,
-        Duration::from_secs(reflex.durability_wait_s),
-    ));
-    let (rules, topology) = (Arc::new(Rules::built_in()?), Arc::new(topology));
+    let name = consumer_name("reflex", &reflex.consumer);
+    let leases = Leases::new(client.clone(), &topology.ingest.group, &name);
+    let heartbeat = Duration::from_secs(topology.ingest.heartbeat_s);
+    supervisor.spawn_loop("lease renewal", Arc::clone(&leases).run(heartbeat));
+    let topology = Arc::new(topology);
+    let service = submission_service(&settings, &topology, client.clone(), &supervisor)?;
     let metrics = Arc::new(Metrics::default());
     let common = Arc::new(Common {
-        sink: Arc::clone(&sink),
-        rules: Arc::clone(&rules),
-        topology: Arc::clone(&topology),
+        service: service.clone(),
+        redis: client,
         metrics: Arc::clone(&metrics),
-        name: consumer_name("reflex", &reflex.consumer),
+        name,
+        leases,
         body_limit: reflex.body_limit_bytes,
         drain: Duration::from_secs(reflex.drain_s),
     });
     let mut loops = Vec::new();
     for tenant in ingest::tenants(&topology)? {
-        let consumer = ingest::consume(Arc::clone(&common), tenant, supervisor.stop());
-        loops.push(supervisor.spawn_loop("ingest consumer", consumer));
+        let consumer = Consumer::new(Arc::clone(&common), tenant, supervisor.clone());
+        loops.push(supervisor.spawn_loop("ingest consumer", consumer.run()));
     }
     log_disabled(&sources);
-    let app = App::new(
-        Parts {
-            sink,
-            rules,
-            topology,
-            metrics,
-            sources,
-            tenant: "default".parse()?,
-            supervisor: supervisor.clone(),
+    let running = service.running.clone();
+    let app = Arc::new(App {
+        service,
+        metrics,
+        sources,
+        anonymous: Caller::new("default".parse()?),
+        event_slots: Arc::new(Semaphore::new(reflex.max_event_streams)),
+        supervisor: supervisor.clone(),
+        limits: Limits {
+            body_bytes: reflex.body_limit_bytes,
+            body_timeout: Duration::from_secs(reflex.body_timeout_s),
         },
-        &settings,
-    );
+    });
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
     let server = http::serve(
         listener,
@@ -212,23 +218,59 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     loops.push(supervisor.spawn_loop("http server", server));
     let ended = supervisor.until_stop(&mut signals).await;
     tracing::info!("stopping: finishing what is running");
-    for running in loops {
+    for task in loops {
         // A task that broke was reported by the supervisor.
-        let _ = running.await;
+        let _ = task.await;
+    }
+    running.close();
+    let drain = Duration::from_secs(reflex.drain_s);
+    if tokio::time::timeout(drain, running.wait()).await.is_err() {
+        tracing::warn!("some submissions did not end within reflex.drain_s");
     }
     ended?;
     tracing::info!("stopped in order");
     Ok(())
 }
 
-/// A source without a secret is no fault: operators who want no webhooks set none.
+fn submission_service(
+    settings: &Settings,
+    topology: &Arc<Topology>,
+    redis: RedisClient,
+    supervisor: &Supervisor,
+) -> Result<Service, Failure> {
+    let reflex = &settings.reflex;
+    let durability_wait = Duration::from_secs(reflex.durability_wait_s);
+    let store = RedisStore::new(
+        redis,
+        Arc::clone(topology),
+        supervisor,
+        reflex.idempotency_ttl_s,
+        durability_wait,
+    );
+    let api = &settings.api.url;
+    let api = (!api.is_empty()).then(|| Arc::new(ApiClient::new(api, reflex.max_forwards)));
+    Ok(Service {
+        lookup: Lookup {
+            store: Arc::new(store),
+            api,
+        },
+        rules: Arc::new(Rules::built_in()?),
+        topology: Arc::clone(topology),
+        config: ServiceConfig {
+            durability: Durability::required_by(reflex),
+            replicas: reflex.durability_replicas,
+            durability_wait,
+        },
+        supervisor: supervisor.clone(),
+        running: TaskTracker::new(),
+    })
+}
+
+/// A source without a secret is not an error: an operator who wants no webhooks sets none.
 fn log_disabled(sources: &IndexMap<String, Source>) {
-    for (source, opened) in sources {
-        if let Opened::Closed(missed) = &opened.secrets {
-            tracing::info!(
-                source,
-                "webhook source disabled: secret {missed} is not set"
-            );
+    for (source, prepared) in sources {
+        if let Secrets::NotConfigured(expected) = &prepared.secrets {
+            tracing::info!(source, "webhook source disabled: {expected} is not set");
         }
     }
 }

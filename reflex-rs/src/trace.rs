@@ -1,18 +1,16 @@
-//! W3C trace context: takes a producer's `traceparent` where it is valid, and makes one where not.
+//! W3C trace context: keeps a producer's `traceparent` if it is valid, else generates one.
 
-use contracts::ids;
-
-/// The producer's, if it is valid, else a fresh one.
-pub fn accept(given: Option<&str>) -> Result<String, getrandom::Error> {
+/// Returns the producer's `traceparent` if it is valid, else a new one.
+pub fn accept_or_generate(given: Option<&str>) -> Result<String, getrandom::Error> {
     match given.filter(|text| is_valid(text)) {
         Some(text) => Ok(text.to_owned()),
-        None => fresh(),
+        None => generate(),
     }
 }
 
-/// The trace id within a `traceparent`, for logs.
+/// Returns the trace id within a `traceparent`, for logs.
 #[must_use]
-pub fn id(traceparent: &str) -> &str {
+pub fn trace_id(traceparent: &str) -> &str {
     traceparent.split('-').nth(1).unwrap_or("")
 }
 
@@ -35,23 +33,23 @@ fn is_valid(text: &str) -> bool {
         && span.bytes().any(|byte| byte != b'0')
 }
 
-fn fresh() -> Result<String, getrandom::Error> {
-    let mut seed = [0; 16];
-    getrandom::fill(&mut seed)?;
-    let noise = ids::sha256_hex(&seed);
-    Ok(format!("00-{}-{}-01", &noise[..32], &noise[32..48]))
+fn generate() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes)?;
+    let digits = hex::encode(bytes);
+    Ok(format!("00-{}-{}-01", &digits[..32], &digits[32..]))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{accept, id, is_valid};
+    use super::{accept_or_generate, is_valid, trace_id};
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn a_valid_one_stays_and_any_other_is_replaced() {
-        assert_eq!(accept(Some(GOOD)).unwrap(), GOOD);
-        assert_eq!(id(GOOD), "4bf92f3577b34da6a3ce929d0e0e4736");
+    fn a_valid_traceparent_is_kept_and_any_other_is_replaced() {
+        assert_eq!(accept_or_generate(Some(GOOD)).unwrap(), GOOD);
+        assert_eq!(trace_id(GOOD), "4bf92f3577b34da6a3ce929d0e0e4736");
         for bad in [
             "",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
@@ -60,10 +58,13 @@ mod tests {
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
         ] {
-            let made = accept(Some(bad)).unwrap();
+            let made = accept_or_generate(Some(bad)).unwrap();
             assert_ne!(made, bad);
             assert!(is_valid(&made), "{made}");
         }
-        assert_ne!(accept(None).unwrap(), accept(None).unwrap());
+        assert_ne!(
+            accept_or_generate(None).unwrap(),
+            accept_or_generate(None).unwrap()
+        );
     }
 }

@@ -22,10 +22,10 @@ def test_an_expired_task_runs_again_and_its_view_goes_on_into_the_next_run(stack
     assert stack.ended(task)["state"] == "expired"
     url = f"{stack.http}/v1/tasks/{task}"
     asked = ask("POST", f"{url}/runs", json={"run": 1})
-    assert (asked.status_code, asked.json()["asked"], asked.json()["run"]) == (202, True, 1)
+    assert (asked.status_code, asked.json()["accepted"], asked.json()["run"]) == (202, True, 1)
     until_sync(lambda: stack.status(task)["run"] == 2, "run 2")
     again = ask("POST", f"{url}/runs", json={"run": 1})
-    assert (again.status_code, again.json()["asked"], again.json()["run"]) == (200, False, 2)
+    assert (again.status_code, again.json()["accepted"], again.json()["run"]) == (200, False, 2)
     events = ask("GET", f"{url}/events").text
     ids = [line.removeprefix("id: ").removeprefix("id:") for line in events.splitlines() if line.startswith("id:")]
     places = [tuple(int(part) for part in one.split("-")) for one in ids]
@@ -40,7 +40,7 @@ def test_what_needs_no_other_run_says_so(stack: Up):
     task = stack.submit(NOTE).json()["task"]
     stack.ended(task)
     left = ask("POST", f"{stack.http}/v1/tasks/{task}/runs")
-    assert (left.status_code, left.json()["asked"], left.json()["detail"]) == (200, False, "run 1 has succeeded")
+    assert (left.status_code, left.json()["accepted"], left.json()["detail"]) == (200, False, "run 1 has succeeded")
     for body, status in (({"run": 2}, 422), ({"run": 0}, 422), ({"x": 1}, 422)):
         answer = ask("POST", f"{stack.http}/v1/tasks/{task}/runs", json=body)
         assert answer.status_code == status, answer.text

@@ -1,4 +1,4 @@
-"""A TCP proxy between one process and one server: slows, cuts, holds, and calls out when a certain request passes.
+"""A TCP proxy between one process and one server: slows, cuts, holds, loses, and calls out when a request passes.
 
 It stands where the network is, so that a process can be killed between a request and its reply without a word about
 that in the process itself. Loopback only.
@@ -50,7 +50,7 @@ class Proxy:
         self.target = target
         self.delay_s = 0.0
         self.held = False
-        """Half-open: connections stay, nothing passes."""
+        """Connections stay, nothing passes until they are released."""
         self.refuses = False
         self.traps: list[Trap] = []
         self.port = 0
@@ -58,6 +58,9 @@ class Proxy:
         self._released.set()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._pairs: set[_Pair] = set()
+        self.opened = 0
+        """How many connections there have been."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -84,8 +87,29 @@ class Proxy:
                 transport.abort()
         return cut
 
+    def lose(self) -> int:
+        """Make every connection half-open and return how many there were.
+
+        Nothing passes on them again, and neither side learns of it: each keeps its half until it gives up by itself,
+        and the other is not told of that either. New connections work.
+        """
+        found = [pair for pair in self._pairs if not pair.lost]
+        for pair in found:
+            pair.lost = True
+        return len(found)
+
+    @property
+    def connections(self) -> int:
+        """How many connections work at this moment."""
+        return sum(not pair.lost for pair in self._pairs)
+
+    @property
+    def unnoticed(self) -> int:
+        """How many lost connections have swallowed something and are still kept by the process."""
+        return sum(pair.swallowed and not pair.given_up for pair in self._pairs)
+
     def hold(self) -> None:
-        """From now on nothing passes, in either direction, and nobody is told."""
+        """From now on nothing passes, in either direction, until `release`."""
         self.held = True
         self._released.clear()
 
@@ -107,6 +131,8 @@ class Proxy:
             writer.close()
             return
         pair = _Pair(self, reader, writer, far_reader, far_writer)
+        self.opened += 1
+        self._pairs.add(pair)
         self._open |= {writer, far_writer}
         task = asyncio.ensure_future(pair.run())
         self._tasks.add(task)
@@ -115,6 +141,7 @@ class Proxy:
             await asyncio.wait([task])
         finally:
             self._open -= {writer, far_writer}
+            self._pairs.discard(pair)
 
     async def passing(self) -> None:
         """What every piece of data waits for."""
@@ -135,6 +162,11 @@ class _Pair:
         far_writer: asyncio.StreamWriter,
     ) -> None:
         self._proxy = proxy
+        self.lost = False
+        """Half-open: what either side sends is swallowed."""
+        self.swallowed = False
+        self.given_up = False
+        """The process has closed its half."""
         self._near = (reader, writer)
         self._far = (far_reader, far_writer)
         self._waiting: list[Trap] = []
@@ -147,6 +179,8 @@ class _Pair:
         ways = [asyncio.ensure_future(self._requests()), asyncio.ensure_future(self._replies())]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            if self.lost:
+                await asyncio.wait(ways)
         finally:
             for way in ways:
                 way.cancel()
@@ -159,6 +193,9 @@ class _Pair:
         with contextlib.suppress(OSError):
             while data := await reader.read(_PIECE):
                 await self._proxy.passing()
+                if self.lost:
+                    self.swallowed = True
+                    continue
                 met = self._met(data)
                 for trap in met:
                     if trap.moment == "before_request":
@@ -170,6 +207,7 @@ class _Pair:
                 for trap in met:
                     if trap.moment == "after_request":
                         await trap.fire()
+        self.given_up = True
 
     def _met(self, data: bytes) -> list[Trap]:
         traps = [trap for trap in self._proxy.traps if not trap.sprung]
@@ -183,6 +221,9 @@ class _Pair:
         with contextlib.suppress(OSError):
             while data := await reader.read(_PIECE):
                 await self._proxy.passing()
+                if self.lost:
+                    self.swallowed = True
+                    continue
                 met, self._waiting = self._waiting, []
                 for trap in met:
                     if trap.moment == "before_reply" and not trap.sprung:

@@ -15,6 +15,7 @@ from octollm.memory.vectors.server import ServerStore
 from tests.faults.disks import NoDiskError, small_disk
 from tests.faults.proxy import COMMIT, STORES, Moment, Proxy, Trap
 from tests.faults.vectors import DIMENSION, VectorServer
+from tests.helpers.waiting import until
 
 
 async def test_memory_s_own_client_and_embedder_are_served():
@@ -107,3 +108,41 @@ async def test_a_disk_is_filled_while_others_write_to_it_and_has_room_again(tmp_
         pytest.skip(str(error))  # no small disk without root on Linux
     assert (folder / "kept").read_bytes() == b"before"
     assert sorted(path.name for path in folder.iterdir()) == ["kept", "log"]
+
+
+async def test_a_lost_connection_swallows_everything_and_tells_neither_side():
+    ended = asyncio.Event()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _echo(reader, writer)
+        ended.set()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    way = Proxy(("127.0.0.1", server.sockets[0].getsockname()[1]))
+    await way.start()
+
+    async def connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+        writer.write(b"hello")
+        assert await reader.read(1024) == b"hello"
+        return reader, writer
+
+    old, old_writer = await connected()
+    assert (way.lose(), way.unnoticed) == (1, 0)
+    old_writer.write(b"more")
+    await until(lambda: _unnoticed(way, 1))
+    _, new_writer = await connected()  # new connections work, and by now "more" would have come back
+    answer = asyncio.ensure_future(old.read(1024))
+    await asyncio.wait([answer], timeout=0.05)
+    assert not answer.done()
+    old_writer.close()
+    await until(lambda: _unnoticed(way, 0))
+    assert not ended.is_set(), "the server is not told that the process gave up"
+    new_writer.close()
+    await way.stop()
+    server.close()
+    assert await answer == b""
+
+
+async def _unnoticed(way: Proxy, count: int) -> bool:
+    return way.unnoticed == count

@@ -1,150 +1,118 @@
-//! Admission: what becomes of one submission. Pure: no I/O; the clock and the random bits are passed in.
+//! Admission: decides what becomes of one submission. Pure: the clock and the random bits are passed in.
+//!
+//! Layers, from the bottom: `submission` (data) → `rules` (compiled patterns) → `redact` (applies them to a submission) →
+//! this file (the decision) and `dead_letter` (the record of an ingest entry that never became a task).
 
-mod entry;
-mod letter;
+mod dead_letter;
 mod redact;
 mod rules;
-pub mod signatures;
+mod submission;
 
-pub use entry::{fields, idempotency_key, Fields};
-pub use letter::{Grave, Letter};
-pub use redact::Redactions;
-pub use rules::{Rules, RulesError};
+pub use dead_letter::{DeadLetterContext, DeadLetterMessage};
+pub use rules::{Redactions, Rules, RulesError};
+pub use submission::{idempotency_key, Admitted, Refusal, Stamp, Submission};
 
 use contracts::events::{
-    read, write, DigestMap, Event, Priority, RefusalReason, Sha256, Source, TaskId, TaskRejected,
-    TaskSubmission, TaskSubmitted, Tenant, Text, Timestamp,
+    read, write, DigestMap, Event, Priority, RefusalReason, Sha256, TaskRejected, TaskSubmission,
+    TaskSubmitted, Text, Timestamp,
 };
 use contracts::topology::Topology;
 use contracts::{ids, ContractError};
 
-/// How far ahead a task may be put off.
-const FURTHEST_MS: u64 = 30 * 86_400_000;
+use crate::caller::Caller;
 
-/// What came in, with everything that is not its own text.
-pub struct Arrival<'a> {
-    /// The submission as JSON text.
-    pub body: &'a [u8],
-    /// The bytes that came in; their digest tells a repeat from another task. A webhook's body becomes a submission, so the
-    /// two differ there.
-    pub received: &'a [u8],
-    pub tenant: &'a Tenant,
-    pub source: Source,
-    /// The producer's key; for an ingest entry without one, entry id and body hash.
-    pub key: Option<&'a str>,
-    pub traceparent: &'a str,
-    /// An ingest entry that names another tenant than its stream.
-    pub foreign: bool,
-    pub now_ms: u64,
-    pub random: [u8; 10],
-}
+/// How far ahead a task may be scheduled.
+const MAX_AHEAD_MS: u64 = 30 * 86_400_000;
 
-/// A task that is ready to be stored.
-#[derive(Debug, Clone)]
-pub struct Admitted {
-    pub task: TaskId,
-    pub lane: String,
-    pub tenant: Tenant,
-    pub kind: Option<String>,
-    pub priority: Priority,
-    pub key: String,
-    pub fingerprint: String,
-    pub message_type: &'static str,
-    pub traceparent: String,
-    pub body: Vec<u8>,
-    pub created_at: String,
-    /// Set where this is a refusal that is to be recorded.
-    pub refusal: Option<Refusal>,
-}
-
-/// Why a readable submission is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    pub reason: RefusalReason,
-    pub detail: String,
-}
-
-/// Decides on one submission. `Err` means the text is not a submission at all.
+/// Decides on one submission.
+///
+/// Returns the task to store; its `refusal` is set if the policy refuses it. Fails if the body is not a valid
+/// `task.submission.v1`.
 pub fn admit(
-    arrival: &Arrival<'_>,
+    caller: &Caller,
+    submission: &Submission,
+    stamp: Stamp,
     rules: &Rules,
     topology: &Topology,
 ) -> Result<Admitted, ContractError> {
-    let mut submission: TaskSubmission = read(arrival.body)?;
-    check_moment(submission.not_before.as_ref(), arrival.now_ms)?;
-    let refusal = refusal(&submission, arrival.foreign, rules);
-    let redactions = redact::submission(&mut submission, rules)?;
-    let ulid = ids::ulid(arrival.now_ms, arrival.random);
+    let tenant = &caller.tenant;
+    let mut request: TaskSubmission = read(&submission.body)?;
+    check_not_before(request.not_before.as_ref(), stamp.now_ms)?;
+    let refusal = refusal(&request, submission.tenant_mismatch, rules);
+    let redactions = redact::submission(&mut request, rules)?;
+    let given_key = submission.idempotency_key.as_deref();
+    let ulid = ids::ulid(stamp.now_ms, stamp.random);
     let lane = topology
-        .lane_for(arrival.tenant.as_str(), arrival.key.unwrap_or(&ulid))
+        .lane_for(tenant.as_str(), given_key.unwrap_or(&ulid))
         .to_owned();
     let task = ids::task_id(&lane, &ulid)?;
-    let created_at = ids::timestamp(arrival.now_ms);
-    let fingerprint = ids::sha256_hex(arrival.received);
-    let key = arrival.key.unwrap_or(task.as_str()).to_owned();
-    let kind = submission.kind.as_ref().map(ToString::to_string);
-    let priority = submission.priority.unwrap_or(Priority::Normal);
-    let head = TaskSubmitted {
+    let created_at = ids::timestamp(stamp.now_ms);
+    let fingerprint = ids::sha256_hex(&submission.received);
+    let idempotency_key = given_key.unwrap_or(task.as_str()).to_owned();
+    let kind = request.kind.as_ref().map(ToString::to_string);
+    let priority = request.priority.unwrap_or(Priority::Normal);
+    let message = TaskSubmitted {
         task: task.clone(),
-        tenant: arrival.tenant.clone(),
-        source: arrival.source,
+        tenant: tenant.clone(),
+        source: submission.source,
         received_at: Timestamp::try_from(created_at.clone())?,
-        idempotency_key: Text::cut(&shown_key(&key, rules))?,
+        idempotency_key: Text::cut(&public_key(&idempotency_key, rules))?,
         fingerprint: Sha256::try_from(fingerprint.clone())?,
         redactions: DigestMap::try_from(redactions.counts())?,
-        submission,
+        submission: request,
     };
     let (message_type, body) = match &refusal {
-        None => (TaskSubmitted::TYPE, write(&head)?),
-        Some(refusal) => (TaskRejected::TYPE, write(&rejected(head, refusal)?)?),
+        None => (TaskSubmitted::TYPE, write(&message)?),
+        Some(refusal) => (TaskRejected::TYPE, write(&rejected(message, refusal)?)?),
     };
     Ok(Admitted {
         task,
         lane,
-        tenant: arrival.tenant.clone(),
+        tenant: tenant.clone(),
         kind,
         priority,
-        key,
+        idempotency_key,
         fingerprint,
         message_type,
-        traceparent: arrival.traceparent.to_owned(),
+        traceparent: submission.traceparent.clone(),
         body,
         created_at,
         refusal,
     })
 }
 
-/// A day that is in no calendar is as wrong as one that is too far away.
-fn check_moment(moment: Option<&Timestamp>, now_ms: u64) -> Result<(), ContractError> {
-    let Some(text) = moment.map(Timestamp::as_str) else {
+/// Refuses a date that is not in the calendar as well as one that is too far ahead.
+fn check_not_before(not_before: Option<&Timestamp>, now_ms: u64) -> Result<(), ContractError> {
+    let Some(text) = not_before.map(Timestamp::as_str) else {
         return Ok(());
     };
     let ms = ids::timestamp_ms(text).filter(|ms| ids::timestamp(*ms) == text);
-    let why = match ms {
+    let rule = match ms {
         None => "must be a time that exists, from 1970 on",
-        Some(ms) if ms > now_ms.saturating_add(FURTHEST_MS) => "must be at most 30 days ahead",
+        Some(ms) if ms > now_ms.saturating_add(MAX_AHEAD_MS) => "must be at most 30 days ahead",
         Some(_) => return Ok(()),
     };
-    Err(ContractError::schema("not_before", why))
+    Err(ContractError::schema("not_before", rule))
 }
 
-fn refusal(submission: &TaskSubmission, foreign: bool, rules: &Rules) -> Option<Refusal> {
-    if foreign {
+fn refusal(request: &TaskSubmission, tenant_mismatch: bool, rules: &Rules) -> Option<Refusal> {
+    if tenant_mismatch {
         return Some(Refusal {
             reason: RefusalReason::TenantMismatch,
             detail: "names another tenant than its stream; write to that tenant's stream"
                 .to_owned(),
         });
     }
-    let (place, rule) = redact::find_injection(submission, rules)?;
+    let (field, rule) = redact::find_injection(request, rules)?;
     Some(Refusal {
         reason: RefusalReason::Injection,
-        detail: format!("{place} looks like a prompt injection (rule {rule})"),
+        detail: format!("{field} looks like a prompt injection (rule {rule})"),
     })
 }
 
-/// A producer's key may be personal data itself. Then a digest travels, since two keys may be the same when redacted.
-fn shown_key(key: &str, rules: &Rules) -> String {
+/// The key as messages show it. A key may itself be personal data; its digest is shown then, because two different keys can
+/// be equal after redaction.
+fn public_key(key: &str, rules: &Rules) -> String {
     if rules.redact(key, &mut Redactions::default()) == key {
         key.to_owned()
     } else {
@@ -152,16 +120,16 @@ fn shown_key(key: &str, rules: &Rules) -> String {
     }
 }
 
-fn rejected(head: TaskSubmitted, refusal: &Refusal) -> Result<TaskRejected, ContractError> {
+fn rejected(message: TaskSubmitted, refusal: &Refusal) -> Result<TaskRejected, ContractError> {
     Ok(TaskRejected {
-        task: head.task,
-        tenant: head.tenant,
-        source: head.source,
-        received_at: head.received_at,
-        idempotency_key: head.idempotency_key,
-        fingerprint: head.fingerprint,
-        redactions: head.redactions,
-        submission: head.submission,
+        task: message.task,
+        tenant: message.tenant,
+        source: message.source,
+        received_at: message.received_at,
+        idempotency_key: message.idempotency_key,
+        fingerprint: message.fingerprint,
+        redactions: message.redactions,
+        submission: message.submission,
         reason: refusal.reason,
         detail: Text::cut(&refusal.detail)?,
     })

@@ -1,31 +1,14 @@
-//! Applies the rules to every text of a submission: goal, input and metadata, keys as well as values.
+//! Applies the rules to every text of a submission: goal, input and metadata, both keys and values.
 
 use std::collections::{BTreeMap, HashMap};
 
-use contracts::events::{Count, DigestMap, Object, TaskSubmission, Text};
+use contracts::events::{DigestMap, Object, TaskSubmission, Text};
 use contracts::ContractError;
 use serde_json::Value;
 
-use super::rules::Rules;
+use super::rules::{Redactions, Rules};
 
-/// How many pieces of each type were replaced.
-#[derive(Debug, Default)]
-pub struct Redactions(BTreeMap<String, u64>);
-
-impl Redactions {
-    pub fn add(&mut self, kind: &str) {
-        *self.0.entry(kind.to_owned()).or_default() += 1;
-    }
-
-    #[must_use]
-    pub fn counts(self) -> BTreeMap<String, Count> {
-        self.0
-            .into_iter()
-            .map(|(kind, count)| (kind, Count::nearest(count)))
-            .collect()
-    }
-}
-
+/// Replaces personal data in every text of the submission. Returns how many pieces of each type were replaced.
 pub(super) fn submission(
     submission: &mut TaskSubmission,
     rules: &Rules,
@@ -36,11 +19,11 @@ pub(super) fn submission(
         submission.input = Some(object(input, rules, &mut counts));
     }
     if let Some(metadata) = submission.metadata.take() {
-        let (mut clean, mut given) = (BTreeMap::new(), Numbers::new());
+        let (mut clean, mut numbers) = (BTreeMap::new(), Numbers::new());
         for (key, text) in metadata.iter() {
             let text = Text::cut(&rules.redact(text.as_str(), &mut counts))?;
             clean.insert(
-                free(rules.redact(key, &mut counts), &mut given, |key| {
+                unique_key(rules.redact(key, &mut counts), &mut numbers, |key| {
                     clean.contains_key(key)
                 }),
                 text,
@@ -67,10 +50,10 @@ fn value(value: Value, rules: &Rules, counts: &mut Redactions) -> Value {
 }
 
 fn object(object: Object, rules: &Rules, counts: &mut Redactions) -> Object {
-    let (mut clean, mut given) = (Object::new(), Numbers::new());
+    let (mut clean, mut numbers) = (Object::new(), Numbers::new());
     for (key, inner) in object {
         let inner = value(inner, rules, counts);
-        let key = free(rules.redact(&key, counts), &mut given, |key| {
+        let key = unique_key(rules.redact(&key, counts), &mut numbers, |key| {
             clean.contains_key(key)
         });
         clean.insert(key, inner);
@@ -78,27 +61,27 @@ fn object(object: Object, rules: &Rules, counts: &mut Redactions) -> Object {
     clean
 }
 
-/// The last number that each key of an object was given.
+/// The last number appended to each key of an object.
 type Numbers = HashMap<String, u64>;
 
-/// Two keys may become the same by redaction; the later one gets a number, so that nothing is lost. Numbers are never
-/// tried twice: all keys of a body may become one.
-fn free(mut key: String, given: &mut Numbers, taken: impl Fn(&str) -> bool) -> String {
+/// Makes a redacted key unique within its object. Redaction can make two keys equal; the later one gets a number, so that no
+/// value is lost. Numbers are never tried twice, because every key of a body may become the same.
+fn unique_key(mut key: String, numbers: &mut Numbers, taken: impl Fn(&str) -> bool) -> String {
     if !taken(&key) {
         return key;
     }
-    let plain = key.len();
-    let number = given.entry(key.clone()).or_insert(1);
+    let original = key.len();
+    let number = numbers.entry(key.clone()).or_insert(1);
     while taken(&key) {
         *number += 1;
-        key.truncate(plain);
+        key.truncate(original);
         key.push(' ');
         key.push_str(&number.to_string());
     }
     key
 }
 
-/// The first text that trips a rule: where it is, and which rule.
+/// Finds the first text that matches an injection rule. Returns the top-level field and the rule's name.
 pub(super) fn find_injection<'a>(
     submission: &TaskSubmission,
     rules: &'a Rules,
@@ -139,15 +122,16 @@ fn in_value<'a>(value: &Value, rules: &'a Rules) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{object, Redactions, Rules};
+    use super::super::{Redactions, Rules};
+    use super::object;
     use serde_json::json;
 
     #[test]
-    fn keys_that_become_the_same_are_numbered_in_a_time_that_grows_with_their_number() {
+    fn equal_keys_are_numbered_in_linear_time() {
         let rules = Rules::built_in().unwrap();
         let keys = (0..20_000).map(|number| (format!("a{number}@example.org"), json!(number)));
         let taken = [("[email] 3".to_owned(), json!("mine"))];
-        let began = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let clean = object(
             taken.into_iter().chain(keys).collect(),
             &rules,
@@ -157,6 +141,6 @@ mod tests {
         assert_eq!(clean["[email] 3"], "mine");
         assert!(clean.contains_key("[email]") && clean.contains_key("[email] 20001"));
         // Trying every number for every key takes minutes.
-        assert!(began.elapsed() < std::time::Duration::from_secs(20));
+        assert!(started.elapsed() < std::time::Duration::from_secs(20));
     }
 }

@@ -1,18 +1,18 @@
-//! The rule files of `schemas/rules`, compiled; the Python guardian reads the very same files.
+//! The compiled rules of `schemas/rules`. The Python guardian reads the same files.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use contracts::events::Count;
 use regex::Regex;
 use serde::Deserialize;
-
-use super::redact::Redactions;
 
 const PII: &str = include_str!("../../../schemas/rules/pii.json");
 const INJECTION: &str = include_str!("../../../schemas/rules/injection.json");
 
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
-    #[error("a rule file is not what it should be: {0}")]
+    #[error("a rule file is invalid: {0}")]
     File(#[from] serde_json::Error),
     #[error("a rule's pattern does not compile: {0}")]
     Pattern(#[from] regex::Error),
@@ -54,14 +54,33 @@ struct InjectionRule {
     pattern: String,
 }
 
-/// All rules, ready to run.
+/// How many pieces of personal data were replaced, by type.
+#[derive(Debug, Default)]
+pub struct Redactions(BTreeMap<String, u64>);
+
+impl Redactions {
+    fn add(&mut self, kind: &str) {
+        *self.0.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// The counts by type, as events carry them.
+    #[must_use]
+    pub fn counts(self) -> BTreeMap<String, Count> {
+        self.0
+            .into_iter()
+            .map(|(kind, count)| (kind, Count::nearest(count)))
+            .collect()
+    }
+}
+
+/// All rules, compiled.
 pub struct Rules {
     pii: Vec<(PiiRule, Regex)>,
     injection: Vec<(String, Regex)>,
 }
 
 impl Rules {
-    /// The rules that this program was built with.
+    /// Compiles the rules that are built into this program.
     pub fn built_in() -> Result<Self, RulesError> {
         let pii: File<PiiRule> = serde_json::from_str(PII)?;
         let injection: File<InjectionRule> = serde_json::from_str(INJECTION)?;
@@ -80,7 +99,7 @@ impl Rules {
         })
     }
 
-    /// Name of the first rule that the text trips.
+    /// Returns the name of the first injection rule that matches the text.
     #[must_use]
     pub fn injection(&self, text: &str) -> Option<&str> {
         self.injection
@@ -89,7 +108,7 @@ impl Rules {
             .map(|(name, _)| name.as_str())
     }
 
-    /// The text with personal data replaced, rule by rule.
+    /// Returns the text with personal data replaced, rule by rule, and adds what was replaced to `counts`.
     #[must_use]
     pub fn redact(&self, text: &str, counts: &mut Redactions) -> String {
         let mut text = Cow::Borrowed(text);
@@ -106,7 +125,7 @@ fn replace(text: &str, rule: &PiiRule, regex: &Regex, counts: &mut Redactions) -
     let mut out = String::new();
     let mut copied = 0;
     for found in regex.find_iter(text) {
-        if !stands_alone(text, found.start(), found.end()) || !passes(rule.check, found.as_str()) {
+        if !is_whole_word(text, found.start(), found.end()) || !passes(rule.check, found.as_str()) {
             continue;
         }
         out.push_str(&text[copied..found.start()]);
@@ -121,19 +140,27 @@ fn replace(text: &str, rule: &PiiRule, regex: &Regex, counts: &mut Redactions) -
     Some(out)
 }
 
-/// Whether a match is a word of its own: not a part of a longer name or number, nor of a decimal.
-fn stands_alone(text: &str, start: usize, end: usize) -> bool {
-    let joins = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+/// Whether a match is a whole word: not part of a longer name or number, nor of a decimal.
+fn is_whole_word(text: &str, start: usize, end: usize) -> bool {
+    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let mut before = text[..start].chars().rev();
     let mut after = text[end..].chars();
     match before.next() {
-        Some(letter) if joins(letter) => return false,
-        Some('.') if before.next().is_some_and(|letter| letter.is_ascii_digit()) => return false,
+        Some(character) if is_word(character) => return false,
+        Some('.')
+            if before
+                .next()
+                .is_some_and(|character| character.is_ascii_digit()) =>
+        {
+            return false
+        }
         _ => {}
     }
     match after.next() {
-        Some(letter) if joins(letter) => false,
-        Some('.') => !after.next().is_some_and(|letter| letter.is_ascii_digit()),
+        Some(character) if is_word(character) => false,
+        Some('.') => !after
+            .next()
+            .is_some_and(|character| character.is_ascii_digit()),
         _ => true,
     }
 }
@@ -141,7 +168,7 @@ fn stands_alone(text: &str, start: usize, end: usize) -> bool {
 fn passes(check: Check, text: &str) -> bool {
     let digits: Vec<u32> = text
         .chars()
-        .filter_map(|letter| letter.to_digit(10))
+        .filter_map(|character| character.to_digit(10))
         .collect();
     match check {
         Check::None => true,
@@ -168,16 +195,16 @@ fn luhn(digits: &[u32]) -> bool {
 }
 
 fn iban(text: &str) -> bool {
-    let plain: Vec<char> = text.chars().filter(|letter| *letter != ' ').collect();
-    if !(15..=34).contains(&plain.len()) {
+    let compact: Vec<char> = text.chars().filter(|character| *character != ' ').collect();
+    if !(15..=34).contains(&compact.len()) {
         return false;
     }
-    let turned = plain[4..].iter().chain(&plain[..4]);
-    let rest = turned.fold(0, |rest, letter| {
-        let value = letter.to_digit(36).unwrap_or(0);
-        (rest * if value > 9 { 100 } else { 10 } + value) % 97
+    let rotated = compact[4..].iter().chain(&compact[..4]);
+    let remainder = rotated.fold(0, |remainder, character| {
+        let value = character.to_digit(36).unwrap_or(0);
+        (remainder * if value > 9 { 100 } else { 10 } + value) % 97
     });
-    rest == 1
+    remainder == 1
 }
 
 fn ssn(text: &str) -> bool {
@@ -196,7 +223,7 @@ mod tests {
     const CASES: &str = include_str!("../../../schemas/rules/cases.json");
 
     #[test]
-    fn the_shared_cases_are_judged_as_they_say() {
+    fn the_shared_cases_give_the_expected_results() {
         let rules = Rules::built_in().unwrap();
         let cases: serde_json::Value = serde_json::from_str(CASES).unwrap();
         for case in cases["pii"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! Accepts connections within the limits, and ends them in order. Knows nothing of what is served.
+//! Accepts connections within the limits and shuts them down gracefully. Knows nothing about what is served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use service::Supervisor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// When a machine has no file or memory left for one more connection.
+/// How long to wait after a failed accept, for example when the limit of open files is reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the order to stop, then lets running requests end within the settings' drain time.
+/// Serves until the order to stop, then lets running requests end within `reflex.drain_s`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -49,22 +49,22 @@ pub async fn serve(
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         supervisor.spawn_task("connection", async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
+                tracing::debug!(%error, "a connection ended with an error");
             }
             drop(slot);
         });
     }
     drop(listener);
-    let longest = Duration::from_secs(settings.drain_s);
-    if tokio::time::timeout(longest, graceful.shutdown())
+    let drain = Duration::from_secs(settings.drain_s);
+    if tokio::time::timeout(drain, graceful.shutdown())
         .await
         .is_err()
     {
-        tracing::warn!("some requests did not end within reflex.drain_s; they are cut off");
+        tracing::warn!("closing connections whose requests did not end within reflex.drain_s");
     }
 }
 
-/// One connection and its slot; beyond the limit, connections wait in the kernel's backlog.
+/// Accepts one connection once there is a slot. Beyond the limit, connections wait in the kernel's backlog.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
@@ -74,7 +74,7 @@ async fn accept(
         .await
         .map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    // Answers are small; waiting for more of them would only delay. A client that is gone already shows later.
+    // Responses are small, so batching them would only add delay. A failure means that the client is gone, which shows later.
     let _ = stream.set_nodelay(true);
     Ok((stream, slot))
 }

@@ -1,11 +1,11 @@
-//! Turns a verified payload into a submission, as its source's mapping says. Pure.
+//! Turns a verified payload into a submission by its source's mapping. Pure.
 
 use contracts::events::Object;
 use contracts::webhooks::Mapping;
 use contracts::ContractError;
 use serde_json::{json, Value};
 
-/// What a payload becomes.
+/// The result of a mapping.
 #[derive(Debug, PartialEq)]
 pub enum Mapped {
     /// A `task.submission.v1` as JSON text.
@@ -13,35 +13,37 @@ pub enum Mapped {
     Ignored(Unmapped),
 }
 
-/// Why an event becomes no task; for the sender to read.
+/// Why an event does not become a task. The sender sees the text.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmapped {
-    #[error("this source maps no event of that name")]
+    #[error("this source does not map events of that name")]
     Event,
-    #[error("the value at {0} is none of those that this source takes")]
+    #[error("the value at {0} is not one that this source accepts")]
     Value(String),
 }
 
-/// The submission that `payload` becomes; the error names the place that is missing.
+/// Maps `payload` to a `task.submission.v1`. Fails if a required value is missing; the error names its JSON pointer.
 pub fn submission(mapping: &Mapping, payload: &Value) -> Result<Mapped, ContractError> {
-    for (place, values) in &mapping.only {
-        let fits = place
+    for (pointer, values) in &mapping.only {
+        let accepted = pointer
             .find(payload)
             .is_some_and(|found| values.contains(found));
-        if !fits {
-            return Ok(Mapped::Ignored(Unmapped::Value(place.as_str().to_owned())));
+        if !accepted {
+            return Ok(Mapped::Ignored(Unmapped::Value(
+                pointer.as_str().to_owned(),
+            )));
         }
     }
     let mut input = Object::new();
-    for (name, place) in &mapping.input {
-        match place.find(payload) {
+    for (name, pointer) in &mapping.input {
+        match pointer.find(payload) {
             Some(value) => {
                 input.insert(name.clone(), value.clone());
             }
             None if mapping.optional.contains(name) => {}
             None => {
                 return Err(ContractError::schema(
-                    place.as_str(),
+                    pointer.as_str(),
                     format!("is missing; it is the task's input {name}"),
                 ))
             }
@@ -70,7 +72,7 @@ mod tests {
                 assert_eq!(submission.kind.unwrap().as_str(), "github.issues");
                 Ok(Value::Object(submission.input.unwrap()))
             }
-            Ok(Mapped::Ignored(Unmapped::Value(place))) => Err(format!("ignored {place}")),
+            Ok(Mapped::Ignored(Unmapped::Value(pointer))) => Err(format!("ignored {pointer}")),
             Ok(Mapped::Ignored(Unmapped::Event)) => Err("ignored".to_owned()),
             Err(error) => Err(error.to_string()),
         }
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_source_takes_what_it_names_and_no_more() {
+    fn the_shipped_source_maps_exactly_what_it_names() {
         let wanted = json!({
             "action": "opened", "repository": "a/b", "number": 7, "title": "t", "body": "b", "author": "ada", "url": "u",
         });
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn null_counts_as_missing_and_only_optional_input_may_be() {
+    fn null_counts_as_missing_and_only_optional_input_may_be_missing() {
         let mut without = payload();
         without["issue"]["body"] = Value::Null;
         let input = mapped(&without).unwrap();

@@ -1,30 +1,34 @@
-//! The sources of webhooks as this process uses them: their secrets read, and each event turned into a submission.
+//! The webhook sources of this process: their secrets, signature schemes and mappings to submissions.
 //!
-//! A delivery's way: `http::webhooks` → `admission::signatures` (raw bytes) → `mapping` (pure) → the same admission as
-//! any other submission. Secrets are read once, at start; they appear in no message.
+//! A delivery's way: `http::routes::webhooks` → `signatures` (verifies the raw bytes) → `mapping` (builds the submission) →
+//! the submission service. Secrets are read once, at start; no message contains them.
 
 mod mapping;
 mod secrets;
+pub mod signatures;
 
 pub use mapping::{submission, Mapped, Unmapped};
-pub use secrets::{Opened, SecretError};
+pub use secrets::{SecretError, Secrets};
 
-use contracts::events::Tenant;
 use contracts::webhooks::{Mapping, Sources};
 use indexmap::IndexMap;
 
-use crate::admission::signatures::{verifier, Verifier};
+use self::signatures::{verifier, Verifier};
+use crate::caller::Caller;
 
-/// One source, ready to judge.
+/// One source, ready to verify and map deliveries.
 pub struct Source {
-    pub tenant: Tenant,
+    /// Whose tasks its deliveries become.
+    pub caller: Caller,
     pub verifier: &'static dyn Verifier,
-    pub secrets: Opened,
+    pub secrets: Secrets,
     pub events: IndexMap<String, Mapping>,
 }
 
-/// Reads every source's secrets; `variable` looks into the environment.
-pub fn open(
+/// Prepares every source and reads its secrets; `variable` looks up an environment variable.
+///
+/// Fails if a secret exists and cannot be used.
+pub fn prepare(
     sources: Sources,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<IndexMap<String, Source>, SecretError> {
@@ -32,14 +36,14 @@ pub fn open(
         .into_iter()
         .map(|(name, source)| {
             let verifier = verifier(source.scheme);
-            let secrets = secrets::open(&name, &source.secrets, verifier, &variable)?;
-            let opened = Source {
-                tenant: source.tenant,
+            let secrets = secrets::read(&name, &source.secrets, verifier, &variable)?;
+            let prepared = Source {
+                caller: Caller::new(source.tenant),
                 verifier,
                 secrets,
                 events: source.events,
             };
-            Ok((name, opened))
+            Ok((name, prepared))
         })
         .collect()
 }

@@ -1,38 +1,39 @@
-//! Reads secrets from where `webhooks.yaml` says they lie.
+//! Reads the secrets of webhook sources from the variables and files that `webhooks.yaml` names.
 
 use contracts::webhooks::Secret;
 
-use crate::admission::signatures::{Key, Verifier};
+use super::signatures::{Key, Verifier};
 
-/// A secret that is there and cannot be used; never quotes it.
+/// A secret that exists and cannot be used. The message never quotes it.
 #[derive(Debug, thiserror::Error)]
-#[error("{place}, named by the webhook source {source_name}, is refused: {why}")]
+#[error("{location}, named by the webhook source {source_name}, is refused: {reason}")]
 pub struct SecretError {
-    place: String,
+    location: String,
     source_name: String,
-    why: String,
+    reason: String,
 }
 
-/// What was found.
+/// The secrets of one source.
 #[derive(Debug)]
-pub enum Opened {
+pub enum Secrets {
     Keys(Vec<Key>),
-    /// No secret at all: nothing can be verified, so nothing is taken. The text says where one is missed.
-    Closed(String),
+    /// No secret is set, so no delivery can be verified and none is accepted. The text names where one is expected.
+    NotConfigured(String),
 }
 
-pub(super) fn open(
+/// Reads all secrets of a source; `variable` looks up an environment variable.
+pub(super) fn read(
     source: &str,
     secrets: &[Secret],
     verifier: &dyn Verifier,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Opened, SecretError> {
+) -> Result<Secrets, SecretError> {
     let mut keys = Vec::new();
     for secret in secrets {
-        let refused = |why: String| SecretError {
-            place: secret.to_string(),
+        let refused = |reason: String| SecretError {
+            location: secret.to_string(),
             source_name: source.to_owned(),
-            why,
+            reason,
         };
         let text = match secret {
             Secret::Env(name) => variable(name),
@@ -42,28 +43,32 @@ pub(super) fn open(
                 Err(error) => return Err(refused(error.to_string())),
             },
         };
-        // Files end with a newline, which is no part of the secret.
+        // Files end with a newline, which is not part of the secret.
         let text = text
             .as_deref()
             .map_or("", |text| text.trim_end_matches(['\r', '\n']));
         if !text.is_empty() {
-            keys.push(verifier.key(text).map_err(|why| refused(why.to_owned()))?);
+            keys.push(
+                verifier
+                    .key(text)
+                    .map_err(|reason| refused(reason.to_owned()))?,
+            );
         }
     }
     if keys.is_empty() {
-        let places: Vec<String> = secrets.iter().map(ToString::to_string).collect();
-        return Ok(Opened::Closed(places.join(" or ")));
+        let locations: Vec<String> = secrets.iter().map(ToString::to_string).collect();
+        return Ok(Secrets::NotConfigured(locations.join(" or ")));
     }
-    Ok(Opened::Keys(keys))
+    Ok(Secrets::Keys(keys))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{open, Opened};
-    use crate::admission::signatures::verifier;
+    use super::super::signatures::verifier;
+    use super::{read, Secrets};
     use contracts::webhooks::{Scheme, Secret};
 
-    fn opened(secrets: &[&str], scheme: Scheme) -> Result<usize, String> {
+    fn read_all(secrets: &[&str], scheme: Scheme) -> Result<usize, String> {
         let secrets: Vec<Secret> = secrets
             .iter()
             .map(|text| (*text).to_owned().try_into().unwrap())
@@ -74,40 +79,40 @@ mod tests {
             "ODD" => Some("hunter2!".to_owned()),
             _ => None,
         };
-        match open("acme", &secrets, verifier(scheme), variable) {
-            Ok(Opened::Keys(keys)) => Ok(keys.len()),
-            Ok(Opened::Closed(missed)) => Err(missed),
+        match read("acme", &secrets, verifier(scheme), variable) {
+            Ok(Secrets::Keys(keys)) => Ok(keys.len()),
+            Ok(Secrets::NotConfigured(expected)) => Err(expected),
             Err(error) => Err(error.to_string()),
         }
     }
 
     #[test]
-    fn every_secret_that_is_there_counts_and_none_closes_the_source() {
+    fn every_secret_counts_and_without_one_the_source_is_not_configured() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         std::fs::write(&file, "whsec_c2VjcmV0\n").unwrap();
         let file = format!("file:{}", file.display());
         assert_eq!(
-            opened(&["env:GOOD", "env:ABSENT", &file], Scheme::Standard),
+            read_all(&["env:GOOD", "env:ABSENT", &file], Scheme::Standard),
             Ok(2)
         );
-        let missed = opened(
+        let expected = read_all(
             &["env:ABSENT", "env:EMPTY", "file:/nowhere"],
             Scheme::Github,
         )
         .unwrap_err();
         assert_eq!(
-            missed,
+            expected,
             "the environment variable ABSENT or the environment variable EMPTY or the file /nowhere"
         );
     }
 
     #[test]
-    fn one_that_cannot_be_used_is_refused_without_being_shown() {
-        let refused = opened(&["env:ODD"], Scheme::Standard).unwrap_err();
+    fn an_unusable_secret_is_refused_and_not_quoted() {
+        let refused = read_all(&["env:ODD"], Scheme::Standard).unwrap_err();
         assert!(refused.contains("ODD") && refused.contains("acme") && refused.contains("base64"));
         assert!(!refused.contains("hunter2"));
-        assert!(opened(&["file:/"], Scheme::Github)
+        assert!(read_all(&["file:/"], Scheme::Github)
             .unwrap_err()
             .contains("the file /"));
     }

@@ -1,10 +1,16 @@
 """The network between the processes and their servers: slow, cut, half-open; and clocks that are wrong."""
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 
-from tests.faults.scenarios import Landed, MissedError, Ring, scenario
+from octollm.errors import StartError
+from tests.faults.ledger import now
+from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+
+_NOTICE_S = 90.0
+"""Longer than the longest time limit of a request, the 60 s of a statement in Postgres."""
 
 
 @scenario("latency")
@@ -31,8 +37,8 @@ async def reset(ring: Ring) -> Landed:
     return Landed(f"{cut} connections were cut", count=3)
 
 
-@scenario("half_open")
-async def half_open(ring: Ring) -> Landed:
+@scenario("stalled")
+async def stalled(ring: Ring) -> Landed:
     """Connections stay and nothing passes, for longer than a lease; then they break."""
     one = ring.rng.choice(ring.stage.of("effect"))
     other = ring.rng.choice(ring.stage.of("orchestrator"))
@@ -44,6 +50,43 @@ async def half_open(ring: Ring) -> Landed:
     one.redis.release()
     other.postgres.release()
     return Landed(f"{one.name} had no Redis and {other.name} no Postgres for 7 s, and neither was told")
+
+
+@scenario("half_open")
+async def half_open(ring: Ring) -> Landed:
+    """Connections are lost and neither side is told: an arm's to Redis, an orchestrator's to Postgres.
+
+    Nothing resets them. Each process has to find out by its own time limits, connect again and go on.
+    """
+    arm = ring.rng.choice(ring.stage.of("effect"))
+    orchestrator = ring.rng.choice(ring.stage.of("orchestrator"))
+
+    def connected() -> bool:
+        return bool(arm.redis.connections and orchestrator.postgres.connections)
+
+    await ring.stage.until(connected, "connections to lose", PATIENCE_S)
+    ways = {f"{arm.name} to Redis": arm.redis, f"{orchestrator.name} to Postgres": orchestrator.postgres}
+    # Only TCP's keepalive, which the proxy answers, finds a lost control channel: a subscriber waits for no reply.
+    allowed = {arm.redis: 1, orchestrator.postgres: 0}
+    opened = {way: way.opened for way in ways.values()}
+    began = now()
+    lost = {name: way.lose() for name, way in ways.items()}
+    took: dict[str, float] = {}
+
+    def all_noticed() -> bool:
+        for name, way in ways.items():
+            if name not in took and way.opened > opened[way] and way.unnoticed <= allowed[way]:
+                took[name] = now() - began
+        return len(took) == len(ways)
+
+    await asyncio.sleep(1)  # so that requests meet the loss
+    with contextlib.suppress(StartError):
+        await ring.stage.until(all_noticed, "new connections", _NOTICE_S)
+    found = [f"{name}: {lost[name]} lost, noticed within {seconds:.1f} s" for name, seconds in took.items()]
+    silent = tuple(
+        f"{name}: lost connections were still waited for after {_NOTICE_S:.0f} s" for name in ways if name not in took
+    )
+    return Landed("; ".join((*found, *silent)), broken=silent)
 
 
 @scenario("clock_jump")

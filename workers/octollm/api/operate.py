@@ -17,7 +17,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/healthz")
 async def healthy() -> Response:
     """The process answers."""
-    return Response(write({"alive": True}), media_type=_JSON)
+    return Response(write({"status": "ok"}), media_type=_JSON)
 
 
 @router.get("/readyz")

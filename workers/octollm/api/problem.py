@@ -1,5 +1,5 @@
 """Everything a request can fail with, and the one table from there to a status; the reflex's twin is
-`reflex-rs/src/http/problem.rs`. What the caller sees is here; what is logged is where the failure is handled.
+`reflex-rs/src/http/error.rs`. What the caller sees is here; what is logged is where the failure is handled.
 """
 
 from http import HTTPStatus
@@ -47,7 +47,7 @@ def not_found() -> Response:
 
 def method() -> Response:
     """A method that the address does not take."""
-    return problem(HTTPStatus.METHOD_NOT_ALLOWED, "method", "this address does not take that method")
+    return problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not support the method")
 
 
 def internal() -> Response:

@@ -12,7 +12,7 @@ from octollm.cli.lists import Since, Until, given, moment, table
 from octollm.cli.output import JsonOption, emit_json, err, note, out
 from octollm.client import Client, DeadLetterItem, LetterFilter
 
-_COLUMNS = ("letter", "task", "run", "asked", "detail")
+_COLUMNS = ("letter", "task", "run", "accepted", "detail")
 Numbers = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="The ids that `ls` printed.")]
 Reason = Annotated[str | None, typer.Option(help="All that were given up on for this reason, like schema.")]
 Task = Annotated[str | None, typer.Option(help="All of this task.")]
@@ -48,14 +48,14 @@ def redrive(
 
     def one(client: Client, letter: DeadLetterItem) -> dict[str, Any]:
         if letter.task is None or letter.run is None:
-            return {"asked": False, "detail": "it belongs to no task; submit it again, then drop it"}
+            return {"accepted": False, "detail": "it belongs to no task; submit it again, then drop it"}
         about = {"task": letter.task, "run": letter.run}
         if letter.redriven_at is not None or letter.dropped_at is not None:
-            return {**about, "asked": False, "detail": "it was redriven or dropped before"}
+            return {**about, "accepted": False, "detail": "it was redriven or dropped before"}
         # Several letters of one run are one wish.
         if (letter.task, letter.run) not in asked:
             answer = client.redrive(letter.task, letter.run)
-            asked[letter.task, letter.run] = {"run": answer.run, "asked": answer.asked, "detail": answer.detail}
+            asked[letter.task, letter.run] = {"run": answer.run, "accepted": answer.accepted, "detail": answer.detail}
         return {**about, **asked[letter.task, letter.run]}
 
     _do("redrive", _Wish(numbers or [], _which(reason, task, since, until), dry_run, yes, as_json), one)
@@ -76,8 +76,8 @@ def drop(
 
     def one(client: Client, letter: DeadLetterItem) -> dict[str, Any]:
         answer = client.drop(letter.id)
-        detail = None if answer.asked else "it was dropped before"
-        return {"task": letter.task, "run": letter.run, "asked": answer.asked, "detail": detail}
+        detail = None if answer.accepted else "it was dropped before"
+        return {"task": letter.task, "run": letter.run, "accepted": answer.accepted, "detail": detail}
 
     _do("drop", _Wish(numbers or [], _which(reason, task, since, until), dry_run, yes, as_json), one)
 
@@ -103,7 +103,7 @@ def _do(word: str, wish: _Wish, one: Callable[[Client, DeadLetterItem], dict[str
         out().print(table(rows, _COLUMNS))
     if wish.dry_run:
         note(f"nothing was asked for: --dry-run; {len(rows)} to {word}")
-    elif any(not row["asked"] for row in rows):
+    elif any(not row["accepted"] for row in rows):
         raise typer.Exit(1)
 
 
@@ -115,7 +115,7 @@ def _letters(client: Client, wish: _Wish) -> Iterator[DeadLetterItem]:
 
 
 def _plan(letter: DeadLetterItem) -> dict[str, Any]:
-    return {"task": letter.task, "run": letter.run, "asked": False, "detail": f"{letter.reason}: {letter.message}"}
+    return {"task": letter.task, "run": letter.run, "accepted": False, "detail": f"{letter.reason}: {letter.message}"}
 
 
 def _confirm(word: str, count: int) -> None:

@@ -53,20 +53,20 @@ class Cancellation(Answer):
 
 
 class Redrive(Answer):
-    """Whether one more run was asked for. What needs none stays as it is."""
+    """Whether another run was requested. A task that needs none is unchanged."""
 
     task: str
     state: TaskStateName
     run: Annotated[int, Field(description="The run that the next one follows, or the newest.")]
-    asked: bool
-    detail: Annotated[str | None, Field(description="Why nothing was asked for.")] = None
+    accepted: Annotated[bool, Field(description="False: no run was requested.")]
+    detail: Annotated[str | None, Field(description="Why no run was requested.")] = None
 
 
 class Drop(Answer):
-    """Whether the archive was told to drop a letter."""
+    """Whether the archive was told to drop a dead letter."""
 
     id: int
-    asked: Annotated[bool, Field(description="False: it was dropped before.")]
+    accepted: Annotated[bool, Field(description="False: it was dropped before.")]
 
 
 class Page(Answer, Generic[Item]):

@@ -25,6 +25,11 @@ TRANSIENT_POSTGRES_ERRORS = (
 )
 """Errors that say nothing about what was asked: wait and ask again."""
 
+_ANSWER_S = 60.0
+"""After how long without an answer a statement fails."""
+_IDLE = "60s"
+"""After how long Postgres ends a transaction whose client has gone silent, so that its locks block nobody."""
+
 
 async def open_pool(dsn: str, size: int, **session: str) -> Pool:
     """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`."""
@@ -34,8 +39,8 @@ async def open_pool(dsn: str, size: int, **session: str) -> Pool:
         max_size=size,
         init=_speak_json,
         timeout=10,
-        command_timeout=60,
-        server_settings={"application_name": "octollm", **session},
+        command_timeout=_ANSWER_S,
+        server_settings={"application_name": "octollm", "idle_in_transaction_session_timeout": _IDLE, **session},
     )
 
 
@@ -44,7 +49,12 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """One transaction. Raises StoreUnavailableError for what will pass; other errors as they are."""
     try:
         async with pool.acquire() as connection, connection.transaction():
-            yield connection
+            try:
+                yield connection
+            except TimeoutError:
+                # The connection may be half-open. A rollback and the reset for the pool would each wait as long again.
+                connection.terminate()
+                raise
     except TRANSIENT_POSTGRES_ERRORS as error:
         raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
 

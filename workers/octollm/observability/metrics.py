@@ -75,7 +75,7 @@ def _handler(reasons: Reasons, registry: CollectorRegistry) -> type[BaseHTTPRequ
                 case "/metrics":
                     self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry))
                 case "/healthz":
-                    self._json(HTTPStatus.OK, {"alive": True})
+                    self._json(HTTPStatus.OK, {"status": "ok"})
                 case "/readyz":
                     against = list(reasons())
                     status = HTTPStatus.SERVICE_UNAVAILABLE if against else HTTPStatus.OK

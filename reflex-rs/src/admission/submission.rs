@@ -1,0 +1,75 @@
+//! What admission reads and what it returns: plain data without rules.
+
+use bytes::Bytes;
+use contracts::events::{Priority, RefusalReason, Source, TaskId, Tenant};
+
+/// One submission as it was received.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    pub source: Source,
+    /// A `task.submission.v1` as JSON text.
+    pub body: Bytes,
+    /// The bytes that the sender wrote. Their digest tells a repeat from another task under the same idempotency key. They
+    /// differ from `body` for webhooks, whose payload is mapped to a submission.
+    pub received: Bytes,
+    /// The producer's key. A task without one is never a duplicate.
+    pub idempotency_key: Option<String>,
+    /// W3C trace context, always valid.
+    pub traceparent: String,
+    /// Whether an ingest entry names another tenant than its stream.
+    pub tenant_mismatch: bool,
+}
+
+/// The clock and the random bits of one admission, passed in so that admission stays pure.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// Becomes the random part of the task id.
+    pub random: [u8; 10],
+}
+
+impl Stamp {
+    /// Reads the machine's clock and random number generator.
+    pub fn now() -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            now_ms: contracts::ids::now_ms(),
+            random: contracts::ids::random()?,
+        })
+    }
+}
+
+/// A task that is ready to be stored.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    pub task: TaskId,
+    pub lane: String,
+    pub tenant: Tenant,
+    pub kind: Option<String>,
+    pub priority: Priority,
+    /// The producer's idempotency key, or the task id.
+    pub idempotency_key: String,
+    /// SHA-256 of the received bytes, in hexadecimal.
+    pub fingerprint: String,
+    pub message_type: &'static str,
+    pub traceparent: String,
+    /// The message of type `message_type` as JSON text.
+    pub body: Vec<u8>,
+    pub created_at: String,
+    /// Set when the policy refuses the submission; `body` is then a `task.rejected.v1`.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why the policy refuses a valid submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: RefusalReason,
+    pub detail: String,
+}
+
+/// Checks an idempotency key: 1 to 255 visible ASCII characters. Returns it as text, or `None` if it breaks the rule.
+#[must_use]
+pub fn idempotency_key(raw: &[u8]) -> Option<&str> {
+    let valid = (1..=255).contains(&raw.len()) && raw.iter().all(u8::is_ascii_graphic);
+    std::str::from_utf8(raw).ok().filter(|_| valid)
+}

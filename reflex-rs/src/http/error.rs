@@ -1,0 +1,379 @@
+//! Everything that a request can fail with, and the one table from there to a response.
+//!
+//! The table is what the client sees. What is logged is decided where the failure is handled.
+
+use std::borrow::Cow;
+
+use axum::http::{header, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use contracts::events::TaskId;
+use contracts::{ContractError, Reason};
+use serde_json::json;
+
+use crate::lookup::LookupError;
+use crate::outcome::Outcome;
+use crate::store::{StatusError, StoreError};
+use crate::submit::{store_outcome, FinalOutcome, SubmitError};
+use crate::upstream::ApiError;
+use crate::webhooks::signatures::SignatureError;
+
+/// Why a request fails.
+#[derive(Debug)]
+pub enum Problem {
+    /// The body has more than this many bytes.
+    TooLarge(usize),
+    /// The body did not arrive within this many seconds.
+    Timeout(u64),
+    /// The body broke off, or its framing is invalid.
+    IncompleteBody,
+    UnsupportedMediaType,
+    /// The body or the query breaks its schema.
+    Contract(ContractError),
+    InvalidIdempotencyKey,
+    InvalidDurability,
+    Submit(SubmitError),
+    UnknownSource,
+    /// The webhook source has no secret; the text names where one is expected.
+    SourceNotConfigured(String),
+    Signature(SignatureError),
+    /// A header that the webhook scheme needs is missing or invalid.
+    MissingHeader(&'static str),
+    InvalidLastEventId,
+    TooManyEventStreams,
+    ApiNotConfigured,
+    Api(ApiError),
+    Store(StoreError),
+    /// A fault of this program or of the stored data; the text is for the log.
+    Internal(String),
+    NotFound,
+    MethodNotAllowed,
+}
+
+impl From<ContractError> for Problem {
+    fn from(error: ContractError) -> Self {
+        Self::Contract(error)
+    }
+}
+
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Contract(error) => Self::Contract(error),
+            SubmitError::Store(error) => Self::Store(error),
+            SubmitError::Internal(cause) => Self::Internal(cause),
+            error => Self::Submit(error),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<StatusError> for Problem {
+    fn from(error: StatusError) -> Self {
+        LookupError::from(error).into()
+    }
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl From<LookupError> for Problem {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NotFound => Self::NotFound,
+            LookupError::Store(error) => Self::Store(error),
+            LookupError::Status(error) => Self::Internal(error.to_string()),
+            LookupError::Api(error) => Self::Api(error),
+        }
+    }
+}
+
+impl From<getrandom::Error> for Problem {
+    fn from(error: getrandom::Error) -> Self {
+        Self::Internal(format!("the system has no random numbers: {error}"))
+    }
+}
+
+impl Problem {
+    /// The outcome of a request that fails with this problem.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.row().outcome
+    }
+
+    /// Why, for the log, if the fault is on this side.
+    #[must_use]
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => Some(error.to_string()),
+            Self::Api(error) => Some(error.to_string()),
+            Self::Internal(cause) => Some(cause.clone()),
+            _ => None,
+        }
+    }
+
+    /// How a submission ends that fails with this problem before it reaches the submission service.
+    pub(super) fn final_outcome(&self) -> FinalOutcome<'_> {
+        FinalOutcome {
+            outcome: self.outcome(),
+            task: None,
+            cause: self.cause(),
+        }
+    }
+
+    /// The table.
+    #[allow(clippy::too_many_lines)] // one row for each problem
+    fn row(&self) -> Row<'_> {
+        use StatusCode as S;
+        match self {
+            Self::TooLarge(limit) => Row::new(
+                S::PAYLOAD_TOO_LARGE,
+                Outcome::TooLarge,
+                format!("the body has more than {limit} bytes; send less"),
+            ),
+            Self::Timeout(seconds) => Row::new(
+                S::REQUEST_TIMEOUT,
+                Outcome::Timeout,
+                format!("the body did not arrive within {seconds} s"),
+            ),
+            Self::IncompleteBody => Row::new(
+                S::BAD_REQUEST,
+                Outcome::IncompleteBody,
+                "the body could not be read to its end",
+            ),
+            Self::UnsupportedMediaType => Row::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Outcome::UnsupportedMediaType,
+                "send Content-Type: application/json",
+            )
+            .field("Content-Type"),
+            Self::Contract(error) => contract(error),
+            Self::InvalidIdempotencyKey => Row::new(
+                S::BAD_REQUEST,
+                Outcome::InvalidIdempotencyKey,
+                "send one Idempotency-Key of 1 to 255 visible ASCII characters",
+            )
+            .field("Idempotency-Key"),
+            Self::InvalidDurability => Row::new(
+                S::BAD_REQUEST,
+                Outcome::InvalidDurability,
+                "send one of redis, fsync, replicated, replicated(n) with n from 1 to 16, or stored; it can only require \
+                 more than the deployment does, never less",
+            )
+            .field("OctoLLM-Durability"),
+            Self::Submit(error) => submit(error),
+            Self::UnknownSource => Row::new(
+                S::NOT_FOUND,
+                Outcome::UnknownSource,
+                "webhooks.yaml does not have a source of this name",
+            ),
+            Self::SourceNotConfigured(expected) => Row::new(
+                S::SERVICE_UNAVAILABLE,
+                Outcome::SourceNotConfigured,
+                format!("this webhook source has no secret; set {expected} and restart the reflex"),
+            )
+            .retry_after(1),
+            Self::Signature(error) => Row::new(
+                S::UNAUTHORIZED,
+                Outcome::InvalidSignature,
+                error.to_string(),
+            ),
+            Self::MissingHeader(name) => Row::new(
+                S::BAD_REQUEST,
+                Outcome::MissingHeader,
+                format!("send one {name} of 1 to 180 visible ASCII characters"),
+            )
+            .field(name),
+            Self::InvalidLastEventId => Row::new(
+                S::BAD_REQUEST,
+                Outcome::InvalidLastEventId,
+                "must be the id of an event, <run>-<seq>, like 1-4",
+            )
+            .field("Last-Event-ID"),
+            Self::TooManyEventStreams => Row::new(
+                S::SERVICE_UNAVAILABLE,
+                Outcome::Overloaded,
+                "too many event streams are open; try again later",
+            )
+            .retry_after(1),
+            Self::ApiNotConfigured => Row::new(
+                S::NOT_FOUND,
+                Outcome::ApiNotConfigured,
+                "only the API can answer this, and none is configured; run `octollm api` and set OCTOLLM_API_URL",
+            ),
+            Self::Api(ApiError::Overloaded) => Row::new(
+                S::SERVICE_UNAVAILABLE,
+                Outcome::Overloaded,
+                "too many requests wait for the API; try again later",
+            )
+            .retry_after(1),
+            Self::Api(ApiError::Unavailable(_)) => Row::new(
+                S::SERVICE_UNAVAILABLE,
+                Outcome::ApiUnavailable,
+                "the API is unavailable; try again later",
+            )
+            .retry_after(1),
+            Self::Store(error) => store(error),
+            Self::Internal(_) => internal(),
+            Self::NotFound => Row::new(
+                S::NOT_FOUND,
+                Outcome::NotFound,
+                "nothing exists at this address",
+            ),
+            Self::MethodNotAllowed => Row::new(
+                S::METHOD_NOT_ALLOWED,
+                Outcome::MethodNotAllowed,
+                "this address does not support the method",
+            ),
+        }
+    }
+}
+
+fn contract(error: &ContractError) -> Row<'_> {
+    let (status, outcome) = match error.reason {
+        Reason::Unreadable => (StatusCode::BAD_REQUEST, Outcome::Malformed),
+        Reason::Schema => (StatusCode::UNPROCESSABLE_ENTITY, Outcome::Schema),
+    };
+    let field = match error.field.as_str() {
+        "" => "body",
+        field => field,
+    };
+    Row::new(status, outcome, error.message.as_str()).field(field)
+}
+
+fn submit(error: &SubmitError) -> Row<'_> {
+    use StatusCode as S;
+    let outcome = error.outcome();
+    match error {
+        SubmitError::Contract(error) => contract(error),
+        SubmitError::Store(error) => store(error),
+        SubmitError::Internal(_) => internal(),
+        SubmitError::Refused(detail) => {
+            Row::new(S::UNPROCESSABLE_ENTITY, outcome, detail.as_str())
+        }
+        SubmitError::Conflict(task) => Row::new(
+            S::CONFLICT,
+            outcome,
+            format!("this Idempotency-Key belongs to task {task} with another body"),
+        )
+        .field("Idempotency-Key"),
+        SubmitError::Overloaded => Row::new(
+            S::SERVICE_UNAVAILABLE,
+            outcome,
+            "too many tasks are queued; try again later",
+        )
+        .retry_after(1),
+        SubmitError::NotDurable(reason) => Row::new(
+            S::SERVICE_UNAVAILABLE,
+            outcome,
+            format!("nothing was stored: {reason}; try again later"),
+        )
+        .retry_after(1),
+        SubmitError::Unconfirmed { task, required } => Row::new(
+            S::SERVICE_UNAVAILABLE,
+            outcome,
+            format!(
+                "task {task} may be stored, but it was not confirmed in time that it is {required}; send it again with the \
+                 same Idempotency-Key, which is safe and returns the same task; if it had none, check /v1/tasks/{task} first"
+            ),
+        )
+        .task(task)
+        .retry_after(1),
+    }
+}
+
+fn store(error: &StoreError) -> Row<'static> {
+    let outcome = store_outcome(error);
+    match error {
+        StoreError::Unavailable { .. } | StoreError::Unknown(_) => Row::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            outcome,
+            "the task store is unavailable; try again later",
+        )
+        .retry_after(1),
+        StoreError::OutOfMemory(_) => Row::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            outcome,
+            "the task store is full; try again later",
+        )
+        .retry_after(1),
+        StoreError::Refused(_) => internal(),
+    }
+}
+
+fn internal() -> Row<'static> {
+    Row::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Outcome::Internal,
+        "the reflex failed; see the log of octollm-reflex",
+    )
+}
+
+/// One row of the table.
+struct Row<'a> {
+    status: StatusCode,
+    outcome: Outcome,
+    detail: Cow<'a, str>,
+    /// The field, header or parameter that the problem is about.
+    field: Option<&'a str>,
+    /// The task that may be stored nevertheless.
+    task: Option<&'a TaskId>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl<'a> Row<'a> {
+    fn new(status: StatusCode, outcome: Outcome, detail: impl Into<Cow<'a, str>>) -> Self {
+        Self {
+            status,
+            outcome,
+            detail: detail.into(),
+            field: None,
+            task: None,
+            headers: Vec::new(),
+        }
+    }
+
+    fn field(mut self, field: &'a str) -> Self {
+        self.field = Some(field);
+        self
+    }
+
+    fn task(mut self, task: &'a TaskId) -> Self {
+        self.task = Some(task);
+        self
+    }
+
+    fn retry_after(mut self, seconds: u16) -> Self {
+        self.headers.push((header::RETRY_AFTER, seconds.into()));
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let row = self.row();
+        let mut body = json!({
+            "type": format!("urn:octollm:problem:{}", row.outcome.as_str()),
+            "title": row.status.canonical_reason(),
+            "status": row.status.as_u16(),
+            "detail": row.detail,
+        });
+        if let Some(field) = row.field {
+            body["field"] = field.into();
+        }
+        if let Some(task) = row.task {
+            body["task"] = task.as_str().into();
+        }
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (row.status, content_type, body.to_string()).into_response();
+        response.headers_mut().extend(row.headers);
+        response
+    }
+}

@@ -1,0 +1,52 @@
+//! Reads request bodies within the limits.
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{header, HeaderMap};
+use contracts::events::{from_object, Object};
+use contracts::{strict_json, ContractError};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::http::{App, Problem};
+
+/// Reads a body of type `application/json` to its end. Does not parse it.
+pub(in crate::http) async fn json_bytes(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Problem> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let media_type = text(header::CONTENT_TYPE).unwrap_or("");
+    let essence = media_type.split(';').next().unwrap_or("").trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::UnsupportedMediaType);
+    }
+    let limit = app.limits.body_bytes;
+    let announced = text(header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(Problem::TooLarge(limit));
+    }
+    let timeout = app.limits.body_timeout;
+    match tokio::time::timeout(timeout, Limited::new(body, limit).collect()).await {
+        Err(_) => Err(Problem::Timeout(timeout.as_secs())),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(limit)),
+        Ok(Err(_)) => Err(Problem::IncompleteBody),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+/// Reads an optional body that is a JSON object of a closed schema; `None` if the request has no body.
+pub(in crate::http) async fn optional_object<T: DeserializeOwned>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<T>, Problem> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    let body = json_bytes(app, headers, body).await?;
+    strict_json::check(&body)?;
+    let object: Object = serde_json::from_slice(&body)
+        .map_err(|_| ContractError::schema("", "must be an object"))?;
+    Ok(Some(from_object(object)?))
+}

@@ -1,0 +1,10 @@
+//! The parts of a request that handlers need.
+
+mod body;
+mod caller;
+mod headers;
+mod task_id;
+
+pub(super) use body::{json_bytes, optional_object};
+pub(super) use headers::{durability, idempotency_key, single_header, traceparent};
+pub(super) use task_id::task_id;

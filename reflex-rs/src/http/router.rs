@@ -1,0 +1,37 @@
+//! All routes and the middleware around them.
+
+use std::sync::Arc;
+
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post};
+use axum::Router;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::middleware::{count_in_flight, panic_response};
+use super::routes::admin::ReflexProbe;
+use super::routes::{cancel, dead_letters, events, proxy, runs, tasks, webhooks};
+use super::{App, Problem};
+
+/// Builds the service that answers every request.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/tasks", post(tasks::submit).get(proxy::proxy))
+        .route("/v1/tasks/{id}", get(tasks::show).delete(cancel::cancel))
+        .route("/v1/tasks/{id}/events", get(events::stream))
+        .route("/v1/tasks/{id}/runs", post(runs::redrive).get(proxy::proxy))
+        .route(
+            "/v1/dead-letters/{id}",
+            delete(dead_letters::drop_dead_letter).get(proxy::proxy),
+        )
+        .route("/v1/webhooks/{source}", post(webhooks::receive))
+        .route("/v1/{*rest}", get(proxy::proxy))
+        .merge(service::admin::router(
+            ReflexProbe(Arc::clone(&app)),
+            app.supervisor.clone(),
+        ))
+        .fallback(|| async { Problem::NotFound })
+        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .layer(CatchPanicLayer::custom(panic_response))
+        .layer(from_fn_with_state(Arc::clone(&app), count_in_flight))
+        .with_state(app)
+}

@@ -1,0 +1,22 @@
+//! `/healthz`, `/readyz` and `/metrics`, for operators and orchestration.
+
+use std::fmt;
+use std::sync::Arc;
+
+use service::admin::Probe;
+
+use super::super::App;
+
+/// What the admin endpoints show of the reflex: it is ready while its store answers.
+pub(in crate::http) struct ReflexProbe(pub Arc<App>);
+
+impl Probe for ReflexProbe {
+    async fn unready_reasons(&self) -> Vec<String> {
+        let ping = self.0.service.lookup.store.ping().await;
+        ping.err().iter().map(ToString::to_string).collect()
+    }
+
+    fn encode_metrics(&self) -> Result<String, fmt::Error> {
+        self.0.metrics.text()
+    }
+}

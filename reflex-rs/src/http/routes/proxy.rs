@@ -1,0 +1,59 @@
+//! Reads that only the API can answer: everything else below `/v1/`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{header, HeaderMap, HeaderName, Uri};
+use axum::response::Response;
+
+use super::finish;
+use crate::caller::Caller;
+use crate::http::{App, Problem};
+use crate::metrics::Route;
+use crate::outcome::Outcome;
+
+/// Request headers that the API receives. Never the caller's identity: the API client sets it.
+static REQUEST_HEADERS: [HeaderName; 2] = [header::ACCEPT, HeaderName::from_static("traceparent")];
+/// Response headers that the client receives.
+static RESPONSE_HEADERS: [HeaderName; 4] = [
+    header::CONTENT_TYPE,
+    header::CACHE_CONTROL,
+    header::RETRY_AFTER,
+    header::ALLOW,
+];
+
+/// Sends a read to the API.
+pub(in crate::http) async fn proxy(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let result = send(&app, &caller, &uri, &headers).await;
+    finish(&app, Route::Proxy, &caller, result)
+}
+
+/// Returns the API's response, whatever its status.
+pub(super) async fn send(
+    app: &App,
+    caller: &Caller,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(Outcome, Response), Problem> {
+    let api = app.service.lookup.api.as_ref();
+    let api = api.ok_or(Problem::ApiNotConfigured)?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let forwarded = REQUEST_HEADERS
+        .iter()
+        .filter_map(|name| Some((name, headers.get(name)?)));
+    let (head, body) = api.get(path, caller, forwarded).await?.into_parts();
+    let mut response = Response::new(Body::new(body));
+    *response.status_mut() = head.status;
+    for name in &RESPONSE_HEADERS {
+        if let Some(value) = head.headers.get(name) {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    Ok((Outcome::Served, response))
+}

@@ -1,0 +1,108 @@
+//! `POST /v1/tasks` and `GET /v1/tasks/{id}`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::Json;
+use contracts::events::Source;
+use contracts::ids;
+
+use super::{accepted, finish, proxy};
+use crate::admission::Submission;
+use crate::caller::Caller;
+use crate::http::extract::{self, task_id};
+use crate::http::{App, Problem};
+use crate::metrics::Route;
+use crate::outcome::Outcome;
+use crate::submit::{Context, Record, Refusals, Requirements};
+
+/// Submits a task.
+pub(in crate::http) async fn submit(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let traceparent = extract::traceparent(&head.headers)?;
+    let context = Context {
+        source: Source::Http,
+        caller: caller.clone(),
+        traceparent: traceparent.clone(),
+        webhook: None,
+        entry: None,
+    };
+    let mut record = Record::new(Arc::clone(&app.metrics), context);
+    let read = read(&app, &head.headers, body, traceparent, &mut record).await;
+    let (submission, requirements) = match read {
+        Ok(read) => read,
+        Err(problem) => {
+            record.finish(&problem.final_outcome());
+            return Err(problem);
+        }
+    };
+    let stored = app
+        .service
+        .submit(record, &caller, submission, requirements)
+        .await?;
+    Ok(accepted(&caller, &stored))
+}
+
+async fn read(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    traceparent: String,
+    record: &mut Record,
+) -> Result<(Submission, Requirements), Problem> {
+    let body = extract::json_bytes(app, headers, body).await?;
+    record.received();
+    let submission = Submission {
+        source: Source::Http,
+        received: body.clone(),
+        body,
+        idempotency_key: extract::idempotency_key(headers)?,
+        traceparent,
+        tenant_mismatch: false,
+    };
+    let requirements = Requirements {
+        durability: extract::durability(app, headers)?,
+        refusals: Refusals::Return,
+    };
+    Ok((submission, requirements))
+}
+
+/// Answers with a task's status.
+pub(in crate::http) async fn show(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let status = status(&app, &caller, id, &uri, &headers).await;
+    finish(&app, Route::Status, &caller, status)
+}
+
+async fn status(
+    app: &App,
+    caller: &Caller,
+    id: Result<Path<String>, PathRejection>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(Outcome, Response), Problem> {
+    let task = task_id(id)?;
+    let lookup = &app.service.lookup;
+    match lookup.store.status(&task).await? {
+        Some(status) if !caller.owns(&status.tenant) => Err(Problem::NotFound),
+        Some(mut status) => {
+            status.waiting = lookup.store.waiting_steps(&status, ids::now_ms()).await?;
+            Ok((Outcome::Served, Json(status).into_response()))
+        }
+        None if lookup.api.is_some() => proxy::send(app, caller, uri, headers).await,
+        None => Err(Problem::NotFound),
+    }
+}

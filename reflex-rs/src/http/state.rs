@@ -1,0 +1,36 @@
+//! What every request shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use service::Supervisor;
+use tokio::sync::Semaphore;
+
+use crate::caller::Caller;
+use crate::metrics::Metrics;
+use crate::submit::Service;
+use crate::webhooks::Source;
+
+/// The state of the HTTP API, shared behind one `Arc`.
+pub struct App {
+    pub service: Service,
+    pub metrics: Arc<Metrics>,
+    /// The webhook sources, by name.
+    pub sources: IndexMap<String, Source>,
+    /// Who a request without credentials acts for.
+    pub anonymous: Caller,
+    /// One permit for each event stream.
+    pub event_slots: Arc<Semaphore>,
+    /// Owns what outlives its request. Event streams have no end of their own and end when it orders to stop.
+    pub supervisor: Supervisor,
+    pub limits: Limits,
+}
+
+/// What a request body must respect.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub body_bytes: usize,
+    /// From the first byte to the last.
+    pub body_timeout: Duration,
+}

@@ -1,0 +1,61 @@
+//! Why a submission is not accepted.
+
+use contracts::events::TaskId;
+use contracts::{ContractError, Reason};
+
+use super::Durability;
+use crate::outcome::Outcome;
+use crate::store::StoreError;
+
+/// A submission that did not become an accepted task.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The body is not a `task.submission.v1`.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// The policy refuses it; the text says why.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the idempotency key belongs to task {0} with another body")]
+    Conflict(TaskId),
+    #[error("too many tasks are queued")]
+    Overloaded,
+    /// Nothing was stored; the text says what is missing.
+    #[error("nothing was stored: {0}")]
+    NotDurable(&'static str),
+    /// Stored, and not known in time to be as durable as required.
+    #[error("task {task} was not confirmed to be {required} in time")]
+    Unconfirmed { task: TaskId, required: Durability },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fault of this program; the text is for the log.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl SubmitError {
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Contract(error) if error.reason == Reason::Unreadable => Outcome::Malformed,
+            Self::Contract(_) => Outcome::Schema,
+            Self::Refused(_) => Outcome::Injection,
+            Self::Conflict(_) => Outcome::Conflict,
+            Self::Overloaded => Outcome::Overloaded,
+            Self::NotDurable(_) => Outcome::NotDurable,
+            Self::Unconfirmed { .. } => Outcome::Unconfirmed,
+            Self::Store(error) => store_outcome(error),
+            Self::Internal(_) => Outcome::Internal,
+        }
+    }
+}
+
+/// The outcome of a request that fails with this store error.
+#[must_use]
+pub fn store_outcome(error: &StoreError) -> Outcome {
+    match error {
+        StoreError::Unavailable { .. } | StoreError::Unknown(_) => Outcome::StoreUnavailable,
+        StoreError::OutOfMemory(_) => Outcome::StoreFull,
+        StoreError::Refused(_) => Outcome::Internal,
+    }
+}

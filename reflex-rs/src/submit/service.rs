@@ -1,0 +1,252 @@
+//! The submission service and its stages.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contracts::events::TaskId;
+use contracts::topology::Topology;
+use futures_util::FutureExt;
+use service::Supervisor;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::confirm::store_and_confirm;
+use super::{Durability, FinalOutcome, Record, SubmitError};
+use crate::admission::{self, Admitted, Rules, Stamp, Submission};
+use crate::caller::Caller;
+use crate::lookup::Lookup;
+use crate::outcome::Outcome;
+use crate::store::{Replicated, StoreError, Stored};
+
+/// What a submission must fulfil, and how it is treated if it does not.
+#[derive(Debug, Clone, Copy)]
+pub struct Requirements {
+    pub durability: Durability,
+    pub refusals: Refusals,
+}
+
+/// What happens to a submission that the policy refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusals {
+    /// The sender gets the refusal as an error; nothing is stored.
+    Return,
+    /// There is no sender to answer, so the refusal is stored as a rejected task.
+    Store,
+}
+
+/// A stored submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    pub task: TaskId,
+    /// Whether the same submission was stored before.
+    pub duplicate: bool,
+    /// Whether it was stored as a rejected task; only with `Refusals::Store`.
+    pub refused: bool,
+    /// What holds of it now.
+    pub durability: Durability,
+}
+
+impl Accepted {
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match (self.duplicate, self.refused) {
+            (true, _) => Outcome::Duplicate,
+            (false, true) => Outcome::Injection,
+            (false, false) => Outcome::Accepted,
+        }
+    }
+}
+
+/// A submission that has passed every stage before the store.
+#[derive(Debug)]
+pub struct Prepared {
+    task: Admitted,
+    requirements: Requirements,
+}
+
+/// The settings of the service.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceConfig {
+    /// What every submission over HTTP must fulfil.
+    pub durability: Durability,
+    /// How many replicas `replicated` without a number means.
+    pub replicas: usize,
+    /// How long a required durability is waited for.
+    pub durability_wait: Duration,
+}
+
+/// Turns submissions into stored tasks. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    pub lookup: Lookup,
+    pub rules: Arc<Rules>,
+    pub topology: Arc<Topology>,
+    pub config: ServiceConfig,
+    /// Owns the tasks that submissions run as.
+    pub supervisor: Supervisor,
+    /// The submissions that run. Some outlive their request; a stop waits for them.
+    pub running: TaskTracker,
+}
+
+impl Service {
+    /// Takes a submission through all stages and records its outcome.
+    ///
+    /// Runs as a task of its own: if the caller of this function is dropped, the submission is still stored and recorded.
+    pub async fn submit(
+        &self,
+        record: Record,
+        caller: &Caller,
+        submission: Submission,
+        requirements: Requirements,
+    ) -> Result<Accepted, SubmitError> {
+        let (service, caller) = (self.clone(), caller.clone());
+        let (reply, result) = oneshot::channel();
+        let run = async move {
+            let result = match service.prepare(&caller, &submission, requirements) {
+                Ok(prepared) => service.store(&prepared).await,
+                Err(error) => Err(error),
+            };
+            record.finish(&final_outcome(&result));
+            // Fails if the client has disconnected.
+            let _ = reply.send(result);
+        };
+        // A panic must not stop the process: the next request could cause it again. The dropped record reports it.
+        let run = AssertUnwindSafe(self.running.track_future(run)).catch_unwind();
+        self.supervisor
+            .spawn_task("submission", async move { drop(run.await) });
+        result.await.unwrap_or_else(|_| {
+            let cause = "its task panicked".to_owned();
+            Err(SubmitError::Internal(cause))
+        })
+    }
+
+    /// The stages before the store. Fails if the submission is invalid, or refused and `requirements` return refusals.
+    pub fn prepare(
+        &self,
+        caller: &Caller,
+        submission: &Submission,
+        requirements: Requirements,
+    ) -> Result<Prepared, SubmitError> {
+        let stamp = Stamp::now().map_err(|error| SubmitError::Internal(error.to_string()))?;
+        let task = admission::admit(caller, submission, stamp, &self.rules, &self.topology)?;
+        match &task.refusal {
+            Some(refusal) if requirements.refusals == Refusals::Return => {
+                Err(SubmitError::Refused(refusal.detail.clone()))
+            }
+            _ => Ok(Prepared { task, requirements }),
+        }
+    }
+
+    /// Stores a prepared submission as durably as required. May be repeated after an error: the idempotency key makes sure
+    /// that one task is stored.
+    pub async fn store(&self, prepared: &Prepared) -> Result<Accepted, SubmitError> {
+        let task = &prepared.task;
+        let required = prepared.requirements.durability;
+        let result = if required.stored {
+            self.store_persisted(task, required).await
+        } else {
+            self.store_in_redis(task, required).await
+        };
+        let (stored, durability) = match result {
+            // The command was sent and not answered.
+            Err(SubmitError::Store(StoreError::Unknown(_))) => {
+                return Err(unconfirmed(task.task.clone(), required))
+            }
+            result => result?,
+        };
+        let accepted = |id, duplicate| {
+            Ok(Accepted {
+                task: id,
+                duplicate,
+                refused: task.refusal.is_some(),
+                durability,
+            })
+        };
+        match stored {
+            Stored::Accepted(id) => accepted(id, false),
+            Stored::Duplicate(id) => accepted(id, true),
+            Stored::Conflict(id) => Err(SubmitError::Conflict(id)),
+            Stored::Overloaded => Err(SubmitError::Overloaded),
+        }
+    }
+
+    async fn store_persisted(
+        &self,
+        task: &Admitted,
+        required: Durability,
+    ) -> Result<(Stored, Durability), SubmitError> {
+        let deadline = Instant::now() + self.config.durability_wait;
+        match store_and_confirm(&self.lookup, task, deadline).await? {
+            (Stored::Accepted(id) | Stored::Duplicate(id), false) => Err(unconfirmed(id, required)),
+            (stored, _) => Ok((stored, required)),
+        }
+    }
+
+    async fn store_in_redis(
+        &self,
+        task: &Admitted,
+        required: Durability,
+    ) -> Result<(Stored, Durability), SubmitError> {
+        let store = &self.lookup.store;
+        let server = store.server_info()?;
+        let synced = server.synced == Some(true);
+        if required.synced && !synced {
+            return Err(SubmitError::NotDurable(
+                "Redis does not sync before it answers (appendonly yes, appendfsync always), or does not say so",
+            ));
+        }
+        let reached = Durability { synced, ..required };
+        if required.replicas == 0 {
+            return Ok((store.admit(task).await?, reached));
+        }
+        if server
+            .replicas
+            .is_some_and(|known| known < required.replicas)
+        {
+            return Err(SubmitError::NotDurable("Redis has too few replicas"));
+        }
+        match store.admit_replicated(task, required.replicas).await? {
+            Replicated::Unconfirmed(Stored::Accepted(id) | Stored::Duplicate(id)) => {
+                Err(unconfirmed(id, required))
+            }
+            // In an unconfirmed answer that is left, nothing was stored, so there is nothing to confirm.
+            Replicated::Confirmed(stored) | Replicated::Unconfirmed(stored) => {
+                Ok((stored, reached))
+            }
+            Replicated::NotAttempted => Err(SubmitError::NotDurable(
+                "the replicas of Redis do not keep up",
+            )),
+        }
+    }
+}
+
+fn unconfirmed(task: TaskId, required: Durability) -> SubmitError {
+    SubmitError::Unconfirmed { task, required }
+}
+
+/// How a submission ended, for the record.
+fn final_outcome(result: &Result<Accepted, SubmitError>) -> FinalOutcome<'_> {
+    match result {
+        Ok(accepted) => FinalOutcome {
+            outcome: accepted.outcome(),
+            task: Some(&accepted.task),
+            cause: None,
+        },
+        Err(error) => error.into(),
+    }
+}
+
+impl<'a> From<&'a SubmitError> for FinalOutcome<'a> {
+    fn from(error: &'a SubmitError) -> Self {
+        FinalOutcome {
+            outcome: error.outcome(),
+            task: match error {
+                SubmitError::Unconfirmed { task, .. } => Some(task),
+                _ => None,
+            },
+            cause: Some(error.to_string()),
+        }
+    }
+}
