@@ -42,26 +42,26 @@ MUTANTS: Mapping[str, Mutant] = {
         ("lost", "duplicate_effects"),
         (
             Change(
-                "workers/octollm/runtime/orchestrator_role.py",
-                "        answer = await gatherer.submit(_incoming(entry))\n",
+                "workers/octollm/runtime/batched_handler.py",
+                "        answer = await batcher.submit(entry)\n",
                 "        import redis.asyncio, os\n"
                 "        client = redis.asyncio.Redis.from_url(os.environ['OCTOLLM_REDIS_URL'])\n"
                 "        await client.xack(entry.stream, topic.group, entry.id)\n"
                 "        await client.xdel(entry.stream, entry.id)\n"
                 "        await client.aclose()\n"
-                "        answer = await gatherer.submit(_incoming(entry))\n"
-                "        await publish_anyway(translator.operations(answer))\n",
+                "        answer = await batcher.submit(entry)\n"
+                "        await publish_anyway(answer)\n",
             ),
             Change(
-                "workers/octollm/runtime/orchestrator_role.py",
-                "async def tick(",
+                "workers/octollm/runtime/batched_handler.py",
+                "def task_of(",
                 "async def publish_anyway(operations):\n"
                 "    import redis.asyncio, os\n"
                 "    from octollm.protocol.handoff import Handoff\n"
                 "    client = redis.asyncio.Redis.from_url(os.environ['OCTOLLM_REDIS_URL'])\n"
                 "    await Handoff(client, 'l0', '', 'mutant').publish(operations)\n"
                 "    await client.aclose()\n\n\n"
-                "async def tick(",
+                "def task_of(",
             ),
         ),
     ),
@@ -95,11 +95,11 @@ MUTANTS: Mapping[str, Mutant] = {
         ("lost", "duplicate_effects"),
         (
             Change(
-                "workers/octollm/runtime/orchestrator_role.py",
-                "        answer = await gatherer.submit(_incoming(entry))\n",
+                "workers/octollm/runtime/batched_handler.py",
+                "        answer = await batcher.submit(entry)\n",
                 "        if sum(entry.id.encode()) % 20 == 0:\n"
                 "            return HandlerResult(Outcome.DONE, (), '')\n"
-                "        answer = await gatherer.submit(_incoming(entry))\n",
+                "        answer = await batcher.submit(entry)\n",
             ),
         ),
     ),

@@ -68,9 +68,9 @@ def succeeded(step: StepRequested, output: dict[str, Any] | None = None) -> Step
 
 def run(decision: Decision, outputs: dict[str, dict[str, Any]]) -> Decision:
     """Let every step succeed with its output by name, or with an empty one, and return the last decision."""
-    queue = list(decision.sends)
+    queue = list(decision.requests)
     while queue:
         step = queue.pop(0)
         decision = decide(decision.state, succeeded(step, outputs.get(step.step, {})), LATER)
-        queue += decision.sends
+        queue += decision.requests
     return decision

@@ -9,9 +9,8 @@ import httpx
 from octollm.contracts import DeadLetter, StepError, StepFailed, StepRetrying, StepSucceeded, StoredOutput, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.orchestrator.archive import Archive
-from octollm.orchestrator.messages import Incoming
 from octollm.orchestrator.service import Orchestrator
-from tests.helpers.orchestrators import done, sends, submitted
+from tests.helpers.orchestrators import done, entry_of, message_builder, sends, submitted
 
 LARGE = {"n": 1, "text": "x" * 100}
 LARGE_SHA256 = "b" * 64
@@ -62,8 +61,8 @@ async def letter(pool: asyncpg.Pool, entry: str, original: bytes, **changes: Any
             "type": "", "id": "", "tenant": "default", "bytes": 99, "at": utc_now(), **changes,
         }
     )  # fmt: skip
-    await Archive(pool).handle(
-        [Incoming("dead.letter.v1", body.id, body.tenant, "", write(body), f"dead {entry}", original)]
+    await Archive(pool, message_builder()).handle(
+        [entry_of("dead.letter.v1", body.id, body.tenant, "", write(body), f"dead {entry}", original)]
     )
 
 

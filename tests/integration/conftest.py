@@ -11,7 +11,7 @@ from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.runtime.api_role import serve_api
 from octollm.settings.loader import load_settings
-from tests.helpers.orchestrators import RECIPES
+from tests.helpers.orchestrators import RECIPES, message_builder
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
 @pytest.fixture
 def orchestrator(pool: Pool, tmp_path: Path) -> Orchestrator:
     (tmp_path / "pair.yaml").write_text(RECIPES)
-    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), 3600)
+    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), message_builder(), 3600)
 
 
 @pytest.fixture
 def another(orchestrator: Orchestrator, pool: Pool, tmp_path: Path) -> Orchestrator:
     """One more, as in another process."""
-    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), 3600)
+    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), message_builder(), 3600)
 
 
 @pytest.fixture

@@ -13,23 +13,26 @@ import pytest
 
 from octollm.contracts import Chained, InlineOutput, StepDone, StepRequested, StepSucceeded, StoredOutput, read
 from octollm.contracts.ids import new_task_id, utc_now
+from octollm.database.outputs import store_output
 from octollm.database.pool import transaction
-from octollm.orchestrator import store
+from octollm.orchestrator.reconciler import Reconciler
 from octollm.orchestrator.service import Orchestrator
-from octollm.orchestrator.sweep import sweep
 from octollm.plans import chain
 from octollm.plans.recipes import load_recipes
 from octollm.resources import schemas_path
-from octollm.runtime.arm_role import hand_on
+from octollm.runtime.arm_role import chain_to
 from octollm.runtime.roles import python_roles
 from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import load_topology
 from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
-from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.orchestrators import done, message_builder, rows, sends, submitted
+from tests.helpers.publishers import FakePublisher
 from tests.helpers.tasks import ended, put
 from tests.helpers.waiting import until
+
+BUILDER = message_builder(direct_handoff=True)
 
 LINE = """
 recipe: line
@@ -153,7 +156,7 @@ async def test_the_same_tasks_end_in_the_same_rows_with_it_and_without(
         told[direct] = {kind: [] for kind in RECIPES}
         for row in events:
             told[direct][row["kind"]].append(f"{row['body']['event']} {row['body'].get('step')}")
-        sent = {row["sent_by"].startswith("handed on") for row in await rows(pool, "SELECT sent_by FROM steps")}
+        sent = {row["sent_by"].startswith("chained") for row in await rows(pool, "SELECT sent_by FROM steps")}
         assert sent == ({False, True} if direct else {False})
         assert await client.hlen(KEYS.in_flight) == 0
         await rows(pool, "DELETE FROM tasks RETURNING 1")
@@ -169,13 +172,13 @@ async def test_the_same_tasks_end_in_the_same_rows_with_it_and_without(
 @pytest.fixture
 def direct(pool, tmp_path: Path) -> Orchestrator:
     (tmp_path / "line.yaml").write_text(LINE)
-    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"guardian", "judge"})), 3600, hand_on=True)
+    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"guardian", "judge"})), BUILDER, 3600)
 
 
 def work(one: StepRequested, value: Any) -> tuple[Any, StepRequested | None]:
     """As an arm does it: the message it tells, and the one it sends on."""
     output = {"value": value}
-    follows = chain.onward(one, output)
+    follows = chain.next_request(one, output)
     told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
     made = InlineOutput(at="inline", value=output)
     return done(
@@ -208,15 +211,13 @@ async def test_ends_out_of_order_wait_in_their_rows_also_numbers_that_jsonb_woul
         ("three", "sent", None, 1),
         ("two", "sent", None, 1),
     ]
-    assert await sweep(pool, -1, 10, _only_the_first, _never, hand_on=True) == 0
+    publisher = FakePublisher(_only_the_first)
+    assert await Reconciler(pool, BUILDER, publisher, -1).run(10) == 0
+    assert publisher.republished == []
 
 
-async def _only_the_first(step: Any, *, claim: bool) -> bool:
-    return step.step == "one"
-
-
-async def _never(*_: Any) -> None:
-    raise AssertionError("nothing is to be sent")
+async def _only_the_first(in_flight: str) -> bool:
+    return ".one." in in_flight
 
 
 async def test_what_came_early_is_committed_when_its_turn_has_come(direct, pool):
@@ -240,16 +241,9 @@ async def test_what_came_early_is_committed_when_its_turn_has_come(direct, pool)
 
 async def test_a_lost_step_is_sent_again_with_its_rest_at_a_higher_attempt(direct, pool):
     await begun(direct)
-    again = []
-
-    async def missing(_step: Any, *, claim: bool) -> bool:
-        return False
-
-    async def resend(send: Any, _status: Any) -> None:
-        again.append(send.step)
-
-    assert await sweep(pool, -1, 10, missing, resend, hand_on=True) == 1
-    assert [(one.step, one.attempt, one.continuation.attempt) for one in again] == [("one", 2, 2)]
+    publisher = FakePublisher()
+    assert await Reconciler(pool, BUILDER, publisher, -1).run(10) == 1
+    assert [(one.step, one.attempt, one.continuation.attempt) for one in publisher.republished] == [("one", 2, 2)]
 
 
 async def test_a_result_of_another_lineage_is_dropped_once_and_its_step_sent_again(direct, pool):
@@ -279,7 +273,7 @@ async def test_a_large_output_that_came_early_is_fetched_again_or_made_again(dir
         raw = orjson.dumps({"value": "x" * 100_000 + str(there)})
         digest = hashlib.sha256(raw).hexdigest()
         async with transaction(pool) as connection:
-            await store.keep_output(connection, "default", digest, raw)
+            await store_output(connection, "default", digest, raw)
         stored = StoredOutput(at="postgres", sha256=digest, bytes=len(raw))
         told = partial(StepSucceeded, outcome="succeeded", output=stored, builds_on=follows.builds_on)
         await direct.handle([done(follows, model=told)])
@@ -316,7 +310,7 @@ async def through_an_arm(redis_server, client, output: dict[str, Any], **changes
     async def told() -> bool:
         return await client.xlen(KEYS.done) == 1
 
-    onward = hand_on(topology(), "l0")
+    onward = chain_to(topology(), "l0")
     async with consuming(redis_server.url, client, judge(), work, keep=kept, onward=onward):
         await until(told)
     ((_, entry),) = await client.xrange(KEYS.done)
@@ -370,6 +364,6 @@ async def test_of_a_cancelled_task_nothing_is_handed_on(redis_server, client):
     async def gone() -> bool:
         return await client.xlen(KEYS.stream(judge())) == 0
 
-    async with consuming(redis_server.url, client, judge(), work, onward=hand_on(topology(), "l0")):
+    async with consuming(redis_server.url, client, judge(), work, onward=chain_to(topology(), "l0")):
         await until(gone)
     assert (await client.xlen(NEXT), await client.xlen(KEYS.done)) == (0, 0)

@@ -10,21 +10,37 @@ import yaml
 from octollm.consumer.worker import Worker
 from octollm.contracts import TaskResult, read
 from octollm.contracts.ids import message_id, new_task_id, utc_now
+from octollm.database.outputs import store_output
 from octollm.database.pool import Pool, transaction
 from octollm.orchestrator import store
 from octollm.orchestrator.archive import Archive
-from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
-from octollm.orchestrator.retention import purge, unremembered
+from octollm.orchestrator.intake import InvalidMessage
+from octollm.orchestrator.maintenance import Maintenance
+from octollm.orchestrator.retention import purge, results_not_indexed
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.protocol.handoff import Handoff
+from octollm.protocol.operations import SetStatus
 from octollm.resources import checkout, schemas_path
-from octollm.runtime import orchestrator_role
-from octollm.runtime.orchestrator_role import Translator
 from octollm.supervision import Supervisor
 from octollm.topology import Topology, load_topology
 from tests.helpers.consumers import KEYS
-from tests.helpers.orchestrators import RECIPES, cancel, dead_letter, done, rows, sends, submitted
+from tests.helpers.orchestrators import (
+    RECIPES,
+    cancel,
+    dead_letter,
+    done,
+    entry_of,
+    events,
+    message_builder,
+    operations,
+    result,
+    rows,
+    sends,
+    status,
+    submitted,
+)
+from tests.helpers.publishers import FakePublisher
 
 
 async def state_of(pool: Pool, task: str) -> tuple[str, str | None]:
@@ -50,15 +66,11 @@ async def test_a_running_task_is_cancelled_by_its_owner_only(orchestrator, pool)
     task = new_task_id("l0")
     left, _ = sends(*await orchestrator.handle([submitted(task)]))
     (foreign,) = await orchestrator.handle([cancel(task, "other")])
-    assert isinstance(foreign, Outgoing)
-    assert (foreign.result, foreign.events, await state_of(pool, task)) == (None, (), ("running", None))
+    assert (result(foreign), events(foreign), await state_of(pool, task)) == (None, [], ("running", None))
     answer, again = await orchestrator.handle([cancel(task, detail="too late anyway"), cancel(task)])
-    assert isinstance(answer, Outgoing)
-    assert answer.status is not None
-    assert (answer.status.fields["state"], answer.status.fields["detail"]) == ("cancelled", "too late anyway")
-    assert answer.result is not None
-    assert isinstance(again, Outgoing)
-    assert (again.result, again.events) == (None, ())
+    assert (status(answer).fields["state"], status(answer).fields["detail"]) == ("cancelled", "too late anyway")
+    assert result(answer) is not None
+    assert (result(again), events(again)) == (None, [])
     assert sends(*await orchestrator.handle([done(left, {"n": 1}), submitted(task)])) == []
     assert await state_of(pool, task) == ("cancelled", "requested")
     assert {row["state"] for row in await rows(pool, "SELECT state FROM steps")} == {"cancelled"}
@@ -82,10 +94,10 @@ async def test_a_foreign_request_waits_in_vain_and_old_ones_are_forgotten(orches
     await orchestrator.handle([cancel(task, "other")])
     assert len(sends(*await orchestrator.handle([submitted(task)]))) == 2
     assert await orchestrator.expire(10) == []
-    await orchestrator.forget_keys(10)
+    await orchestrator.delete_expired_keys(10)
     assert len(await rows(pool, "SELECT * FROM cancel_requests")) == 1
     await rows(pool, "UPDATE cancel_requests SET received_at = now() - interval '8 days' RETURNING 1")
-    await orchestrator.forget_keys(10)
+    await orchestrator.delete_expired_keys(10)
     assert await rows(pool, "SELECT * FROM cancel_requests") == []
 
 
@@ -94,8 +106,8 @@ async def test_what_is_refused_stays_so_when_it_is_cancelled_too(orchestrator, p
     await orchestrator.handle([submitted(one, key="k"), cancel(two), submitted(two, key="k")])
     assert await state_of(pool, two) == ("rejected", "duplicate")
     three = new_task_id("l0")
-    body = orjson.loads(submitted(three).body) | {"reason": "injection", "detail": "it gives orders"}
-    refused = Incoming("task.rejected.v1", three, "default", "", orjson.dumps(body), f"tasks {three}")
+    body = orjson.loads(submitted(three).fields[b"body"]) | {"reason": "injection", "detail": "it gives orders"}
+    refused = entry_of("task.rejected.v1", three, "default", "", orjson.dumps(body), f"tasks {three}")
     await orchestrator.handle([cancel(three), refused])
     assert await state_of(pool, three) == ("rejected", "injection")
 
@@ -106,23 +118,23 @@ async def test_a_request_that_its_tasks_intake_did_not_see_is_found(orchestrator
     await orchestrator.handle([submitted(task)])
     async with transaction(pool) as connection:
         request = {"task": task, "tenant": "default", "detail": None, "requested_at": utc_now()}
-        await store.keep_requests(connection, [request])
+        await store.insert_cancel_requests(connection, [request])
     (answer,) = await orchestrator.expire(10)
-    assert answer.result is not None
+    assert result(answer) is not None
     assert await state_of(pool, task) == ("cancelled", "requested")
-    # Until it is told, it is given again, with its result.
-    (again,) = await orchestrator.status_pending(10)
-    assert (again.status, again.result) == (answer.status, answer.result)
-    await orchestrator.told([task])
-    assert (await orchestrator.status_pending(10), await orchestrator.expire(10)) == ([], [])
+    # It is published again until that is recorded, with its result.
+    (again,) = await orchestrator.unpublished(10)
+    assert (status(again), result(again)) == (status(answer), result(answer))
+    await orchestrator.mark_published([task])
+    assert (await orchestrator.unpublished(10), await orchestrator.expire(10)) == ([], [])
 
 
 async def test_a_request_that_cannot_be_read_does_not_end_its_task(orchestrator, pool):
     task = new_task_id("l0")
     await orchestrator.handle([submitted(task)])
-    (answer,) = await orchestrator.handle([Incoming("task.cancel.v1", task, "default", "", b"{}", "x")])
-    assert isinstance(answer, Unreadable)
-    await Archive(pool).handle([dead_letter("{l0}:steps.done", task, type="task.cancel.v1")])
+    (answer,) = await orchestrator.handle([entry_of("task.cancel.v1", task, "default", "", b"{}", "x")])
+    assert isinstance(answer, InvalidMessage)
+    await Archive(pool, message_builder()).handle([dead_letter("{l0}:steps.done", task, type="task.cancel.v1")])
     assert await state_of(pool, task) == ("running", None)
 
 
@@ -132,28 +144,26 @@ async def finished(orchestrator: Orchestrator, **submission: Any) -> str:
     left, right = sends(*await orchestrator.handle([submitted(task, **submission)]))
     (both,) = sends(*await orchestrator.handle([done(left, {"n": 1}), done(right, {"n": 2})]))
     (last, late) = await orchestrator.handle([done(both, {"sum": 3}), done(both, {"sum": 3})])
-    assert isinstance(last, Outgoing)
-    assert last.result is not None
-    assert isinstance(late, Outgoing)
-    assert late.result is None
+    assert result(last) is not None
+    assert result(late) is None
     return task
 
 
 async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, client, redis_server, with_results):
-    translator = Translator(with_results, 3600)
+    messages = message_builder(with_results)
     worker = Worker(redis_server.url, 2, with_results, "w", Supervisor())
     lane = Handoff(client, "l0", "", "w")
     done_, late, poisoned, cancelled = await finished(orchestrator), *(new_task_id("l0") for _ in range(3))
     await orchestrator.handle([submitted(task) for task in (late, poisoned, cancelled)])
     await rows(pool, f"UPDATE tasks SET deadline_at = now() - interval '1 s' WHERE id = '{late}' RETURNING 1")
-    await orchestrator_role.expire(orchestrator, translator, worker)
+    maintenance = Maintenance(orchestrator, pool, with_results, messages, worker)
+    await maintenance.expire_tasks()
     for handle, message in (
-        (Archive(pool).handle, dead_letter("{l0}:steps.done", message_id(poisoned, 1, "left", 0, 1))),
+        (Archive(pool, messages).handle, dead_letter("{l0}:steps.done", message_id(poisoned, 1, "left", 0, 1))),
         (orchestrator.handle, cancel(cancelled)),
     ):
         (answer,) = await handle([message])
-        assert isinstance(answer, Outgoing)
-        await lane.publish(translator.operations(answer))
+        await lane.publish(operations(answer))
     entries = await client.xrange("{l0}:results")
     results = [read(TaskResult, fields[b"body"]) for _, fields in entries]
     assert [(one.task, one.state) for one in results] == [
@@ -164,15 +174,16 @@ async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, cli
     ended = await rows(pool, "SELECT finished_at, result_sent_at FROM tasks")
     assert all(row["finished_at"] and row["result_sent_at"] for row in ended)
     # Without the topic nothing is sent.
-    assert isinstance(answer, Outgoing)
-    assert not any("results" in str(one) for one in Translator(without_results(), 60).operations(answer))
+    async with transaction(pool) as connection:
+        (state,) = (await store.lock(connection, [late])).values()
+    assert (len(messages.result(state)), message_builder(without_results()).result(state)) == (1, ())
     # What memory has not taken in for long is sent again; what may still lie before it is not.
     await rows(pool, "UPDATE tasks SET result_sent_at = now() - interval '1 h' RETURNING 1")
     await rows(pool, f"UPDATE tasks SET indexed_at = now() WHERE id = '{late}' RETURNING 1")
-    await orchestrator_role.remind(pool, with_results, translator, worker)
+    await maintenance.republish_results()
     again = [fields[b"id"].decode() for _, fields in (await client.xrange("{l0}:results"))[3:]]
     assert sorted(again) == sorted([done_, poisoned, cancelled])
-    await orchestrator_role.remind(pool, with_results, translator, worker)
+    await maintenance.republish_results()
     assert await client.xlen("{l0}:results") == 6
     await worker._client.aclose()
 
@@ -190,7 +201,7 @@ async def test_a_result_is_sent_again_more_and_more_rarely_and_not_while_it_may_
 
     async def look(hours: float, oldest: datetime | None = None) -> int:
         await rows(pool, f"UPDATE tasks SET result_sent_at = now() - interval '{hours} h' RETURNING 1")
-        return len(await unremembered(pool, 3600, oldest, 10))
+        return len(await results_not_indexed(pool, 3600, oldest, 10))
 
     assert await look(0.9) == 0
     assert await look(5, datetime.now(UTC) - timedelta(hours=5.5)) == 0
@@ -202,10 +213,12 @@ async def test_a_result_is_sent_again_more_and_more_rarely_and_not_while_it_may_
 async def test_what_ended_long_ago_is_deleted_with_all_it_left_once_memory_has_forgotten_it(orchestrator, pool):
     old, new, running = await finished(orchestrator), await finished(orchestrator), new_task_id("l0")
     await orchestrator.handle([submitted(running)])
-    await Archive(pool).handle([dead_letter("{l0}:arm.noop:normal", message_id(old, 1, "left", 0, 1))])
+    await Archive(pool, message_builder()).handle(
+        [dead_letter("{l0}:arm.noop:normal", message_id(old, 1, "left", 0, 1))]
+    )
     async with transaction(pool) as connection:
         for digest in ("a" * 64, "b" * 64, "c" * 64):
-            await store.keep_output(connection, "default", digest, b"{}")
+            await store_output(connection, "default", digest, b"{}")
     await rows(pool, f"UPDATE steps SET output_sha256 = repeat('a', 64) WHERE task = '{old}' RETURNING 1")
     await rows(pool, f"UPDATE steps SET output_sha256 = repeat('b', 64) WHERE task = '{new}' RETURNING 1")
     await rows(pool, "UPDATE outputs SET created_at = now() - interval '40 days' WHERE sha256 < 'c' RETURNING 1")
@@ -230,14 +243,14 @@ async def test_without_memory_the_rows_go_at_once_and_in_batches(orchestrator, p
     await rows(pool, "UPDATE tasks SET finished_at = now() - interval '2 days' RETURNING 1")
     assert await purge(pool, 1, 2, memory=False)
     assert len(await rows(pool, "SELECT 1 FROM tasks")) == 3
-    await orchestrator_role.clear(pool, without_results(), 1)
+    await Maintenance(orchestrator, pool, without_results(), message_builder(), FakePublisher()).delete_old_tasks(1)
     assert await rows(pool, "SELECT 1 FROM tasks") == []
 
 
 async def test_dead_letters_of_no_task_go_by_their_own_age(orchestrator, pool):
     task, gone = await finished(orchestrator), new_task_id("l0")
     for number, id_ in enumerate(("", gone, task)):
-        await Archive(pool).handle([dead_letter("{l0}:results", id_, number)])
+        await Archive(pool, message_builder()).handle([dead_letter("{l0}:results", id_, number)])
         await rows(pool, "UPDATE dead_letters SET received_at = received_at - interval '20 h' RETURNING 1")
     await purge(pool, 2, 10, memory=False)
     assert [row["task"] for row in await rows(pool, "SELECT task FROM dead_letters ORDER BY id")] == [gone, task]
@@ -248,10 +261,10 @@ async def test_dead_letters_of_no_task_go_by_their_own_age(orchestrator, pool):
 
 async def test_an_output_that_is_stored_again_counts_as_new(pool):
     async with transaction(pool) as connection:
-        await store.keep_output(connection, "default", "a" * 64, b"{}")
+        await store_output(connection, "default", "a" * 64, b"{}")
     await rows(pool, "UPDATE outputs SET created_at = now() - interval '40 days' RETURNING 1")
     async with transaction(pool) as connection:
-        await store.keep_output(connection, "default", "a" * 64, b"{}")
+        await store_output(connection, "default", "a" * 64, b"{}")
     await purge(pool, 1, 10, memory=False)
     assert len(await rows(pool, "SELECT 1 FROM outputs")) == 1
 
@@ -259,7 +272,9 @@ async def test_an_output_that_is_stored_again_counts_as_new(pool):
 async def test_a_plan_by_the_model_is_stored_with_its_run(pool, tmp_path):
     (tmp_path / "pair.yaml").write_text(RECIPES)
     arms = frozenset({"noop", "planner"})
-    orchestrator = Orchestrator(pool, load_recipes(tmp_path, arms), 3600, arms=arms, plans_by_model=True)
+    orchestrator = Orchestrator(
+        pool, load_recipes(tmp_path, arms), message_builder(), 3600, arms=arms, plans_by_model=True
+    )
     task = new_task_id("l0")
     (asked,) = sends(*await orchestrator.handle([submitted(task, kind=None)]))
     plan = {
@@ -277,12 +292,12 @@ async def test_a_plan_by_the_model_is_stored_with_its_run(pool, tmp_path):
 
 async def test_a_status_keeps_nothing_of_an_older_one(orchestrator, client):
     task = new_task_id("l0")
-    translator, lane = Translator(without_results(), 3600), Handoff(client, "l0", "", "w")
+    lane = Handoff(client, "l0", "", "w")
     (answer,) = await orchestrator.handle([submitted(task)])
-    await lane.publish([translator.status(answer.status)])
+    await lane.publish([one for one in operations(answer) if isinstance(one, SetStatus)])
     assert [one["step"] for one in orjson.loads(await client.hget(KEYS.status(task), "open"))] == ["left", "right"]
     (answer,) = await orchestrator.handle([cancel(task)])
-    await lane.publish([translator.status(answer.status)])
-    status = await client.hgetall(KEYS.status(task))
-    assert (b"open" in status, status[b"state"]) == (False, b"cancelled")
+    await lane.publish([one for one in operations(answer) if isinstance(one, SetStatus)])
+    found = await client.hgetall(KEYS.status(task))
+    assert (b"open" in found, found[b"state"]) == (False, b"cancelled")
     assert await client.ttl(KEYS.status(task)) > 0

@@ -3,13 +3,14 @@
 from octollm.consumer import reclaimer as takeover
 from octollm.consumer.worker import Worker
 from octollm.contracts.ids import new_task_id
+from octollm.orchestrator.maintenance import Maintenance
+from octollm.orchestrator.messages import MessageBuilder
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Publish, Schedule
-from octollm.runtime.orchestrator_role import forget, in_flight_field_of
 from octollm.supervision import Supervisor
 from tests.helpers.consumers import KEYS, consuming, dead_workers, fields, judge, step, topology
-from tests.helpers.orchestrators import rows, submitted
+from tests.helpers.orchestrators import message_builder, rows, submitted
 from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
@@ -52,14 +53,14 @@ async def test_expired_idempotency_rows_are_removed(orchestrator, pool):
     await orchestrator.handle([submitted(new_task_id("l0")), submitted(new_task_id("l0"))])
     first = "SELECT min(id) FROM tasks"
     await rows(pool, f"UPDATE idempotency SET expires_at = now() - interval '1 s' WHERE task = ({first}) RETURNING 1")
-    await orchestrator.forget_keys(10)
+    await orchestrator.delete_expired_keys(10)
     (left,) = await rows(pool, "SELECT task, (SELECT max(id) FROM tasks) AS newest FROM idempotency")
     assert left["task"] == left["newest"]
 
 
 def message(number, stream=STREAM):
     one = step(number)
-    return Publish(stream, fields(one), in_flight_field_of(one))
+    return Publish(stream, fields(one), MessageBuilder.in_flight(one))
 
 
 async def walk(handoff, most=10):
@@ -117,15 +118,18 @@ async def test_a_name_is_kept_wherever_its_message_lies(client):
     assert await client.hexists(KEYS.in_flight, ready[0].in_flight)
 
 
-async def test_each_look_goes_on_where_the_last_one_ended(redis_server, client):
+async def test_each_run_continues_where_the_last_one_ended(orchestrator, pool, redis_server, client):
     worker = Worker(redis_server.url, 30.0, topology(), "w", Supervisor())
     await Handoff(client, "l0", "judge", "a").publish([message(number) for number in range(2000)])
     await client.delete(STREAM)
-    cursors = {"l0": 0}
-    await forget(worker, cursors)
+    maintenance = Maintenance(orchestrator, pool, topology(), message_builder(), worker)
+    await maintenance.prune_in_flight_index()
     left = await client.hlen(KEYS.in_flight)
     assert 0 < left < 2000
-    while cursors["l0"] != 0:
-        await forget(worker, cursors)
-    assert await client.hlen(KEYS.in_flight) == 0
+
+    async def pruned() -> bool:
+        await maintenance.prune_in_flight_index()
+        return bool(await client.hlen(KEYS.in_flight) == 0)
+
+    await until(pruned)
     await worker.stop(0)

@@ -11,7 +11,7 @@ from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import transaction
 from octollm.orchestrator import store
 from octollm.orchestrator.state import StepRow, TaskState
-from octollm.orchestrator.state_cache import HeldStates
+from octollm.orchestrator.state_cache import StateCache
 from octollm.plans.stored import as_stored
 from tests.helpers.orchestrators import done, sends, submitted
 
@@ -21,7 +21,7 @@ async def both_ways(orchestrator: Any, pool: Any, task: str) -> tuple[TaskState,
     async with transaction(pool) as connection:
         read = await store.lock(connection, [task])
         row = await connection.fetchrow("SELECT id, run, version, updated_at FROM tasks WHERE id = $1", task)
-    return read[task], orchestrator._held.of(row)
+    return read[task], orchestrator._cache.get(row)
 
 
 async def test_what_is_held_is_what_postgres_has(orchestrator, pool):
@@ -67,7 +67,7 @@ async def test_a_task_that_another_orchestrator_has_changed_is_read_anew(orchest
         left, right = sends(*await one.handle([submitted(new_task_id("l0"))]))
         assert sends(*await two.handle([done(left, {"n": 1})])) == []
         assert (await both_ways(one, pool, left.task))[1] is None
-        assert not one._held.any_of([left.task]), "its size would be that of another state"
+        assert not one._cache.has_any([left.task]), "its size would be that of another state"
         (both,) = sends(*await one.handle([done(right, {"n": 2})]))
         assert both.input == {"sum": [1, 2]}
 
@@ -87,9 +87,9 @@ async def test_tasks_that_have_ended_are_held_no_longer(orchestrator):
     task = new_task_id("l0")
     left, right = sends(*await orchestrator.handle([submitted(task)]))
     (both,) = sends(*await orchestrator.handle([done(left, {"n": 1}), done(right, {"n": 2})]))
-    assert orchestrator._held.any_of([task])
+    assert orchestrator._cache.has_any([task])
     await orchestrator.handle([done(both, both.input)])
-    assert not orchestrator._held.any_of([task])
+    assert not orchestrator._cache.has_any([task])
 
 
 def a_task() -> TaskState:
@@ -102,19 +102,19 @@ def a_task() -> TaskState:
 
 
 def test_what_was_used_longest_ago_is_forgotten_first():
-    held = HeldStates(most_bytes=22_000)
+    cache = StateCache(max_bytes=22_000)
     states = [a_task() for _ in range(3)]
-    held.keep(states, {})
-    held.keep([replace(states[0], version=1)], {states[0].task: 3000})
-    assert held.any_of([states[0].task])
-    held.keep([a_task()], {})
-    assert [held.any_of([one.task]) for one in states] == [True, False, True]
+    cache.put(states, {})
+    cache.put([replace(states[0], version=1)], {states[0].task: 3000})
+    assert cache.has_any([states[0].task])
+    cache.put([a_task()], {})
+    assert [cache.has_any([one.task]) for one in states] == [True, False, True]
 
 
 def test_large_outputs_are_not_held():
-    held = HeldStates()
+    cache = StateCache()
     state = a_task()
-    held.keep([state], {})
+    cache.put([state], {})
     row = StepRow("a", 0, "noop", "succeeded", 1, "intake", utc_now(), output={"large": 1}, output_sha256="f" * 64)
-    held.keep([replace(state, steps={("a", 0): row})], {})
-    assert not held.any_of([state.task])
+    cache.put([replace(state, steps={("a", 0): row})], {})
+    assert not cache.has_any([state.task])

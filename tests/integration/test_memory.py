@@ -14,9 +14,9 @@ from octollm.memory.deletion import forget_marked, forget_tasks
 from octollm.memory.dense import Dense
 from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.worker import Memory
-from octollm.orchestrator.messages import Incoming
+from octollm.protocol.handoff import Entry
 from tests.helpers.memory_fakes import HashingEmbedder, ListStore
-from tests.helpers.orchestrators import rows, submitted
+from tests.helpers.orchestrators import entry_of, rows, submitted
 
 ADA, PR = {"type": "user", "name": "ada"}, {"type": "issue", "name": "o/r#7"}
 KEEP: dict[str, Any] = {
@@ -52,7 +52,7 @@ def memory(pool, recall):
     return Memory(pool, recall.documents)
 
 
-async def finished(orchestrator, pool, memory=None, state="succeeded", **changes) -> Incoming:
+async def finished(orchestrator, pool, memory=None, state="succeeded", **changes) -> Entry:
     """A task that has ended, and the message that says so."""
     task = new_task_id("l0")
     await orchestrator.handle([submitted(task, goal="triage it")])
@@ -61,7 +61,7 @@ async def finished(orchestrator, pool, memory=None, state="succeeded", **changes
     return message(task, state=state, **changes)
 
 
-def message(task, **changes) -> Incoming:
+def message(task, **changes) -> Entry:
     result = TaskResult(
         **{
             "task": task,
@@ -78,7 +78,7 @@ def message(task, **changes) -> Incoming:
             **changes,
         }
     )
-    return Incoming("task.result.v1", task, "default", "", write(result), f"results {task}")
+    return entry_of("task.result.v1", task, "default", "", write(result), f"results {task}")
 
 
 async def table(pool, name):
@@ -179,8 +179,8 @@ async def test_postgres_away_is_not_now(orchestrator, pool, memory):
 async def test_a_bad_message_costs_only_itself(orchestrator, pool, memory):
     good = await finished(orchestrator, pool, KEEP)
     odd = await finished(orchestrator, pool, {**KEEP, "colour": "red"})
-    wrong = Incoming("task.status.v1", "x", "default", "", good.body, "1")
-    cut = Incoming("task.result.v1", "x", "default", "", b'{"task"', "2")
+    wrong = entry_of("task.status.v1", "x", "default", "", good.fields[b"body"], "1")
+    cut = entry_of("task.result.v1", "x", "default", "", b'{"task"', "2")
     answers = await memory.handle([wrong, odd, good, cut])
     assert [type(answer) for answer in answers] == [ContractError, ContractError, type(None), ContractError]
     assert "what is to be remembered of the task: colour" in str(answers[1])

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from octollm.contracts.ids import as_text, new_task_id
-from tests.helpers.orchestrators import cancel, rows, sends, submitted
+from tests.helpers.orchestrators import cancel, result, rows, sends, status, submitted
 
 
 async def test_it_waits_in_the_database_and_begins_once_whoever_looks(orchestrator, pool):
@@ -12,25 +12,25 @@ async def test_it_waits_in_the_database_and_begins_once_whoever_looks(orchestrat
     task, other = new_task_id("l0"), new_task_id("l0")
     answers = await orchestrator.handle([submitted(one, not_before=as_text(moment)) for one in (task, other)])
     assert sends(*answers) == []
-    assert {answer.status.fields["state"] for answer in answers} == {"accepted"}
+    assert {status(answer).fields["state"] for answer in answers} == {"accepted"}
     assert sends(*await orchestrator.handle([submitted(task, not_before=as_text(moment))])) == []
     (first, _) = await rows(pool, "SELECT state, deadline_at - not_before AS patience FROM tasks")
     assert tuple(first) == ("accepted", timedelta(seconds=60))
-    assert await orchestrator.begin(10) == []
+    assert await orchestrator.start_due(10) == []
     await orchestrator.handle([cancel(other)])
     past = as_text(datetime.now(UTC) - timedelta(seconds=1))
     await pool.execute(
         "UPDATE tasks SET not_before = $1, submission = submission || jsonb_build_object('not_before', $2::text)",
         datetime.fromisoformat(past), past,
     )  # fmt: skip
-    both = await asyncio.gather(orchestrator.begin(10), orchestrator.begin(10))
+    both = await asyncio.gather(orchestrator.start_due(10), orchestrator.start_due(10))
     begun = [answer for found in both for answer in found]
     assert [(step.task, step.step) for step in sends(*begun)] == [(task, "left"), (task, "right")]
-    assert all(send.again for answer in begun for send in answer.sends)  # whoever publishes it late comes second
-    # Until it is told, its status is published again; its steps are the sweeper's.
-    (again,) = await orchestrator.status_pending(10)
-    assert (again.status, again.sends, again.result) == (begun[0].status, (), None)
-    await orchestrator.told([task])
-    assert (await orchestrator.status_pending(10), await orchestrator.begin(10)) == ([], [])
+    assert all(decision.repeats for decision in begun)  # the reconciler may have published it before
+    # Its status is published again until that is recorded; its steps are left to the reconciler.
+    (again,) = await orchestrator.unpublished(10)
+    assert (status(again), sends(again), result(again)) == (status(begun[0]), [], None)
+    await orchestrator.mark_published([task])
+    assert (await orchestrator.unpublished(10), await orchestrator.start_due(10)) == ([], [])
     found = await rows(pool, "SELECT state FROM tasks ORDER BY state")
     assert [row["state"] for row in found] == ["cancelled", "running"]

@@ -1,6 +1,5 @@
 """One more run of a task and the end of dead letters, on a real Postgres and Redis."""
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -9,12 +8,23 @@ import pytest
 from octollm.contracts import DeadDrop, StepDead, StepError, TaskRedrive, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.orchestrator.archive import Archive
-from octollm.orchestrator.messages import Incoming, Outgoing, Unreadable
+from octollm.orchestrator.intake import InvalidMessage
 from octollm.orchestrator.service import Orchestrator
-from octollm.protocol.handoff import Handoff
+from octollm.protocol.handoff import Entry, Handoff
 from tests.helpers.commands import octollm
 from tests.helpers.consumers import KEYS
-from tests.helpers.orchestrators import dead_letter, done, rows, sends, submitted
+from tests.helpers.orchestrators import (
+    changed,
+    dead_letter,
+    done,
+    entry_of,
+    message_builder,
+    result,
+    rows,
+    sends,
+    status,
+    submitted,
+)
 from tests.helpers.stored_tasks import accepted, finished, get, letter
 
 GONE: dict[str, Any] = {
@@ -24,17 +34,17 @@ GONE: dict[str, Any] = {
 }
 
 
-def wish(task: str, run: int = 1, tenant: str = "default") -> Incoming:
+def wish(task: str, run: int = 1, tenant: str = "default") -> Entry:
     body = write(TaskRedrive(task=task, tenant=tenant, run=run, requested_at=utc_now()))
-    return Incoming("task.redrive.v1", task, tenant, "", body, f"done {task}")
+    return entry_of("task.redrive.v1", task, tenant, "", body, f"done {task}")
 
 
-def drop(number: int, tenant: str = "default") -> Incoming:
+def drop(number: int, tenant: str = "default") -> Entry:
     body = write(DeadDrop(letter=number, tenant=tenant, requested_at=utc_now()))
-    return Incoming("dead.drop.v1", "", tenant, "", body, "dead 9-9")
+    return entry_of("dead.drop.v1", "", tenant, "", body, "dead 9-9")
 
 
-async def dead(orchestrator: Orchestrator, pool: Any) -> tuple[str, Incoming]:
+async def dead(orchestrator: Orchestrator, pool: Any) -> tuple[str, Entry]:
     """A task whose left step was given up on, and its letter."""
     task = new_task_id("l0")
     left, _ = sends(*(await orchestrator.handle([submitted(task)])))
@@ -50,10 +60,12 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_one_before_is_history(orche
     await pool.execute("UPDATE tasks SET indexed_at = now(), result_send_count = 3, purge_requested_at = now()")
     (before,) = await rows(pool, "SELECT * FROM tasks")
     answer, again = await orchestrator.handle([wish(task), wish(task)])
-    assert isinstance(answer, Outgoing)
-    assert answer.status is not None
-    assert (answer.status.fields["state"], answer.status.fields["run"], answer.status.ended) == ("running", "2", False)
-    assert answer.status.version > before["version"]
+    assert (status(answer).fields["state"], status(answer).fields["run"], status(answer).ttl_s > 0) == (
+        "running",
+        "2",
+        False,
+    )
+    assert status(answer).version > before["version"]
     assert [(step.run, step.step) for step in sends(answer)] == [(2, "left"), (2, "right")]
     assert sends(again) == sends(answer)
     (row,) = await rows(pool, "SELECT * FROM tasks")
@@ -78,9 +90,8 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_one_before_is_history(orche
     assert sends(*await orchestrator.handle([gone])) == []
     (both,) = sends(*await orchestrator.handle([done(left, {"n": 1}), done(right, {"n": 2})]))
     (last,) = await orchestrator.handle([done(both, {"sum": 3})])
-    assert isinstance(last, Outgoing)
-    assert last.result is not None
-    assert (last.result.state, last.result.run) == ("succeeded", 2)
+    assert result(last) is not None
+    assert (result(last).state, result(last).run) == ("succeeded", 2)
     runs = (await get(api, f"/v1/tasks/{task}/runs"))["items"]
     assert [(run["run"], run["state"]) for run in runs] == [(1, "failed"), (2, "succeeded")]
     places = [(item["run"], item["seq"]) for item in (await get(api, f"/v1/tasks/{task}/events"))["items"]]
@@ -95,10 +106,8 @@ async def test_a_run_that_ends_and_its_redrive_in_one_transaction_are_both_store
     left, _ = sends(*(await orchestrator.handle([submitted(task)])))
     gone = done(left, model=StepDead, **GONE)
     ended, opened = await orchestrator.handle([gone, wish(task)])
-    assert isinstance(ended, Outgoing)
-    assert isinstance(opened, Outgoing)
-    assert ended.result is not None
-    assert (ended.result.run, opened.result, len(sends(opened))) == (1, None, 2)
+    assert result(ended) is not None
+    assert (result(ended).run, result(opened), len(sends(opened))) == (1, None, 2)
     found = await rows(pool, "SELECT run, step, state FROM steps ORDER BY run, step")
     assert [tuple(row) for row in found] == [
         (1, "left", "dead"), (1, "right", "cancelled"), (2, "left", "sent"), (2, "right", "sent"),
@@ -113,12 +122,12 @@ async def test_letters_that_come_after_the_redrive_neither_stay_open_nor_end_the
     late = dead_letter("{l0}:arm.noop:normal", f"{task}.1.right.0.1", number=2)
     poison = dead_letter("{l0}:steps.done", f"{task}.1.left.0.1", number=3)
     request = dead_letter("{l0}:steps.done", task, number=4, type="task.redrive.v1")
-    for answer in await Archive(pool).handle([late, poison, request]):
-        assert answer == Outgoing()
+    for answer in await Archive(pool, message_builder()).handle([late, poison, request]):
+        assert answer == ()
     (row,) = await rows(pool, "SELECT state, run FROM tasks")
     assert tuple(row) == ("running", 2)
     assert len(await rows(pool, "SELECT * FROM dead_letters WHERE redriven_at IS NULL")) == 0
-    await Archive(pool).handle([dead_letter("{l0}:steps.done", f"{task}.2.left.0.1", number=5)])
+    await Archive(pool, message_builder()).handle([dead_letter("{l0}:steps.done", f"{task}.2.left.0.1", number=5)])
     (row,) = await rows(pool, "SELECT state, reason FROM tasks")
     assert tuple(row) == ("failed", "poison")
 
@@ -128,8 +137,8 @@ async def test_a_task_that_could_not_be_taken_in_runs_once_its_message_is_unders
     task = new_task_id("l0")
     message = submitted(task, key="k-1", priority="high")
     given_up = dead_letter("{l0}:tasks:high", task, type="task.submitted.v1")
-    given_up = Incoming(given_up.type, given_up.id, "default", "", given_up.body, "dead 7", message.body)
-    await Archive(pool).handle([given_up])
+    given_up = changed(given_up, original=message.fields[b"body"])
+    await Archive(pool, message_builder()).handle([given_up])
     assert sends(*await orchestrator.handle([wish(task, tenant="other")])) == []
     answers = await orchestrator.handle([wish(task)])
     assert [(step.run, step.priority) for step in sends(*answers)] == [(2, "high"), (2, "high")]
@@ -140,7 +149,7 @@ async def test_a_task_that_could_not_be_taken_in_runs_once_its_message_is_unders
 
 async def test_what_cannot_be_taken_in_even_now_stays_failed(orchestrator, pool):
     task = new_task_id("l0")
-    await Archive(pool).handle([dead_letter("{l0}:tasks:normal", task, type="task.submitted.v1")])
+    await Archive(pool, message_builder()).handle([dead_letter("{l0}:tasks:normal", task, type="task.submitted.v1")])
     assert sends(*await orchestrator.handle([wish(task)])) == []
     (row,) = await rows(pool, "SELECT state, run FROM tasks")
     assert tuple(row) == ("failed", 1)
@@ -148,11 +157,11 @@ async def test_what_cannot_be_taken_in_even_now_stays_failed(orchestrator, pool)
 
 async def test_others_unknown_and_unreadable_wishes_change_nothing(orchestrator, pool):
     task, _ = await dead(orchestrator, pool)
-    unreadable = Incoming("task.redrive.v1", task, "default", "", b"{}", "x")
+    unreadable = entry_of("task.redrive.v1", task, "default", "", b"{}", "x")
     foreign, unknown, wrong = await orchestrator.handle(
         [wish(task, tenant="other"), wish(new_task_id("l0")), unreadable]
     )
-    assert (sends(foreign, unknown), isinstance(wrong, Unreadable)) == ([], True)
+    assert (sends(foreign, unknown), isinstance(wrong, InvalidMessage)) == ([], True)
     (row,) = await rows(pool, "SELECT state, run FROM tasks")
     assert tuple(row) == ("failed", 1)
 
@@ -160,22 +169,22 @@ async def test_others_unknown_and_unreadable_wishes_change_nothing(orchestrator,
 async def test_a_dropped_letter_is_kept_and_no_longer_listed(orchestrator, pool, api):
     await letter(pool, "1-1", b"x")
     (item,) = (await get(api, "/v1/dead-letters"))["items"]
-    archive = Archive(pool)
-    assert await archive.handle([drop(item["id"], "other")]) == [Outgoing()]
+    archive = Archive(pool, message_builder())
+    assert await archive.handle([drop(item["id"], "other")]) == [()]
     assert len((await get(api, "/v1/dead-letters"))["items"]) == 1
-    assert await archive.handle([drop(item["id"]), drop(item["id"]), drop(10**9)]) == [Outgoing()] * 3
+    assert await archive.handle([drop(item["id"]), drop(item["id"]), drop(10**9)]) == [()] * 3
     assert (await get(api, "/v1/dead-letters"))["items"] == []
     (kept,) = (await get(api, "/v1/dead-letters", all="true"))["items"]
     assert "dropped_at" in kept
     assert "dropped_at" in await get(api, f"/v1/dead-letters/{item['id']}")
-    (wrong,) = await archive.handle([Incoming("dead.drop.v1", "", "default", "", b"{}", "x")])
-    assert isinstance(wrong, Unreadable)
+    (wrong,) = await archive.handle([entry_of("dead.drop.v1", "", "default", "", b"{}", "x")])
+    assert isinstance(wrong, InvalidMessage)
 
 
 @pytest.mark.parametrize("claimed", ["", "Not A Tenant", "x" * 300])
 async def test_what_is_nobodys_is_the_operators_to_see_and_to_drop(pool, api, claimed):
-    archive = Archive(pool)
-    await archive.handle([replace(dead_letter("{l0}:tasks:normal", "", tenant=claimed), entry="dead 1-1")])
+    archive = Archive(pool, message_builder())
+    await archive.handle([dead_letter("{l0}:tasks:normal", "", tenant=claimed)._replace(id="1-1")])
     (item,) = (await get(api, "/v1/dead-letters"))["items"]
     assert (item["tenant"], item["reason"], "task" in item) == ("", "deliveries_exhausted", False)
     others = await api.get("/v1/dead-letters", headers={"octollm-tenant": "other"})

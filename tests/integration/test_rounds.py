@@ -6,7 +6,7 @@ from octollm.contracts import StepError, StepFailed
 from octollm.contracts.ids import new_task_id
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
-from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.orchestrators import done, message_builder, rows, sends, submitted
 
 FORK = """
 recipe: pair
@@ -27,7 +27,7 @@ answer: {$: steps.other.output}
 @pytest.fixture
 def orchestrator(pool, tmp_path):
     (tmp_path / "pair.yaml").write_text(FORK)
-    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop", "judge"})), 3600)
+    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop", "judge"})), message_builder(), 3600)
 
 
 @pytest.mark.parametrize("late", ["fails", "judges"])

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from octollm.errors import StoreUnavailableError
-from octollm.orchestrator.schedules import Clockwork
+from octollm.orchestrator.scheduler import Scheduler
 from octollm.resources import schemas_path
 from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
@@ -31,7 +31,7 @@ class Door:
         self.keys: list[str] = []
         self.closed = False
 
-    async def submit(self, schedule: Schedule, key: str) -> None:
+    async def submit(self, tenant: str, body: bytes, key: str) -> None:
         if self.closed:
             raise StoreUnavailableError("Redis: away")
         await asyncio.sleep(0)
@@ -40,11 +40,11 @@ class Door:
 
 async def test_a_new_one_begins_with_its_next_time_and_each_time_counts_once(pool):
     door = Door()
-    first, second = (Clockwork([nightly()], pool, door.submit) for _ in range(2))
-    assert await first.look(EARLY) == 0
+    first, second = (Scheduler([nightly()], pool, door.submit) for _ in range(2))
+    assert await first.tick(EARLY) == 0
     for hours in range(72):
         now = EARLY + timedelta(hours=hours)
-        await asyncio.gather(first.look(now), second.look(now), Clockwork([nightly()], pool, door.submit).look(now))
+        await asyncio.gather(first.tick(now), second.tick(now), Scheduler([nightly()], pool, door.submit).tick(now))
     assert door.keys == [
         "schedule:nightly:2026-03-29T01:00:00.000Z",  # 02:30 was skipped
         "schedule:nightly:2026-03-30T00:30:00.000Z",
@@ -54,38 +54,38 @@ async def test_a_new_one_begins_with_its_next_time_and_each_time_counts_once(poo
 
 async def test_what_was_missed_is_made_up_for_once_with_the_newest(pool):
     door = Door()
-    await Clockwork([nightly()], pool, door.submit).look(EARLY)
-    await Clockwork([nightly()], pool, door.submit).look(EARLY + timedelta(days=10))
+    await Scheduler([nightly()], pool, door.submit).tick(EARLY)
+    await Scheduler([nightly()], pool, door.submit).tick(EARLY + timedelta(days=10))
     assert door.keys == ["schedule:nightly:2026-04-07T00:30:00.000Z"]
 
 
 async def test_a_closed_door_is_made_up_for_and_a_crash_submits_under_the_same_key(pool):
     door = Door()
-    clockwork = Clockwork([nightly()], pool, door.submit)
-    await clockwork.look(EARLY)
+    scheduler = Scheduler([nightly()], pool, door.submit)
+    await scheduler.tick(EARLY)
     door.closed = True
     due = EARLY + timedelta(days=1)
     with pytest.raises(StoreUnavailableError):
-        await clockwork.look(due)
+        await scheduler.tick(due)
     door.closed = False
 
-    async def crash(schedule: Schedule, key: str) -> None:
-        await door.submit(schedule, key)
+    async def crash(tenant: str, body: bytes, key: str) -> None:
+        await door.submit(tenant, body, key)
         raise KeyError("between the submission and the commit")
 
     with pytest.raises(KeyError):
-        await Clockwork([nightly()], pool, crash).look(due)
-    assert await clockwork.look(due) == 1
-    assert await clockwork.look(due + timedelta(minutes=1)) == 0
+        await Scheduler([nightly()], pool, crash).tick(due)
+    assert await scheduler.tick(due) == 1
+    assert await scheduler.tick(due + timedelta(minutes=1)) == 0
     assert door.keys == ["schedule:nightly:2026-03-29T01:00:00.000Z"] * 2
 
 
 async def test_one_that_was_changed_begins_with_its_next_time(pool):
     door = Door()
-    await Clockwork([nightly()], pool, door.submit).look(EARLY)
-    changed = Clockwork([nightly("0 10 * * *")], pool, door.submit)
-    assert await changed.look(EARLY + timedelta(hours=1)) == 0  # 10:00 was this morning
-    assert await changed.look(EARLY + timedelta(days=1)) == 1
+    await Scheduler([nightly()], pool, door.submit).tick(EARLY)
+    changed = Scheduler([nightly("0 10 * * *")], pool, door.submit)
+    assert await changed.tick(EARLY + timedelta(hours=1)) == 0  # 10:00 was this morning
+    assert await changed.tick(EARLY + timedelta(days=1)) == 1
     assert door.keys == ["schedule:nightly:2026-03-29T08:00:00.000Z"]
 
 

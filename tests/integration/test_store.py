@@ -6,21 +6,21 @@ from octollm.consumer.worker import Worker
 from octollm.contracts.ids import message_id, new_task_id
 from octollm.errors import StoreUnavailableError, TopologyError
 from octollm.orchestrator.archive import Archive
-from octollm.orchestrator.sweep import sweep
-from octollm.runtime import orchestrator_role
-from octollm.runtime.orchestrator_role import Translator
+from octollm.orchestrator.maintenance import Maintenance
+from octollm.orchestrator.reconciler import Reconciler
 from octollm.supervision import Supervisor
 from tests.helpers.consumers import KEYS, topology
-from tests.helpers.orchestrators import dead_letter, rows, submitted
+from tests.helpers.orchestrators import dead_letter, message_builder, operations, rows, status, submitted
+from tests.helpers.publishers import FakePublisher
 
 
 async def test_an_expired_tasks_status_is_published_although_redis_was_away(orchestrator, pool, client, redis_server):
     """The commit went through and the publication did not: the next look publishes it."""
     task = new_task_id("l0")
-    translator = Translator(topology(), 3600)
     worker = Worker(redis_server.url, 2, topology(), "w", Supervisor())
     (answer,) = await orchestrator.handle([submitted(task)])
-    await client.hset(KEYS.status(task), mapping={"version": answer.status.version, **answer.status.fields})
+    await worker.publish("l0", operations(answer))
+    maintenance = Maintenance(orchestrator, pool, topology(), message_builder(), worker)
     await rows(pool, "UPDATE tasks SET deadline_at = now() - interval '1 s' RETURNING 1")
     publish = worker.publish
 
@@ -29,29 +29,29 @@ async def test_an_expired_tasks_status_is_published_although_redis_was_away(orch
 
     worker.publish = away  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailableError):
-        await orchestrator_role.expire(orchestrator, translator, worker)
+        await maintenance.expire_tasks()
     worker.publish = publish  # type: ignore[method-assign]
-    await orchestrator_role.expire(orchestrator, translator, worker)
-    status = await client.hgetall(KEYS.status(task))
-    assert (status[b"state"], await client.ttl(KEYS.status(task)) > 0) == (b"expired", True)
-    # And once it is out, nobody publishes it again.
+    await maintenance.expire_tasks()
+    found = await client.hgetall(KEYS.status(task))
+    assert (found[b"state"], await client.ttl(KEYS.status(task)) > 0) == (b"expired", True)
+    # Once that is recorded, it is not published again.
     worker.publish = away  # type: ignore[method-assign]
-    await orchestrator_role.expire(orchestrator, translator, worker)
+    await maintenance.expire_tasks()
     await worker._client.aclose()
 
 
 @pytest.mark.parametrize("topic", ["steps.done", "tasks:normal"])
 async def test_a_dead_letter_met_again_gives_the_status_again(orchestrator, pool, topic):
     """The first answer was committed and its publication was lost with the process."""
-    archive = Archive(pool)
+    archive = Archive(pool, message_builder())
     task = new_task_id("l0")
     if topic == "steps.done":
         await orchestrator.handle([submitted(task)])
     one = dead_letter("{l0}:" + topic, message_id(task, 1, "left", 0, 1) if topic == "steps.done" else task)
     (first,) = await archive.handle([one])
     (again,) = await archive.handle([one])
-    assert first.status.fields["state"] == "failed"
-    assert again.status == first.status
+    assert status(first).fields["state"] == "failed"
+    assert status(again) == status(first)
 
 
 async def test_a_step_that_cannot_be_looked_for_holds_up_no_other(orchestrator, pool):
@@ -60,24 +60,21 @@ async def test_a_step_that_cannot_be_looked_for_holds_up_no_other(orchestrator, 
     await orchestrator.handle([submitted(good)])
     await rows(pool, "UPDATE steps SET sent_at = now() - interval '1 h' RETURNING 1")
     await rows(pool, f"UPDATE steps SET sent_at = now() - interval '2 h' WHERE task = '{bad}' RETURNING 1")
-    again = []
 
-    async def exists(step, *, claim):
-        if step.task == bad:
+    async def exists(in_flight: str) -> bool:
+        if in_flight.startswith(bad):
             raise TopologyError("a plan has a step for arm gone, which this topology does not have")
         return False
 
-    async def resend(send, _status):
-        again.append(send.step.task)
-
-    assert await sweep(pool, 60, 10, exists, resend) == 2
-    assert again == [good, good]
+    publisher = FakePublisher(exists)
+    assert await Reconciler(pool, message_builder(), publisher, 60).run(10) == 2
+    assert [step.task for step in publisher.republished] == [good, good]
 
 
 async def test_a_poisoned_task_leaves_no_step_in_flight_and_has_its_last_event(orchestrator, pool):
     task = new_task_id("l0")
     await orchestrator.handle([submitted(task)])
-    await Archive(pool).handle([dead_letter("{l0}:steps.done", message_id(task, 1, "left", 0, 1))])
+    await Archive(pool, message_builder()).handle([dead_letter("{l0}:steps.done", message_id(task, 1, "left", 0, 1))])
     assert {row["state"] for row in await rows(pool, "SELECT state FROM steps")} == {"cancelled"}
     (row,) = await rows(pool, "SELECT body, seq FROM events ORDER BY seq DESC LIMIT 1")
     (owner,) = await rows(pool, "SELECT seq FROM tasks")
@@ -88,6 +85,6 @@ async def test_a_letter_that_cannot_be_stored_costs_only_itself(orchestrator, po
     # A tenant by no rule: its result cannot be read back.
     bad = dead_letter("{l0}:tasks:normal", new_task_id("l0"), 1, tenant="Not A Tenant!")
     fine = dead_letter("{l0}:tasks:normal", new_task_id("l0"), 2)
-    answers = await Archive(pool).handle([bad, fine])
-    assert answers[1].status is not None
+    answers = await Archive(pool, message_builder()).handle([bad, fine])
+    assert status(answers[1]) is not None
     assert len(await rows(pool, "SELECT * FROM dead_letters")) == 2

@@ -21,7 +21,7 @@ from octollm.errors import PermanentError, SettingsError
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.resources import checkout, rules_path
-from octollm.runtime.arm_role import arm_handler, hand_on
+from octollm.runtime.arm_role import arm_handler, chain_to
 from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.programs import find_program
 from octollm.runtime.worker import run_roles
@@ -29,7 +29,7 @@ from octollm.settings.loader import load_settings
 from octollm.settings.sections import ModelsSettings
 from tests.helpers.consumers import KEYS, consuming, fields, step, topology
 from tests.helpers.mock_models import MockModels, Refuse, Say
-from tests.helpers.orchestrators import done, rows, sends, submitted
+from tests.helpers.orchestrators import done, message_builder, rows, sends, submitted
 from tests.helpers.waiting import until
 
 KEY = "sk-test-" + "q" * 24
@@ -43,7 +43,7 @@ PATCH = "--- a/solution.py\n+++ b/solution.py\n@@ -1,2 +1,2 @@\n def double(n):\
 def orchestrator(pool):
     root = checkout()
     assert root is not None
-    return Orchestrator(pool, load_recipes(root / "recipes", frozenset(topology().arms)), 3600)
+    return Orchestrator(pool, load_recipes(root / "recipes", frozenset(topology().arms)), message_builder(), 3600)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         return pool
 
     mind = WorkerModelClient(SETTINGS, get_pool)
-    handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind, None, hand_on(topology(), "l0"))
+    handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind, None, chain_to(topology(), "l0"))
     value = {"goal": "Redact it", "input": {"note": "x"}, "arms": sorted(topology().arms), "kinds": []}
     asked = step(step="plan", arm="planner", input=value, timeout_s=60)
     ended = []

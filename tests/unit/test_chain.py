@@ -84,15 +84,15 @@ def test_a_stretch_ends_before_a_look_at_a_step_beside_it_and_not_at_the_round_b
 def test_each_message_is_the_one_the_orchestrator_would_send_with_digests_of_what_it_builds_on():
     steps = chain.following(plan(LINE), "a")
     first = requested(continuation=chain.continuation(steps, SEEN, {}, 1))
-    second = chain.onward(first, {"x": "one"})
+    second = chain.next_request(first, {"x": "one"})
     assert second is not None
     assert (second.step, second.attempt, second.input) == ("b", 1, {"of": "one", "n": 1})
     assert second.builds_on == {"a": chain.digest({"x": "one"})}
-    third = chain.onward(second, {"x": "two"})
+    third = chain.next_request(second, {"x": "two"})
     assert third is not None
     assert (third.step, third.input, third.continuation) == ("c", {"of": ["one", "two"]}, None)
     assert third.builds_on == {"a": chain.digest({"x": "one"}), "b": chain.digest({"x": "two"})}
-    assert chain.onward(third, {"x": "three"}) is None
+    assert chain.next_request(third, {"x": "three"}) is None
     assert read(StepRequested, write(second)) == second
 
 
@@ -101,7 +101,7 @@ def test_a_message_carries_only_what_is_still_looked_at():
     rest = chain.continuation(steps, SEEN, {}, 1)
     assert rest is not None
     assert rest.seen == {"task": {"input": {"n": 1}}, "steps": {}, "round": 0}
-    second = chain.onward(requested(continuation=rest), {"x": "one"})
+    second = chain.next_request(requested(continuation=rest), {"x": "one"})
     assert second is not None
     assert second.continuation is not None
     assert second.continuation.seen == {
@@ -118,7 +118,9 @@ def test_what_is_too_large_or_too_deep_for_a_message_ends_the_stretch():
     for _ in range(62):
         deep = [deep]
     assert chain.continuation(steps, {**SEEN, "task": {"input": {"n": deep}}}, {}, 1) is None
-    second = chain.onward(requested(continuation=chain.continuation(steps, SEEN, {}, 1)), {"x": "x" * chain.LIMIT})
+    second = chain.next_request(
+        requested(continuation=chain.continuation(steps, SEEN, {}, 1)), {"x": "x" * chain.LIMIT}
+    )
     # It goes on its way itself, and what follows it is the orchestrator's to send.
     assert second is not None
     assert second.continuation is None
@@ -127,29 +129,29 @@ def test_what_is_too_large_or_too_deep_for_a_message_ends_the_stretch():
 def test_what_cannot_be_resolved_is_left_to_the_orchestrator():
     broken = "a: {arm: noop, input: {}}\nb: {arm: noop, needs: [a], input: {n: {$: 'sum(steps.a.output.x)'}}}"
     rest = chain.continuation(chain.following(plan(broken), "a"), SEEN, {}, 1)
-    assert chain.onward(requested(continuation=rest), {"x": [1, 2]}) is not None
-    assert chain.onward(requested(continuation=rest), {"x": "text"}) is None
+    assert chain.next_request(requested(continuation=rest), {"x": [1, 2]}) is not None
+    assert chain.next_request(requested(continuation=rest), {"x": "text"}) is None
     whole = "a: {arm: noop, input: {}}\nb: {arm: noop, needs: [a], input: {$: steps.a.output.x}}"
     rest = chain.continuation(chain.following(plan(whole), "a"), SEEN, {}, 1)
-    assert chain.onward(requested(continuation=rest), {"x": [1]}) is None
+    assert chain.next_request(requested(continuation=rest), {"x": [1]}) is None
     number = "a: {arm: noop, input: {}}\nb: {arm: noop, needs: [a], input: {n: {$: to_number(steps.a.output.x)}}}"
     rest = chain.continuation(chain.following(plan(number), "a"), SEEN, {}, 1)
-    assert chain.onward(requested(continuation=rest), {"x": "9"}) is not None
-    assert chain.onward(requested(continuation=rest), {"x": "9" * 30}) is None
+    assert chain.next_request(requested(continuation=rest), {"x": "9"}) is not None
+    assert chain.next_request(requested(continuation=rest), {"x": "9" * 30}) is None
 
 
 def test_a_rest_of_another_shape_is_left_alone():
     rest = {"attempt": 1, "steps": [{"step": "b", "arm": "noop", "timeout_s": 1, "input": {}}], "digests": {}}
     wrong: tuple[dict[str, Any], ...] = ({}, {"steps": []})
     for seen in wrong:
-        assert chain.onward(requested(continuation={**rest, "seen": seen}), {}) is None
+        assert chain.next_request(requested(continuation={**rest, "seen": seen}), {}) is None
 
 
 def test_what_a_producer_wrote_is_no_reference():
     rest = chain.continuation(
         chain.following(plan(LINE), "a"), {**SEEN, "task": {"input": {"n": {"$": "task"}}}}, {}, 1
     )
-    second = chain.onward(requested(continuation=rest), {"x": {"$": "steps"}})
+    second = chain.next_request(requested(continuation=rest), {"x": {"$": "steps"}})
     assert second is not None
     assert second.input == {"of": {"$": "steps"}, "n": {"$": "task"}}
 

@@ -3,15 +3,13 @@
 import itertools
 from typing import Any
 
-import orjson
-
 from octollm.contracts import Chained, InlineOutput, StepDead, StepError, StepRequested, StepRetrying, StepSucceeded
 from octollm.orchestrator import direct
 from octollm.orchestrator.decide import decide
-from octollm.orchestrator.event import Accepted, DeadlinePassed, MessageLost, Met
+from octollm.orchestrator.event import Accepted, DeadlinePassed, MessageLost, Redelivered
+from octollm.orchestrator.messages import status_of
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
-from octollm.orchestrator.status import status_of
 from octollm.plans import chain
 from octollm.plans.recipes import RecipeBook, parse_recipe
 from tests.helpers.messages import about
@@ -39,14 +37,14 @@ def begun() -> tuple[TaskState, StepRequested]:
         traceparent="", deadline_at="2026-01-01T00:01:00.000Z",
     )  # fmt: skip
     decision = decide(state, Accepted(Planning(RecipeBook({"line": loaded}))), NOW)
-    (first,) = decision.sends
-    return decision.state, direct.with_rest(decision.state, first)
+    (first,) = decision.requests
+    return decision.state, direct.with_continuation(decision.state, first)
 
 
 def work(step: StepRequested, x: str) -> tuple[StepEnded, StepRequested | None]:
     """As an arm does it: the end it tells, and the message it sends on."""
     value = {"x": x}
-    follows = chain.onward(step, value)
+    follows = chain.next_request(step, value)
     told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
     output = InlineOutput(at="inline", value=value)
     done = StepSucceeded(
@@ -73,10 +71,10 @@ def apply(state: TaskState, *events: Any) -> Decision:
     decision = Decision(state)
     for event in events:
         decision = decide(decision.state, event, NOW)
-        sends += decision.sends
+        sends += decision.requests
         attempts += decision.attempts
         told += decision.events
-    decision.sends, decision.attempts, decision.events = sends, attempts, told
+    decision.requests, decision.attempts, decision.events = sends, attempts, told
     return decision
 
 
@@ -89,7 +87,7 @@ def test_ends_in_any_order_lead_to_the_same_rows_and_nothing_is_sent_by_the_orch
     for order in itertools.permutations(line(first)):
         decision = apply(state, *order)
         assert decision.state.state == "succeeded"
-        assert decision.sends == []
+        assert decision.requests == []
         assert states(decision) == dict.fromkeys("abc", ("succeeded", 1))
         assert sorted(one.outcome for one in decision.attempts) == ["succeeded"] * 3
         kinds = [told.event for told in decision.events]
@@ -106,15 +104,15 @@ def test_the_same_events_are_told_without_hand_off():
     for name in "abc":
         decision = decide(state, work(step, name)[0], NOW)
         state, seen = decision.state, seen + [told.event for told in decision.events]
-        step = decision.sends[0] if decision.sends else step
+        step = decision.requests[0] if decision.requests else step
     assert seen == ["step_succeeded", "step_sent"] * 2 + ["step_succeeded", "finished"]
 
 
 def test_an_end_that_comes_twice_or_too_early_twice_changes_nothing_and_sends_nothing():
     state, first = begun()
     a, b, c = line(first)
-    decision = apply(state, b, b, c, b, a, a, b, c, Met())
-    assert decision.sends == []
+    decision = apply(state, b, b, c, b, a, a, b, c, Redelivered())
+    assert decision.requests == []
     assert states(decision) == dict.fromkeys("abc", ("succeeded", 1))
     assert len(decision.attempts) == 3
     kept = apply(state, b)
@@ -127,11 +125,11 @@ def test_what_was_kept_is_not_out_is_not_swept_and_is_not_seen_by_others():
     kept = apply(state, b)
     assert [one["step"] for one in _open(kept.state)] == ["a"]
     assert kept.state.steps["b", 0].output is None
-    assert apply(kept.state, MessageLost("b", 0, 1)).sends == []
+    assert apply(kept.state, MessageLost("b", 0, 1)).requests == []
 
 
 def _open(state: TaskState) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = orjson.loads(status_of(state).fields["open"])
+    found: list[dict[str, str]] = status_of(state)["open"]
     return found
 
 
@@ -140,7 +138,7 @@ def test_a_result_made_from_another_output_is_dropped_and_its_step_sent_again():
     ours, others = line(first, " ours"), line(first, " others")
     for early in ([others[1]], [others[1], others[2]], []):
         decision = apply(state, *early, ours[0], *([] if early else [others[1]]))
-        (again,) = decision.sends
+        (again,) = decision.requests
         assert (again.step, again.attempt, again.input) == ("b", 2, {"of": "a ours"})
         assert again.builds_on is None
         assert [(one.step, one.outcome) for one in decision.attempts] == [("a", "succeeded"), ("b", "dropped")]
@@ -149,8 +147,8 @@ def test_a_result_made_from_another_output_is_dropped_and_its_step_sent_again():
         assert states(late)["b"] == ("sent", 2)
         # Who asks for the event again gets the message again.
         asked = ours[0] if early else others[1]
-        assert [one.attempt for one in decide(decision.state, asked, NOW).sends] == [2]
-        end, _ = work(direct.with_rest(decision.state, again), "b new")
+        assert [one.attempt for one in decide(decision.state, asked, NOW).requests] == [2]
+        end, _ = work(direct.with_continuation(decision.state, again), "b new")
         assert states(apply(decision.state, end))["b"] == ("succeeded", 2)
 
 
@@ -158,19 +156,19 @@ def test_of_many_that_were_made_from_other_outputs_the_step_is_sent_again_once()
     state, first = begun()
     others = [line(first, f" other {number}")[1] for number in range(3)]
     decision = apply(state, *others, work(first, "ours")[0])
-    assert [(one.step, one.attempt) for one in decision.sends] == [("b", 2)]
+    assert [(one.step, one.attempt) for one in decision.requests] == [("b", 2)]
 
 
 def test_a_lost_step_that_is_sent_again_hands_on_with_a_higher_attempt():
     state, first = begun()
     lost = line(first, " lost")
     decision = decide(state, MessageLost("a", 0, 1), NOW)
-    again = direct.with_rest(decision.state, decision.sends[0])
+    again = direct.with_continuation(decision.state, decision.requests[0])
     new = line(again, " new")
     # The old lineage is met in every order; only the new one is committed.
     for order in itertools.permutations([*new, lost[1]]):
         end = apply(decision.state, *order)
-        assert (end.state.state, end.sends) == ("succeeded", [])
+        assert (end.state.state, end.requests) == ("succeeded", [])
         assert states(end) == dict.fromkeys("abc", ("succeeded", 2))
         assert end.state.steps["b", 0].output == {"x": "b new"}
 
@@ -179,11 +177,11 @@ def test_a_result_that_came_early_is_used_when_the_lost_step_gives_the_same_agai
     state, first = begun()
     _, b, c = line(first)
     decision = apply(state, b, c, MessageLost("a", 0, 1))
-    (again,) = decision.sends
+    (again,) = decision.requests
     # Its result may be right: nothing is handed on that would do it again.
-    assert direct.with_rest(decision.state, again).continuation is None
+    assert direct.with_continuation(decision.state, again).continuation is None
     end = apply(decision.state, work(again, "a")[0])
-    assert (end.state.state, end.sends) == ("succeeded", [])
+    assert (end.state.state, end.requests) == ("succeeded", [])
     assert states(end) == {"a": ("succeeded", 2), "b": ("succeeded", 1), "c": ("succeeded", 1)}
 
 
@@ -201,7 +199,7 @@ def test_retries_and_the_end_of_the_next_try_before_their_turn_are_history_in_or
         (2, "succeeded"),
     ]
     assert states(decision)["b"] == ("succeeded", 2)
-    assert decision.sends == []
+    assert decision.requests == []
 
 
 def test_a_next_try_of_what_is_dropped_is_void():
@@ -213,7 +211,7 @@ def test_a_next_try_of_what_is_dropped_is_void():
     fields: dict[str, Any] = {"next_attempt": 2, "failures": 1, "delay_ms": 1, "builds_on": follows.builds_on}
     failed = StepEnded(StepRetrying(outcome="retrying", error=error, **fields, **about(follows)))
     decision = apply(state, ours, failed)
-    assert [(one.step, one.attempt) for one in decision.sends] == [("b", 3)]
+    assert [(one.step, one.attempt) for one in decision.requests] == [("b", 3)]
 
 
 def test_a_dead_letter_in_the_middle_ends_the_task_once_its_turn_has_come():
@@ -243,8 +241,8 @@ def test_ends_of_a_task_that_has_run_out_of_time_change_nothing():
 def test_a_handed_on_step_that_is_lost_is_sent_by_the_orchestrator():
     state, first = begun()
     decision = apply(state, line(first)[0], MessageLost("b", 0, 1))
-    (again,) = decision.sends
+    (again,) = decision.requests
     assert (again.step, again.attempt, again.input) == ("b", 2, {"of": "a"})
-    rest = direct.with_rest(decision.state, again).continuation
+    rest = direct.with_continuation(decision.state, again).continuation
     assert rest is not None
     assert (rest.attempt, [one.step for one in rest.steps]) == (2, ["c"])

@@ -18,7 +18,7 @@ from octollm.contracts import (
     write,
 )
 from octollm.orchestrator.decide import decide
-from octollm.orchestrator.event import DeadlinePassed, Event, MessageLost, Met
+from octollm.orchestrator.event import DeadlinePassed, Event, MessageLost, Redelivered
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from tests.helpers.decisions import NOW, begun, succeeded
 from tests.helpers.messages import about
@@ -67,7 +67,7 @@ answer: {$: steps.last.output.name}
 
 def run(decision: Decision, *, fails: int = 0) -> tuple[TaskState, list[str]]:
     """Every step succeeds; the judge says "fail" the first `fails` times. The end, and the order of steps."""
-    order, queue = [], list(decision.sends)
+    order, queue = [], list(decision.requests)
     while queue:
         step = queue.pop(0)
         order.append(f"{step.step}.{step.round}")
@@ -77,29 +77,29 @@ def run(decision: Decision, *, fails: int = 0) -> tuple[TaskState, list[str]]:
             fails -= 1
             output = {"verdict": verdict, "reasons": ["too short"] if verdict == "fail" else []}
         decision = decide(decision.state, succeeded(step, output), NOW)
-        queue += decision.sends
+        queue += decision.requests
     return decision.state, order
 
 
 def test_what_is_sent_again_says_so_and_what_is_sent_for_the_first_time_does_not():
     first = begun(DIAMOND)
-    again = decide(first.state, Met(), NOW)
-    assert (first.again, again.again) == (False, True)
-    assert again.sends == first.sends
-    ended = decide(first.state, succeeded(first.sends[0]), NOW)
-    assert (ended.again, decide(ended.state, succeeded(first.sends[0]), NOW).again) == (False, True)
+    again = decide(first.state, Redelivered(), NOW)
+    assert (first.repeats, again.repeats) == (False, True)
+    assert again.requests == first.requests
+    ended = decide(first.state, succeeded(first.requests[0]), NOW)
+    assert (ended.repeats, decide(ended.state, succeeded(first.requests[0]), NOW).repeats) == (False, True)
 
 
 @pytest.mark.parametrize("name", ["words", None, [1]])
 def test_an_input_that_is_no_object_when_it_is_resolved_ends_the_task_and_says_so(name: Any):
     decision = begun(WHOLE)
-    (first,) = decision.sends
+    (first,) = decision.requests
     state = decide(decision.state, succeeded(first, {"name": name}), NOW).state
     assert (state.state, state.reason) == ("failed", "plan_invalid")
     assert state.detail is not None
     assert state.detail.startswith("step last: its input ")
     whole = decide(decision.state, succeeded(first, {"name": {"a": 1}}), NOW)
-    assert [step.input for step in whole.sends] == [{"a": 1}]
+    assert [step.input for step in whole.requests] == [{"a": 1}]
 
 
 def test_a_diamond_runs_in_order_and_joins():
@@ -114,8 +114,8 @@ def test_a_diamond_runs_in_order_and_joins():
 def test_any_order_with_repetitions_and_losses_ends_once_and_the_same(seed):
     chance = random.Random(seed)
     decision = begun(DIAMOND)
-    pool: list[Any] = [Met(), *(succeeded(step) for step in decision.sends)]
-    state, ends, sent = decision.state, 0, [step.step for step in decision.sends]
+    pool: list[Any] = [Redelivered(), *(succeeded(step) for step in decision.requests)]
+    state, ends, sent = decision.state, 0, [step.step for step in decision.requests]
     for _ in range(200):
         event = chance.choice(pool)
         if isinstance(event, StepEnded) and chance.random() < 0.2:
@@ -125,8 +125,8 @@ def test_any_order_with_repetitions_and_losses_ends_once_and_the_same(seed):
         assert decision.changed or decision.state == state
         state = decision.state
         ends += state.ended and not was_over
-        pool += [succeeded(step) for step in decision.sends]
-        sent += [step.step for step in decision.sends if decision.changed]
+        pool += [succeeded(step) for step in decision.requests]
+        sent += [step.step for step in decision.requests if decision.changed]
     assert ends == 1
     assert state.state == "succeeded"
     assert sorted(sent) == ["first", "last", "left", "right"]
@@ -145,9 +145,9 @@ def test_a_failed_verdict_opens_a_round_for_the_step_and_what_follows_it():
 def test_a_repaired_step_sees_the_verdict_and_its_round():
     decision = begun(REPAIR)
     for output in (None, None, None, {"verdict": "fail", "reasons": ["too short"]}):
-        (step,) = decision.sends
+        (step,) = decision.requests
         decision = decide(decision.state, succeeded(step, output), NOW)
-    (again,) = decision.sends
+    (again,) = decision.requests
     assert (again.step, again.round, again.input) == ("make", 1, {"round": 1, "before": ["too short"]})
 
 
@@ -168,7 +168,7 @@ def parked(step: StepRequested, message: str = "check the key") -> StepEnded:
 
 def test_a_step_that_needs_a_person_says_so_and_costs_no_failure():
     decision = begun(DIAMOND)
-    (first,) = decision.sends
+    (first,) = decision.requests
     decision = decide(decision.state, parked(first), NOW)
     state = decision.state
     assert (state.state, state.detail) == ("running", "step first needs a person: check the key")
@@ -190,8 +190,8 @@ def test_a_step_that_needs_a_person_says_so_and_costs_no_failure():
 
 def test_one_step_that_goes_on_does_not_hide_that_another_needs_a_person():
     decision = begun(DIAMOND)
-    left, right = decide(decision.state, succeeded(decision.sends[0]), NOW).sends
-    state = decide(decision.state, succeeded(decision.sends[0]), NOW).state
+    left, right = decide(decision.state, succeeded(decision.requests[0]), NOW).requests
+    state = decide(decision.state, succeeded(decision.requests[0]), NOW).state
     state = decide(state, parked(left), NOW).state
     state = decide(state, succeeded(right), NOW).state
     assert state.detail == "step left needs a person: check the key"
@@ -199,7 +199,7 @@ def test_one_step_that_goes_on_does_not_hide_that_another_needs_a_person():
 
 def test_a_retry_raises_the_attempt_and_counts_the_failure():
     decision = begun(DIAMOND)
-    (first,) = decision.sends
+    (first,) = decision.requests
     retrying = StepRetrying(
         outcome="retrying",
         error=StepError(code="away", message="away"),
@@ -211,7 +211,7 @@ def test_a_retry_raises_the_attempt_and_counts_the_failure():
     decision = decide(decision.state, StepEnded(retrying), NOW)
     row = decision.state.steps["first", 0]
     assert (row.attempt, row.failures, row.state) == (2, 1, "sent")
-    assert decision.sends == []
+    assert decision.requests == []
     # The old attempt's late success is refused, the new one's is taken.
     assert not decide(decision.state, succeeded(first), NOW).changed
     second = first.model_copy(update={"attempt": 2})
@@ -220,13 +220,13 @@ def test_a_retry_raises_the_attempt_and_counts_the_failure():
 
 def test_nothing_leaves_a_terminal_state():
     decision = begun(DIAMOND)
-    (first,) = decision.sends
+    (first,) = decision.requests
     failed = StepFailed(outcome="failed", error=StepError(code="no", message="no"), **about(first))
     state = decide(decision.state, StepEnded(failed), NOW).state
     assert (state.state, state.reason) == ("failed", "step_failed")
     events: tuple[Event, ...] = (
         succeeded(first),
-        Met(),
+        Redelivered(),
         DeadlinePassed(),
         MessageLost("first", 0, 1),
         StepEnded(failed),
@@ -234,7 +234,7 @@ def test_nothing_leaves_a_terminal_state():
     for event in itertools.chain(events, events):
         after = decide(state, event, "2027-01-01T00:00:00.000Z")
         assert not after.changed
-        assert after.sends == []
+        assert after.requests == []
 
 
 def test_a_deadline_counts_only_when_it_has_passed():
@@ -248,15 +248,15 @@ def test_a_lost_message_is_sent_again_once_per_attempt():
     decision = begun(DIAMOND)
     lost = MessageLost("first", 0, 1)
     again = decide(decision.state, lost, NOW)
-    assert [step.attempt for step in again.sends] == [2]
-    assert decide(again.state, lost, NOW).sends == []
-    assert decide(again.state, replace(lost, attempt=2), NOW).sends[0].attempt == 3
+    assert [step.attempt for step in again.requests] == [2]
+    assert decide(again.state, lost, NOW).requests == []
+    assert decide(again.state, replace(lost, attempt=2), NOW).requests[0].attempt == 3
 
 
 def test_versions_and_event_numbers_rise():
     decision = begun(DIAMOND)
     assert [event.seq for event in decision.events] == [1, 2, 3]
-    after = decide(decision.state, succeeded(decision.sends[0]), NOW)
+    after = decide(decision.state, succeeded(decision.requests[0]), NOW)
     assert after.events[0].seq == 4
     assert after.state.version == decision.state.version + 1
 
@@ -264,10 +264,10 @@ def test_versions_and_event_numbers_rise():
 @pytest.mark.parametrize("value", [5, 5.5, True, "5", None, [1, 2.5], {"n": 1}])
 def test_an_answer_keeps_its_type(value):
     decision = begun(DIAMOND)
-    state, queue = decision.state, list(decision.sends)
+    state, queue = decision.state, list(decision.requests)
     while queue:
         decision = decide(state, succeeded(queue.pop(0), {"name": value}), NOW)
-        state, queue = decision.state, queue + decision.sends
+        state, queue = decision.state, queue + decision.requests
     assert state.result is not None
     assert (state.result.answer, type(state.result.answer)) == (value, type(value))
     read_back = read(TaskResult, write(state.result))

@@ -25,7 +25,7 @@ def recipe(expression="steps.first.output.all", answer="steps.second.output"):
 
 def after_first(output, **parts):
     decision = begun(recipe(**parts))
-    (first,) = decision.sends
+    (first,) = decision.requests
     return decide(decision.state, succeeded(first, output), NOW)
 
 
@@ -33,23 +33,23 @@ def after_first(output, **parts):
     ("output", "finds"),
     [
         ({"none": 1}, "nothing"),
-        ({"all": "text"}, "a text"),
+        ({"all": "text"}, "a string"),
         ({"all": 1.5}, "a number"),
-        ({"all": True}, "a truth value"),
-        ({"all": [{}]}, "a list"),
+        ({"all": True}, "a boolean"),
+        ({"all": [{}]}, "an array"),
     ],
 )
 def test_an_input_that_comes_to_no_object_ends_the_task(output, finds):
     decision = after_first(output)
-    assert decision.sends == []
+    assert decision.requests == []
     assert (decision.state.state, decision.state.reason) == ("failed", "plan_invalid")
     assert decision.state.detail == (
-        f"step second: its input is one reference, which has to find an object and finds {finds}"
+        f"step second: its input is a single reference, which must find an object and found {finds}"
     )
 
 
 def test_an_input_that_comes_to_an_object_is_that_object():
-    (second,) = after_first({"all": {"n": 1}}).sends
+    (second,) = after_first({"all": {"n": 1}}).requests
     assert second.input == {"n": 1}
 
 
@@ -60,13 +60,13 @@ def test_an_input_that_is_no_json_ends_the_task():
     decision = after_first({"text": "9" * 30}, expression=HUGE)
     assert (decision.state.state, decision.state.reason) == ("failed", "plan_invalid")
     assert decision.state.detail is not None
-    assert decision.state.detail.startswith("step second: what the references come to is not JSON")
-    assert after_first({"text": "9"}, expression=HUGE).sends[0].input == {"n": 9}
+    assert decision.state.detail.startswith("step second: the value that its references give cannot be stored as JSON")
+    assert after_first({"text": "9"}, expression=HUGE).requests[0].input == {"n": 9}
 
 
 def test_an_answer_that_is_no_json_ends_the_task():
     decision = after_first({"all": {}, "text": "9" * 30}, answer=HUGE)
-    (second,) = decision.sends
+    (second,) = decision.requests
     ended = decide(decision.state, succeeded(second), NOW).state
     assert (ended.state, ended.reason) == ("failed", "plan_invalid")
     assert ended.result is not None

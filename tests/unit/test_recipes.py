@@ -56,13 +56,13 @@ def changed(path: str, value: object) -> bytes:
         ("steps", {}, "steps"),
         ("steps/a/arm", "tentacle", "arm tentacle"),
         ("steps/a/needs", ["c"], "needs c"),
-        ("steps/a/needs", ["b"], "circle"),
+        ("steps/a/needs", ["b"], "cycle"),
         ("steps/a/input", {"v": {"$": "task.input.txet"}}, "no property txet"),
         ("steps/a/input", {"v": {"$": "steps.b.output"}}, "add it to needs"),
         ("steps/a/input", {"v": {"$": "steps.z.output"}}, "refers to step z"),
-        ("steps/a/input", {"v": {"$": "tasks.input"}}, "tasks.input leads nowhere"),
+        ("steps/a/input", {"v": {"$": "tasks.input"}}, "tasks.input does not exist"),
         ("steps/a/input", {"v": [{"$": "length("}]}, "not a JMESPath expression"),
-        ("steps/b/input", {"v": {"$": "steps.a.result"}}, "steps.a.result leads nowhere"),
+        ("steps/b/input", {"v": {"$": "steps.a.result"}}, "steps.a.result does not exist"),
         ("answer", {"deep": [{"$": "steps.c.output"}]}, "answer: refers to step c"),
         ("repair", {"judge": "a", "redo": "a", "max": 1}, "repair.judge"),
         ("repair", {"judge": "b", "redo": "z", "max": 1}, "repair.redo"),
@@ -95,7 +95,7 @@ def test_the_recipes_that_ship_are_right():
 def test_a_folder_error_names_the_file(tmp_path: Path):
     (tmp_path / "one.yaml").write_text(GOOD)
     (tmp_path / "two.yaml").write_text(GOOD)
-    with pytest.raises(RecipeError, match=r"two\.yaml: there is a second recipe good"):
+    with pytest.raises(RecipeError, match=r"two\.yaml: the folder has another recipe good"):
         load_recipes(tmp_path, ARMS)
     with pytest.raises(RecipeError, match="does not exist"):
         load_recipes(tmp_path / "missing", ARMS)
@@ -183,7 +183,7 @@ def test_what_is_to_be_remembered_is_stored_with_its_defaults_and_checked_when_i
     plan = parse_recipe(GOOD.encode() + REMEMBER, ARMS).plan
     assert Plan.from_json(plan.to_json()) == plan
     context: Any = {"task": {"goal": "g", "input": {"text": "red"}}, "steps": {"a": {"output": {"text": "long"}}}}
-    found = memory_facts.check(template.resolve(plan.memory, context))
+    found = memory_facts.check_facts(template.resolve(plan.memory, context))
     assert (found["title"], found["text"], found["collection"]) == ("g", "long", "tasks")
     assert found["relationships"] == [
         {"from": {"type": "file", "name": "a"}, "type": "holds", "to": {"type": "word", "name": "red"}}
@@ -191,7 +191,7 @@ def test_what_is_to_be_remembered_is_stored_with_its_defaults_and_checked_when_i
     for wrong in ({}, {"text": 5}, {"text": ["a"]}, {"text": ""}):
         context["steps"]["a"]["output"] = wrong
         with pytest.raises(InvalidInputError, match="text"):
-            memory_facts.check(template.resolve(plan.memory, context))
+            memory_facts.check_facts(template.resolve(plan.memory, context))
 
 
 PROPOSED: dict[str, Any] = {
@@ -207,7 +207,7 @@ def test_a_models_plan_is_judged_by_the_same_rules():
         ("steps", {"plan": PROPOSED["steps"]["look"]}, "planner's own"),
         ("steps", {"look": {"arm": "planner", "input": {}}}, "arm planner"),
         ("steps", {"look": {"arm": "shell", "input": {}}}, "arm shell"),
-        ("steps", {"look": {"arm": "guardian", "input": {"of": {"$": "secrets.key"}}}}, "leads nowhere"),
+        ("steps", {"look": {"arm": "guardian", "input": {"of": {"$": "secrets.key"}}}}, "does not exist"),
         ("answer", {"$": "steps.other.output"}, "refers to step other"),
         ("memory", {"title": "t", "text": "x"}, "memory"),
         ("steps", [], "steps"),

@@ -6,7 +6,7 @@ import pytest
 
 from octollm.contracts import StepDead, StepError
 from octollm.orchestrator.decide import decide
-from octollm.orchestrator.event import DeadlinePassed, Event, Met, RedriveRequested
+from octollm.orchestrator.event import DeadlinePassed, Event, Redelivered, RedriveRequested
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Decision, StepEnded, TaskState
 from octollm.plans.recipes import RecipeBook
@@ -22,7 +22,9 @@ def wish(number: int = 1, tenant: str = "default", planning: Planning = PLANNING
 
 def dead(decision: Decision) -> StepEnded:
     error = StepError(code="deliveries_exhausted", message="killed every worker")
-    return StepEnded(StepDead(outcome="dead", reason="deliveries_exhausted", error=error, **about(decision.sends[0])))
+    return StepEnded(
+        StepDead(outcome="dead", reason="deliveries_exhausted", error=error, **about(decision.requests[0]))
+    )
 
 
 def failed() -> TaskState:
@@ -37,8 +39,8 @@ def test_a_failed_task_runs_again_from_the_beginning_with_a_deadline_of_its_own(
     assert (state.state, state.run, state.round, state.reason, state.detail) == ("running", 2, 0, None, None)
     assert (state.result, state.deadline_at) == (None, "2026-01-01T00:00:37.000Z")
     assert state.version == before.version + 1
-    assert (decision.opened, decision.planned) == (True, True)
-    assert [(step.run, step.step, step.attempt) for step in decision.sends] == [(2, "first", 1)]
+    assert (decision.new_run, decision.plan_changed) == (True, True)
+    assert [(step.run, step.step, step.attempt) for step in decision.requests] == [(2, "first", 1)]
     assert [(event.run, event.seq, event.event) for event in decision.events] == [
         (2, 1, "accepted"), (2, 2, "planned"), (2, 3, "step_sent"),
     ]  # fmt: skip
@@ -56,21 +58,21 @@ def test_an_expired_task_runs_again_too():
 def test_asked_twice_it_is_one_run_that_is_sent_again_while_it_is_out():
     first = decide(failed(), wish(), LATER)
     again = decide(first.state, wish(), LATER)
-    assert (again.changed, again.sends) == (False, first.sends)
+    assert (again.changed, again.requests) == (False, first.requests)
     over = decide(first.state, dead(first), LATER).state
     assert over.ended
-    assert (decide(over, wish(), LATER).changed, decide(over, wish(), LATER).sends) == (False, [])
+    assert (decide(over, wish(), LATER).changed, decide(over, wish(), LATER).requests) == (False, [])
     assert decide(over, wish(2), LATER).state.run == 3
     # Its intake sent nothing of this run.
-    assert decide(first.state, Met(), LATER).sends == []
+    assert decide(first.state, Redelivered(), LATER).requests == []
 
 
 def test_what_a_worker_still_says_of_the_run_before_changes_nothing():
     first = accepted()
     state = decide(decide(first.state, dead(first), NOW).state, wish(), LATER).state
-    for event in (succeeded(first.sends[0], {"name": "late"}), dead(first)):
+    for event in (succeeded(first.requests[0], {"name": "late"}), dead(first)):
         decision = decide(state, event, LATER)
-        assert (decision.changed, decision.sends) == (False, [])
+        assert (decision.changed, decision.requests) == (False, [])
 
 
 @pytest.mark.parametrize(
@@ -82,10 +84,10 @@ def test_a_task_that_has_not_failed_stays_as_it_is(last):
         state = run(decision, {"right": {"text": "t"}}).state
         assert state.state == "succeeded"
     else:
-        event: Event = last or Met()
+        event: Event = last or Redelivered()
         state = decide(decision.state, event, NOW).state
     left = decide(state, wish(), LATER)
-    assert (left.changed, left.state, left.sends) == (False, state, [])
+    assert (left.changed, left.state, left.requests) == (False, state, [])
 
 
 def test_neither_anothers_task_nor_a_run_that_is_not_there_nor_one_without_a_submission():
@@ -93,7 +95,7 @@ def test_neither_anothers_task_nor_a_run_that_is_not_there_nor_one_without_a_sub
     unknown = replace(state, submission={})
     for asked, event in ((state, wish(tenant="other")), (state, wish(2)), (state, wish(3)), (unknown, wish())):
         decision = decide(asked, event, LATER)
-        assert (decision.changed, decision.sends) == (False, [])
+        assert (decision.changed, decision.requests) == (False, [])
 
 
 def test_a_recipe_that_is_gone_rejects_the_new_run():

@@ -24,9 +24,9 @@ from octollm.contracts import (
     TaskEvent,
     read,
 )
-from octollm.orchestrator import direct, requests
+from octollm.orchestrator import direct, step_request
 from octollm.orchestrator.decide import decide
-from octollm.orchestrator.event import Accepted, CancelRequested, DeadlinePassed, Event, MessageLost, Met
+from octollm.orchestrator.event import Accepted, CancelRequested, DeadlinePassed, Event, MessageLost, Redelivered
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import StepEnded, TaskState
 from octollm.plans import chain
@@ -100,8 +100,10 @@ class World(RuleBasedStateMachine):
             if row.state == "succeeded" and (known is None or known.state != "succeeded"):
                 self.committed[row.step, row.round] += 1
                 assert row.output is not None
-                assert row.output["made_of"] == requests.request(self.state, row).input, f"{row.step} is made of others"
-        for request in decision.sends:
+                assert row.output["made_of"] == step_request.step_request(self.state, row).input, (
+                    f"{row.step} is made of others"
+                )
+        for request in decision.requests:
             for need in NEEDS[request.step]:
                 rows = [row for row in self.state.steps.values() if row.step == need and row.round <= request.round]
                 assert any(row.state == "succeeded" for row in rows), f"{request.step} was sent before {need} ended"
@@ -110,8 +112,8 @@ class World(RuleBasedStateMachine):
             if isinstance(event, MessageLost):
                 before_it = (request.step, request.round, request.attempt - 1)
                 assert before_it in self.gone, f"{request.step} was sent again, and attempt {before_it[2]} was not lost"
-        sends = decision.sends
-        self.requests += [direct.with_rest(self.state, one) for one in sends] if self.hand_on else sends
+        sends = decision.requests
+        self.requests += [direct.with_continuation(self.state, one) for one in sends] if self.hand_on else sends
         if not decision.changed:
             assert self.state == before
 
@@ -133,7 +135,7 @@ class World(RuleBasedStateMachine):
         value: dict[str, Any] = {"name": f"{request.step} {self.outputs}", "made_of": request.input}
         if request.step == "verdict":
             value |= {"verdict": verdict, "reasons": []}
-        follows = chain.onward(request, value) if small else None
+        follows = chain.next_request(request, value) if small else None
         told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
         output = InlineOutput(at="inline", value=value)
         self.end(request, StepSucceeded, outcome="succeeded", output=output, chained=told)
@@ -191,7 +193,7 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def meet_again(self) -> None:
-        self.apply(Met())
+        self.apply(Redelivered())
 
     @precondition(lambda self: self.requests)
     @rule(pick=PICK)

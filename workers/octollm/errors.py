@@ -100,6 +100,10 @@ class StoreUnavailableError(OctoError):
     """A store cannot be reached right now."""
 
 
+class ConflictError(StoreUnavailableError):
+    """Another process has just changed the same rows; try again."""
+
+
 class WorkerError(OctoError):
     """A part of a worker ended that has to go on."""
 

@@ -9,7 +9,7 @@ import typer
 
 from octollm.cli.output import JsonOption, emit_json, error_line, out
 from octollm.resources import schemas_path
-from octollm.runtime.handlers import missing_handlers
+from octollm.runtime.roles import missing_handlers
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import Ingest, Topic, Topology, load_topology

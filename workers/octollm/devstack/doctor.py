@@ -20,8 +20,8 @@ from octollm.observability.logging import without_passwords
 from octollm.protocol.connection import probe
 from octollm.resources import schemas_path
 from octollm.runtime.connect_retry import ADVICE, cause
-from octollm.runtime.handlers import missing_handlers
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program, program_version
+from octollm.runtime.roles import missing_handlers
 from octollm.settings.files import schedules_path, topology_path
 from octollm.settings.loader import Settings, is_set, load_settings
 from octollm.topology import load_topology

@@ -6,7 +6,7 @@ whoever looks for tasks without it finds every one that a crash cut short. A sto
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import asyncpg
 import structlog
@@ -19,22 +19,12 @@ from octollm.memory import graph
 from octollm.memory.documents import Documents
 from octollm.memory.facts import Remembered, remembered
 from octollm.ports import Document
+from octollm.protocol.fields import clean
+from octollm.protocol.handoff import Entry
 
 _SQL = queries("octollm.memory", "index")
 _TYPE = "task.result.v1"
 _log = structlog.get_logger(__name__)
-
-
-class Message(Protocol):
-    """What of a message is looked at."""
-
-    @property
-    def type(self) -> str:
-        """Event name."""
-
-    @property
-    def body(self) -> bytes:
-        """JSON by the event's schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,7 @@ class Memory:
         self._pool = pool
         self._documents = documents
 
-    async def handle(self, messages: Sequence[Message]) -> list[Exception | None]:
+    async def handle(self, messages: Sequence[Entry]) -> list[Exception | None]:
         """For each message, in order: None when it is remembered, or what went wrong with it alone.
 
         A ContractError can never be worked on; a StoreUnavailableError will pass. Raises StoreUnavailableError while
@@ -146,10 +136,10 @@ class Memory:
             await self._documents.forget(one.result.tenant, document.collection, document.name)
 
 
-def _read(message: Message) -> TaskResult:
-    if message.type != _TYPE:
+def _read(message: Entry) -> TaskResult:
+    if clean(message.fields.get(b"type")) != _TYPE:
         raise ContractError("schema", f"field type must be {_TYPE}")
-    return read(TaskResult, message.body)
+    return read(TaskResult, message.fields.get(b"body", b""))
 
 
 def _finished(result: TaskResult, row: asyncpg.Record) -> _Finished:

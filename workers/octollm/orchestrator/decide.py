@@ -1,7 +1,7 @@
-"""What follows from an event: a pure function of the task's state and the event. No clock, no chance, no I/O.
+"""Decides what follows from an event: a pure function of the task's state and the event. No clock, randomness or I/O.
 
-Events may arrive twice and in any order. One that was applied before changes nothing and sends again what it sent
-before, since its first sending may have been lost.
+Events may arrive twice and in any order. An event that was applied before changes nothing; it sends again what it sent
+before, because its first publication may have been lost.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,21 +17,19 @@ from octollm.contracts import (
 from octollm.contracts.ids import later, message_id
 from octollm.errors import RecipeError
 from octollm.orchestrator import direct
-from octollm.orchestrator.attempts import class_of
 from octollm.orchestrator.event import (
     Accepted,
     CancelRequested,
     DeadlinePassed,
     Event,
     MessageLost,
-    Met,
-    MomentCame,
+    NotBeforeReached,
+    Redelivered,
     RedriveRequested,
-    Refused,
+    Rejected,
 )
 from octollm.orchestrator.finish import finish
-from octollm.orchestrator.planning import Planning, Unplannable, adopt, is_awaited
-from octollm.orchestrator.requests import request
+from octollm.orchestrator.planning import Planning, Unplannable, adopt, brings_plan
 from octollm.orchestrator.state import (
     INTAKE,
     REDRIVABLE,
@@ -42,29 +40,31 @@ from octollm.orchestrator.state import (
     StepEnded,
     StepRow,
     TaskState,
+    error_class_of,
 )
+from octollm.orchestrator.step_request import step_request
 from octollm.plans.stored import as_stored
 
 
 def decide(state: TaskState, event: Event, now: str) -> Decision:
-    """The new state and what to store and send. `now`: UTC, RFC 3339 with milliseconds."""
+    """Return the new state and what to store and send. `now`: UTC, RFC 3339 with milliseconds."""
     decision = Decision(state)
-    if isinstance(event, Met):
+    if isinstance(event, Redelivered):
         _send_again(decision, INTAKE)
     elif isinstance(event, StepEnded):
-        _step_ended(decision, event, now, _ident(event.done))
+        _step_ended(decision, event, now, _message_id(event.done))
     elif isinstance(event, RedriveRequested):
         _redrive(decision, event, now)
     elif not state.ended:
         match event:
             case Accepted(planning):
                 _accept(decision, planning, now)
-            case MomentCame(planning):
-                _moment(decision, planning, now)
+            case NotBeforeReached(planning):
+                _not_before_reached(decision, planning, now)
             case CancelRequested():
                 _cancel(decision, event, now)
-            case Refused(reason, detail):
-                decision.tell(now, event="rejected", reason=reason, detail=detail)
+            case Rejected(reason, detail):
+                decision.record(now, event="rejected", reason=reason, detail=detail)
                 finish(decision, now, "rejected", reason, detail)
             case DeadlinePassed():
                 if state.deadline_at is not None and state.deadline_at <= now:
@@ -77,40 +77,40 @@ def decide(state: TaskState, event: Event, now: str) -> Decision:
 
 
 def _accept(decision: Decision, planning: Planning, now: str) -> None:
-    """A task that is put off is planned when its moment has come; that it can be planned at all is seen to at once."""
+    """Start the task, or only check that it can be planned if it starts later."""
     state = decision.state
     if state.not_before is None or state.not_before <= now:
-        decision.tell(now, event="accepted")
-        return _begin(decision, planning, now, INTAKE)
-    decision.tell(now, event="accepted", detail=f"begins at {state.not_before}")
+        decision.record(now, event="accepted")
+        return _start(decision, planning, now, INTAKE)
+    decision.record(now, event="accepted", detail=f"starts at {state.not_before}")
     plan = planning.plan(state)
     if isinstance(plan, Unplannable):
         finish(decision, now, "rejected", plan.reason, plan.detail)
     return None
 
 
-def _moment(decision: Decision, planning: Planning, now: str) -> None:
+def _not_before_reached(decision: Decision, planning: Planning, now: str) -> None:
     state = decision.state
     if state.state == "accepted" and (state.not_before or "") <= now:
-        _begin(decision, planning, now, INTAKE)
+        _start(decision, planning, now, INTAKE)
 
 
-def _begin(decision: Decision, planning: Planning, now: str, sent_by: str) -> None:
+def _start(decision: Decision, planning: Planning, now: str, sent_by: str) -> None:
     state = decision.state
     plan = planning.plan(state)
     if isinstance(plan, Unplannable):
         return finish(decision, now, "rejected", plan.reason, plan.detail)
-    decision.plan(plan)
+    decision.set_plan(plan)
     decision.change(state="running")
     if state.deadline_at is not None and state.deadline_at <= now:
-        return finish(decision, now, "expired", "deadline", f"not begun by {state.deadline_at}")
+        return finish(decision, now, "expired", "deadline", f"not started by {state.deadline_at}")
     if plan.planner is None:
-        decision.tell(now, event="planned", detail=f"recipe {plan.recipe}, version {plan.version}")
+        decision.record(now, event="planned", detail=f"recipe {plan.recipe}, version {plan.version}")
     return _advance(decision, sent_by, now)
 
 
 def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
-    """One run follows another once: a wish names the run that it has seen."""
+    """Start another run. A request names the run it follows, so that a repeated request starts only one."""
     state = decision.state
     if event.tenant != state.tenant:
         return None
@@ -119,7 +119,7 @@ def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
     if event.run != state.run or state.state not in REDRIVABLE or "goal" not in state.submission:
         return None
     seconds = state.submission.get("deadline_s") or event.planning.deadline_s(state.kind)
-    decision.opened = True
+    decision.new_run = True
     decision.change(
         state="accepted",
         reason=None,
@@ -133,36 +133,36 @@ def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
         result=None,
         memory=None,
     )
-    decision.tell(now, event="accepted", detail=f"run {state.run} ended as {state.state}: {state.reason}")
-    return _begin(decision, event.planning, now, REDRIVE)
+    decision.record(now, event="accepted", detail=f"run {state.run} ended as {state.state}: {state.reason}")
+    return _start(decision, event.planning, now, REDRIVE)
 
 
 def _cancel(decision: Decision, event: CancelRequested, now: str) -> None:
-    """Only its owner can cancel a task; another's request changes nothing."""
+    """Cancel the task if its own tenant asks."""
     if event.tenant != decision.state.tenant:
         return
     if decision.state.version == 0:
-        decision.tell(now, event="accepted")
+        decision.record(now, event="accepted")
     finish(decision, now, "cancelled", "requested", event.detail or "cancelled on request")
 
 
 def _step_ended(decision: Decision, event: StepEnded, now: str, by: str) -> None:
-    """`by`: the message that is being worked on; an end that was kept is applied with another's."""
+    """Apply the end of an attempt. `by`: id of the message being processed, which differs for an early result."""
     done, state = event.done, decision.state
     row = state.steps.get((done.step, done.round))
     if done.run != state.run:
         return
     if not state.ended and direct.is_early(state, done):
-        direct.keep(decision, event, now)
+        direct.keep_early(decision, event, now)
         return
     if row is None:
         return
     if state.ended or row.state != "sent" or done.attempt < row.attempt:
         # Applied before, too late, or of an attempt that a newer one has replaced.
-        if by == _ident(done):
+        if by == _message_id(done):
             _send_again(decision, by)
         return
-    if direct.fits(state, done):
+    if direct.lineage_matches(state, done):
         _apply(decision, row, event, now, by)
     else:
         _drop(decision, row, done, now, by)
@@ -183,40 +183,40 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
             finished_at=done.finished_at,
             error_code=error.code if error else None,
             error_message=error.message if error else None,
-            error_class=class_of(done),
+            error_class=error_class_of(done),
         )
     )
-    if state.detail is not None and state.detail.startswith(_parked(done)):
-        decision.change(detail=None)  # what it waited for is over, or said anew below
+    if state.detail is not None and state.detail.startswith(_needs_person(done)):
+        decision.change(detail=None)  # it no longer waits, or the detail is set again below
     row = row._replace(attempt=done.attempt, worker=done.worker, delivery=done.delivery, duration_ms=done.duration_ms)
-    # Of a round that a repair has replaced: it is history, and ends nothing.
+    # A repair has replaced this round: the result is history and ends nothing.
     replaced = row.round < state.round_of(row.step)
     about: dict[str, Any] = {"step": done.step, "round": done.round, "attempt": done.attempt, "arm": row.arm}
     match done:
         case StepRetrying():
-            decision.put(row._replace(attempt=done.next_attempt, failures=done.failures, error=done.error.message))
+            decision.put_step(row._replace(attempt=done.next_attempt, failures=done.failures, error=done.error.message))
             detail = done.error.message
-            if class_of(done) == "needs_person":
-                detail = f"{_parked(done)}{detail}"[:4000]
+            if error_class_of(done) == "needs_person":
+                detail = f"{_needs_person(done)}{detail}"[:4000]
                 decision.change(detail=detail)
-            decision.tell(now, event="step_retrying", detail=detail, **about)
+            decision.record(now, event="step_retrying", detail=detail, **about)
         case StepFailed():
-            decision.put(row._replace(state="failed", error=done.error.message))
-            decision.tell(now, event="step_failed", detail=done.error.message, **about)
+            decision.put_step(row._replace(state="failed", error=done.error.message))
+            decision.record(now, event="step_failed", detail=done.error.message, **about)
             if not replaced:
                 _give_up(decision, done, now)
         case StepDead():
-            decision.put(row._replace(state="dead", error=done.error.message))
-            decision.tell(now, event="step_dead", detail=done.error.message, **about)
+            decision.put_step(row._replace(state="dead", error=done.error.message))
+            decision.record(now, event="step_dead", detail=done.error.message, **about)
             if not replaced:
                 finish(decision, now, "failed", "step_dead", f"step {done.step}: {done.error.message}")
         case StepCancelled():
-            decision.put(row._replace(state="cancelled"))
-            decision.tell(now, event="step_cancelled", **about)
+            decision.put_step(row._replace(state="cancelled"))
+            decision.record(now, event="step_cancelled", **about)
             finish(decision, now, "cancelled", "requested", f"step {done.step} was cancelled")
         case StepSucceeded():
-            digest = direct.digest(state, event)
-            decision.put(
+            digest = direct.output_digest(state, event)
+            decision.put_step(
                 row._replace(
                     state="succeeded",
                     output=None if event.output is None else as_stored(event.output),
@@ -224,47 +224,47 @@ def _apply(decision: Decision, row: StepRow, event: StepEnded, now: str, by: str
                     digest=digest,
                 )
             )
-            decision.tell(now, event="step_succeeded", **about)
+            decision.record(now, event="step_succeeded", **about)
             if not replaced:
                 _succeeded(decision, done, event.output or {}, now, by)
 
 
-def _parked(done: Done) -> str:
-    """How the detail of a running task begins, one of whose steps waits for a person."""
+def _needs_person(done: Done) -> str:
+    """Return the beginning of a running task's detail while this step waits for a person."""
     return f"step {done.step} needs a person: "
 
 
 def _give_up(decision: Decision, done: StepFailed, now: str) -> None:
     plan = decision.state.plan
-    if plan is not None and is_awaited(plan, done.step) and done.error.code == "needs_model":
-        # Whoever works on the planner's steps has no model, whatever was believed here.
+    if plan is not None and brings_plan(plan, done.step) and done.error.code == "needs_model":
+        # The planner's worker has no model, although this process expected one.
         return finish(decision, now, "rejected", "needs_model", done.error.message)
     return finish(decision, now, "failed", "step_failed", f"step {done.step}: {done.error.message}")
 
 
 def _drop(decision: Decision, row: StepRow, done: Done, now: str, by: str) -> None:
-    """What was made from another output than the committed one. Where that was the newest attempt, it is done again."""
-    decision.attempts.append(direct.dropped(done))
+    """Drop a result that was not made from the committed output; if it was the newest attempt, run the step again."""
+    decision.attempts.append(direct.dropped_attempt(done))
     decision.change()
     if done.attempt == row.attempt and row.round == decision.state.round_of(row.step):
-        detail = "its result was made from an output that was not the one committed; it is done again"
-        _send(decision, direct.again(row, done, by, now), now, detail)
+        detail = "its result was made from an output that was not the one committed; it runs again"
+        _send(decision, direct.rerun_row(row, done, by, now), now, detail)
 
 
 def _succeeded(decision: Decision, done: StepSucceeded, output: Mapping[str, Any], now: str, by: str) -> None:
     plan = decision.state.plan
-    if plan is None or not is_awaited(plan, done.step):
+    if plan is None or not brings_plan(plan, done.step):
         return _judge(decision, done, output, now, by)
     try:
-        decision.plan(adopt(plan, output))
+        decision.set_plan(adopt(plan, output))
     except RecipeError as error:
         return finish(decision, now, "failed", "plan_invalid", f"the model's plan: {error}")
-    decision.tell(now, event="planned", detail="model")
+    decision.record(now, event="planned", detail="model")
     return _advance(decision, by, now)
 
 
 def _judge(decision: Decision, done: StepSucceeded, output: Mapping[str, Any], now: str, by: str) -> None:
-    """A verdict "fail" opens the next repair round or ends the task; anything else goes on."""
+    """Start the next repair round or end the task if the verdict is "fail"; otherwise continue."""
     plan = decision.state.plan
     if plan is None or done.step not in plan.judges or output.get("verdict") != "fail":
         return _advance(decision, by, now, done)
@@ -273,15 +273,15 @@ def _judge(decision: Decision, done: StepSucceeded, output: Mapping[str, Any], n
     repair = plan.repair
     if repair is not None and repair.judge == done.step and decision.state.round < repair.max:
         decision.change(round=decision.state.round + 1)
-        decision.tell(now, event="repair_opened", round=decision.state.round, step=repair.redo, detail=detail[:4000])
+        decision.record(now, event="repair_opened", round=decision.state.round, step=repair.redo, detail=detail[:4000])
         return _advance(decision, by, now)
     return finish(decision, now, "failed", "judged", detail)
 
 
 def _advance(decision: Decision, sent_by: str, now: str, done: StepSucceeded | None = None) -> None:
-    """Send every step that nothing blocks any more, or finish when all have succeeded.
+    """Send every step whose needs have succeeded, or finish the run when all steps have.
 
-    `done`: what unblocks them; it tells what was handed on directly. Ends that came early are applied at last.
+    `done`: the end that caused this; it says which step its arm has already sent. Early results are applied last.
     """
     plan = decision.state.plan
     if plan is None:
@@ -295,13 +295,13 @@ def _advance(decision: Decision, sent_by: str, now: str, done: StepSucceeded | N
             continue
         row = StepRow(step.name, state.round_of(step.name), step.arm, "sent", 1, sent_by, now)
         early = known.early_results if known else ()
-        out = direct.chained(row, done, sent_by) if done else None
-        if out is None and early:
-            out = direct.met_early(row, early, sent_by)
-        if out is None:
+        chained = direct.chained_row(row, done, sent_by) if done else None
+        if chained is None and early:
+            chained = direct.early_row(row, early, sent_by)
+        if chained is None:
             _send(decision, row, now)
         else:
-            _put_sent(decision, out, now)
+            _put_sent(decision, chained, now)
         for event in sorted(early, key=lambda one: one.done.attempt):
             _step_ended(decision, event, now, sent_by)
     if not decision.state.ended and _have_succeeded(decision.state, plan.by_name):
@@ -318,16 +318,16 @@ def _have_succeeded(state: TaskState, steps: Iterable[str]) -> bool:
 
 def _send(decision: Decision, row: StepRow, now: str, detail: str | None = None) -> None:
     try:
-        message = request(decision.state, row)
+        request = step_request(decision.state, row)
     except RecipeError as error:
         return finish(decision, now, "failed", "plan_invalid", f"step {row.step}: {error}")
-    decision.sends.append(message)
+    decision.requests.append(request)
     return _put_sent(decision, row, now, detail)
 
 
 def _put_sent(decision: Decision, row: StepRow, now: str, detail: str | None = None) -> None:
-    decision.put(row)
-    decision.tell(
+    decision.put_step(row)
+    decision.record(
         now, event="step_sent", step=row.step, round=row.round, attempt=row.attempt, arm=row.arm, detail=detail
     )  # fmt: skip
 
@@ -336,16 +336,16 @@ def _lost(decision: Decision, event: MessageLost, now: str) -> None:
     row = decision.state.steps.get((event.step, event.round))
     if row is None or row.state != "sent" or row.early_results or row.attempt != event.attempt:
         return
-    again = row._replace(attempt=row.attempt + 1, sent_at=now)
-    _send(decision, again, now, "its message was lost and is sent again")
+    resent = row._replace(attempt=row.attempt + 1, sent_at=now)
+    _send(decision, resent, now, "its message was lost and is sent again")
 
 
 def _send_again(decision: Decision, sent_by: str) -> None:
     if not decision.state.ended:
         rows = (row for row in decision.state.steps.values() if row.sent_by == sent_by and row.state == "sent")
-        decision.sends += [request(decision.state, row) for row in rows]
-        decision.again = True
+        decision.requests += [step_request(decision.state, row) for row in rows]
+        decision.repeats = True
 
 
-def _ident(done: Done) -> str:
+def _message_id(done: Done) -> str:
     return message_id(done.task, done.run, done.step, done.round, done.attempt)

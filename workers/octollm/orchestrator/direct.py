@@ -1,55 +1,57 @@
-"""Direct hand-off as the orchestrator sees it: steps that an arm sent on, and ends that come before their turn. Pure.
+"""Direct hand-off in the orchestrator: steps that an arm sent itself, and results that arrive out of order. Pure.
 
-An arm tells of its step's end and sends the next step in one breath, but the two travel on different streams. What a
-handed-on step gives is committed only if it was made from the outputs that are committed (`fits`); until they are there
-it is kept in its row (`keep`); if they are others it is dropped and the step is sent again.
+An arm publishes the end of its step and the next step in one script call, but the two are on different streams. The
+result of a chained step is committed only if the step was made from the outputs that are committed
+(`lineage_matches`). Until those are committed the result is kept in the step's row (`keep_early`); if others are
+committed it is dropped and the step is sent again.
 """
 
 from octollm.contracts import StepRequested, StepRetrying, StepSucceeded
-from octollm.orchestrator.requests import context
 from octollm.orchestrator.state import Attempt, Decision, Done, StepEnded, StepRow, TaskState
+from octollm.orchestrator.step_request import reference_context
 from octollm.plans import chain
 
 _EARLY = "not yet"
-"""In `StepRow.sent_by`: an arm sent it, and the end of the arm's own step is still on its way."""
-_HANDED_ON = "handed on: "
-"""Before the message id of the end that told of it."""
+"""In `StepRow.sent_by`: an arm sent the step, and the end of the arm's own step has not arrived."""
+_CHAINED = "chained: "
+"""In `StepRow.sent_by`, before the id of the message that reported the chained step."""
 
 
-def with_rest(state: TaskState, message: StepRequested) -> StepRequested:
-    """A step's message with the steps that may follow without the orchestrator.
+def with_continuation(state: TaskState, request: StepRequested) -> StepRequested:
+    """Add the steps that may follow without the orchestrator to a step's request.
 
-    Not where the next one's end is here already: its result may be right.
+    It stops before a step that has a row: an early result of it may be the right one.
     """
-    row = state.steps[message.step, message.round]
+    row = state.steps[request.step, request.round]
     if state.plan is None:
-        return message
+        return request
     steps = []
-    for step in chain.following(state.plan, message.step):
-        if state.round_of(step.name) != message.round or state.row(step.name) is not None:
+    for step in chain.following(state.plan, request.step):
+        if state.round_of(step.name) != request.round or state.row(step.name) is not None:
             break
         steps.append(step)
-    # Rises with every re-send, as failures do not: what a lost message has handed on is told from what this one will.
+    # Rises whenever the step is sent again, which failures do not: distinguishes what a lost message has chained from
+    # what this one will chain.
     attempt = max(1, row.attempt - row.failures)
-    continuation = chain.continuation(steps, context(state, message.round), {}, attempt)
-    return message if continuation is None else message.model_copy(update={"continuation": continuation})
+    continuation = chain.continuation(steps, reference_context(state, request.round), {}, attempt)
+    return request if continuation is None else request.model_copy(update={"continuation": continuation})
 
 
-def chained(row: StepRow, done: Done, sent_by: str) -> StepRow | None:
-    """The row of a step that `done` says was sent in the same breath; None: it does not say so."""
-    told = done.chained if isinstance(done, StepSucceeded) else None
-    if told is None or told.step != row.step:
+def chained_row(row: StepRow, done: Done, sent_by: str) -> StepRow | None:
+    """Return the row of a step that the arm of `done` has sent itself, or None if it did not."""
+    chained = done.chained if isinstance(done, StepSucceeded) else None
+    if chained is None or chained.step != row.step:
         return None
-    return row._replace(attempt=told.attempt, sent_by=f"{_HANDED_ON}{sent_by}")
+    return row._replace(attempt=chained.attempt, sent_by=f"{_CHAINED}{sent_by}")
 
 
-def met_early(row: StepRow, early: tuple[StepEnded, ...], sent_by: str) -> StepRow:
-    """The row of a step whose end came first, although nothing says that it was handed on."""
-    return row._replace(attempt=max(one.done.attempt for one in early), sent_by=f"{_HANDED_ON}{sent_by}")
+def early_row(row: StepRow, early: tuple[StepEnded, ...], sent_by: str) -> StepRow:
+    """Return the row of a step whose result arrived although no message reported that it was chained."""
+    return row._replace(attempt=max(one.done.attempt for one in early), sent_by=f"{_CHAINED}{sent_by}")
 
 
 def is_early(state: TaskState, done: Done) -> bool:
-    """Whether this is the end of a step that was handed on before those it needs are committed."""
+    """Whether this is the result of a step that was chained before the steps it needs are committed."""
     step = None if state.plan is None else state.plan.by_name.get(done.step)
     row = state.steps.get((done.step, done.round))
     if step is None or done.round != state.round_of(done.step) or not (row is None or row.early_results):
@@ -58,32 +60,36 @@ def is_early(state: TaskState, done: Done) -> bool:
     return any(one is None or one.state != "succeeded" for one in needed)
 
 
-def keep(decision: Decision, event: StepEnded, now: str) -> None:
-    """Keep an early end in its row; the same one twice is one."""
+def keep_early(decision: Decision, event: StepEnded, now: str) -> None:
+    """Keep an early result in the step's row, unless it is there already."""
     done, state = event.done, decision.state
     row = state.steps.get((done.step, done.round))
     if row is None:
         row = StepRow(done.step, done.round, done.arm, "sent", done.attempt, _EARLY, now)
     if event not in row.early_results:
-        decision.put(row._replace(attempt=max(row.attempt, done.attempt), early_results=(*row.early_results, event)))
+        attempt = max(row.attempt, done.attempt)
+        decision.put_step(row._replace(attempt=attempt, early_results=(*row.early_results, event)))
 
 
-def fits(state: TaskState, done: Done) -> bool:
-    """Whether what the step was made from is what is committed."""
+def lineage_matches(state: TaskState, done: Done) -> bool:
+    """Whether the outputs that the step was made from are the ones that are committed."""
     made_from = getattr(done, "builds_on", None) or {}
     rows = {name: state.steps.get((name, done.round)) for name in made_from}
     return all(row is not None and row.digest == made_from[name] for name, row in rows.items())
 
 
-def digest(state: TaskState, event: StepEnded) -> str | None:
-    """What to store beside an output that a handed-on step may name. One that travels by reference is never named."""
+def output_digest(state: TaskState, event: StepEnded) -> str | None:
+    """Return the digest to store with an output if a chained step may refer to it.
+
+    Outputs that are stored by reference are never built on.
+    """
     if state.plan is None or event.output is None or event.output_sha256 is not None:
         return None
-    return chain.digest(event.output) if chain.leads_on(state.plan, event.done.step) else None
+    return chain.digest(event.output) if chain.may_precede(state.plan, event.done.step) else None
 
 
-def dropped(done: Done) -> Attempt:
-    """The history of an attempt whose result is not committed."""
+def dropped_attempt(done: Done) -> Attempt:
+    """Return the history of an attempt whose result is not committed."""
     return Attempt(
         step=done.step,
         round=done.round,
@@ -98,7 +104,7 @@ def dropped(done: Done) -> Attempt:
     )
 
 
-def again(row: StepRow, done: Done, sent_by: str, now: str) -> StepRow:
-    """The row of a step that is done again because its newest result was dropped; also its next try is void."""
+def rerun_row(row: StepRow, done: Done, sent_by: str, now: str) -> StepRow:
+    """Return the row for running a step again whose result was dropped; a retry that is scheduled becomes void."""
     attempt = max(row.attempt, done.next_attempt if isinstance(done, StepRetrying) else done.attempt) + 1
     return row._replace(attempt=attempt, sent_by=sent_by, sent_at=now)

@@ -1,4 +1,4 @@
-"""What `decide` is asked about: everything that may happen to a task. Values only."""
+"""Events: everything that may happen to a task, as values that `decide` takes."""
 
 from dataclasses import dataclass
 
@@ -8,47 +8,49 @@ from octollm.orchestrator.state import Reason, StepEnded
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The task was admitted and is new here."""
+    """The task passed admission and is not stored yet."""
 
     planning: Planning
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The task is to be kept, but not to be worked on."""
+class Rejected:
+    """The task is to be stored, but not run."""
 
     reason: Reason
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Met:
-    """The task's own message was met again."""
+class Redelivered:
+    """The message that brought the task was delivered again."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """Somebody looked at the clock."""
+    """The task's deadline may have passed."""
 
 
 @dataclass(frozen=True, slots=True)
-class MomentCame:
-    """Somebody looked at the clock for a task that was put off."""
+class NotBeforeReached:
+    """The time at which a scheduled task starts may have come."""
 
     planning: Planning
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """Somebody wants the task to end now."""
+    """A tenant asks to cancel the task."""
 
     tenant: str
     detail: str | None = None
+    requested_at: str | None = None
+    """Stored with a request that arrives before its task."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedriveRequested:
-    """Somebody wants the run after `run`, since that one did not succeed."""
+    """A tenant asks for another run, because run number `run` did not succeed."""
 
     tenant: str
     run: int
@@ -57,7 +59,7 @@ class RedriveRequested:
 
 @dataclass(frozen=True, slots=True)
 class MessageLost:
-    """A step's message is nowhere any more."""
+    """The message of a step in flight no longer exists in Redis."""
 
     step: str
     round: int
@@ -66,11 +68,11 @@ class MessageLost:
 
 Event = (
     Accepted
-    | Refused
-    | Met
+    | Rejected
+    | Redelivered
     | StepEnded
     | DeadlinePassed
-    | MomentCame
+    | NotBeforeReached
     | CancelRequested
     | RedriveRequested
     | MessageLost

@@ -1,29 +1,32 @@
-"""The one terminal state of a run, with its result and what memory is to keep of it. Pure."""
+"""Ends a run: its terminal state, its result, and what the task writes to memory. Pure."""
 
 from typing import Any, Literal
 
 from octollm.contracts import StepSummary, TaskResult
 from octollm.errors import InvalidInputError, RecipeError
-from octollm.orchestrator.requests import context
 from octollm.orchestrator.state import Decision, Reason, TaskState, Terminal
+from octollm.orchestrator.step_request import reference_context
 from octollm.plans import memory_facts, template
 
 
 def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, detail: str | None) -> None:
-    """End the run. What was about to be sent is not."""
-    answer, kept, note = None, None, None
+    """End the run in state `end`; steps in flight are cancelled, and requests of this decision are dropped.
+
+    If the plan's answer cannot be resolved, the run ends as failed instead. `detail` is cut to 4000 characters.
+    """
+    answer, memory, note = None, None, None
     if decision.state.plan is not None and (end == "succeeded" or reason == "judged"):
-        seen = context(decision.state, decision.state.round)
+        context = reference_context(decision.state, decision.state.round)
         try:
-            answer = template.settle(decision.state.plan.answer, seen)
+            answer = template.render(decision.state.plan.answer, context)
         except RecipeError as error:
             end, reason, detail = "failed", "plan_invalid", f"answer: {error}"
         if end == "succeeded":
-            kept, note = _remember(decision.state.plan.memory, seen)
+            memory, note = _memory(decision.state.plan.memory, context)
     detail = detail[:4000] if detail else None
     for row in list(decision.state.steps.values()):
         if row.state == "sent":
-            decision.put(row._replace(state="cancelled", early_results=()))
+            decision.put_step(row._replace(state="cancelled", early_results=()))
     state = decision.state
     result = TaskResult(
         task=state.task,
@@ -39,31 +42,32 @@ def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, d
         redactions=dict(state.redactions),
         finished_at=now,
     )
-    decision.change(state=end, reason=reason, detail=detail, result=result, memory=kept)
-    decision.sends.clear()
-    decision.tell(now, event="finished", state=end, reason=reason, detail=detail or note)
+    decision.change(state=end, reason=reason, detail=detail, result=result, memory=memory)
+    decision.finished = True
+    decision.requests.clear()
+    decision.record(now, event="finished", state=end, reason=reason, detail=detail or note)
 
 
-def _remember(wanted: Any, seen: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:  # noqa: ANN401  a template
-    """What is kept, or why nothing is: a task that has succeeded does not fail because of it."""
+def _memory(wanted: Any, context: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:  # noqa: ANN401  a template
+    """Return what is written to memory, or why nothing is: a task that has succeeded does not fail because of it."""
     if wanted is None:
         return None, None
     try:
-        return memory_facts.check(template.settle(wanted, seen)), None
+        return memory_facts.check_facts(template.render(wanted, context)), None
     except (RecipeError, InvalidInputError) as error:
-        return None, f"not remembered: {error}"[:4000]
+        return None, f"nothing was written to memory: {error}"[:4000]
 
 
 def _mode(state: TaskState) -> Literal["deterministic", "model"]:
-    """Whether anything that went into the result came from a model; arms say so in their outputs."""
-    said = (row.output.get("mode") for row in state.steps.values() if row.state == "succeeded" and row.output)
-    return "model" if "model" in said else "deterministic"
+    """Return whether a model contributed to the result; arms report it in their outputs."""
+    modes = (row.output.get("mode") for row in state.steps.values() if row.state == "succeeded" and row.output)
+    return "model" if "model" in modes else "deterministic"
 
 
 def _summaries(state: TaskState) -> list[StepSummary]:
     order = {step.name: place for place, step in enumerate(state.plan.steps)} if state.plan else {}
     rows = sorted(state.steps.values(), key=lambda row: (row.round, order.get(row.step, 0)))
-    known = [
+    sent = [
         StepSummary(
             step=row.step,
             arm=row.arm,
@@ -75,9 +79,9 @@ def _summaries(state: TaskState) -> list[StepSummary]:
         for row in rows
     ]
     names = {row.step for row in rows}
-    never = [
+    skipped = [
         StepSummary(step=step.name, arm=step.arm, round=0, attempt=0, state="skipped")
         for step in (state.plan.steps if state.plan else ())
         if step.name not in names
     ]
-    return known + never
+    return sent + skipped

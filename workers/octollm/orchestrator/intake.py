@@ -1,8 +1,7 @@
-"""Reads the orchestrator's messages: a submission becomes a task's first state, the end of a step an event. Pure."""
+"""Parses the orchestrator's messages: one stream entry becomes one event. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NamedTuple
 
 from octollm.contracts import (
     StepDone,
@@ -17,126 +16,93 @@ from octollm.contracts import (
 )
 from octollm.contracts.ids import later
 from octollm.errors import ContractError
-from octollm.orchestrator.event import Accepted, CancelRequested, Event, RedriveRequested, Refused
-from octollm.orchestrator.messages import Incoming, Unreadable
+from octollm.orchestrator.event import Accepted, CancelRequested, Event, RedriveRequested, Rejected
 from octollm.orchestrator.planning import Planning
 from octollm.orchestrator.state import Done, StepEnded, TaskState
 from octollm.plans.stored import as_stored
+from octollm.protocol.fields import clean
+from octollm.protocol.handoff import Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A task that admission let through or refused, as it will be stored if it is new."""
+class TaskMessage(NamedTuple):
+    """What one entry says."""
 
-    first: TaskState
-    event: Accepted | Refused
-
-    @property
-    def task(self) -> str:
-        """Which one."""
-        return self.first.task
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A step's end."""
-
-    done: Done
+    task: str
+    event: Event
+    first_state: TaskState | None = None
+    """Submissions: the task's state if it is not stored yet."""
 
     @property
-    def task(self) -> str:
-        """Whose step it was."""
-        return self.done.task
-
-    @property
-    def stored(self) -> tuple[str, str] | None:
-        """Tenant and SHA-256 of an output that has to be fetched."""
-        if isinstance(self.done, StepSucceeded) and isinstance(self.done.output, StoredOutput):
-            return self.done.tenant, self.done.output.sha256
+    def stored_output(self) -> tuple[str, str] | None:
+        """Tenant and SHA-256 of a step's output that is in Postgres; `event` has it once it is loaded."""
+        event = self.event
+        if isinstance(event, StepEnded) and event.output_sha256 is not None:
+            return event.done.tenant, event.output_sha256
         return None
 
-    def event(self, outputs: Mapping[tuple[str, str], Mapping[str, Any]]) -> Event:
-        """With its output; KeyError when that was never stored, which is a fault of the arm."""
-        if not isinstance(self.done, StepSucceeded):
-            return StepEnded(self.done)
-        if self.stored is not None:
-            return StepEnded(self.done, outputs[self.stored], self.stored[1])
-        return StepEnded(self.done, self.done.output.value)  # type: ignore[union-attr]  # `stored` is None: it is inline
-
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
-    """A request to cancel a task, known or not."""
+class InvalidMessage:
+    """An entry that can never be processed; it becomes a dead letter."""
 
-    request: TaskCancel
-
-    @property
-    def task(self) -> str:
-        """Which one."""
-        return self.request.task
-
-    @property
-    def event(self) -> CancelRequested:
-        """For the task, if it is the tenant's who asks."""
-        return CancelRequested(self.request.tenant, self.request.detail)
+    reason: Literal["unreadable", "schema", "misrouted"]
+    message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Redrive:
-    """A request for one more run."""
-
-    request: TaskRedrive
-    event: RedriveRequested
-
-    @property
-    def task(self) -> str:
-        """Of which task."""
-        return self.request.task
-
-
-Understood = Submitted | Ended | Cancel | Redrive
-
-
-def understand(message: Incoming, planning: Planning) -> Understood | Unreadable:
-    """What a message means here."""
+def parse_message(entry: Entry, planning: Planning) -> TaskMessage | InvalidMessage:
+    """Parse one entry of `tasks` or `steps.done`. `planning`: what the task's plan will be made from."""
+    type_, body = clean(entry.fields.get(b"type")), entry.fields.get(b"body", b"")
     try:
-        match message.type:
-            case "task.submitted.v1":
-                return _submitted(read(TaskSubmitted, message.body), message, planning)
-            case "task.rejected.v1":
-                return _submitted(read(TaskRejected, message.body), message, planning)
-            case "step.done.v1":
-                return Ended(read(StepDone, message.body).root)
-            case "task.cancel.v1" | "task.redrive.v1":
-                return _request(message, planning)
+        message = _parse(type_, body, clean(entry.fields.get(b"traceparent")), planning)
     except ContractError as error:
-        return Unreadable(error.reason, str(error))
-    return Unreadable("misrouted", f"messages of type {message.type or '(none)'} do not belong to the orchestrator")
+        return InvalidMessage(error.reason, str(error))
+    if message is None:
+        return InvalidMessage("misrouted", f"the orchestrator does not process messages of type {type_ or '(none)'}")
+    return message
 
 
-def _request(message: Incoming, planning: Planning) -> Cancel | Redrive:
-    if message.type == "task.cancel.v1":
-        return Cancel(read(TaskCancel, message.body))
-    wish = read(TaskRedrive, message.body)
-    return Redrive(wish, RedriveRequested(wish.tenant, wish.run, planning))
+def _parse(type_: str, body: bytes, traceparent: str, planning: Planning) -> TaskMessage | None:
+    match type_:
+        case "task.submitted.v1":
+            return _submission(read(TaskSubmitted, body), traceparent, planning)
+        case "task.rejected.v1":
+            return _submission(read(TaskRejected, body), traceparent, planning)
+        case "step.done.v1":
+            done = read(StepDone, body).root
+            return TaskMessage(done.task, step_ended(done))
+        case "task.cancel.v1":
+            cancel = read(TaskCancel, body)
+            return TaskMessage(cancel.task, CancelRequested(cancel.tenant, cancel.detail, cancel.requested_at))
+        case "task.redrive.v1":
+            redrive = read(TaskRedrive, body)
+            return TaskMessage(redrive.task, RedriveRequested(redrive.tenant, redrive.run, planning))
+    return None
 
 
-def _submitted(body: TaskSubmitted | TaskRejected, message: Incoming, planning: Planning) -> Submitted:
-    submission = as_stored(plain(body.submission))
-    begins = max(body.received_at, body.submission.not_before or "")
+def step_ended(done: Done) -> StepEnded:
+    """Return the event of a step's end; an output that is in Postgres has only its digest."""
+    if not isinstance(done, StepSucceeded):
+        return StepEnded(done)
+    if isinstance(done.output, StoredOutput):
+        return StepEnded(done, None, done.output.sha256)
+    return StepEnded(done, done.output.value)
+
+
+def _submission(body: TaskSubmitted | TaskRejected, traceparent: str, planning: Planning) -> TaskMessage:
+    starts_at = max(body.received_at, body.submission.not_before or "")
     seconds = body.submission.deadline_s or planning.deadline_s(body.submission.kind)
-    first = TaskState(
+    first_state = TaskState(
         task=body.task,
         tenant=body.tenant,
-        submission=submission,
+        submission=as_stored(plain(body.submission)),
         source=body.source,
         idempotency_key=body.idempotency_key,
         fingerprint=body.fingerprint,
         redactions=plain(body.redactions),
         priority=body.submission.priority or "normal",
         received_at=body.received_at,
-        traceparent=message.traceparent,
-        deadline_at=None if seconds is None else later(begins, seconds),
+        traceparent=traceparent,
+        deadline_at=None if seconds is None else later(starts_at, seconds),
     )
-    event = Refused(body.reason, body.detail) if isinstance(body, TaskRejected) else Accepted(planning)
-    return Submitted(first, event)
+    event = Rejected(body.reason, body.detail) if isinstance(body, TaskRejected) else Accepted(planning)
+    return TaskMessage(body.task, event, first_state)

@@ -1,63 +1,116 @@
-"""What comes in from the bus and what is to go out, without a word about Redis. The runtime translates both."""
+"""Builds what follows from a decision as operations of the hand-off protocol."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any
 
-from octollm.contracts import StepRequested, TaskResult
-from octollm.orchestrator.task_events import Told
+import orjson
 
+from octollm.contracts import StepRequested, write
+from octollm.contracts.ids import in_flight_field, lane_of, message_id
+from octollm.contracts.task_status import status_hash, task_status
+from octollm.errors import TopologyError
+from octollm.orchestrator import direct
+from octollm.orchestrator.state import Decision, TaskState
+from octollm.orchestrator.task_events import TaskEvent
+from octollm.protocol.operations import AppendEvent, Fields, Operation, Publish, SetStatus
+from octollm.topology import LaneKeys, Topology
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One message as it was read; nothing in it has been checked."""
-
-    type: str
-    id: str
-    tenant: str
-    traceparent: str
-    body: bytes
-    entry: str
-    """Where it lies: stream and entry id. Tells two letters with the same content apart."""
-    original: bytes = b""
-    """Dead letters only: what could not be worked on."""
+_MAX_OPEN_STEPS = 200
 
 
-class StatusUpdate(NamedTuple):
-    """A task's new status, for whoever asks the reflex. Written only over a lower version."""
+class MessageBuilder:
+    """Knows the topology's streams and settings; decides nothing."""
 
-    task: str
-    version: int
-    ended: bool
-    fields: Mapping[str, str | bytes]
+    def __init__(self, topology: Topology, status_ttl_s: int, *, direct_handoff: bool = False) -> None:
+        """`status_ttl_s`: lifetime of a status in Redis after the task's end.
+
+        `direct_handoff`: steps carry the linear chain of steps that may follow them without the orchestrator.
+        """
+        self._topology = topology
+        self._status_ttl_s = status_ttl_s
+        self._direct_handoff = direct_handoff
+        self._max_events = topology.live["events"].max_length
+        self._results = topology.topics.get("results")
+
+    def operations(self, decision: Decision) -> tuple[Operation, ...]:
+        """Return what to write to Redis after a decision was committed.
+
+        Steps come first: a status that says "running" must not be visible before its steps exist. The status is also
+        written when nothing changed, because its first publication may have been lost. Raises TopologyError for a step
+        of an arm that the topology does not have.
+        """
+        state = decision.state
+        steps = [self.step(state, request, once=decision.repeats) for request in decision.requests]
+        events = [self._event(event, state.traceparent) for event in decision.events]
+        result = self.result(state) if decision.finished else ()
+        return (*steps, self.status(state), *result, *events)
+
+    def step(self, state: TaskState, request: StepRequested, *, once: bool = False) -> Publish:
+        """Return the message that sends a step to its arm. `once`: not if its in-flight field names a message already.
+
+        Raises TopologyError for an unknown arm.
+        """
+        lane = lane_of(request.task)
+        fields = self.step_fields(state, request)
+        return Publish(self.stream(request.arm, request.priority, lane), fields, self.in_flight(request), once=once)
+
+    def step_fields(self, state: TaskState, request: StepRequested) -> Fields:
+        """Return the fields of a step's message."""
+        if self._direct_handoff:
+            request = direct.with_continuation(state, request)
+        ident = message_id(request.task, request.run, request.step, request.round, request.attempt)
+        return _fields("step.requested.v1", ident, request.tenant, state.traceparent, write(request))
+
+    def stream(self, arm: str, priority: str, lane: str) -> str:
+        """Return an arm's stream. Raises TopologyError if the topology does not have the arm."""
+        topic = self._topology.arm(arm)
+        if topic is None:
+            raise TopologyError(f"a plan has a step for arm {arm}, which this topology does not have")
+        return LaneKeys(lane).stream(topic, priority)
+
+    def status(self, state: TaskState) -> SetStatus:
+        """Return the whole status of a task: the hash may have been lost. It expires only after the task's end."""
+        key = LaneKeys(lane_of(state.task)).status(state.task)
+        return SetStatus(key, state.version, self._status_ttl_s if state.ended else 0, status_hash(status_of(state)))
+
+    @staticmethod
+    def in_flight(request: StepRequested) -> str:
+        """Return the step's field in the in-flight index."""
+        return in_flight_field(request.task, request.run, request.step, request.round)
+
+    def result(self, state: TaskState) -> tuple[Publish, ...]:
+        """Return the message that brings a task's result to memory; none if there is no result or no memory."""
+        if state.result is None or self._results is None:
+            return ()
+        fields = _fields("task.result.v1", state.task, state.tenant, state.traceparent, write(state.result))
+        return (Publish(LaneKeys(lane_of(state.task)).stream(self._results), fields),)
+
+    def _event(self, event: TaskEvent, traceparent: str) -> AppendEvent:
+        fields = _fields("task.event.v1", event.task, event.tenant, traceparent, event.body)
+        return AppendEvent(LaneKeys(lane_of(event.task)).events, self._max_events, fields)
 
 
-class Send(NamedTuple):
-    """A step for its arm."""
-
-    step: StepRequested
-    traceparent: str
-    again: bool = False
-    """It was perhaps sent before: the bus looks whether its message is there."""
+def _fields(type_: str, ident: str, tenant: str, traceparent: str, body: bytes) -> Fields:
+    return {"type": type_, "id": ident, "tenant": tenant, "traceparent": traceparent, "body": body}
 
 
-class Outgoing(NamedTuple):
-    """What follows from one message, after it has been committed."""
-
-    sends: tuple[Send, ...] = ()
-    events: tuple[Told, ...] = ()
-    traceparent: str = ""
-    status: StatusUpdate | None = None
-    result: TaskResult | None = None
-    """Of a task that has just ended: memory takes it from here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """The message can never be worked on: a dead letter."""
-
-    reason: Literal["unreadable", "schema", "misrouted"]
-    message: str
-
-
-Answer = Outgoing | Unreadable
+def status_of(state: TaskState) -> dict[str, Any]:
+    """Return a task's status (`task.status.v1`); `open` has the steps in flight, longest first."""
+    in_flight = [row for row in state.steps.values() if row.state == "sent" and not row.early_results]
+    in_flight.sort(key=lambda row: (row.sent_at, row.step))
+    return task_status(
+        task=state.task,
+        tenant=state.tenant,
+        kind=state.kind,
+        state=state.state,
+        run=state.run,
+        version=state.version,
+        reason=state.reason,
+        detail=state.detail,
+        created_at=state.received_at,
+        updated_at=state.updated_at or state.received_at,
+        open_steps=[
+            {"step": row.step, "arm": row.arm, "sent_at": row.sent_at}
+            for row in ([] if state.ended else in_flight[:_MAX_OPEN_STEPS])
+        ],
+        result=None if state.result is None else orjson.Fragment(write(state.result)),
+    )

@@ -1,4 +1,4 @@
-"""Where a task's plan comes from: a recipe for its kind, or, step by step, the planner arm and its model. Pure."""
+"""Makes a task's plan: from the recipe of its kind, or by asking the planner arm and its model. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,14 +11,14 @@ from octollm.plans.proposal import BY_MODEL, PLANNER, PLANNING, read_proposal
 from octollm.plans.recipes import RecipeBook
 
 _PLANNING_S = 600
-"""Longest a planner step may run; the topology's own limit is usually shorter."""
+"""Time limit of the planner's step; the topology's own limit is usually shorter."""
 _MODEL_DEADLINE_S = 3600
-"""Of a task that a model plans and that names no deadline itself: it must end, too."""
+"""Deadline of a task that is planned by a model and names no deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unplannable:
-    """Nothing can plan this task."""
+    """Why a task cannot be planned."""
 
     reason: Reason
     detail: str
@@ -26,28 +26,28 @@ class Unplannable:
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """What plans can come from here."""
+    """The sources of plans in this process."""
 
     book: RecipeBook
     arms: frozenset[str] = frozenset()
-    """Those of the topology."""
+    """Arms of the topology."""
     model: bool = False
-    """Whether a model is configured that the planner arm can ask."""
+    """Whether a model is configured for the planner arm."""
 
     @property
-    def by_model(self) -> bool:
-        """Whether what no recipe fits is planned nevertheless."""
+    def uses_model(self) -> bool:
+        """Whether a task without a recipe is planned by a model."""
         return self.model and PLANNER in self.arms
 
     def deadline_s(self, kind: str | None) -> int | None:
-        """Deadline of a task that names none."""
+        """Return the deadline of a task that names none, in seconds after its start; None: it has no deadline."""
         recipe = None if kind is None else self.book.get(kind)
         if recipe is not None:
             return recipe.deadline_s
-        return _MODEL_DEADLINE_S if self.by_model else None
+        return _MODEL_DEADLINE_S if self.uses_model else None
 
     def plan(self, state: TaskState) -> Plan | Unplannable:
-        """The task's first plan."""
+        """Return the task's first plan, or why there is none."""
         recipe = None if state.kind is None else self.book.get(state.kind)
         if recipe is not None:
             try:
@@ -55,7 +55,7 @@ class Planning:
             except InvalidInputError as error:
                 return Unplannable("invalid_input", str(error))
             return recipe.plan
-        if self.by_model:
+        if self.uses_model:
             return self._planner_step()
         if state.kind is None:
             detail = "the task names no kind, and without a model only recipes can plan"
@@ -64,29 +64,29 @@ class Planning:
         return Unplannable("unknown_kind", f"no recipe for {state.kind}; there are {known}")
 
     def _planner_step(self) -> Plan:
-        asked = {
-            # References, so that nothing a producer wrote is taken for one.
+        step_input = {
+            # References, so that nothing a producer wrote is evaluated as one.
             **{name: {"$": f"task.{name}"} for name in ("goal", "kind", "input", "metadata")},
             "arms": sorted(self.arms - {PLANNER}),
             "kinds": list(self.book.kinds),
         }
-        step = PlanStep(PLANNING, PLANNER, (), _PLANNING_S, asked)
+        step = PlanStep(PLANNING, PLANNER, (), _PLANNING_S, step_input)
         return Plan(BY_MODEL, 1, (step,), answer=None, judges=(), planner=PLANNING)
 
 
-def is_awaited(plan: Plan, step: str) -> bool:
-    """Whether this step's output brings the rest of the plan."""
+def brings_plan(plan: Plan, step: str) -> bool:
+    """Whether the output of this step is the rest of the plan."""
     return plan.planner == step and len(plan.steps) == 1
 
 
 def adopt(plan: Plan, output: Mapping[str, Any]) -> Plan:
-    """The whole plan: the planner's step and what it brought. Raises RecipeError.
+    """Return the whole plan: the planner's step and the steps in its output. Raises RecipeError if that is no plan.
 
-    Judged against the arms the planner was told of, so that the same event always leads to the same plan.
+    The arms are checked against those in the planner's input, so that the same event always leads to the same plan.
     """
-    asked = plan.steps[0]
+    planner = plan.steps[0]
     if "plan" not in output:
         raise RecipeError("the planner's output has no plan")
-    proposed = read_proposal(output["plan"], frozenset(asked.input["arms"]))
-    steps = tuple(replace(step, needs=step.needs or (asked.name,)) for step in proposed.steps)
-    return replace(proposed, steps=(asked, *steps), planner=plan.planner)
+    proposed = read_proposal(output["plan"], frozenset(planner.input["arms"]))
+    steps = tuple(replace(step, needs=step.needs or (planner.name,)) for step in proposed.steps)
+    return replace(proposed, steps=(planner, *steps), planner=plan.planner)

@@ -7,43 +7,47 @@ deletes its own data and records that (`memory_deleted_at`, see `octollm.memory.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from octollm.contracts import TaskResult
 from octollm.database.pool import Pool, transaction
 from octollm.database.queries import queries
-from octollm.orchestrator.messages import Outgoing
+from octollm.orchestrator import rows
+from octollm.orchestrator.state import TaskState
 
 _SQL = queries("octollm.orchestrator", "retention")
-_FAR = datetime(9999, 1, 1, tzinfo=UTC)
+_FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-async def unremembered(pool: Pool, older_than_s: float, oldest: datetime | None, most: int) -> Sequence[Outgoing]:
-    """Up to `most` results to send again: memory should have taken them for longer than `older_than_s`.
+async def results_not_indexed(
+    pool: Pool, older_than_s: float, oldest_queued: datetime | None, limit: int
+) -> Sequence[TaskState]:
+    """Return up to `limit` tasks whose result was published `older_than_s` ago and is still not indexed.
 
-    `oldest`: when the oldest result was sent that still waits for memory; None: none does. What was sent after that may
-    be waiting, too, and is left alone.
+    `oldest_queued`: arrival of the oldest message on `results`, None if it is empty. Results published later may still
+    be queued and are left out. Each returned task counts as published now; the next time comes twice as late.
     """
     async with transaction(pool) as connection:
-        found = await connection.fetch(_SQL["unremembered"], older_than_s, oldest or _FAR, most)
-    return [Outgoing(traceparent=row["traceparent"], result=TaskResult.model_validate(row["result"])) for row in found]
+        found = await connection.fetch(
+            _SQL["results_not_indexed"], older_than_s, oldest_queued or _FAR_FUTURE, limit
+        )  # fmt: skip
+    return [rows.state_of(row, {}) for row in found]
 
 
-async def purge(pool: Pool, days: int, most: int, *, memory: bool) -> bool:
-    """Delete up to `most` tasks that ended more than `days` ago, and letters of no task; whether there may be more now.
+async def purge(pool: Pool, days: int, limit: int, *, memory: bool) -> bool:
+    """Delete up to `limit` tasks that ended more than `days` ago, dead letters of no task, and unused outputs.
 
-    `memory`: there is one, which has to forget a task before its rows go.
+    `memory`: a memory worker exists, which deletes its data of a task first. Return whether there may be more.
     """
     async with transaction(pool) as connection:
-        marked = await connection.execute(_SQL["mark_for_purge"], days, most)
+        marked = await connection.execute(_SQL["mark_for_purge"], days, limit)
     async with transaction(pool) as connection:
-        tasks = [row["id"] for row in await connection.fetch(_SQL["doomed"], memory, most)]
-        for query in ("purge_letters", "purge_requests", "purge_tasks"):
+        tasks = [row["id"] for row in await connection.fetch(_SQL["purge_candidates"], memory, limit)]
+        for query in ("delete_dead_letters", "delete_cancel_requests", "delete_tasks"):
             await connection.execute(_SQL[query], tasks)
     async with transaction(pool) as connection:
-        outputs = await connection.execute(_SQL["purge_outputs"], days, most)
-        letters = await connection.execute(_SQL["purge_stray_letters"], days, most)
-    return most in (_count(marked), len(tasks), _count(outputs), _count(letters))
+        outputs = await connection.execute(_SQL["delete_unused_outputs"], days, limit)
+        letters = await connection.execute(_SQL["delete_dead_letters_of_no_task"], days, limit)
+    return limit in (_row_count(marked), len(tasks), _row_count(outputs), _row_count(letters))
 
 
-def _count(status: str) -> int:
-    """Rows, from what Postgres says of a command: `DELETE 5`."""
-    return int(status.rpartition(" ")[2])
+def _row_count(command_tag: str) -> int:
+    """Return the number of rows from what Postgres answers to a command, for example `DELETE 5`."""
+    return int(command_tag.rpartition(" ")[2])

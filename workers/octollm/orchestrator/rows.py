@@ -1,21 +1,22 @@
-"""Between rows of the database and values: nothing else knows both."""
+"""Converts between database rows and values; no other module knows both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
 import orjson
 
-from octollm.contracts import StepDone, StepSucceeded, StoredOutput, TaskResult, read, write
+from octollm.contracts import StepDone, TaskResult, read, write
 from octollm.contracts.ids import as_text
-from octollm.orchestrator.state import Attempt, StepEnded, StepRow, TaskState
-from octollm.orchestrator.task_events import Told
+from octollm.orchestrator.intake import step_ended
+from octollm.orchestrator.state import Attempt, StepRow, TaskState
+from octollm.orchestrator.task_events import TaskEvent
 from octollm.plans.plan import Plan
 from octollm.plans.stored import as_stored
 
 
 def task_row(state: TaskState) -> dict[str, Any]:
-    """Row of `tasks`."""
+    """Return the row of `tasks`."""
     return {
         "tenant": state.tenant,
         "kind": state.kind,
@@ -33,7 +34,7 @@ def task_row(state: TaskState) -> dict[str, Any]:
 
 
 def changes(state: TaskState) -> dict[str, Any]:
-    """What may change of a row of `tasks`, and its key."""
+    """Return the columns of `tasks` that can change, and its key."""
     finished_at = None if state.result is None else state.result.finished_at
     return {
         "id": state.task,
@@ -54,13 +55,13 @@ def changes(state: TaskState) -> dict[str, Any]:
 
 
 def run_row(state: TaskState) -> dict[str, Any]:
-    """Row of `runs`, of a task that has a plan."""
+    """Return the row of `runs` of a task that has a plan."""
     plan = None if state.plan is None else orjson.Fragment(state.plan.written)
     return {"task": state.task, "run": state.run, "plan": plan}
 
 
 def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:
-    """Row of `steps`. A large output stays in `outputs`, where it lies already."""
+    """Return the row of `steps`. A large output stays in `outputs`, where the arm has stored it."""
     return {
         "task": state.task,
         "run": state.run,
@@ -79,23 +80,23 @@ def step_row(state: TaskState, row: StepRow) -> dict[str, Any]:
         "delivery": row.delivery,
         "duration_ms": row.duration_ms,
         "digest": row.digest,
-        # As text: digests are of what the arm wrote, and jsonb keeps numbers in a form of its own.
+        # As text: digests are of the arm's JSON, and jsonb changes the form of numbers.
         "early_results": [write(one.done).decode() for one in row.early_results] or None,
     }
 
 
 def attempt_row(state: TaskState, attempt: Attempt) -> dict[str, Any]:
-    """Row of `attempts`."""
+    """Return the row of `attempts`."""
     return {"task": state.task, "run": state.run, **attempt._asdict()}
 
 
-def event_row(told: Told) -> dict[str, Any]:
-    """Row of `events`."""
-    return {"task": told.task, "run": told.run, "seq": told.seq, "at": told.at, "body": orjson.Fragment(told.body)}
+def event_row(event: TaskEvent) -> dict[str, Any]:
+    """Return the row of `events`."""
+    return {"task": event.task, "run": event.run, "seq": event.seq, "at": event.at, "body": orjson.Fragment(event.body)}
 
 
 def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> TaskState:
-    """From a row of `tasks` with its plan, and its steps."""
+    """Return the state from a row of `tasks`, with its run's `plan` if the row has one, and its steps."""
     return TaskState(
         task=row["id"],
         tenant=row["tenant"],
@@ -116,28 +117,15 @@ def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> T
         seq=row["seq"],
         deadline_at=None if row["deadline_at"] is None else as_text(row["deadline_at"]),
         updated_at=as_text(row["updated_at"]),
-        plan=None if row["plan"] is None else Plan.from_json(row["plan"]),
+        plan=None if row.get("plan") is None else Plan.from_json(row["plan"]),
         steps=steps,
         result=None if row["result"] is None else TaskResult.model_validate(row["result"]),
         memory=row["memory"],
     )
 
 
-def early_of(texts: Sequence[str]) -> tuple[StepEnded, ...]:
-    """Ends that came early, as a row keeps them; large outputs are still references."""
-    ends = []
-    for text in texts:
-        done = read(StepDone, text.encode()).root
-        output = done.output if isinstance(done, StepSucceeded) else None
-        if isinstance(output, StoredOutput):
-            ends.append(StepEnded(done, None, output.sha256))
-        else:
-            ends.append(StepEnded(done, output.value if output else None))
-    return tuple(ends)
-
-
 def step_of(row: asyncpg.Record) -> StepRow:
-    """From a row of `steps`, with its large output; those of early ends are still references."""
+    """Return a row of `steps` joined with its stored output; stored outputs of early results are not loaded."""
     return StepRow(
         step=row["step"],
         round=row["round"],
@@ -154,7 +142,7 @@ def step_of(row: asyncpg.Record) -> StepRow:
         worker=row["worker"],
         delivery=row["delivery"],
         digest=row["digest"],
-        early_results=early_of(row["early_results"] or ()),
+        early_results=tuple(step_ended(read(StepDone, text.encode()).root) for text in row["early_results"] or ()),
     )
 
 

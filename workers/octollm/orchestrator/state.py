@@ -1,7 +1,7 @@
-"""What the orchestrator knows of a task while it decides: values only, loaded and saved by the store."""
+"""State of a task and the decision that changes it: values only, loaded and saved by `store.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
 from octollm.contracts import (
@@ -13,7 +13,8 @@ from octollm.contracts import (
     StepSucceeded,
     TaskResult,
 )
-from octollm.orchestrator.task_events import EventName, Told
+from octollm.errors import NEEDS_PERSON
+from octollm.orchestrator.task_events import EventName, TaskEvent
 from octollm.plans.plan import Plan
 
 Priority = Literal["high", "normal", "low"]
@@ -37,58 +38,73 @@ Reason = Literal[
 ]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "rejected", "cancelled", "expired"})
 INTAKE = "intake"
-"""In `StepRow.sent_by`: the task's own intake sent this step."""
+"""In `StepRow.sent_by`: the step was sent when the task arrived."""
 REDRIVE = "redrive"
-"""The same in a later run: the wish that opened it did."""
+"""In `StepRow.sent_by`: the step was sent when another run was requested."""
 REDRIVABLE: frozenset[str] = frozenset({"failed", "expired"})
-"""Ends that another run may change."""
+"""Terminal states after which another run may be requested."""
 Done = StepSucceeded | StepFailed | StepRetrying | StepDead | StepCancelled
 
 
 class StepEnded(NamedTuple):
-    """How an attempt ended. An output that was stored by reference has been fetched: `output`."""
+    """How an attempt ended."""
 
     done: Done
     output: Mapping[str, Any] | None = None
+    """None for a stored output that has not been loaded."""
     output_sha256: str | None = None
+    """Digest of an output that is too large for a message and is in the table `outputs`."""
 
 
 class StepRow(NamedTuple):
-    """One step in one round, from the moment it was first sent."""
+    """One step in one round. It exists from the first time the step was sent."""
 
     step: str
     round: int
     arm: str
     state: StepState
     attempt: int
-    """Highest attempt known; results of older ones are refused."""
+    """Highest known attempt; results of older attempts are ignored."""
     sent_by: str
-    """The event that sent it: `INTAKE`, `REDRIVE` or the message id of a `step.done.v1`. Met again, it sends again.
+    """The event that sent it: `INTAKE`, `REDRIVE` or the message id of a `step.done.v1`. Its redelivery sends it again.
 
-    Of a step that was handed on directly: what tells that, which sends nothing; see `direct.py`.
+    For a chained step, which the arm before it has sent, a value that no event has; see `direct.py`.
     """
     sent_at: str
-    """When its newest message was sent, as far as the orchestrator sent it itself; retries are the worker's."""
+    """When the orchestrator last sent it; retries are sent by workers and do not count."""
     failures: int = 0
     output: Mapping[str, Any] | None = None
     output_sha256: str | None = None
-    """Where the output is too large for the row: it lies in the table outputs."""
+    """Set if the output is too large for the row and is in the table `outputs`."""
     error: str | None = None
     duration_ms: int | None = None
     worker: str | None = None
     delivery: int | None = None
     digest: str | None = None
-    """Of the committed output, where a step may have been handed on that was made from it."""
+    """Of the committed output, if a step may have been chained on it."""
     early_results: tuple[StepEnded, ...] = ()
-    """Ends that came before those of the step it builds on; kept until these are committed."""
+    """Results that arrived before those of the step they build on; kept until these are committed."""
 
 
 ErrorClass = Literal["transient", "permanent", "needs_person"]
-"""What a failed attempt calls for: another try, none, or a person."""
+"""What a failed attempt needs: another attempt, nothing, or a person."""
+
+
+def error_class_of(done: Done) -> ErrorClass | None:
+    """Return what a failed attempt needs; None if it did not fail, or is unknown because its worker died."""
+    match done:
+        case StepFailed():
+            return "permanent"
+        case StepRetrying() | StepDead() if done.error.code.startswith(NEEDS_PERSON):
+            return "needs_person"
+        case StepRetrying() | StepDead(reason="failures_exhausted"):
+            return "transient"
+        case _:
+            return None
 
 
 class Attempt(NamedTuple):
-    """How one attempt ended; history, never changed."""
+    """How one attempt ended. History: never changed."""
 
     step: str
     round: int
@@ -105,7 +121,7 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskState:
-    """One task in its current run."""
+    """A task in its current run."""
 
     task: str
     tenant: str
@@ -122,43 +138,43 @@ class TaskState:
     detail: str | None = None
     run: int = 1
     round: int = 0
-    """The newest repair round."""
+    """Newest repair round."""
     version: int = 0
     seq: int = 0
-    """The newest event's number within the run."""
+    """Number of the newest event within the run."""
     deadline_at: str | None = None
     updated_at: str | None = None
     plan: Plan | None = None
     steps: Mapping[tuple[str, int], StepRow] = field(default_factory=dict)
     result: TaskResult | None = None
     memory: Mapping[str, Any] | None = None
-    """What memory is to keep of it, checked."""
+    """What the task writes to memory, see `octollm.plans.memory_facts`."""
 
     @property
     def kind(self) -> str | None:
-        """Which recipe plans it."""
+        """The recipe's name, if the task has one."""
         kind = self.submission.get("kind")
         return None if kind is None else str(kind)
 
     @property
     def not_before(self) -> str | None:
-        """When its first run may begin."""
-        moment = self.submission.get("not_before")
-        return None if moment is None else str(moment)
+        """Earliest start of the first run."""
+        not_before = self.submission.get("not_before")
+        return None if not_before is None else str(not_before)
 
     @property
     def ended(self) -> bool:
-        """Whether the run has its terminal state."""
+        """Whether the run has reached a terminal state."""
         return self.state in TERMINAL
 
     def round_of(self, step: str) -> int:
-        """The round a step is in: only what a repair redoes is in a later one than 0."""
+        """Return the round a step is in: 0, except for steps that a repair repeats."""
         if self.round == 0 or self.plan is None or self.plan.repair is None:
             return 0
         return self.round if step in self.plan.downstream(self.plan.repair.redo) else 0
 
     def row(self, step: str) -> StepRow | None:
-        """A step's row in the round it is in."""
+        """Return a step's row in its current round, or None if it has not been sent."""
         return self.steps.get((step, self.round_of(step)))
 
 
@@ -167,25 +183,29 @@ _FIELDS = len(fields(TaskState))
 
 @dataclass
 class Decision:
-    """The new state, and what is to be stored and sent because of it."""
+    """The new state of a task, and what must be stored and sent because of one event."""
 
     state: TaskState
     changed: bool = False
-    """Whether anything must be stored. Sends alone repeat what was stored before."""
+    """Whether anything must be stored. Requests alone repeat what was stored before."""
     steps: dict[tuple[str, int], StepRow] = field(default_factory=dict)
-    sends: list[StepRequested] = field(default_factory=list)
-    again: bool = False
-    """Whether these sends repeat those of an event that was applied before."""
-    events: list[Told] = field(default_factory=list)
+    """New or changed rows by step and round."""
+    requests: list[StepRequested] = field(default_factory=list)
+    """Steps to send."""
+    repeats: bool = False
+    """Whether the requests may have been sent before, so that each is only sent if its message does not exist."""
+    events: list[TaskEvent] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    planned: bool = False
-    """Whether the run's plan is new and must be stored."""
-    opened: bool = False
-    """Whether the run is new, and those before it are history."""
+    plan_changed: bool = False
+    """Whether the run's plan must be stored."""
+    new_run: bool = False
+    """Whether this event started another run."""
+    finished: bool = False
+    """Whether this event ended the run, so that memory must receive its result."""
 
     def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked here
-        """Replace fields of the state."""
-        # As `replace` does, but not by setting all the other fields one by one: a decision comes here ten times.
+        """Replace fields of the state. Raises TypeError for a field that TaskState does not have."""
+        # Like dataclasses.replace, but without setting every other field: a decision comes here about ten times.
         state = object.__new__(TaskState)
         known = state.__dict__
         known.update(self.state.__dict__, **values)
@@ -194,19 +214,35 @@ class Decision:
         self.state = state
         self.changed = True
 
-    def plan(self, plan: Plan) -> None:
-        """Give the run its plan, or a longer one."""
+    def set_plan(self, plan: Plan) -> None:
+        """Set the run's plan, or replace it with a longer one."""
         self.change(plan=plan)
-        self.planned = True
+        self.plan_changed = True
 
-    def tell(self, now: str, event: EventName, detail: str | None = None, **about: str | int | None) -> None:
-        """One more event of the run; see `Told.of`."""
+    def record(self, now: str, event: EventName, detail: str | None = None, **about: str | int | None) -> None:
+        """Add an event to the run's history; see `TaskEvent.build`."""
         state = self.state
         self.change(seq=state.seq + 1)
-        self.events.append(Told.of(state.task, state.run, state.seq + 1, state.tenant, now, event, detail, **about))
+        self.events.append(
+            TaskEvent.build(state.task, state.run, state.seq + 1, state.tenant, now, event, detail, **about)
+        )
 
-    def put(self, row: StepRow) -> None:
-        """Store a step's new row."""
+    def put_step(self, row: StepRow) -> None:
+        """Add a step's row, or replace it."""
         key = (row.step, row.round)
         self.steps[key] = row
         self.change(steps={**self.state.steps, key: row})
+
+    def merge(self, later: "Decision") -> None:
+        """Add a later decision about the same run, so that both are stored at once."""
+        self.state = later.state
+        self.steps |= later.steps
+        self.attempts += later.attempts
+        self.events += later.events
+        self.plan_changed |= later.plan_changed
+
+    def copy(self) -> "Decision":
+        """Return a copy that `merge` can change without changing this decision."""
+        return replace(
+            self, steps=dict(self.steps), attempts=list(self.attempts), events=list(self.events)
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Events of a run as they are stored and shown: `task.event.v1`, written once for both. Pure."""
+"""The history of a run: events as they are stored and shown (`task.event.v1`). Pure."""
 
 from typing import Literal, NamedTuple
 
@@ -19,21 +19,22 @@ EventName = Literal[
 ]
 
 
-class Told(NamedTuple):
+class TaskEvent(NamedTuple):
     """One event of a run."""
 
     task: str
     run: int
     seq: int
+    """Position within the run, from 1."""
     tenant: str
     at: str
     event: EventName
     detail: str | None
     body: bytes
-    """`task.event.v1`."""
+    """JSON by `task.event.v1`."""
 
     @classmethod
-    def of(
+    def build(
         cls,
         task: str,
         run: int,
@@ -43,11 +44,11 @@ class Told(NamedTuple):
         event: EventName,
         detail: str | None = None,
         **about: str | int | None,
-    ) -> "Told":
-        """`about`: the schema's other fields, left out where they are None.
+    ) -> "TaskEvent":
+        """Build an event with its JSON. `about`: further fields of the schema; those that are None are left out.
 
-        Written without its model, which takes five times as long: `tests/contract/test_told_events.py` reads each kind
-        back.
+        The JSON is not built with the pydantic model, which takes five times as long;
+        `tests/contract/test_task_events.py` validates every kind.
         """
         body: dict[str, str | int] = {
             "task": task, "run": run, "seq": seq, "tenant": tenant, "at": at, "event": event

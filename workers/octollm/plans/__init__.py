@@ -1,1 +1,1 @@
-"""Plans: what they are, how recipes and models write them down, and everything that can be wrong with one. Pure."""
+"""Plans: their form, the recipes and model proposals they come from, and every check of them. Pure."""

@@ -1,8 +1,8 @@
-"""Linear stretches: steps of a plan that go from arm to arm without the orchestrator in between. Pure.
+"""Direct hand-off: linear chains of steps that arms send to each other without the orchestrator in between. Pure.
 
-The message of a stretch's first step carries the rest of it. Whoever finishes a step makes the next one's message
-from that and its own output: the very message that the orchestrator would make, unless the output that is committed
-turns out to be another. Therefore each message names the digests of what it builds on.
+The message of a chain's first step carries the steps that follow (its continuation). The arm that finishes a step makes
+the next step's message from the continuation and its own output. It equals the message that the orchestrator would
+make, unless another output is committed in the end; therefore each message names the digests of what it builds on.
 """
 
 import hashlib
@@ -18,36 +18,36 @@ from octollm.plans.plan import Plan, PlanStep
 from octollm.plans.stored import as_stored
 
 LIMIT = 64 * 1024
-"""Bytes of JSON the rest of a stretch may have in a message; what is longer ends earlier."""
-_LONGEST = 32
-"""Steps in a rest; as in the schema."""
+"""Most bytes of JSON of a continuation in a message; a longer chain is cut."""
+_MAX_STEPS = 32
+"""Steps in a continuation; as in the schema."""
 _DEPTH = strict_json.MAX_DEPTH - 1
-"""Levels a rest may have within its message."""
+"""Levels of JSON a continuation may have within its message."""
 _ENDS_AFTER = frozenset({"executor", "judge"})
-"""Arms whose steps send nothing on: a sandbox only works, and what follows a verdict is decided by it."""
+"""Arms that send no step: the sandbox cannot, and what follows a verdict is the orchestrator's decision."""
 _ENDS_BEFORE = frozenset({"executor"})
 
 
-def leads_on(plan: Plan, name: str) -> bool:
-    """Whether a step may be handed on that was made from this one's output. Says yes more often than `following`."""
+def may_precede(plan: Plan, name: str) -> bool:
+    """Whether a later step may be chained on this step's output. Over-approximates `following`."""
     return name in plan.sole_needs and plan.by_name[name].arm not in _ENDS_AFTER
 
 
 def following(plan: Plan, first: str) -> tuple[PlanStep, ...]:
-    """The steps that may follow `first` directly, in order.
+    """Return the steps that may follow `first` without the orchestrator, in order.
 
-    A stretch ends before joins, fan-outs and the executor's steps, after a judge, and before a step that looks at what
-    may still change then.
+    A chain ends before joins, fan-outs and the executor's steps, after a judge, and before a step whose references may
+    still change.
     """
     found: list[PlanStep] = []
     step = plan.by_name[first]
     members = {first}
-    while step.arm not in _ENDS_AFTER and len(found) < _LONGEST:
+    while step.arm not in _ENDS_AFTER and len(found) < _MAX_STEPS:
         after = [one for one in plan.steps if step.name in one.needs]
         if len(after) != 1 or after[0].needs != (step.name,) or after[0].arm in _ENDS_BEFORE:
             break
         step = after[0]
-        if not _settled(plan, step, members):
+        if not _is_determined(plan, step, members):
             break
         found.append(step)
         members.add(step.name)
@@ -55,20 +55,23 @@ def following(plan: Plan, first: str) -> tuple[PlanStep, ...]:
 
 
 def digest(output: Mapping[str, Any]) -> str:
-    """Of an output's JSON: with sorted keys, without spaces, SHA-256 in lower-case hexadecimal."""
+    """Return the digest of an output: SHA-256 of its JSON with sorted keys and no spaces, as lower-case hexadecimal."""
     return hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def continuation(
     steps: Sequence[PlanStep | ContinuationStep], seen: Mapping[str, Any], digests: Mapping[str, str], attempt: int
 ) -> StepContinuation | None:
-    """As much of these steps as fits into a message. `seen`: what references see, see `template`. `attempt`: theirs."""
-    left = [step if isinstance(step, ContinuationStep) else _plain(step) for step in steps]
-    while left:
-        names = _names(left)
+    """Return as many of these steps as fit into a message, or None if none does.
+
+    `seen`: what references can read, see `template`. `digests`: of outputs, by step. `attempt`: of the steps.
+    """
+    remaining = [step if isinstance(step, ContinuationStep) else _plain(step) for step in steps]
+    while remaining:
+        names = _names(remaining)
         found = StepContinuation(
             attempt=attempt,
-            steps=left,
+            steps=remaining,
             seen={
                 "task": {name: value for name, value in seen["task"].items() if ("task", name) in names},
                 "steps": {name: value for name, value in seen["steps"].items() if ("steps", name) in names},
@@ -78,14 +81,14 @@ def continuation(
         )
         if _fits(found):
             return found
-        left = left[: len(left) // 2]
+        remaining = remaining[: len(remaining) // 2]
     return None
 
 
-def onward(step: StepRequested, output: dict[str, Any]) -> StepRequested | None:
-    """The message of what follows a step that had this output; None: that is the orchestrator's to send.
+def next_request(step: StepRequested, output: dict[str, Any]) -> StepRequested | None:
+    """Return the request that follows a step with this output, or None if the orchestrator has to send it.
 
-    So is what cannot be resolved: it ends the task.
+    The orchestrator also gets a request whose references cannot be resolved, because it ends the task.
     """
     if (
         step.continuation is None
@@ -98,7 +101,7 @@ def onward(step: StepRequested, output: dict[str, Any]) -> StepRequested | None:
     seen = {"task": {}, "round": step.round, **step.continuation.seen}
     seen["steps"] = {**seen["steps"], step.step: own}
     try:
-        resolved = template.settle(first.input, seen)
+        resolved = template.render(first.input, seen)
     except RecipeError:
         return None
     if not isinstance(resolved, dict):
@@ -119,11 +122,11 @@ def onward(step: StepRequested, output: dict[str, Any]) -> StepRequested | None:
     )
 
 
-def _settled(plan: Plan, step: PlanStep, members: set[str]) -> bool:
-    """Whether all that the step looks at is known when its stretch begins, or is an output of the stretch.
+def _is_determined(plan: Plan, step: PlanStep, members: set[str]) -> bool:
+    """Whether everything the step refers to is known when its chain starts, or is an output of the chain.
 
-    A step beside it may end meanwhile, so what that gave is not; a later one's output is of the round before. The
-    attempt that was committed may be another than the one that was handed on.
+    The output of a parallel step is not: it may arrive in between. A later step's output is of the previous round. The
+    attempt that is committed may differ from the one that was chained.
     """
     for path in template.references(step.input):
         match path:
@@ -140,7 +143,7 @@ def _settled(plan: Plan, step: PlanStep, members: set[str]) -> bool:
 
 
 def _names(steps: Sequence[ContinuationStep]) -> set[tuple[str, str]]:
-    """What their references look at: ("task", field) and ("steps", name)."""
+    """Return what their references read: ("task", field) and ("steps", name)."""
     paths = (path for step in steps for path in template.references(step.input))
     return {(path[0], path[1]) for path in paths if len(path) > 1}
 

@@ -1,4 +1,4 @@
-"""Makes a plan of its written form, and refuses whatever could not be carried out."""
+"""Builds a plan from its written form and rejects one that could not be run."""
 
 import re
 from collections.abc import Mapping, Set
@@ -23,7 +23,11 @@ def make_plan(
     schema: Mapping[str, Any] | None,
     memory: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The plan. `schema`: JSON Schema of the task's input; None: not known. Raises RecipeError."""
+    """Build a plan. Raises RecipeError that says what to change.
+
+    `recipe`, `version`: where it comes from. `arms`: those its steps may use. `schema`: JSON Schema of the task's
+    input, None if unknown. `memory`: template of what the task writes to memory.
+    """
     steps = {
         name: PlanStep(name, step.arm, tuple(dict.fromkeys(step.needs)), step.timeout_s, step.input)
         for name, step in file.steps.items()
@@ -45,12 +49,12 @@ def make_plan(
     return plan
 
 
-def first_fault(error: ValidationError, whole: str) -> str:
-    """The first thing that is wrong with a written form, by its place."""
+def first_error(error: ValidationError, whole: str) -> str:
+    """Return the first error of a written form with its place; `whole` names the place of the form itself."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = [str(part)[:80] for part in first["loc"]]
     if place[:1] == ["memory"]:
-        # Where a text and a reference are both right, pydantic also names which of them it tried.
+        # Where a string or a reference is allowed, pydantic also names the one it tried.
         place = [part for part in place if not _TRIED.match(part)]
     return f"{'.'.join(place) or whole}: {first['msg']}"
 
@@ -59,16 +63,16 @@ def _check_repair(plan: Plan) -> None:
     if plan.repair is None:
         return
     if plan.repair.judge not in plan.judges:
-        raise RecipeError(f"repair.judge: {plan.repair.judge} is no step of arm judge whose verdict decides")
+        raise RecipeError(f"repair.judge: {plan.repair.judge} is not a step of arm judge whose verdict decides")
     if plan.repair.redo not in plan.by_name:
-        raise RecipeError(f"repair.redo: {plan.repair.redo} is no step of this plan")
+        raise RecipeError(f"repair.redo: {plan.repair.redo} is not a step of this plan")
     if plan.repair.judge not in plan.downstream(plan.repair.redo):
         raise RecipeError(f"repair.redo: {plan.repair.judge} does not depend on {plan.repair.redo}, so nothing changes")
 
 
 def _check_references(plan: Plan, schema: Mapping[str, Any] | None) -> None:
     for step in plan.steps:
-        # In a repair round a step may look at what the verdict was.
+        # In a repair round a step may refer to the verdict.
         repaired = plan.repair is not None and step.name in plan.downstream(plan.repair.redo)
         known = plan.upstream(step.name) | (frozenset(plan.by_name) if repaired else frozenset())
         _check_template(step.input, f"steps.{step.name}.input", known, schema)
@@ -96,7 +100,7 @@ def _check_template(
             case ("steps", name, "output" | "round" | "attempt", *_) if name in steps:
                 pass
             case ("steps", name, *_) if name not in steps:
-                raise RecipeError(f"{place}: refers to step {name}, which has not ended then; add it to needs")
+                raise RecipeError(f"{place}: refers to step {name}, which may not have ended then; add it to needs")
             case _:
                 hint = "use task.goal, task.kind, task.input, task.metadata, steps.<name>.output, or round"
-                raise RecipeError(f"{place}: {'.'.join(path)} leads nowhere; {hint}")
+                raise RecipeError(f"{place}: {'.'.join(path)} does not exist; {hint}")

@@ -1,4 +1,4 @@
-"""The form in which people and models write plans down, as closed models. What a value means is checked elsewhere."""
+"""The written form of plans, by people and models, as closed models. `checks.py` checks what the values mean."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,11 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_STEPS = 200
 MAX_REPAIRS = 5
-"""The hard cap on repair rounds: a recipe may allow fewer, never more."""
+"""Most repair rounds that a recipe may allow."""
 Name = Annotated[str, Field(pattern=r"\A[a-z][a-z0-9_-]{0,62}\z")]
 
 
 class Closed(BaseModel):
+    """Refuses unknown fields and converted types."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
@@ -20,7 +22,7 @@ class Reference(Closed):
     expression: Annotated[str, Field(alias="$")]
 
 
-# Of what is remembered. Each may also be a reference that has to give such a text.
+# What is written to memory. Each may also be a reference that gives such a string.
 Short = Annotated[str, Field(min_length=1, max_length=500)]
 Word = Annotated[str, Field(min_length=1, max_length=63)]
 Long = Annotated[str, Field(min_length=1, max_length=1_000_000)]
@@ -29,46 +31,52 @@ Attribute = Annotated[str, Field(max_length=500)]
 
 
 class StepFile(Closed):
+    """A step, under its name."""
+
     arm: Name
     needs: list[Name] = []
     timeout_s: Annotated[int, Field(ge=1, le=86400)] = 60
     input: dict[str, Any]
     verdict: Literal["decides", "informs"] = "decides"
-    """Of a judge step: whether its "fail" fails the task."""
+    """For a judge step: whether its verdict "fail" fails the task."""
 
 
 class RepairFile(Closed):
+    """Which verdict is repaired, from which step on, and how often."""
+
     judge: Name
     redo: Name
     max: Annotated[int, Field(ge=1, le=MAX_REPAIRS)]
 
 
-class ThingFile(Closed):
-    """What a relationship begins or ends at."""
+class EntityFile(Closed):
+    """An entity of the knowledge graph, by type and name."""
 
     type: Word | Reference
     name: Short | Reference
 
 
 class RelationshipFile(Closed):
-    from_: Annotated[ThingFile, Field(alias="from")]
+    """A relationship between two entities."""
+
+    from_: Annotated[EntityFile, Field(alias="from")]
     type: Word | Reference
-    to: ThingFile
+    to: EntityFile
 
 
 class MemoryFile(Closed):
-    """What memory keeps of a task that succeeded. A reference may also give a whole list or object."""
+    """What a task that succeeds writes to memory. A reference may also give a whole list or object."""
 
     title: Short | Reference
     text: Long | Reference
     collection: Collection | Reference = "tasks"
     attributes: dict[Word, Attribute | Reference] | Reference = Field(default_factory=dict)
-    entities: list[ThingFile | Reference] | Reference = Field(default_factory=list)
+    entities: list[EntityFile | Reference] | Reference = Field(default_factory=list)
     relationships: list[RelationshipFile | Reference] | Reference = Field(default_factory=list)
 
 
 class PlanFile(Closed):
-    """What recipes and models have in common."""
+    """What recipes and plans by models have in common."""
 
     steps: Annotated[dict[Name, StepFile], Field(min_length=1, max_length=MAX_STEPS)]
     answer: Any
@@ -76,6 +84,8 @@ class PlanFile(Closed):
 
 
 class RecipeFile(PlanFile):
+    """A recipe."""
+
     recipe: Annotated[str, Field(pattern=r"\A[a-z][a-z0-9_.-]{0,62}\z")]
     version: Annotated[int, Field(ge=1)]
     description: Annotated[str, Field(min_length=1)]

@@ -1,6 +1,6 @@
-"""The plan of a run: steps, what each needs, what makes the answer, and how often a failed verdict is repaired. Pure.
+"""The plan of a run: its steps and their dependencies, the answer's template, and the repair rule. Pure.
 
-A plan is stored with its run, so that a changed recipe never changes a task that has begun.
+A plan is stored with its run, so that a changed recipe never changes a task that has started.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from octollm.errors import RecipeError
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """One step: for which arm, after which others, with which input (references unresolved)."""
+    """One step: its arm, the steps it needs, and its input with references unresolved."""
 
     name: str
     arm: str
@@ -27,7 +27,7 @@ class PlanStep:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """When the judge step `judge` gives the verdict "fail", `redo` and everything after it run again, `max` times."""
+    """If the step `judge` gives the verdict "fail", `redo` and every step after it run again, at most `max` times."""
 
     judge: str
     redo: str
@@ -36,7 +36,7 @@ class Repair:
 
 @dataclass(frozen=True)
 class Plan:
-    """A directed acyclic graph of steps. Made and checked in `checks.py`."""
+    """A directed acyclic graph of steps. Built and checked in `checks.py`."""
 
     recipe: str
     version: int
@@ -48,27 +48,27 @@ class Plan:
     """Steps whose verdict "fail" ends the task or opens a repair round."""
     repair: Repair | None = None
     memory: Mapping[str, Any] | None = None
-    """Template of what memory keeps of the task when it succeeded."""
+    """Template of what the task writes to memory when it succeeds."""
     planner: str | None = None
-    """The step whose output brings the steps that follow it; None: the plan is whole from the start."""
+    """The step whose output is the rest of the plan; None: the plan is complete from the start."""
 
     @cached_property
     def by_name(self) -> Mapping[str, PlanStep]:
-        """Step by its name."""
+        """Steps by name."""
         return {step.name: step for step in self.steps}
 
     @cached_property
     def sole_needs(self) -> frozenset[str]:
-        """Steps that are all that some other step needs."""
+        """Steps that are the only need of another step."""
         return frozenset(step.needs[0] for step in self.steps if len(step.needs) == 1)
 
     @cached_property
     def written(self) -> bytes:
-        """JSON of `to_json`. All tasks of a kind share the recipe's plan."""
+        """`to_json` as bytes, computed once: all tasks of a kind share the recipe's plan."""
         return orjson.dumps(self.to_json())
 
     def downstream(self, name: str) -> tuple[str, ...]:
-        """The step itself and all that need it, directly or not, in the plan's order."""
+        """Return the step and all steps that need it, directly or not, in the plan's order."""
         found = {name}
         for step in self.steps:
             if found & set(step.needs):
@@ -76,7 +76,7 @@ class Plan:
         return tuple(step.name for step in self.steps if step.name in found)
 
     def upstream(self, name: str) -> frozenset[str]:
-        """All steps that have ended when this one starts."""
+        """Return all steps that this one needs, directly or not."""
         found: set[str] = set()
         todo = list(self.by_name[name].needs)
         while todo:
@@ -87,7 +87,7 @@ class Plan:
         return frozenset(found)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored."""
+        """Return the plan as it is stored."""
         return {
             "recipe": self.recipe,
             "version": self.version,
@@ -112,7 +112,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Plan":
-        """The opposite of `to_json`."""
+        """Return the plan from what `to_json` returned."""
         return cls(
             recipe=stored["recipe"],
             version=stored["version"],
@@ -123,14 +123,13 @@ class Plan:
             answer=stored["answer"],
             judges=tuple(stored["judges"]),
             repair=None if stored["repair"] is None else Repair(**stored["repair"]),
-            # Absent in what was stored before there were such.
-            memory=stored.get("memory"),
-            planner=stored.get("planner"),
+            memory=stored["memory"],
+            planner=stored["planner"],
         )
 
 
 def in_order(steps: Mapping[str, PlanStep]) -> tuple[PlanStep, ...]:
-    """The steps in an order in which they could run. Raises RecipeError on a need that is no step, and on a circle."""
+    """Return the steps in an order in which they can run. Raises RecipeError for an unknown need or a cycle."""
     for step in steps.values():
         for need in step.needs:
             if need not in steps:
@@ -138,5 +137,5 @@ def in_order(steps: Mapping[str, PlanStep]) -> tuple[PlanStep, ...]:
     try:
         names = tuple(TopologicalSorter({step.name: step.needs for step in steps.values()}).static_order())
     except CycleError as error:
-        raise RecipeError(f"steps need each other in a circle: {' -> '.join(error.args[1])}") from error
+        raise RecipeError(f"steps need each other in a cycle: {' -> '.join(error.args[1])}") from error
     return tuple(steps[name] for name in names)

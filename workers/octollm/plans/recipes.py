@@ -1,4 +1,4 @@
-"""Recipes: plan templates by task kind, one YAML file each. Everything that can be wrong with one is found at start."""
+"""Recipes: plan templates by task kind, one YAML file each, checked completely when a process starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ import yaml
 from pydantic import ValidationError
 
 from octollm.errors import InvalidInputError, RecipeError
-from octollm.plans.checks import first_fault, make_plan
+from octollm.plans.checks import first_error, make_plan
 from octollm.plans.file import RecipeFile
-from octollm.plans.memory_facts import template_of
+from octollm.plans.memory_facts import memory_template
 from octollm.plans.plan import Plan
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A loaded recipe; its plan is the same for every task, since references are resolved when a step is sent."""
+    """A loaded recipe. Its plan is the same for every task: references are resolved when a step is sent."""
 
     kind: str
     description: str
@@ -27,7 +27,7 @@ class Recipe:
     _schema: jsonschema_rs.Validator
 
     def check_input(self, value: Mapping[str, Any]) -> None:
-        """Raises InvalidInputError that names the field, never its value."""
+        """Check a task's input. Raises InvalidInputError that names the field, never its value."""
         error = next(self._schema.iter_errors(value), None)
         if error is not None:
             place = ".".join(str(part) for part in error.instance_path) or "input"
@@ -42,7 +42,7 @@ class RecipeBook:
         self._recipes = dict(recipes)
 
     def get(self, kind: str) -> Recipe | None:
-        """The recipe of a kind, if there is one."""
+        """Return the recipe of a kind, or None."""
         return self._recipes.get(kind)
 
     @property
@@ -52,7 +52,10 @@ class RecipeBook:
 
 
 def load_recipes(folder: Path, arms: frozenset[str]) -> RecipeBook:
-    """Every `*.yaml` of the folder. Raises RecipeError that names the file and what to change."""
+    """Load every `*.yaml` of a folder. `arms`: those of the topology.
+
+    Raises RecipeError that names the file and says what to change.
+    """
     if not folder.is_dir():
         raise RecipeError(f"the folder of recipes {folder} does not exist; correct orchestrator.recipes_dir")
     recipes: dict[str, Recipe] = {}
@@ -62,23 +65,23 @@ def load_recipes(folder: Path, arms: frozenset[str]) -> RecipeBook:
         except (RecipeError, OSError) as error:
             raise RecipeError(f"{path}: {error}") from error
         if recipe.kind in recipes:
-            raise RecipeError(f"{path}: there is a second recipe {recipe.kind} in this folder; rename one")
+            raise RecipeError(f"{path}: the folder has another recipe {recipe.kind}; rename one")
         recipes[recipe.kind] = recipe
     return RecipeBook(recipes)
 
 
 def parse_recipe(text: bytes, arms: frozenset[str]) -> Recipe:
-    """One recipe, checked in full."""
+    """Load one recipe from YAML. Raises RecipeError that says what to change."""
     try:
         file = RecipeFile.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise RecipeError(f"not valid YAML: {error}") from error
     except ValidationError as error:
-        raise RecipeError(first_fault(error, "recipe")) from error
+        raise RecipeError(first_error(error, "recipe")) from error
     try:
         schema = jsonschema_rs.validator_for(file.input)
     except jsonschema_rs.ValidationError as error:
         raise RecipeError(f"input is not a JSON Schema: {error.message}") from error
-    memory = template_of(file.memory)
+    memory = memory_template(file.memory)
     plan = make_plan(file, file.recipe, file.version, arms, schema=file.input, memory=memory)
     return Recipe(file.recipe, file.description, file.deadline_s, plan, schema)

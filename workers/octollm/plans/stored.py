@@ -1,8 +1,8 @@
-"""JSON values as Postgres gives them back, with their keys in order. Pure.
+"""Normalizes JSON values to what Postgres returns for them, with sorted keys. Pure.
 
-What a reference finds must not depend on whether its value was read, held in memory or came straight from an arm.
+What a reference finds must not depend on whether its value was read from Postgres, cached, or received from an arm.
 
-`jsonb` keeps objects in an order of its own and numbers as decimals: `1e16` comes back as an integer, `-0.0` as `0.0`.
+`jsonb` has its own order of keys and stores numbers as decimals: it returns `1e16` as an integer and `-0.0` as `0.0`.
 """
 
 import re
@@ -11,15 +11,15 @@ from typing import Any
 
 import orjson
 
-# What orjson writes of the floats in question; a text may look like one and costs a walk.
+# How orjson writes the floats in question. A string may match too, which only costs a walk.
 _SUSPECT = re.compile(rb"\de|-0\.0")
 _EXPONENT_FROM = 1e16
 _LEAST, _MOST = -(2**63), 2**64 - 1
-"""Integers that orjson reads as such; beyond them a number is a float again."""
+"""Integers that orjson reads as integers; it reads larger ones as floats."""
 
 
 def as_stored(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    """An equal value in the form that storing and reading it gives. Raises TypeError for an integer beyond 64 bits."""
+    """Return an equal value in the form that Postgres returns. Raises TypeError for an integer beyond 64 bits."""
     raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     found = orjson.loads(raw)
     return _numbers(found) if _SUSPECT.search(raw) else found
@@ -30,7 +30,7 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401  as above
     if isinstance(value, float):
         if value == 0:
             return 0.0
-        whole = int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else None  # the digits that are written
+        whole = int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else None  # the written digits
         return value if whole is None or not _LEAST <= whole <= _MOST else whole
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}

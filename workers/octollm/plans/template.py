@@ -1,4 +1,4 @@
-"""References in a recipe: an object with the single key "$" stands for what its JMESPath expression finds. Pure.
+"""References in a recipe: an object with the single key "$" is replaced by what its JMESPath expression finds. Pure.
 
 The expression (jmespath.org) sees `task` (goal, kind, input, metadata), `steps.<name>` (output, round, attempt) and
 `round`. In an object a reference that finds null leaves its key out, as absent fields are absent everywhere.
@@ -19,7 +19,7 @@ from octollm.plans.stored import as_stored
 
 REFERENCE = "$"
 _DEPTH = strict_json.MAX_DEPTH - 2
-"""Levels of what a template comes to: it travels inside a result, which travels inside a status."""
+"""Most levels of a rendered value: it is inside a result, which is inside a status."""
 
 
 @lru_cache(maxsize=4096)
@@ -31,7 +31,7 @@ def _compiled(expression: str) -> ParsedResult:
 
 
 def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
-    """The template with every reference replaced. Raises RecipeError where an expression cannot be evaluated."""
+    """Replace every reference in a template. Raises RecipeError if an expression cannot be evaluated."""
     if isinstance(template, str):
         return template
     if isinstance(template, Mapping):
@@ -51,7 +51,7 @@ def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  
 def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  as above
     chain = _links(expression)
     if chain is not None:
-        # What most references are. JMESPath gives the same, at ten times the cost.
+        # Most references. JMESPath gives the same result at ten times the cost.
         found: Any = context
         for link in chain:
             if isinstance(link, str):
@@ -69,7 +69,7 @@ def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401 
 
 @lru_cache(maxsize=4096)
 def _links(expression: str) -> tuple[str | int, ...] | None:
-    """The names and indexes of an expression that is nothing but a chain of them: `a.b[0].c`."""
+    """Return the names and indexes of an expression that consists of nothing else, like `a.b[0].c`; else None."""
     return _chain(_compiled(expression).parsed)
 
 
@@ -82,25 +82,25 @@ def _chain(node: Mapping[str, Any]) -> tuple[str | int, ...] | None:
     return None if None in chains else tuple(link for chain in chains for link in chain or ())
 
 
-def settle(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
-    """`resolve`, in the form that is stored. What it comes to can be sent and stored: an expression may give numbers
-    beyond 64 bits, or a NUL.
+def render(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
+    """Replace every reference in a template and return the value as it will be stored (see `as_stored`).
 
-    Raises RecipeError where it cannot, too.
+    Raises RecipeError if an expression cannot be evaluated, or its result cannot be sent and stored: an expression may
+    give numbers beyond 64 bits, or a NUL.
     """
     found = resolve(template, context)
     try:
         found = as_stored(found)
         strict_json.check_written(orjson.dumps(found), _DEPTH)
     except (TypeError, ContractError) as error:
-        raise RecipeError(f"what the references come to is not JSON: {error}") from error
+        raise RecipeError(f"the value that its references give cannot be stored as JSON: {error}") from error
     return found
 
 
 def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as above
-    """The path of each reference as far as it is made of plain names: `steps.run.output.stdout` as four parts.
+    """Yield the path of each reference as far as it consists of plain names: `steps.run.output` as three parts.
 
-    Raises RecipeError on an expression that is none.
+    Raises RecipeError for an invalid expression.
     """
     if isinstance(template, Mapping):
         expression = _expression(template)
@@ -115,9 +115,9 @@ def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as 
 
 
 def sees_all(template: Any) -> bool:  # noqa: ANN401  as above
-    """Whether an expression looks at the context as a whole (`@`, `*`), and not only at what `references` names.
+    """Whether an expression reads the whole context (`@`, `*`), and not only what `references` yields.
 
-    Raises RecipeError on an expression that is none.
+    Raises RecipeError for an invalid expression.
     """
     if isinstance(template, Mapping):
         expression = _expression(template)
@@ -132,7 +132,7 @@ def _expression(template: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-# Of these, only the first part is looked up in the context; the rest in what that gave.
+# Nodes of which only the first part is looked up in the context, and the rest in its result.
 _CHAINS = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten", "pipe"}
 )
@@ -140,7 +140,7 @@ _CHAINS = frozenset(
 
 @lru_cache(maxsize=4096)
 def _leads(expression: str) -> tuple[tuple[tuple[str, ...], ...], bool]:
-    """Its paths, and whether it looks at the context as a whole, too."""
+    """Return the paths of an expression, and whether it also reads the whole context."""
     parsed = _compiled(expression).parsed
     return tuple(_paths(parsed)), _whole(parsed)
 
@@ -167,7 +167,7 @@ def _paths(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _lead(node: Mapping[str, Any]) -> tuple[str, ...]:
-    """The plain names a chain begins with: `a.b[0].c` gives a, b."""
+    """Return the plain names that a chain begins with: `a.b[0].c` gives a, b."""
     if node["type"] == "field":
         return (str(node["value"]),)
     if node["type"] not in _CHAINS:

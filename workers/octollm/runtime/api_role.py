@@ -1,4 +1,4 @@
-"""The HTTP API as a role of a process: its listener, its connections, its end. Installs no signal handlers."""
+"""Serves the HTTP API in this process: its listener, its connections, its shutdown. Installs no signal handlers."""
 
 import asyncio
 import ipaddress
@@ -26,9 +26,10 @@ _log = structlog.get_logger(__name__)
 async def serve_api(
     settings: Settings, *, failed: Callable[[StartError], None] = lambda _error: None
 ) -> AsyncIterator[str]:
-    """Serves until the block is left; yields the base URL. Postgres may come later: until then the answer is 503.
+    """Serve until the block is left; yield the base URL. While Postgres is unavailable, answers are 503.
 
-    `failed` is told when it ends before. Raises SettingsError for an address that cannot be used or must not be.
+    `failed` is called if the server ends by itself. Raises SettingsError for an address that cannot or must not be
+    used, and StartError if the server does not start.
     """
     listener = _listener(settings)
     async with open_store(settings.postgres.dsn, settings.postgres.pool_size) as store:
@@ -53,7 +54,7 @@ async def serve_api(
         try:
             await server.until_started(work)
             work.add_done_callback(ended)
-            _log.info("the API serves", address=address)
+            _log.info("API started", address=address)
             yield f"http://{address}"
         finally:
             work.remove_done_callback(ended)
@@ -63,7 +64,7 @@ async def serve_api(
 
 
 async def run_api(settings: Settings, stop: asyncio.Event) -> None:
-    """The API alone, until `stop` is set. Raises StartError where it ends before."""
+    """Serve the API until `stop` is set. Raises StartError if it ends before."""
     failures: list[StartError] = []
 
     def failed(error: StartError) -> None:
@@ -74,12 +75,12 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
         await stop.wait()
         if failures:
             raise failures[0]
-        _log.info("stopping: no new requests, what runs may end", drain_s=settings.worker.drain_s)
+        _log.info("stopping: no new requests are accepted, running ones may finish", drain_s=settings.worker.drain_s)
     _log.info("stopped")
 
 
 class _Server(uvicorn.Server):
-    """Signals are the process's business: it may run other roles beside this one."""
+    """Leaves signals to the process, which may run other roles too."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -94,7 +95,7 @@ class _Server(uvicorn.Server):
         self._up.set()
 
     async def until_started(self, work: asyncio.Task[None]) -> None:
-        """Raises StartError where `work`, the server's own task, ends before."""
+        """Wait until the server listens. Raises StartError if `work`, the server's own task, ends before."""
         started = asyncio.create_task(self._up.wait())
         try:
             await asyncio.wait((work, started), return_when=asyncio.FIRST_COMPLETED)
@@ -121,8 +122,8 @@ def _listener(settings: Settings) -> socket.socket:
         )[0]
         if not settings.api.trust_network and not _is_loopback(str(address[0])):
             raise SettingsError(
-                f"api.listen {listen} is open to others, and the API believes whoever asks; listen on 127.0.0.1, "
-                "or set OCTOLLM_API_TRUST_NETWORK=true where only the reflex can reach it"
+                f"api.listen {listen} can be reached from other hosts, and the API trusts every caller; "
+                "listen on 127.0.0.1, or set OCTOLLM_API_TRUST_NETWORK=true where only the reflex can reach it"
             )
         made = socket.socket(family, kind, protocol)
     except OSError as error:

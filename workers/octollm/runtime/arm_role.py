@@ -1,4 +1,4 @@
-"""An arm as a handler of the bus: its class is loaded by the topology's name, its large outputs go to Postgres."""
+"""Runs an arm as a handler: loads its class, stores its large outputs in Postgres, chains its steps."""
 
 import importlib
 from collections.abc import Awaitable, Callable
@@ -9,17 +9,17 @@ import structlog
 from octollm.arms.base import Arm, ArmContext
 from octollm.consumer.consumer import Handler
 from octollm.contracts import StepRequested
+from octollm.database.outputs import store_output
 from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
-from octollm.orchestrator import store
-from octollm.plans import chain
+from octollm.plans.chain import next_request
 from octollm.ports import ModelClient, Recall
 from octollm.resources import rules_path
 from octollm.steps.runner import Onward, StepRunner
 from octollm.topology import LaneKeys, Topic, Topology
 
 GetPool = Callable[[], Awaitable[Pool]]
-GetMind = Callable[[], ModelClient]
+GetModelClient = Callable[[], ModelClient]
 
 
 def arm_handler(
@@ -27,16 +27,19 @@ def arm_handler(
     lane: str,
     consumer: str,
     get_pool: GetPool,
-    get_mind: GetMind,
+    get_model_client: GetModelClient,
     recall: Recall | None,
     onward: Onward,
 ) -> Handler:
-    """The handler. `get_pool` is only called for the first output that is too large for a message, `get_mind` only
-    for an arm whose class says that it uses_model; the latter may raise SettingsError. `onward`: see `hand_on`.
+    """Return the handler of an arm's topic.
+
+    `get_pool` is called for the first output that is too large for a message, `get_model_client` only for an arm that
+    uses models. `onward`: see `chain_to`. Raises TopologyError if the arm cannot be loaded, SettingsError if the model
+    settings are wrong.
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
-    mind = get_mind() if uses_model(arm) else None
+    mind = get_model_client() if uses_model(arm) else None
     context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), recall=recall, mind=mind)
 
     async def work(step: StepRequested) -> dict[str, Any]:
@@ -44,30 +47,30 @@ def arm_handler(
 
     async def keep(tenant: str, sha256: str, raw: bytes) -> None:
         async with transaction(await get_pool()) as connection:
-            await store.keep_output(connection, tenant, sha256, raw)
+            await store_output(connection, tenant, sha256, raw)
 
     return StepRunner(topic, LaneKeys(lane), consumer, work, keep, onward)
 
 
-def hand_on(topology: Topology, lane: str) -> Onward:
-    """Sends the next step of a linear stretch to its arm."""
+def chain_to(topology: Topology, lane: str) -> Onward:
+    """Return a function that gives the next step of a chain and its stream, or None if the orchestrator sends it."""
 
     def onward(step: StepRequested, output: dict[str, Any]) -> tuple[str, StepRequested] | None:
-        message = chain.onward(step, output)
-        topic = None if message is None else topology.arm(message.arm)
-        # An arm that only the orchestrator's topology has is served by whoever has it.
-        return None if message is None or topic is None else (LaneKeys(lane).stream(topic, message.priority), message)
+        request = next_request(step, output)
+        topic = None if request is None else topology.arm(request.arm)
+        # An arm that this process's topology does not have is left to the orchestrator.
+        return None if request is None or topic is None else (LaneKeys(lane).stream(topic, request.priority), request)
 
     return onward
 
 
 def uses_model(arm: Arm) -> bool:
-    """Whether an arm asks models."""
+    """Whether an arm sends requests to models."""
     return bool(getattr(arm, "uses_model", False))
 
 
 def load_arm(topic: Topic) -> Arm:
-    """An instance of the class the topology names. Raises TopologyError that says what to change."""
+    """Create an instance of the class that the topic names. Raises TopologyError that says what to change."""
     module, _, name = topic.handler.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)

@@ -1,6 +1,6 @@
-"""What a process does while Redis or Postgres is not there: say so, say what to do, try again.
+"""Waits for Redis or Postgres: reports the first failure at once, says what to do, and retries with a backoff.
 
-Owns the message and the pauses between tries. How to connect is passed in.
+How to connect is passed in.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import structlog
 from octollm.errors import OctoError
 from octollm.observability.logging import without_passwords
 
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 10.0
+_FIRST_DELAY_S = 0.2
+_MAX_DELAY_S = 10.0
 
 Connected = TypeVar("Connected")
 
@@ -32,36 +32,35 @@ async def until_reachable(
     stop: asyncio.Event,
     report: Callable[[str], None] | None = None,
 ) -> Connected | None:
-    """What `connect` returns as soon as it succeeds; None when `stop` is set first.
+    """Return what `connect` returns as soon as it succeeds; None if `stop` is set first.
 
-    The first failure is reported at once, later ones with growing pauses; never a stack trace. `report` takes
-    the sentence; without it it is logged as a warning.
+    `name`: of the product, for reports. `report` receives each sentence; by default it is logged as a warning.
     """
-    tell = report or structlog.get_logger(__name__).warning
-    pause = _FIRST_PAUSE_S
+    send_report = report or structlog.get_logger(__name__).warning
+    delay_s = _FIRST_DELAY_S
     failed = False
     while not stop.is_set():
         try:
             connected = await connect()
         except (OSError, TimeoutError, OctoError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             failed = True
-            tell(
+            send_report(
                 f"{name} at {without_passwords(address)} cannot be used ({cause(error)}); "
-                f"{ADVICE.get(name, 'start it')}; trying again in {pause:.1f} s"
+                f"{ADVICE.get(name, 'start it')}; next attempt in {delay_s:.1f} s"
             )
         else:
             if failed:
-                tell(f"{name} at {without_passwords(address)} is there now")
+                send_report(f"{name} at {without_passwords(address)} can be used now")
             return connected
         try:
-            # Jitter: workers that lost the same server must not all come back in the same instant.
-            await asyncio.wait_for(stop.wait(), pause * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
+            # Jitter: workers that lost the same server must not all return at the same moment.
+            await asyncio.wait_for(stop.wait(), delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
         except TimeoutError:
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            delay_s = min(delay_s * 2, _MAX_DELAY_S)
     return None
 
 
 def cause(error: BaseException) -> str:
-    """One line about an error, without credentials."""
+    """Return the first line of an error's message, without credentials, or its type's name."""
     text = str(error).strip().splitlines()
     return without_passwords(text[0]) if text else type(error).__name__

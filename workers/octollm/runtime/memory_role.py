@@ -1,7 +1,7 @@
-"""Memory of this process: Postgres, an embedder and a vector store, opened once and shared by all roles that need it.
+"""Memory of this process: Postgres, an embedder and a vector store, opened once and shared by the roles that need it.
 
-An embedded store belongs to one process; another one that wants it is refused when it starts, with the store's own
-sentence. A store that is only away is waited for by whoever needs it, and holds up no other role.
+An embedded vector store can be opened by one process only; another process fails to start with the store's own error.
+A store that is unavailable delays only the messages that need it, not other roles.
 """
 
 import asyncio
@@ -18,20 +18,22 @@ from octollm.memory.embed.choose import choose_embedder
 from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.vectors.choose import choose_store
 from octollm.memory.worker import Memory
-from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
+from octollm.orchestrator.intake import InvalidMessage
+from octollm.orchestrator.service import Answer
 from octollm.ports import Document, Hits, Ingested, SearchMode
+from octollm.protocol.handoff import Entry
 from octollm.settings.loader import Settings
 
-_AT_ONCE = 100
-_NO_STORE = "search is by keywords only: no vector store is configured; set OCTOLLM_QDRANT_URL or qdrant.path"
+_LIMIT = 100
+_NO_STORE = "only keyword search is available: no vector store is configured; set OCTOLLM_QDRANT_URL or qdrant.path"
 _log = structlog.get_logger(__name__)
 
 
 class ProcessMemory:
-    """`octollm.ports.Recall`, opened with the first need of it."""
+    """The `octollm.ports.Recall` of this process, opened when first needed."""
 
     def __init__(self, settings: Settings, get_pool: Callable[[], Awaitable[Pool]], exits: AsyncExitStack) -> None:
-        """What is opened is closed by `exits`."""
+        """`exits` closes what is opened."""
         self._settings = settings
         self._get_pool = get_pool
         self._exits = exits
@@ -39,14 +41,17 @@ class ProcessMemory:
         self._opened: StoredMemory | None = None
 
     async def start(self) -> None:
-        """Open it. Raises VectorStoreError or EmbeddingError where waiting would not help; a store may be away."""
+        """Open memory; a store that is unavailable is only logged.
+
+        Raises VectorStoreError or EmbeddingError if the settings or the store must be fixed first.
+        """
         try:
             await self.opened()
         except StoreUnavailableError as error:
-            _log.warning("memory is not there yet; what needs it waits", error=error.message)
+            _log.warning("memory is unavailable; steps and results that need it wait", error=error.message)
 
     async def opened(self) -> StoredMemory:
-        """The one of this process. Raises StoreUnavailableError while a store is away."""
+        """Return the opened memory. Raises StoreUnavailableError while a store is unavailable."""
         async with self._opening:
             if self._opened is None:
                 pool = await self._get_pool()
@@ -57,7 +62,7 @@ class ProcessMemory:
             return self._opened
 
     async def _dense(self) -> tuple[Dense | None, str | None]:
-        """Both, or why there is not both."""
+        """Return the embedder with its vector store, or why there is none."""
         store = choose_store(self._settings.qdrant)
         if store is None:
             return None, _NO_STORE
@@ -83,40 +88,43 @@ class ProcessMemory:
         collection: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> Hits:
-        """As Recall says."""
+        """See `Recall`."""
         recall = await self.opened()
         return await recall.search(
             tenant, query, limit=limit, mode=mode, collection=collection, attributes=attributes
         )  # fmt: skip
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:
-        """As Recall says."""
+        """See `Recall`."""
         return await (await self.opened()).ingest(tenant, documents)
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
-        """As Recall says."""
+        """See `Recall`."""
         return await (await self.opened()).read(tenant, collection, document, start, end)
 
     async def forget(self, tenant: str, collection: str, document: str) -> bool:
-        """As Recall says."""
+        """See `Recall`."""
         return await (await self.opened()).forget(tenant, collection, document)
 
-    async def remember(self, messages: Sequence[Incoming]) -> list[Answer | Exception]:
-        """The work on `results`, as the bus' handlers want it."""
+    async def index(self, entries: Sequence[Entry]) -> list[Answer | Exception]:
+        """Index the results of finished tasks; return for each entry, in order, what follows from it.
+
+        Raises StoreUnavailableError while Postgres is unavailable.
+        """
         memory = Memory(await self._get_pool(), (await self.opened()).documents)
-        return [_answer(fault) for fault in await memory.handle(messages)]
+        return [_answer(error) for error in await memory.handle(entries)]
 
-    async def tend(self) -> None:
-        """Forget the tasks that are to be purged, finish the documents that were left unfinished."""
+    async def maintain(self) -> None:
+        """Delete the data of tasks that are to be purged, and finish documents that a crash left unfinished."""
         documents = (await self.opened()).documents
-        while await forget_marked(await self._get_pool(), documents, _AT_ONCE) == _AT_ONCE:
+        while await forget_marked(await self._get_pool(), documents, _LIMIT) == _LIMIT:
             pass
-        mended = await documents.mend(_AT_ONCE)
-        if mended:
-            _log.info("finished documents that were left unfinished", documents=mended)
+        finished = await documents.mend(_LIMIT)
+        if finished:
+            _log.info("finished incomplete documents", documents=finished)
 
 
-def _answer(fault: Exception | None) -> Answer | Exception:
-    if isinstance(fault, ContractError):
-        return Unreadable(fault.reason, fault.message)
-    return Outgoing() if fault is None else fault
+def _answer(error: Exception | None) -> Answer | Exception:
+    if isinstance(error, ContractError):
+        return InvalidMessage(error.reason, error.message)
+    return () if error is None else error

@@ -1,4 +1,4 @@
-"""The mind of a worker process: chosen from the settings at start, opened with the first question."""
+"""The model client of a worker process: chosen from the settings at start, connected with the first request."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -19,18 +19,18 @@ _log = structlog.get_logger(__name__)
 
 
 class WorkerModelClient:
-    """A `ModelClient` (see `ports.py`) for all arms of one process, so that they share connections."""
+    """The `ModelClient` (see `ports.py`) that all arms of one process share."""
 
     def __init__(self, settings: ModelsSettings, get_pool: Callable[[], Awaitable[Pool]]) -> None:
-        """Raises SettingsError where what the settings ask for is not there."""
+        """Raises SettingsError if the configured provider cannot be used."""
         self._settings = settings
         self._get_pool = get_pool
         self._provider: Provider | None = self._choose()
-        self._mind = JournalledModelClient(self._journal, self._provider, settings.timeout_s, delivery_count)
+        self._client = JournalledModelClient(self._journal, self._provider, settings.timeout_s, delivery_count)
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
         """See `ModelClient.ask`."""
-        return await self._mind.ask(step, question)
+        return await self._client.ask(step, question)
 
     async def close(self) -> None:
         """Close the provider's connections."""
@@ -43,9 +43,9 @@ class WorkerModelClient:
             settings.provider, settings.model, settings.max_output_tokens, settings.timeout_s, os.environ
         )  # fmt: skip
         if provider is None:
-            _log.info("no model is configured: steps that need one will say so")
+            _log.info("no model is configured: steps that need one fail with needs_model")
         else:
-            _log.info("a model is configured", provider=provider.name, model=provider.model)
+            _log.info("model configured", provider=provider.name, model=provider.model)
         return provider
 
     async def _journal(self) -> Journal:

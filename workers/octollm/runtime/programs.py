@@ -1,4 +1,4 @@
-"""Finds the two Rust programs. Starts nothing but `--version`."""
+"""Finds the two Rust programs and asks for their version."""
 
 import os
 import shutil
@@ -14,7 +14,10 @@ EXECUTOR = "octollm-executor"
 
 
 def find_program(name: str) -> Path:
-    """In a checkout the newest build, in an install the script beside this Python, else the PATH."""
+    """Return the path of a program: of a checkout's release build, of this Python's scripts, or from PATH.
+
+    Raises StartError that says how to get it.
+    """
     folders = [Path(sysconfig.get_path("scripts"))]
     root = checkout()
     if root is not None:
@@ -30,7 +33,7 @@ def find_program(name: str) -> Path:
 
 
 def program_version(path: Path) -> str:
-    """What the program says about itself."""
+    """Return what `--version` prints. Raises StartError if the program does not run."""
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 (one of our own programs)
     except (OSError, subprocess.SubprocessError) as error:

@@ -1,15 +1,20 @@
-"""Which roles a topology has, and who runs them. A role is a consumer group of `streams.yaml`."""
+"""Roles of a topology: which exist, what runs each, and whether its code can be found.
 
+A role is a consumer group of `streams.yaml`, run by Python workers or by one of the two Rust programs.
+"""
+
+import importlib
 from collections.abc import Mapping
 
-from octollm.errors import SettingsError
+from octollm.errors import OctoError, SettingsError
+from octollm.runtime.programs import find_program
 from octollm.topology import Topic, Topology
 
 _PROGRAM = "program:"
 
 
 def python_roles(topology: Topology) -> dict[str, tuple[Topic, ...]]:
-    """Role to its topics, in the order of the topology."""
+    """Return the topics of each role that Python workers run, in the topology's order."""
     roles: dict[str, list[Topic]] = {}
     for topic in topology.topics.values():
         if not topic.handler.startswith(_PROGRAM):
@@ -18,7 +23,7 @@ def python_roles(topology: Topology) -> dict[str, tuple[Topic, ...]]:
 
 
 def program_roles(topology: Topology) -> Mapping[str, str]:
-    """Role to the program that runs it."""
+    """Return the program that runs each of the other roles."""
     roles = {
         topic.group: topic.handler.removeprefix(_PROGRAM)
         for topic in topology.topics.values()
@@ -28,7 +33,7 @@ def program_roles(topology: Topology) -> Mapping[str, str]:
 
 
 def require_python_role(role: str, topology: Topology) -> tuple[Topic, ...]:
-    """The role's topics; raises SettingsError that says what to start instead."""
+    """Return a role's topics. Raises SettingsError that says what to start instead."""
     roles = python_roles(topology)
     if role in roles:
         return roles[role]
@@ -36,3 +41,30 @@ def require_python_role(role: str, topology: Topology) -> tuple[Topic, ...]:
     if program is not None:
         raise SettingsError(f"{role} is not a Python worker: run the program `{program}`")
     raise SettingsError(f"unknown role {role}; this topology has {', '.join(sorted(roles))}")
+
+
+def missing_handlers(topology: Topology) -> list[str]:
+    """Return one sentence for each handler whose class cannot be imported or whose program cannot be found."""
+    problems = []
+    for topic in topology.topics.values():
+        if not topic.handler.startswith(_PROGRAM):
+            problem = _class_problem(topic.handler)
+            if problem is not None:
+                problems.append(f"topic {topic.name}: handler {topic.handler} {problem}")
+    for program in dict.fromkeys(program_roles(topology).values()):
+        try:
+            find_program(program)
+        except OctoError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _class_problem(handler: str) -> str | None:
+    module, _, name = handler.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        return f"cannot be imported ({error}); correct the name or write the module"
+    if not isinstance(getattr(found, name, None), type):
+        return f"names no class {name} in {module}; correct the name or write the class"
+    return None

@@ -1,6 +1,6 @@
--- name: unremembered
--- Ended long enough ago, each time twice as long, and not among what memory still has before it. Marked as sent in the
--- same breath, so that nobody looks at them again soon.
+-- name: results_not_indexed
+-- Published long enough ago (twice as long each time) and no longer queued for memory. The same statement marks them as
+-- published, so that no other process returns them too.
 UPDATE tasks
 SET result_sent_at = now(), result_send_count = coalesce(result_send_count, 0) + 1
 WHERE id IN (
@@ -10,7 +10,7 @@ WHERE id IN (
       AND result_sent_at < now() - make_interval(secs => $1 * power(2, least(coalesce(result_send_count, 0), 12)))
     ORDER BY result_sent_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-RETURNING result, traceparent
+RETURNING *
 
 -- name: mark_for_purge
 UPDATE tasks SET purge_requested_at = now()
@@ -20,16 +20,16 @@ WHERE id IN (
     ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 
--- name: doomed
+-- name: purge_candidates
 SELECT id FROM tasks
 WHERE purge_requested_at IS NOT NULL AND (memory_deleted_at IS NOT NULL OR NOT $1)
 ORDER BY purge_requested_at LIMIT $2 FOR UPDATE SKIP LOCKED
 
--- name: purge_letters
+-- name: delete_dead_letters
 DELETE FROM dead_letters WHERE task = ANY ($1::text[])
 
--- name: purge_stray_letters
--- Of no task, or of one that is not there: no task takes them along.
+-- name: delete_dead_letters_of_no_task
+-- Dead letters without a task, or whose task does not exist: they are not deleted with one.
 DELETE FROM dead_letters
 WHERE id IN (
     SELECT id FROM dead_letters AS old
@@ -38,15 +38,15 @@ WHERE id IN (
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 
--- name: purge_requests
+-- name: delete_cancel_requests
 DELETE FROM cancel_requests WHERE task = ANY ($1::text[])
 
--- name: purge_tasks
--- Runs, steps, attempts and events go with them.
+-- name: delete_tasks
+-- Deletes runs, steps, attempts and events too, by cascade.
 DELETE FROM tasks WHERE id = ANY ($1::text[])
 
--- name: purge_outputs
--- Of which no step is left. A new one's step is stored later than itself: a step may run for a day.
+-- name: delete_unused_outputs
+-- Outputs that no step refers to. An output is stored before its step, which may run for a day: hence two days at least.
 DELETE FROM outputs
 WHERE (tenant, sha256) IN (
     SELECT tenant, sha256 FROM outputs AS old

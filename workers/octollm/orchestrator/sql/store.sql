@@ -1,14 +1,14 @@
 -- name: claim_keys
--- The keys that nobody holds, that have expired, or that are ours already. One row per key.
-INSERT INTO idempotency AS held (tenant, key, fingerprint, task, expires_at)
+-- Claims keys that are free or have expired. One row per key.
+INSERT INTO idempotency AS existing (tenant, key, fingerprint, task, expires_at)
 SELECT tenant, key, fingerprint, task, now() + make_interval(secs => $2)
 FROM jsonb_to_recordset($1::jsonb) AS new (tenant text, key text, fingerprint text, task text)
 ORDER BY tenant, key
 ON CONFLICT (tenant, key) DO UPDATE
 SET fingerprint = excluded.fingerprint, task = excluded.task, expires_at = excluded.expires_at
-WHERE held.expires_at < now()
+WHERE existing.expires_at < now()
 
--- name: forget_expired_keys
+-- name: delete_expired_keys
 DELETE FROM idempotency
 WHERE (tenant, key) IN (
     SELECT tenant, key FROM idempotency WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -17,10 +17,10 @@ WHERE (tenant, key) IN (
 -- name: key_holders
 SELECT tenant, key, task
 FROM idempotency
-JOIN jsonb_to_recordset($1::jsonb) AS asked (tenant text, key text) USING (tenant, key)
+JOIN jsonb_to_recordset($1::jsonb) AS wanted (tenant text, key text) USING (tenant, key)
 
 -- name: lock_tasks
--- In id order, so that two orchestrators never wait for each other in a circle.
+-- In id order, so that two orchestrators never deadlock.
 SELECT tasks.*, runs.plan
 FROM tasks
 LEFT JOIN runs ON runs.task = tasks.id AND runs.run = tasks.run
@@ -38,26 +38,15 @@ JOIN tasks ON tasks.id = steps.task AND tasks.run = steps.run
 LEFT JOIN outputs ON outputs.tenant = tasks.tenant AND outputs.sha256 = steps.output_sha256
 WHERE steps.task = ANY ($1::text[])
 
--- name: stored_outputs
-SELECT tenant, sha256, body
-FROM outputs
-JOIN jsonb_to_recordset($1::jsonb) AS asked (tenant text, sha256 text) USING (tenant, sha256)
-
--- name: keep_output
--- One that is there already may have been left by a task of long ago: it counts as new, so that no purge takes it away
--- before the step that names it is stored.
-INSERT INTO outputs (tenant, sha256, body) VALUES ($1, $2, $3)
-ON CONFLICT (tenant, sha256) DO UPDATE SET created_at = now() WHERE outputs.created_at < now() - interval '1 hour'
-
 -- name: insert_tasks
--- Answers the ids that were new: who finds fewer than it sent has met another orchestrator and looks again.
+-- Returns the ids that were new. Fewer than given: another orchestrator stored some at the same time.
 INSERT INTO tasks
 SELECT * FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) ORDER BY id
 ON CONFLICT DO NOTHING
 RETURNING id
 
 -- name: original_of
--- Of a task that could not be taken in: the admitted message itself, as its dead letter kept it.
+-- The submission of a task whose message could not be parsed, from its dead letter.
 SELECT dead_letters.original, tasks.traceparent
 FROM tasks
 JOIN dead_letters ON dead_letters.task = tasks.id AND dead_letters.tenant = tasks.tenant
@@ -79,7 +68,7 @@ SET state = new.state, reason = new.reason, detail = new.detail, run = new.run, 
     version = new.version, seq = new.seq, updated_at = new.updated_at, result = new.result,
     memory = new.memory, finished_at = new.finished_at, result_sent_at = new.result_sent_at,
     deadline_at = new.deadline_at,
-    -- What is left to do after a run's end is of that run: a new one is not remembered yet, nor to be deleted.
+    -- These belong to the run that ended: a new run is neither indexed nor to be deleted.
     indexed_at = CASE WHEN new.run = tasks.run THEN tasks.indexed_at END,
     result_send_count = CASE WHEN new.run = tasks.run THEN tasks.result_send_count END,
     purge_requested_at = CASE WHEN new.run = tasks.run THEN tasks.purge_requested_at END,
@@ -87,15 +76,15 @@ SET state = new.state, reason = new.reason, detail = new.detail, run = new.run, 
 FROM jsonb_populate_recordset(NULL::tasks, $1::jsonb) AS new
 WHERE tasks.id = new.id
 
--- name: redriven_letters
--- What was given up on is done anew. One that comes later knows its run, see insert_letter.
+-- name: mark_redriven
+-- Another run has started. A dead letter that arrives later knows its run, see insert_dead_letter.
 UPDATE dead_letters SET redriven_at = now()
 FROM tasks
 WHERE tasks.id = dead_letters.task AND tasks.tenant = dead_letters.tenant AND tasks.id = ANY ($1::text[])
   AND dead_letters.redriven_at IS NULL AND dead_letters.dropped_at IS NULL
 
 -- name: put_runs
--- A plan grows once, when the planner arm has answered.
+-- A plan changes once, when the planner arm has answered.
 INSERT INTO runs SELECT * FROM jsonb_populate_recordset(NULL::runs, $1::jsonb)
 ON CONFLICT (task, run) DO UPDATE SET plan = excluded.plan
 
@@ -124,56 +113,57 @@ SELECT id FROM tasks WHERE state = 'accepted' AND not_before <= now() ORDER BY n
 -- name: status_pending
 SELECT id FROM tasks WHERE status_pending LIMIT $1
 
--- name: set_untold
+-- name: set_status_pending
 UPDATE tasks SET status_pending = $2 WHERE id = ANY ($1::text[])
 
 -- name: long_in_flight
--- Steps that have been out for longer than any lease explains, longest first. What came early waits for the step before
--- it, which is looked for itself.
+-- Steps in flight for longer than any lease explains, oldest first. Steps with early results wait for the step before
+-- them, which is checked itself.
 SELECT steps.task, steps.run, steps.step, steps.round, steps.arm, steps.attempt, tasks.priority
 FROM steps
 JOIN tasks ON tasks.id = steps.task AND tasks.run = steps.run
-WHERE steps.state = 'sent' AND steps.early_results IS NULL AND coalesce(steps.last_seen_at, steps.sent_at) < now() - make_interval(secs => $1)
+WHERE steps.state = 'sent' AND steps.early_results IS NULL
+  AND coalesce(steps.last_seen_at, steps.sent_at) < now() - make_interval(secs => $1)
   AND tasks.state IN ('accepted', 'running')
 ORDER BY coalesce(steps.last_seen_at, steps.sent_at) LIMIT $2
 
--- name: look_later
+-- name: set_last_seen
 UPDATE steps SET last_seen_at = now()
 FROM jsonb_to_recordset($1::jsonb) AS seen (task text, step text, round integer)
 WHERE steps.task = seen.task AND steps.step = seen.step AND steps.round = seen.round AND steps.state = 'sent'
 
--- name: keep_requests
+-- name: insert_cancel_requests
 INSERT INTO cancel_requests (task, tenant, detail, requested_at)
 SELECT task, tenant, detail, requested_at
 FROM jsonb_to_recordset($1::jsonb) AS new (task text, tenant text, detail text, requested_at timestamptz)
 ORDER BY task, tenant
 ON CONFLICT DO NOTHING
 
--- name: requests
+-- name: cancel_requests
 SELECT task, tenant, detail FROM cancel_requests WHERE task = ANY ($1::text[])
 
--- name: overlooked_requests
--- Request and task were stored by two transactions that did not see each other.
+-- name: overlooked_cancel_requests
+-- The request and its task were stored by two transactions that did not see each other.
 SELECT tasks.id, tasks.tenant, cancel_requests.detail
 FROM cancel_requests
 JOIN tasks ON tasks.id = cancel_requests.task AND tasks.tenant = cancel_requests.tenant
 WHERE tasks.state IN ('accepted', 'running')
 LIMIT $1
 
--- name: forget_requests
+-- name: delete_old_cancel_requests
 DELETE FROM cancel_requests WHERE received_at < now() - make_interval(days => $1)
 
--- name: insert_letter
--- Of a run that another one has followed meanwhile, it is redriven already.
+-- name: insert_dead_letter
+-- If another run has started since, the dead letter counts as redriven.
 INSERT INTO dead_letters (message_id, tenant, task, reason, message, body, original, redriven_at)
 VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, (SELECT now() FROM tasks WHERE id = $3 AND tenant = $2 AND run > $8))
 ON CONFLICT (message_id) DO NOTHING
 
--- name: drop_letter
+-- name: drop_dead_letter
 UPDATE dead_letters SET dropped_at = now() WHERE id = $1 AND tenant = ANY ($2::text[]) AND dropped_at IS NULL
 
 -- name: poison_task
--- Fixed SQL and not `decide`: the code that cannot get over the message must not have to run for this.
+-- Fixed SQL instead of `decide`, which may be the code that fails on the message.
 UPDATE tasks
 SET state = 'failed', reason = 'poison', detail = $2, version = version + 1, seq = seq + 1, updated_at = now(),
     finished_at = now(), result_sent_at = now(),
@@ -185,7 +175,7 @@ WHERE id = $1 AND run = $4 AND state IN ('accepted', 'running')
 RETURNING *
 
 -- name: poison_unknown_task
--- The message that could not be taken in is all there is of this task.
+-- The message that could not be processed is all that is known of this task.
 INSERT INTO tasks (id, tenant, state, reason, detail, source, priority, idempotency_key, fingerprint, submission,
                    redactions, traceparent, run, round, version, seq, received_at, updated_at, finished_at,
                    result_sent_at, result)
@@ -202,5 +192,5 @@ RETURNING *
 SELECT * FROM tasks WHERE id = $1 AND run = $2 AND reason = 'poison'
 
 -- name: cancel_steps
--- Of a task that was ended without `decide`: nothing looks for them any more.
+-- For a task that was ended without `decide`.
 UPDATE steps SET state = 'cancelled', early_results = NULL WHERE task = $1 AND run = $2 AND state = 'sent'

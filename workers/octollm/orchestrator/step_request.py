@@ -1,4 +1,4 @@
-"""What a step's message says: its input with every reference resolved against what is known of the task. Pure."""
+"""Builds a step's request: its input with every reference resolved against what is known of the task. Pure."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from octollm.orchestrator.state import StepRow, TaskState
 from octollm.plans import template
 
 
-def request(state: TaskState, row: StepRow) -> StepRequested:
-    """The message for a step's row. Raises RecipeError where its input cannot be made."""
+def step_request(state: TaskState, row: StepRow) -> StepRequested:
+    """Build the request for a step's row. Raises RecipeError if its input cannot be resolved to an object."""
     if state.plan is None:
         raise RecipeError(f"task {state.task} has no plan")
     step = state.plan.by_name[row.step]
-    found = template.settle(step.input, context(state, row.round))
-    if not isinstance(found, dict):
-        raise RecipeError(f"its input is one reference, which has to find an object and finds {_kind(found)}")
+    resolved = template.render(step.input, reference_context(state, row.round))
+    if not isinstance(resolved, dict):
+        raise RecipeError(f"its input is a single reference, which must find an object and found {_kind(resolved)}")
     return StepRequested(
         task=state.task,
         run=state.run,
@@ -26,29 +26,14 @@ def request(state: TaskState, row: StepRow) -> StepRequested:
         arm=row.arm,
         priority=state.priority,
         failures=row.failures,
-        input=found,
+        input=resolved,
         timeout_s=step.timeout_s,
         deadline_at=state.deadline_at,
     )
 
 
-def _kind(value: object) -> str:
-    """What JSON calls it."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "a truth value"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case _:
-            return "a list"
-
-
-def context(state: TaskState, round_: int) -> dict[str, Any]:
-    """What expressions see; of each step the newest output up to this round."""
+def reference_context(state: TaskState, round_: int) -> dict[str, Any]:
+    """Return what references can see: `task`, `round`, and under `steps` each step's newest output up to this round."""
     newest: dict[str, StepRow] = {}
     for (name, number), row in sorted(state.steps.items(), key=lambda item: item[0][1]):
         if row.output is not None and number <= round_:
@@ -66,3 +51,18 @@ def context(state: TaskState, round_: int) -> dict[str, Any]:
         },
         "round": round_,
     }
+
+
+def _kind(value: object) -> str:
+    """Return what JSON calls a value that is not an object."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case _:
+            return "an array"

@@ -1,0 +1,37 @@
+"""What the orchestrator's maintenance needs of the hand-off protocol; `octollm.consumer.worker.Worker` provides it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from octollm.protocol.operations import Fields, Operation
+from octollm.topology import Topic, Topology
+
+
+class Publisher(Protocol):
+    """Writes to Redis outside of a delivery. Every method raises StoreUnavailableError while Redis is unavailable."""
+
+    async def reach(self) -> None:
+        """Check that Redis can be reached."""
+
+    async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
+        """Apply operations, all or none."""
+
+    async def submit(self, tenant: str, body: bytes, key: str) -> None:
+        """Put a submission on its tenant's ingest stream under an idempotency key."""
+
+    async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
+        """Whether the latest message of a step exists. `claim`: if not, only `republish` can send it from now on."""
+
+    async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
+        """Send a step's message if it does not exist, checked and sent in one step; return whether it was sent."""
+
+    async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
+        """Remove dead fields from the in-flight index; return the next cursor and the number of removed fields."""
+
+    async def oldest_ms(self, topic: Topic) -> int | None:
+        """Return the arrival of a topic's oldest message in ms since 1970, or None if the topic is empty."""
+
+
+def two_leases_s(topology: Topology) -> float:
+    """Return twice the longest lease: after that time, any worker that had a message has lost it."""
+    return 2.0 * max(topic.lease_s for topic in topology.topics.values())
