@@ -12,7 +12,7 @@ import structlog
 
 from octollm.contracts import DeadDrop, DeadLetter, TaskResult, read
 from octollm.contracts.ids import as_text, lane_of, parse_message_id, utc_now
-from octollm.contracts.tenants import letters_of, tenant_of
+from octollm.contracts.tenants import claimed_tenant, dead_letter_tenants
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import ContractError, StoreUnavailableError
@@ -61,7 +61,7 @@ class Archive:
             await connection.execute(
                 _SQL["insert_letter"],
                 message.entry,
-                tenant_of(letter.tenant),
+                claimed_tenant(letter.tenant),
                 task,
                 letter.reason,
                 letter.message,
@@ -77,7 +77,7 @@ class Archive:
 
     async def _drop(self, drop: DeadDrop) -> Answer:
         async with transaction(self._pool) as connection:
-            await connection.execute(_SQL["drop_letter"], drop.letter, letters_of(drop.tenant))
+            await connection.execute(_SQL["drop_letter"], drop.letter, dead_letter_tenants(drop.tenant))
         return Outgoing()
 
 
@@ -103,7 +103,7 @@ async def _poison(
         row = await connection.fetchrow(
             _SQL["poison_unknown_task"],
             task,
-            tenant_of(letter.tenant) or "unknown",
+            claimed_tenant(letter.tenant) or "unknown",
             detail,
             traceparent,
             now,
