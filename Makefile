@@ -1,11 +1,11 @@
-# `make demo` and `make test` do all their own set-up. Stamp files under build/ keep the second run short.
+# Every target does its own set-up.
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit coverage test-servers test-valkey faults faults-ci bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
-# Where this is set, each of the hundreds of processes of a test run compiles every module anew: 3 s of CPU, each time.
+# With it, each of the hundreds of processes of a test run would compile every module again, for 3 s of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-# The stamp lies inside the environment, so that both go together.
+# The stamp is inside the environment, so that both are removed together.
 STAMP := .venv/.made-from-lock
 
 help:  ## this list
@@ -28,14 +28,14 @@ coverage: setup redis models  ## all tests of both languages with coverage, half
 	@$(PY) -m coverage report
 	@PATH="$$PWD/build/cargo/bin:$$PATH" cargo llvm-cov report --summary-only
 
-test-servers: setup models  ## the tests that meet servers, on those that OCTOLLM_REDIS_SERVER and OCTOLLM_TEST_POSTGRES_DSN name
+test-servers: setup models  ## the tests that meet servers, on those that OCTOLLM_REDIS_SERVER and TEST_POSTGRES_DSN name
 	cargo test --locked -p octollm-reflex -p octollm-executor
 	$(PY) -m pytest -n 2 --dist=loadfile tests/integration tests/e2e
 
 test-valkey:  ## the same on Valkey 8 (fetched into build/ where there is none)
 	@server=$$(.ci/setup-valkey) && $(MAKE) test-servers OCTOLLM_REDIS_SERVER="$$server"
 
-compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and take-over (Docker)
+compose-demo: setup redis  ## build the images, run compose.yaml from them, prove scaling and reclaiming (Docker)
 	@$(PY) -m tests.compose.demo
 
 SEED ?= 7
@@ -57,7 +57,7 @@ bench: setup redis  ## hand-off, latency, pipeline, backlog; last line: one JSON
 	@$(PY) -m bench
 
 PEERS ?=
-bench-peers: setup redis  ## other Redis task queues beside ours: PEERS=<folder with their run_all.py> (network, 10 minutes)
+bench-peers: setup redis  ## compare with other Redis task queues: PEERS=<folder with their run_all.py> (network, 10 minutes)
 	@$(PY) -m bench.peers "$(PEERS)"
 
 setup: $(STAMP) rust  ## virtual environment and release build
@@ -83,11 +83,11 @@ fmt: $(STAMP)  ## format Rust and Python
 lint: $(STAMP)  ## the checks of `make test` without the tests
 	@$(PY) tests/run_all.py --only-checks
 
-generate: $(STAMP)  ## write the pydantic models, the vectors and the record of this release's queries anew
+generate: $(STAMP)  ## write the pydantic models, the vectors and the record of this release's queries again
 	@$(PY) schemas/generate.py
 	@$(PY) -m tests.compat.record
 
-lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
+lock: $(STAMP)  ## resolve requirements.lock again from pyproject.toml
 	@uv=build/uv/bin/uv; [ -x $$uv ] || uv=uv; $$uv pip compile pyproject.toml --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fills a folder with what the images are made from: octollm with both Rust programs (bin/), its shared files (share/), and
+# Fill a folder with the content of the images: octollm with both Rust programs (bin/), its shared files (share/), and
 # the locked packages that it needs in a container. Runs on a build machine and in the Dockerfile's stage alike.
 #
 # Usage: deploy/packages.sh FOLDER PYTHON_VERSION    PYTHON_VERSION is that of the images, like 3.12; UV names another uv
@@ -11,6 +11,6 @@ cd "$(dirname "$0")/.."
 rm -rf "$wheels"
 "$uv" build --quiet --wheel --out-dir "$wheels" .
 rm -rf "$folder"
-# The lock gives versions and hashes; what is not in it is refused as much as what has another hash.
+# The lock file gives versions and hashes; a package that is missing there or has another hash is refused.
 "$uv" pip install --quiet --target "$folder" --python-version "$version" --only-binary :all: \
     --constraints requirements.lock --excludes deploy/excludes.txt "$wheels"/octollm-*.whl

@@ -1,11 +1,11 @@
-"""Health check of a container with Python: exits with 0 when /readyz on the given local port answers 200."""
+"""Health check of a container with Python: exit with 0 if /readyz on the given local port answers 200."""
 
 import http.client
 import sys
 
 
 def main() -> str | None:
-    """What speaks against being ready; None: nothing."""
+    """Return why the process is not ready, or None if it is."""
     connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=5)
     try:
         connection.request("GET", "/readyz")

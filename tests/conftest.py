@@ -63,9 +63,9 @@ async def client(redis_server: EmbeddedRedis) -> AsyncIterator[redis.asyncio.Red
 def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An administrator's address of one server for all tests, in which each gets a database of its own.
 
-    It is the server that OCTOLLM_TEST_POSTGRES_DSN names, or an embedded one on a loop that outlives each test's.
+    It is the server that TEST_POSTGRES_DSN names, or an embedded one on a loop that outlives each test's.
     """
-    chosen = os.environ.get("OCTOLLM_TEST_POSTGRES_DSN")
+    chosen = os.environ.get("TEST_POSTGRES_DSN")
     if chosen:
         yield chosen
         return

@@ -1,10 +1,10 @@
-"""Runs every check and every test, goes on after a failure, and ends with one line: `N passed, M failed`.
+"""Run every check and every test, continue after a failure, and end with one line: `N passed, M failed`.
 
-Owns the order, the counting and the exit code. Each check counts as one; test runners are counted test by
-test. A skipped or ignored test counts as failed: what does not run proves nothing.
+This file owns the order, the counting and the exit code. Each check counts as one; test runners are counted test by
+test. A skipped or ignored test counts as failed, because a test that does not run proves nothing.
 
-Rust and Python run beside each other: compilers use a core or two, Python's tests mostly wait. What a check prints
-stays together: pytest is shown as it goes, all others when they have ended.
+The Rust and the Python stages run at the same time: compilers need the processor, Python's tests mostly wait. The
+output of a stage stays together: pytest's is shown while it runs, that of all others when they have ended.
 """
 
 import argparse
@@ -31,29 +31,29 @@ Command = Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Count:
-    """How many passed and how many did not."""
+    """Numbers of tests or checks that passed and that failed."""
 
     passed: int
     failed: int
 
     def __add__(self, other: "Count") -> "Count":
-        """Both together."""
+        """Add both numbers."""
         return Count(self.passed + other.passed, self.failed + other.failed)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command; `count` reads its numbers from its output, without it the stage itself counts as one."""
+    """One command. `count` reads the numbers from its output; without `count`, the stage counts as one check."""
 
     name: str
     command: Command
     count: Callable[[str], Count] | None = None
     live: bool = False
-    """Shown line by line; at most one at a time."""
+    """Whether its output is shown line by line. At most one stage at a time may be live."""
 
 
 def cargo_count(output: str) -> Count:
-    """Adds up the lines `test result: ok. 3 passed; 0 failed; 0 ignored; ...` of all test programs."""
+    """Add up the lines `test result: ok. 3 passed; 0 failed; 0 ignored; ...` of all test programs."""
     total = Count(0, 0)
     for match in re.finditer(r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", output, re.MULTILINE):
         total += Count(int(match[1]), int(match[2]) + int(match[3]))
@@ -61,7 +61,7 @@ def cargo_count(output: str) -> Count:
 
 
 def pytest_count(_output: str) -> Count:
-    """From pytest's own report; nothing when it did not get as far as writing one."""
+    """Count the tests in the report that pytest wrote; 0 and 0 when it ended without one."""
     try:
         suites = ET.parse(JUNIT).getroot().iter("testsuite")  # noqa: S314 (our own file, written a moment ago)
     except (OSError, ET.ParseError):
@@ -73,7 +73,7 @@ def pytest_count(_output: str) -> Count:
     return total
 
 
-# Compilers give way to tests, which have deadlines.
+# Compilers run at a lower priority than tests, which have deadlines.
 COMPILE = ("nice", "-n", "10", "cargo")
 RUST_CHECKS = (
     Stage("rustfmt", ["cargo", "fmt", "--all", "--check"]),
@@ -102,27 +102,27 @@ PYTHON_TESTS = (
 
 
 class Screen:
-    """Keeps what one stage prints together, whatever runs beside it."""
+    """Keeps the output of each stage together while several run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._live = False
         self._held: list[str] = []
-        """What ended while another stage was shown live."""
+        """Output of stages that ended while another one was live."""
 
     def begin(self, stage: Stage) -> None:
-        """Says that it runs from now on."""
+        """Announce a stage."""
         with self._lock:
             self._live = self._live or stage.live
             print(f"==> {stage.name}", flush=True)
 
     def line(self, text: str) -> None:
-        """One more line of the live stage."""
+        """Print a line of the live stage."""
         with self._lock:
             print(text, end="", flush=True)
 
     def end(self, stage: Stage, output: str, verdict: str) -> None:
-        """How it ended, and what is worth showing of its output."""
+        """Print how a stage ended, and its output, or keep that until the live stage ends."""
         with self._lock:
             if stage.live:
                 self._live = False
@@ -130,14 +130,14 @@ class Screen:
                 print("".join(self._held), end="", flush=True)
                 self._held.clear()
             elif self._live and output:
-                self._held.append(f"==> {stage.name}: what it said\n{output}")
-                print(f"{verdict}; what it said is shown below", flush=True)
+                self._held.append(f"==> {stage.name}: its output\n{output}")
+                print(f"{verdict}; its output is shown below", flush=True)
             else:
                 print(f"{output}{verdict}", flush=True)
 
 
 def run(stage: Stage, screen: Screen) -> Count:
-    """Runs one stage; shows test runners, and checks only when they fail."""
+    """Run one stage. The output of a test runner is always shown, that of a check only when it fails."""
     log = LOGS / f"{re.sub('[^a-z]+', '-', stage.name)}.log"
     began = time.monotonic()
     screen.begin(stage)
@@ -184,7 +184,7 @@ def run(stage: Stage, screen: Screen) -> Count:
 
 
 def main() -> int:
-    """Runs what the arguments say; 0 only when nothing failed."""
+    """Run the stages that the arguments choose; return 0 only if nothing failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only-checks", action="store_true", help="leave the tests out")
     options = parser.parse_args()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# First start: a cluster with the given user, password and database, open to the network by password only. Then the server.
+# On the first start, create a cluster with the given user, password and database that accepts password logins from the network. Then run the server.
 set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     : "${POSTGRES_PASSWORD:?must be set}"

@@ -1,109 +1,94 @@
-//! The command line: what was asked for, and the answers that need no Redis.
+//! The command line, and the answers that need no Redis.
 
 use std::io::Read;
-use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
 use contracts::events::Object;
 use contracts::{settings, strict_json};
 use serde_json::Value;
+use service::console::{print_error, print_line};
+use service::Supervisor;
 use tokio::sync::watch;
 
-use crate::policy::{input, output};
-use crate::sandbox::{probe, SandboxError};
+use crate::isolation;
+use crate::sandbox::SandboxError;
+use crate::step::input;
 
-pub const HELP: &str = "\
+const ABOUT: &str = "\
 Runs Python and shell steps of OctoLLM in a sandbox without network or secrets.
-
-Usage: octollm-executor                  work on the steps that wait in Redis, until SIGTERM
-       octollm-executor run FILE.json    run one step input (- reads it from standard input), print its output
-       octollm-executor doctor [--json]  say which isolation this machine gives
-       octollm-executor --version | --help
-
-A step input is an object with language (python or shell) and code, and if wanted files {path: text}, args, stdin,
+Without a command it runs the steps that wait in Redis, until SIGTERM.";
+const AFTER_HELP: &str = "\
+Settings come from OCTOLLM_CONFIG and OCTOLLM_<SECTION>_<KEY>; see octollm.default.toml.";
+const RUN_HELP: &str = "\
+A step input is an object with language (python or shell) and code, and optionally files {path: text}, args, stdin,
 parse (\"json\": standard output becomes the result) and limits (wall_s, cpu_s, memory_mb, processes, output_bytes):
   {\"language\": \"python\", \"code\": \"print(6 * 7)\", \"limits\": {\"wall_s\": 5}}
 
-Settings come from OCTOLLM_CONFIG and OCTOLLM_<SECTION>_<KEY>; see octollm.default.toml.
-run exits with 0 when the step could be run (whatever its outcome), 2 for invalid input, 3 without a sandbox.";
+Exit codes: 0 when the step was run, whatever its outcome; 2 for invalid input; 3 without a sandbox.";
 
-/// Exit code for what the caller got wrong.
+/// Exit code for invalid input.
 const INVALID: u8 = 2;
 const NO_SANDBOX: u8 = 3;
 /// Longest wall time of a local run; the same as the topic's.
-const LONGEST_S: u64 = 300;
-/// Largest input file; events are bounded alike.
-const INPUT_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_WALL_S: u64 = 300;
+/// Largest input file; events have the same limit.
+const MAX_INPUT_BYTES: u64 = 16 * 1024 * 1024;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The arguments.
+#[derive(Debug, PartialEq, Eq, Parser)]
+#[command(name = "octollm-executor", version, about = ABOUT, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    Work,
-    Run { file: String },
-    Doctor { json: bool },
-    Version,
-    Help,
-}
-
-/// Reads the arguments after the program's name; an error is a sentence for people.
-pub fn parse(arguments: &[String]) -> Result<Command, String> {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        [] => Ok(Command::Work),
-        ["--version" | "-V"] => Ok(Command::Version),
-        ["--help" | "-h" | "help"] | ["run" | "doctor", "--help" | "-h"] => Ok(Command::Help),
-        ["run", file] if file == "-" || !file.starts_with('-') => Ok(Command::Run {
-            file: file.to_owned(),
-        }),
-        ["run", ..] => {
-            Err("run needs one file with a step input, or - for standard input".to_owned())
-        }
-        ["doctor"] => Ok(Command::Doctor { json: false }),
-        ["doctor", "--json"] => Ok(Command::Doctor { json: true }),
-        ["doctor", other, ..] => Err(format!(
-            "doctor does not know {other:?}; it takes --json only"
-        )),
-        [other, ..] => Err(format!(
-            "unknown argument {other:?}; see octollm-executor --help"
-        )),
-    }
-}
-
-/// A line on standard output. A reader that has seen enough and is gone (`| head`) is no failure of ours.
-pub fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    /// Run one step input and print its output.
+    #[command(after_help = RUN_HELP)]
+    Run {
+        /// The file with the step input; - for standard input.
+        file: String,
+    },
+    /// Show which isolation this machine gives.
+    Doctor {
+        /// Print the facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `run`: one step input, locally.
 pub async fn run(file: &str) -> ExitCode {
     let (code, message) = match run_step(file).await {
         Ok(text) => {
-            say(&text);
+            print_line(&text);
             return ExitCode::SUCCESS;
         }
         Err(failed) => failed,
     };
-    eprintln!("octollm-executor: {message}");
+    print_error(&format!("octollm-executor: {message}"));
     ExitCode::from(code)
 }
 
 async fn run_step(file: &str) -> Result<String, (u8, String)> {
     let invalid = |message: String| (INVALID, message);
     let object = read_object(file).map_err(invalid)?;
-    let step = input::read(object, LONGEST_S)
+    let step = input::parse(object, MAX_WALL_S)
         .map_err(|error| invalid(format!("the input is invalid: {error}")))?;
     let settings = settings::load().map_err(|error| invalid(error.to_string()))?;
     let refused = |error: SandboxError| (NO_SANDBOX, format!("the step was not run: {error}"));
-    let found = probe::find(&settings.executor).await.map_err(refused)?;
-    let (interrupt, order) = watch::channel(false);
-    tokio::spawn(async move {
-        // Without a handler the signal's own action ends us, and the step with us.
+    let isolation = isolation::find(&settings.executor).await.map_err(refused)?;
+    let (interrupt, interrupted) = watch::channel(false);
+    Supervisor::default().spawn_task("interrupt", async move {
+        // Without a handler the signal's default action ends this process, and the step with it.
         if tokio::signal::ctrl_c().await.is_ok() {
             interrupt.send_replace(true);
         }
     });
-    let finished = found.sandbox.run(&step.job, order).await.map_err(refused)?;
-    let output = output::of(finished, step.job.language, step.parse_json);
-    serde_json::to_string_pretty(&output)
+    let output = isolation.runner.run(&step, interrupted).await;
+    serde_json::to_string_pretty(&output.map_err(refused)?)
         .map_err(|error| (1, format!("the output cannot be written: {error}")))
 }
 
@@ -117,11 +102,11 @@ fn read_object(file: &str) -> Result<Object, String> {
         )
     };
     source
-        .take(INPUT_BYTES + 1)
+        .take(MAX_INPUT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| format!("{file} cannot be read: {error}"))?;
-    if bytes.len() as u64 > INPUT_BYTES {
-        return Err(format!("{file} is larger than {INPUT_BYTES} bytes"));
+    if bytes.len() as u64 > MAX_INPUT_BYTES {
+        return Err(format!("{file} is larger than {MAX_INPUT_BYTES} bytes"));
     }
     strict_json::check(&bytes).map_err(|error| format!("{file} is {error}"))?;
     match serde_json::from_slice(&bytes) {
@@ -133,31 +118,22 @@ fn read_object(file: &str) -> Result<Object, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, Command};
+    use clap::Parser;
 
-    fn words(text: &str) -> Result<Command, String> {
-        parse(
-            &text
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+    use super::{Cli, Command};
+
+    fn parse(arguments: &str) -> Result<Option<Command>, clap::Error> {
+        let words = std::iter::once("octollm-executor").chain(arguments.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| cli.command)
     }
 
     #[test]
-    fn knows_its_commands_and_nothing_else() {
-        assert_eq!(words(""), Ok(Command::Work));
-        assert_eq!(
-            words("run -"),
-            Ok(Command::Run {
-                file: "-".to_owned()
-            })
-        );
-        assert_eq!(words("doctor --json"), Ok(Command::Doctor { json: true }));
-        assert_eq!(words("--version"), Ok(Command::Version));
-        for help in ["--help", "run --help", "doctor -h"] {
-            assert_eq!(words(help), Ok(Command::Help), "{help}");
-        }
+    fn it_knows_its_commands_and_nothing_else() {
+        let file = "-".to_owned();
+        assert_eq!(parse("").unwrap(), None);
+        assert_eq!(parse("run -").unwrap(), Some(Command::Run { file }));
+        let doctor = Command::Doctor { json: true };
+        assert_eq!(parse("doctor --json").unwrap(), Some(doctor));
         for wrong in [
             "run",
             "run a b",
@@ -166,7 +142,10 @@ mod tests {
             "work",
             "--versio",
         ] {
-            assert!(words(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong).unwrap_err().use_stderr(), "{wrong}");
+        }
+        for shown in ["--help", "run --help", "doctor -h", "--version"] {
+            assert!(!parse(shown).unwrap_err().use_stderr(), "{shown}");
         }
     }
 }

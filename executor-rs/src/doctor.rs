@@ -4,21 +4,22 @@ use std::process::ExitCode;
 
 use contracts::settings::{self, MinIsolation};
 use serde_json::{Map, Value};
+use service::console::print_line;
 
-use crate::cli::say;
-use crate::sandbox::{landlock, probe};
+use crate::isolation;
+use crate::sandbox::landlock;
 
-/// Looks, prints, and answers by exit code: 0 when the least isolation that the settings ask for is reached.
+/// Examine the machine and print the facts. The exit code is 0 when the isolation that the settings ask for is reached.
 pub async fn run(json: bool) -> ExitCode {
     let (reached, facts) = examine().await;
     if json {
-        say(&Value::Object(facts).to_string());
+        print_line(&Value::Object(facts).to_string());
     } else {
         for (name, value) in &facts {
             let value = value
                 .as_str()
                 .map_or_else(|| value.to_string(), str::to_owned);
-            say(&format!("{name:<14} {value}"));
+            print_line(&format!("{name:<14} {value}"));
         }
     }
     if reached {
@@ -41,23 +42,22 @@ async fn examine() -> (bool, Map<String, Value>) {
             return (false, facts);
         }
     };
-    let least = match settings.min_isolation {
+    let minimum = match settings.min_isolation {
         MinIsolation::Namespaces => "namespaces",
         MinIsolation::Landlock => "landlock",
     };
-    let found = probe::find(&settings).await;
-    let tier = found
-        .as_ref()
-        .map_or("none", |found| found.sandbox.tier.as_str());
+    let found = isolation::find(&settings).await;
+    let tier = found.as_ref().map_or("none", |found| found.tier().as_str());
     put("isolation", tier.to_owned());
-    put("min_isolation", least.to_owned());
+    put("min_isolation", minimum.to_owned());
     put("landlock_abi", landlock::abi().to_string());
     match &found {
         Ok(found) => {
+            let python = &found.runner.runtimes.python.program;
             put("features", found.features.join(" "));
-            put("python", found.sandbox.python.program.display().to_string());
-            if let Some(why) = &found.weaker_because {
-                put("weaker_because", why.clone());
+            put("python", python.display().to_string());
+            if let Some(reason) = &found.weaker_because {
+                put("weaker_because", reason.clone());
             }
         }
         Err(error) => put("todo", error.to_string()),

@@ -2,46 +2,46 @@
 
 use std::process::ExitCode;
 
-use octollm_executor::cli::{self, Command};
+use clap::Parser as _;
+use contracts::settings;
+use octollm_executor::cli::{self, Cli, Command};
 use octollm_executor::{doctor, sandbox, worker};
+use service::console::print_error;
+use service::logging;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
     // Before anything starts a thread: the launcher must have one only.
-    if arguments
-        .first()
+    if std::env::args_os()
+        .nth(1)
         .is_some_and(|first| first == sandbox::SUBCOMMAND)
     {
-        return ExitCode::from(u8::try_from(sandbox::child::main()).unwrap_or(1));
+        return ExitCode::from(u8::try_from(sandbox::launcher::main()).unwrap_or(1));
     }
-    let command = match cli::parse(&arguments) {
-        Ok(command) => command,
-        Err(message) => {
-            eprintln!("octollm-executor: {message}");
-            return ExitCode::from(2);
-        }
-    };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
+    match start(Cli::parse()) {
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("octollm-executor: cannot start: {error}");
-            return ExitCode::FAILURE;
+            print_error(&format!("octollm-executor cannot start: {error}"));
+            ExitCode::FAILURE
         }
-    };
-    match command {
-        Command::Version => {
-            cli::say(concat!("octollm-executor ", env!("CARGO_PKG_VERSION")));
-            ExitCode::SUCCESS
+    }
+}
+
+fn start(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    match cli.command {
+        Some(Command::Run { file }) => Ok(runtime.block_on(cli::run(&file))),
+        Some(Command::Doctor { json }) => Ok(runtime.block_on(doctor::run(json))),
+        None => {
+            let settings = settings::load()?;
+            let _flush = logging::start(&settings.log, "octollm_executor")?;
+            let ended = runtime.block_on(worker::run(&settings));
+            // What still runs has had its time.
+            runtime.shutdown_background();
+            if let Err(error) = ended {
+                tracing::error!("octollm-executor stops: {error}");
+                return Ok(ExitCode::FAILURE);
+            }
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Help => {
-            cli::say(cli::HELP);
-            ExitCode::SUCCESS
-        }
-        Command::Run { file } => runtime.block_on(cli::run(&file)),
-        Command::Doctor { json } => runtime.block_on(doctor::run(json)),
-        Command::Work => runtime.block_on(worker::run()),
     }
 }

@@ -5,10 +5,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{job, place, python_job};
-use octollm_executor::policy::output::Outcome;
-use octollm_executor::sandbox::spec::{Cause, Tier};
-use octollm_executor::sandbox::Language;
+use common::{place, python, step};
+use octollm_executor::job::{Cause, Tier};
+use octollm_executor::step::output::Outcome;
 use tokio::sync::watch;
 
 const TIERS: [Tier; 2] = [Tier::Namespaces, Tier::Landlock];
@@ -30,7 +29,7 @@ except BlockingIOError:
 ";
     for tier in TIERS {
         let place = place(tier).await;
-        let mut bomb = python_job(code);
+        let mut bomb = python(code);
         let mark = format!("bomb-{}-{}", std::process::id(), tier.as_str());
         bomb.args = vec![mark.clone()];
         // Seen at work from outside, so that seeing nothing later means something.
@@ -54,7 +53,7 @@ time.sleep(60)
     for tier in TIERS {
         let place = place(tier).await;
         for code in [one, all] {
-            let output = place.run(&python_job(code)).await;
+            let output = place.run(&python(code)).await;
             assert_eq!(
                 (output.outcome, output.stdout.as_str()),
                 (Outcome::Memory, ""),
@@ -90,7 +89,7 @@ with open('file', 'w+b') as file:
 print('private', len(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))
 ";
     for tier in TIERS {
-        let output = place(tier).await.run(&python_job(code)).await;
+        let output = place(tier).await.run(&python(code)).await;
         assert_eq!(
             output.stdout, "of a file b'x'\nprivate 4096\n",
             "{output:?}"
@@ -98,7 +97,7 @@ print('private', len(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONY
     }
     let zeros = place(Tier::Namespaces)
         .await
-        .run(&job(Language::Shell, "head -c 5 /dev/zero | tr '\\0' 0"))
+        .run(&step("shell", "head -c 5 /dev/zero | tr '\\0' 0"))
         .await;
     assert_eq!(zeros.stdout, "00000", "{zeros:?}");
 }
@@ -107,10 +106,7 @@ print('private', len(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONY
 async fn wall_and_processor_time_are_limited() {
     for tier in TIERS {
         let place = place(tier).await;
-        let mut sleeper = job(
-            Language::Shell,
-            "echo before; sleep 60 & sleep 60; echo after",
-        );
+        let mut sleeper = step("shell", "echo before; sleep 60 & sleep 60; echo after");
         sleeper.limits.wall_s = 1;
         let began = Instant::now();
         let output = place.run(&sleeper).await;
@@ -120,7 +116,7 @@ async fn wall_and_processor_time_are_limited() {
             "{output:?}"
         );
         assert!(began.elapsed() < Duration::from_secs(40));
-        let mut spinner = python_job("while True: pass");
+        let mut spinner = python("while True: pass");
         spinner.limits.cpu_s = 1;
         spinner.limits.wall_s = 120;
         let output = place.run(&spinner).await;
@@ -144,7 +140,7 @@ while True:
     os.wait()
 ";
     for tier in TIERS {
-        let mut many = python_job(code);
+        let mut many = python(code);
         many.limits.cpu_s = 1;
         many.limits.wall_s = 120;
         let began = Instant::now();
@@ -158,14 +154,14 @@ while True:
 async fn much_output_is_cut_and_a_flood_ends_the_step() {
     for tier in TIERS {
         let place = place(tier).await;
-        let mut much = python_job("print('y' * 5000); print('end')");
+        let mut much = python("print('y' * 5000); print('end')");
         much.limits.output_bytes = 1000;
         let output = place.run(&much).await;
         assert_eq!(
             (output.outcome, output.stdout.len(), output.stdout_truncated),
             (Outcome::Ok, 1000, true)
         );
-        let output = place.run(&job(Language::Shell, "yes >&2")).await;
+        let output = place.run(&step("shell", "yes >&2")).await;
         assert_eq!(
             (output.outcome, output.stderr_truncated),
             (Outcome::Output, true),
@@ -179,8 +175,7 @@ async fn a_workspace_that_resists_is_removed_too() {
     for tier in TIERS {
         let place = place(tier).await;
         let output = place
-            .run(&job(
-                Language::Shell,
+            .run(&step("shell",
                 // Without namespaces a step cannot change modes, only make folders that have none.
                 "mkdir -p a/b; echo x > a/b/c; (umask 777; mkdir a/e); chmod 000 a/b a; chmod 000 .; true",
             ))
@@ -213,7 +208,7 @@ print('made')
 ";
     for tier in TIERS {
         let place = place(tier).await;
-        let output = place.run(&python_job(code)).await;
+        let output = place.run(&python(code)).await;
         assert_eq!(output.stdout, "made\n", "{output:?}");
         assert_eq!(place.left_behind(), 0);
     }
@@ -240,7 +235,7 @@ except OSError as error:
 ";
     let place = place(Tier::Namespaces).await;
     for code in [bytes, names] {
-        let output = place.run(&python_job(code)).await;
+        let output = place.run(&python(code)).await;
         assert_eq!(output.stdout, "28 True\n", "{output:?}");
     }
 }
@@ -249,19 +244,20 @@ except OSError as error:
 async fn a_step_is_stopped_on_order() {
     for tier in TIERS {
         let place = place(tier).await;
-        let (stop, stopped) = watch::channel(false);
-        let mut job = job(Language::Shell, "echo here; sleep 60");
-        job.limits.wall_s = 120;
-        let running = place.sandbox.run(&job, stopped);
-        let order = async {
+        let (order, ordered) = watch::channel(false);
+        let mut step = step("shell", "echo here; sleep 60");
+        step.limits.wall_s = 120;
+        let job = place.runner.runtimes.job(&step);
+        let running = place.runner.sandbox.run(&job, ordered);
+        let give_order = async {
             // As soon as the step itself runs, which its workspace cannot tell: the order works at any moment.
             while place.left_behind() == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            stop.send_replace(true);
+            order.send_replace(true);
         };
         let began = Instant::now();
-        let (finished, ()) = tokio::join!(running, order);
+        let (finished, ()) = tokio::join!(running, give_order);
         match finished {
             Ok(finished) => assert_eq!(finished.cause, Cause::Stopped),
             // Stopped before its walls stood.

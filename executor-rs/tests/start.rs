@@ -11,7 +11,11 @@ use stage::Stage;
 fn a_rule_that_is_none_is_refused_at_the_start() {
     let stage = Stage::new();
     for (name, value, key) in [
-        ("OCTOLLM_WORKER_CIRCUIT_BREAKER_TASKS", "1001", "worker.circuit_breaker_tasks"),
+        (
+            "OCTOLLM_WORKER_CIRCUIT_BREAKER_TASKS",
+            "1001",
+            "worker.circuit_breaker_tasks",
+        ),
         (
             "OCTOLLM_WORKER_CIRCUIT_BREAKER_COOLDOWN_S",
             "0",

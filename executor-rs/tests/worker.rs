@@ -40,7 +40,7 @@ fn a_step_from_before_the_start_is_run_and_reported() {
     );
     let ready = json!({"ready": true, "reasons": []});
     assert_eq!(worker.get_json("/readyz"), (200, ready));
-    assert_eq!(worker.get_json("/healthz"), (200, json!({"alive": true})));
+    assert_eq!(worker.get_json("/healthz"), (200, json!({"status": "ok"})));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_passing_fault_is_tried_again_later_and_given_up_on_at_the_limit() {
     assert_eq!(stage.live(), Some(format!("{{l0}}:schedule {next}")));
     let waiting = stage.scheduled(&next);
     assert_eq!(
-        (&waiting["stream"], &waiting["live"]),
+        (&waiting["stream"], &waiting["in_flight"]),
         (&json!(STREAM), &json!(LIVE))
     );
     stage.add(&Stage::message(
@@ -233,7 +233,7 @@ fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
         (0, 0)
     );
     assert_eq!(stage.live(), None);
-    worker.until_metrics("octollm_running{topic=\"arm.executor\"} 0");
+    worker.until_metrics("octollm_running_messages{topic=\"arm.executor\"} 0");
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn an_order_to_end_waits_for_what_runs_and_takes_nothing_more() {
             0,
         ));
     }
-    worker.until_metrics("octollm_running{topic=\"arm.executor\"} 2");
+    worker.until_metrics("octollm_running_messages{topic=\"arm.executor\"} 2");
     worker.terminate();
     assert_eq!(worker.wait(), Some(0));
     assert_eq!(
@@ -341,7 +341,7 @@ fn without_redis_it_says_so_and_works_as_soon_as_there_is_one() {
     stage.stop_redis();
     let worker = stage.worker(&[]);
     worker.until_http("/readyz", |code, text| {
-        code == 503 && text.contains("no Redis at")
+        code == 503 && text.contains("Redis is unavailable")
     });
     assert_eq!(worker.get("/healthz").0, 200);
     stage.start_redis();

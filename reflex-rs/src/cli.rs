@@ -1,36 +1,36 @@
-//! The command line: everything is configured by settings, so there is little to say here.
+//! The command line. Everything else is configured by settings.
 
 pub const HELP: &str = "\
-octollm-reflex: OctoLLM's door. Vets submissions from HTTP and from ingest streams and puts them on the task streams.
+octollm-reflex: admits submissions from HTTP, webhooks and ingest streams, and puts them on the task streams of OctoLLM.
 
 Usage: octollm-reflex [--help | --version | --healthcheck]
 
---healthcheck asks the reflex that runs with the same settings whether it is ready, and exits with 0 or 1.
+--healthcheck checks whether the reflex that runs with the same settings is ready, and exits with 0 or 1.
 
-Settings come from the file named in OCTOLLM_CONFIG and from the environment, like
-  OCTOLLM_REDIS_URL       where Redis is
-  OCTOLLM_REFLEX_LISTEN   where to serve HTTP; a loopback address with a port, port 0 picks a free one
-  OCTOLLM_REFLEX_TRUST_NETWORK   true allows other addresses, where the network lets nobody in who may not submit
-  OCTOLLM_REFLEX_DURABILITY      what a 202 needs: auto, fsync, replicated or stored
-  OCTOLLM_TOPOLOGY_FILE   another streams.yaml
-  OCTOLLM_WEBHOOKS_FILE   another webhooks.yaml, which also says where the secrets lie
-  OCTOLLM_API_URL         where `octollm api` listens; older reads are forwarded there
+Settings come from the file named in OCTOLLM_CONFIG and from environment variables, for example:
+  OCTOLLM_REDIS_URL       address of Redis
+  OCTOLLM_REFLEX_LISTEN   loopback address and port to serve HTTP on; port 0 picks a free one
+  OCTOLLM_REFLEX_TRUST_NETWORK   true allows other addresses; use it only where the network itself controls access
+  OCTOLLM_REFLEX_DURABILITY      durability that every 202 requires: auto, fsync, replicated or stored
+  OCTOLLM_TOPOLOGY_FILE   topology file, instead of the shipped streams.yaml
+  OCTOLLM_WEBHOOKS_FILE   webhook sources and the names of their secrets, instead of the shipped webhooks.yaml
+  OCTOLLM_API_URL         address of `octollm api`, which answers older reads
   OCTOLLM_LOG_LEVEL       debug, info, warning or error
-SIGTERM ends it in order. Exit codes: 0 ended in order, 1 failed while starting or running, 2 wrong arguments or settings.
+SIGTERM stops it gracefully. Exit codes: 0 stopped gracefully, 1 failed while starting or running, 2 wrong arguments or settings.
 ";
 
-/// What the caller wants.
+/// What the command line requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Run,
     Help,
     Version,
     Healthcheck,
-    /// An argument that is not known.
+    /// An unknown argument.
     Unknown(String),
 }
 
-/// Reads the arguments behind the program's name; the first one that means something counts.
+/// Parses the arguments after the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Command {
     match arguments.into_iter().next() {
         None => Command::Run,

@@ -1,8 +1,8 @@
 //! The reflex: takes submissions from HTTP, webhooks and ingest streams through one pipeline.
 //!
 //! A submission's way: `http` or `ingest` (a webhook's payload becomes a submission in `webhooks`) → `submit` (the stages:
-//! `admission`, durability, store, record) → `task_store`. `lookup` finds tasks in the store or, through `upstream`, in the
-//! API; `events` follows what happens to them. Only `task_store::redis` and `ingest::stream` speak Redis.
+//! `admission`, durability, store, record) → `store`. `lookup` finds tasks in the store or, through `upstream`, in the
+//! API; `events` follows what happens to them. Only `store::redis` and `ingest::stream` speak Redis.
 
 pub mod admission;
 pub mod caller;
@@ -14,8 +14,8 @@ pub mod ingest;
 pub mod lookup;
 pub mod metrics;
 pub mod outcome;
+pub mod store;
 pub mod submit;
-pub mod task_store;
 pub mod trace;
 pub mod upstream;
 pub mod webhooks;

@@ -1,4 +1,4 @@
-//! Finds a task in the store or, once the store has forgotten it, through the API.
+//! Finds a task in the store or, once its status in the store has expired, through the API.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use contracts::ContractError;
 use serde::Deserialize;
 
 use crate::caller::Caller;
-use crate::task_store::{StatusError, StoreError, TaskStore};
+use crate::store::{StatusError, StoreError, TaskStore};
 use crate::upstream::{ApiClient, ApiError};
 
 /// What commands and event streams need to know about a task.
@@ -77,10 +77,4 @@ impl Lookup {
         let found = api.read(&format!("/v1/tasks/{task}"), caller).await?;
         found.ok_or(LookupError::NotFound)
     }
-}
-
-/// Whether the run has ended.
-#[must_use]
-pub fn is_terminal(state: TaskState) -> bool {
-    !matches!(state, TaskState::Accepted | TaskState::Running)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{consumer_name, RedisClient};
+use bus::{consumer_name, Leases, RedisClient};
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
@@ -14,11 +14,11 @@ use octollm_reflex::caller::Caller;
 use octollm_reflex::cli::{self, Command};
 use octollm_reflex::healthcheck;
 use octollm_reflex::http::{self, App, Limits};
-use octollm_reflex::ingest::{self, Common};
+use octollm_reflex::ingest::{self, Common, Consumer};
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
+use octollm_reflex::store::RedisStore;
 use octollm_reflex::submit::{Durability, Service, ServiceConfig};
-use octollm_reflex::task_store::RedisStore;
 use octollm_reflex::upstream::ApiClient;
 use octollm_reflex::webhooks::{self, Secrets, Source};
 use service::console::{print_error, print_line};
@@ -173,6 +173,10 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     }
     let (client, keep_connected) = RedisClient::open(&settings.redis)?;
     supervisor.spawn_loop("redis connection", keep_connected);
+    let name = consumer_name("reflex", &reflex.consumer);
+    let leases = Leases::new(client.clone(), &topology.ingest.group, &name);
+    let heartbeat = Duration::from_secs(topology.ingest.heartbeat_s);
+    supervisor.spawn_loop("lease renewal", Arc::clone(&leases).run(heartbeat));
     let topology = Arc::new(topology);
     let service = submission_service(&settings, &topology, client.clone(), &supervisor)?;
     let metrics = Arc::new(Metrics::default());
@@ -180,14 +184,15 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         service: service.clone(),
         redis: client,
         metrics: Arc::clone(&metrics),
-        name: consumer_name("reflex", &reflex.consumer),
+        name,
+        leases,
         body_limit: reflex.body_limit_bytes,
         drain: Duration::from_secs(reflex.drain_s),
     });
     let mut loops = Vec::new();
     for tenant in ingest::tenants(&topology)? {
-        let consumer = ingest::consume(Arc::clone(&common), tenant, supervisor.stop());
-        loops.push(supervisor.spawn_loop("ingest consumer", consumer));
+        let consumer = Consumer::new(Arc::clone(&common), tenant, supervisor.clone());
+        loops.push(supervisor.spawn_loop("ingest consumer", consumer.run()));
     }
     log_disabled(&sources);
     let running = service.running.clone();

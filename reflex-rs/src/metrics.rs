@@ -95,6 +95,7 @@ impl Default for Metrics {
             "HTTP requests in flight",
             in_flight.clone(),
         );
+        service::logging::register_metrics(&mut registry);
         Self {
             registry,
             admissions,

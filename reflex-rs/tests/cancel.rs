@@ -1,4 +1,4 @@
-//! Cancelling on a real Redis: the marker, the message, and every answer.
+//! Cancels tasks on a real Redis: the marker, the message and every answer.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -14,7 +14,7 @@ const TASK: &str = "l0-01h00000000000000000000000";
 const JSON: &str = "content-type: application/json\r\n";
 
 #[test]
-fn a_running_task_is_marked_and_everybody_is_told() {
+fn a_running_task_is_marked_and_orchestrator_and_workers_are_notified() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
@@ -22,13 +22,13 @@ fn a_running_task_is_marked_and_everybody_is_told() {
     let mut connection = client.get_connection().unwrap();
     let mut control = connection.as_pubsub();
     control.subscribe("{l0}:control").unwrap();
-    control.set_read_timeout(Some(common::LONGEST)).unwrap();
-    let body = br#"{"detail": "ada@example.org changed her mind"}"#;
+    control.set_read_timeout(Some(common::MAX_WAIT)).unwrap();
+    let body = br#"{"detail": "ada@example.org is no longer interested"}"#;
     let answer = reflex.request("DELETE", &format!("/v1/tasks/{task}"), JSON, body);
     assert_eq!(answer.status, 202, "{answer:?}");
     assert_eq!(answer.json(), json!({"task": task, "state": "accepted"}));
-    let told: String = control.get_message().unwrap().get_payload().unwrap();
-    assert_eq!(told, format!("cancel {task}"));
+    let notified: String = control.get_message().unwrap().get_payload().unwrap();
+    assert_eq!(notified, format!("cancel {task}"));
     assert_eq!(
         redis.ask::<String>(&format!("GET|{{l0}}:cancel:{task}")),
         "default"
@@ -42,8 +42,11 @@ fn a_running_task_is_marked_and_everybody_is_told() {
     assert_eq!(entries[0].field("traceparent").len(), 55);
     let message: TaskCancel = read(entries[0].field("body").as_bytes()).unwrap();
     assert_eq!(message.task.as_str(), task);
-    assert_eq!(message.detail.unwrap().as_str(), "[email] changed her mind");
-    // Asked again it tells again; the query says why as well.
+    assert_eq!(
+        message.detail.unwrap().as_str(),
+        "[email] is no longer interested"
+    );
+    // A second request notifies again. The query can give the reason, too.
     let again = reflex.request(
         "DELETE",
         &format!("/v1/tasks/{task}?detail=once+more"),
@@ -62,7 +65,7 @@ fn a_running_task_is_marked_and_everybody_is_told() {
 }
 
 #[test]
-fn what_has_ended_is_answered_with_its_end_and_what_is_not_the_callers_does_not_exist() {
+fn an_ended_task_is_answered_with_its_state_and_another_tenants_does_not_exist() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let url = format!("/v1/tasks/{TASK}");
@@ -86,7 +89,7 @@ fn what_has_ended_is_answered_with_its_end_and_what_is_not_the_callers_does_not_
 }
 
 #[test]
-fn a_wish_that_cannot_be_read_marks_nothing() {
+fn an_invalid_request_marks_nothing() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
@@ -125,7 +128,7 @@ fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
     let url = format!("/v1/tasks/{TASK}");
     assert_eq!(reflex.request("DELETE", &url, "", b"").status, 404);
-    api.tell(
+    api.answer(
         &url,
         200,
         &json!({"task": TASK, "state": "succeeded", "run": 1}),
@@ -136,7 +139,7 @@ fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
         (200, &json!("succeeded"))
     );
     assert_eq!(redis.length("{l0}:steps.done"), 0);
-    api.tell(
+    api.answer(
         &url,
         200,
         &json!({"task": TASK, "state": "running", "run": 1}),
@@ -147,8 +150,11 @@ fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
         (202, &json!("running"))
     );
     assert_eq!(redis.length("{l0}:steps.done"), 1);
-    assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
-    api.tell(&url, 500, &json!({}));
+    assert!(api
+        .requests()
+        .iter()
+        .all(|request| request.tenants == ["default"]));
+    api.answer(&url, 500, &json!({}));
     let away = reflex.request("DELETE", &url, "", b"");
     assert_eq!(
         (away.status, away.problem().0.as_str()),

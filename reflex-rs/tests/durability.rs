@@ -1,4 +1,4 @@
-//! What a 202 promises: refused where it cannot be had, waited for where it can, and said honestly where it did not come.
+//! The durability that a 202 promises: refused if it is impossible, else waited for, and reported if it is not confirmed.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -22,7 +22,7 @@ fn mode(answer: &Answer) -> (u16, String) {
     (answer.status, said)
 }
 
-/// The code of a refusal that may be tried again.
+/// The code of a refusal that may be retried.
 fn later(answer: &Answer) -> String {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.head.contains("retry-after: 1"), "{answer:?}");
@@ -31,17 +31,6 @@ fn later(answer: &Answer) -> String {
 
 fn task(answer: &Answer) -> String {
     answer.json()["task"].as_str().unwrap().to_owned()
-}
-
-fn replica_of(redis: &Redis) -> Redis {
-    let _: () = redis.ask("CONFIG|SET|repl-diskless-sync-delay|0");
-    let master = format!("127.0.0.1 {}", redis.port);
-    let replica = Redis::start_on(free_port(), &["--replicaof", &master]);
-    until("the replica follows", || {
-        let said: String = redis.ask("INFO|replication");
-        said.contains("state=online").then_some(())
-    });
-    replica
 }
 
 #[test]
@@ -62,14 +51,14 @@ fn fsync_is_refused_until_redis_syncs_before_it_answers() {
 }
 
 #[test]
-fn a_server_that_does_not_say_whether_it_syncs_is_not_believed() {
+fn a_server_that_does_not_say_whether_it_syncs_counts_as_not_syncing() {
     let always = ["--appendonly", "yes", "--appendfsync", "always"];
     let hosted = [&always[..], &["--rename-command", "CONFIG", ""]].concat();
     let redis = Redis::start_on(free_port(), &hosted);
     let reflex = Reflex::ready(&redis, &[]);
     assert_eq!(mode(&reflex.post(GOOD, "")), (202, "redis".into()));
-    let asked = reflex.post(GOOD, "octollm-durability: fsync\r\n");
-    assert_eq!(later(&asked), "not_durable");
+    let refused = reflex.post(GOOD, "octollm-durability: fsync\r\n");
+    assert_eq!(later(&refused), "not_durable");
 }
 
 #[test]
@@ -79,7 +68,7 @@ fn replicated_means_that_the_replica_has_it() {
     let reflex = Reflex::ready(&redis, &settings);
     assert_eq!(later(&reflex.post(GOOD, "")), "not_durable");
     assert_eq!(redis.length(TASKS), 0, "nothing was taken");
-    let replica = replica_of(&redis);
+    let replica = redis.start_replica();
     let taken = until("the replica is noticed", || {
         Some(reflex.post(GOOD, KEY)).filter(|answer| answer.status == 202)
     });
@@ -87,7 +76,7 @@ fn replicated_means_that_the_replica_has_it() {
     let there = replica.entries(TASKS);
     assert_eq!(there.len(), 1);
     assert_eq!(there[0].field("id"), task(&taken));
-    // A script that the server has forgotten, on connections that are in use.
+    // The server has lost the script, on connections that are in use.
     let _: () = redis.ask("SCRIPT|FLUSH");
     let repeat = until("the script is back", || {
         Some(reflex.post(GOOD, KEY)).filter(|answer| answer.status == 202)
@@ -102,9 +91,9 @@ fn replicated_means_that_the_replica_has_it() {
 }
 
 #[test]
-fn a_replica_that_stands_still_holds_up_only_those_who_need_it() {
+fn a_replica_that_hangs_delays_only_submissions_that_need_it() {
     let redis = Redis::start();
-    let replica = replica_of(&redis);
+    let replica = redis.start_replica();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "2")]);
     let need = format!("{KEY}octollm-durability: replicated\r\n");
     assert_eq!(
@@ -140,7 +129,7 @@ fn a_replica_that_stands_still_holds_up_only_those_who_need_it() {
         "{detail}"
     );
     assert_eq!(redis.entries(TASKS)[1].field("id"), task(&waited));
-    // Now nothing more is written for those who would wait in vain.
+    // From now on nothing is written for submissions that the replica could not confirm.
     let next = reflex.post(GOOD, "octollm-durability: replicated\r\n");
     assert_eq!(later(&next), "not_durable");
     assert_eq!(redis.length(TASKS), 3);
@@ -159,7 +148,7 @@ fn a_replica_that_stands_still_holds_up_only_those_who_need_it() {
 fn one_wait_serves_many_submissions() {
     const MANY: usize = 60;
     let redis = Redis::start();
-    let replica = replica_of(&redis);
+    let replica = redis.start_replica();
     let settings = [
         ("OCTOLLM_REFLEX_DURABILITY", "replicated"),
         ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "20"),
@@ -170,7 +159,7 @@ fn one_wait_serves_many_submissions() {
         let posts: Vec<_> = (0..MANY)
             .map(|_| scope.spawn(|| reflex.post(GOOD, "")))
             .collect();
-        // One more is the question itself.
+        // The query of the counter is a command, too.
         until("all are there", || {
             (reflex.metric("octollm_http_in_flight") == MANY as u64 + 1).then_some(())
         });
@@ -189,20 +178,20 @@ fn one_wait_serves_many_submissions() {
 }
 
 #[test]
-fn stored_is_answered_when_the_orchestrator_has_told_of_the_task() {
+fn stored_is_answered_once_the_orchestrator_has_published_an_event() {
     let redis = Redis::start();
     let settings = [
         ("OCTOLLM_REFLEX_DURABILITY", "stored"),
         ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "20"),
     ];
     let reflex = Reflex::ready(&redis, &settings);
-    let told = AtomicBool::new(false);
+    let published = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let post = |headers: &'static str| {
-            let (reflex, told) = (&reflex, &told);
+            let (reflex, published) = (&reflex, &published);
             scope.spawn(move || {
                 let answer = reflex.post(GOOD, headers);
-                (answer, told.load(Ordering::SeqCst))
+                (answer, published.load(Ordering::SeqCst))
             })
         };
         let first = post(KEY);
@@ -210,30 +199,30 @@ fn stored_is_answered_when_the_orchestrator_has_told_of_the_task() {
             let entry = redis.entries(TASKS).pop()?;
             Some(entry.field("id").to_owned())
         });
-        // Weaker than what the deployment needs: it changes nothing.
+        // Weaker than what the deployment requires, so it changes nothing.
         let repeat = post("idempotency-key: k1\r\noctollm-durability: redis\r\n");
         until("both wait", || {
             (reflex.metric("octollm_http_in_flight") == 3).then_some(())
         });
-        told.store(true, Ordering::SeqCst);
-        // Both at once, as `complete` does it.
+        published.store(true, Ordering::SeqCst);
+        // Event and status at once, as the script `complete` does it.
         redis.set_status(&id, "stored|1");
         redis.publish(&event(&id, 1, 1, "accepted"));
         for (waiting, duplicate) in [(first, false), (repeat, true)] {
-            let (answer, told) = waiting.join().unwrap();
+            let (answer, published) = waiting.join().unwrap();
             assert_eq!(
                 (mode(&answer), task(&answer)),
                 ((202, "stored".into()), id.clone())
             );
             assert_eq!(answer.json()["duplicate"], duplicate);
-            assert!(told, "answered before it was stored");
+            assert!(published, "answered before it was stored");
         }
         assert_eq!(mode(&reflex.post(GOOD, KEY)), (202, "stored".into()));
     });
 }
 
 #[test]
-fn what_is_not_known_to_be_stored_in_time_says_so_with_its_task() {
+fn a_task_that_is_not_confirmed_in_time_is_named_in_the_problem() {
     let redis = Redis::start();
     let settings = [("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "1")];
     let reflex = Reflex::ready(&redis, &settings);
@@ -245,7 +234,7 @@ fn what_is_not_known_to_be_stored_in_time_says_so_with_its_task() {
         reflex.metric("octollm_admission_total{source=\"http\",outcome=\"unconfirmed\"}"),
         1
     );
-    // The event was missed; the status tells.
+    // The event was missed; the status confirms.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| reflex.post(GOOD, &need));
         until("it waits", || {
@@ -264,7 +253,7 @@ fn what_is_not_known_to_be_stored_in_time_says_so_with_its_task() {
 }
 
 #[test]
-fn a_repeat_of_what_has_ended_long_ago_is_looked_up_in_postgres() {
+fn a_duplicate_of_a_task_without_status_is_looked_up_in_postgres() {
     let redis = Redis::start();
     let api = Api::start();
     let settings = [
@@ -276,18 +265,21 @@ fn a_repeat_of_what_has_ended_long_ago_is_looked_up_in_postgres() {
     let id = task(&reflex.post(GOOD, KEY));
     let _: i64 = redis.ask(&format!("DEL|{{l0}}:status:{id}"));
     assert_eq!(later(&reflex.post(GOOD, &need)), "unconfirmed");
-    api.tell(
+    api.answer(
         &format!("/v1/tasks/{id}"),
         200,
         &serde_json::json!({ "task": id }),
     );
     let known = reflex.post(GOOD, &need);
     assert_eq!((mode(&known), task(&known)), ((202, "stored".into()), id));
-    assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
+    assert!(api
+        .requests()
+        .iter()
+        .all(|request| request.tenants == ["default"]));
 }
 
 #[test]
-fn a_durability_that_there_is_not_is_refused() {
+fn an_unknown_durability_is_refused() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     for wrong in [

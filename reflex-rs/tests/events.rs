@@ -1,4 +1,4 @@
-//! The live view on a real Redis: history then live, each event once and in order, to the end and no further.
+//! Event streams on a real Redis: history, then new events, each once and in order, until the run finishes.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -27,7 +27,7 @@ fn ended(redis: &Redis, task: &str) {
 }
 
 #[test]
-fn history_then_live_until_the_task_has_finished() {
+fn the_history_and_then_new_events_until_the_task_has_finished() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
@@ -49,7 +49,7 @@ fn history_then_live_until_the_task_has_finished() {
     assert_eq!(reflex.metric("octollm_event_streams"), 1);
     redis.publish(&event(&task, 1, 3, "step_sent"));
     assert_eq!(view.next().unwrap().id, "1-3");
-    // Repeats, late ones, another task's and another tenant's are not shown.
+    // Duplicates, late events and those of another task or tenant are not sent.
     let mut foreign = event(&task, 1, 4, "planned");
     foreign["tenant"] = "other".into();
     for other in [
@@ -74,7 +74,7 @@ fn history_then_live_until_the_task_has_finished() {
 }
 
 #[test]
-fn who_comes_back_gets_the_rest_and_after_the_end_nothing() {
+fn a_reconnecting_client_gets_the_rest_and_nothing_after_the_end() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
@@ -94,7 +94,7 @@ fn who_comes_back_gets_the_rest_and_after_the_end_nothing() {
         Events::open(&reflex, &path, "").ids(),
         ["1-3", "1-4", "1-5"]
     );
-    // The header is newer than the address that the client began with.
+    // The header is newer than the query that the client started with.
     assert_eq!(Events::open(&reflex, &path, &after("1-4")).ids(), ["1-5"]);
     for done in ["1-5", "1-6", "2-1"] {
         assert_eq!(open(&reflex, &task, &after(done)).status, 204, "{done}");
@@ -115,7 +115,7 @@ fn who_comes_back_gets_the_rest_and_after_the_end_nothing() {
             )
         );
     }
-    // A second run goes on behind the end of the first.
+    // A second run continues after the end of the first.
     redis.set_status(&task, "state|running|run|2");
     redis.publish(&event(&task, 2, 1, "accepted"));
     redis.publish(&event(&task, 2, 2, "finished"));
@@ -126,7 +126,7 @@ fn who_comes_back_gets_the_rest_and_after_the_end_nothing() {
 }
 
 #[test]
-fn a_task_that_is_unknown_or_anothers_is_never_shown() {
+fn an_unknown_or_another_tenants_task_has_no_stream() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     redis.make_status(TASK, "other", "running");
@@ -145,7 +145,7 @@ fn a_task_that_is_unknown_or_anothers_is_never_shown() {
 }
 
 #[test]
-fn an_end_whose_event_was_trimmed_away_is_still_an_end() {
+fn a_stream_ends_also_if_the_last_event_was_trimmed() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
@@ -157,7 +157,7 @@ fn an_end_whose_event_was_trimmed_away_is_still_an_end() {
 }
 
 #[test]
-fn with_an_api_the_history_comes_page_by_page_from_there() {
+fn with_an_api_the_history_comes_from_it_page_by_page() {
     let redis = Redis::start();
     let api = Api::start();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
@@ -169,17 +169,17 @@ fn with_an_api_the_history_comes_page_by_page_from_there() {
             .collect();
         json!({"items": items, "next": next})
     };
-    api.tell(
+    api.answer(
         &format!("{events}?limit=500"),
         200,
         &page(1, 3, Some("cursor")),
     );
-    api.tell(
+    api.answer(
         &format!("{events}?limit=500&after=1-3"),
         200,
         &page(4, 5, None),
     );
-    api.tell(
+    api.answer(
         &format!("{events}?limit=500&after=1-5"),
         200,
         &page(6, 6, None),
@@ -190,25 +190,28 @@ fn with_an_api_the_history_comes_page_by_page_from_there() {
         (1..=5).map(|_| next()).collect::<Vec<_>>(),
         ["1-1", "1-2", "1-3", "1-4", "1-5"]
     );
-    // 1-6 has not come this way, so it is asked for before 1-7 is shown.
+    // 1-6 was not published, so it is read from the API before 1-7 is sent.
     redis.publish(&event(TASK, 1, 7, "finished"));
     assert_eq!(view.ids(), ["1-6", "1-7"]);
-    // What only the API knows is shown as well, and an end there is an end.
+    // Events that only the API has are sent, too, and the run can finish there.
     let _: i64 = redis.ask(&format!("DEL|{{l0}}:status:{TASK}"));
-    api.tell(
+    api.answer(
         &format!("/v1/tasks/{TASK}"),
         200,
         &json!({"state": "succeeded", "run": 1}),
     );
     assert_eq!(open(&reflex, TASK, &after("1-5")).ids(), ["1-6"]);
-    api.tell(
+    api.answer(
         &format!("{events}?limit=500&after=1-6"),
         200,
         &page(1, 0, None),
     );
     assert_eq!(open(&reflex, TASK, &after("1-6")).status, 204);
-    assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
-    api.tell(&format!("{events}?limit=500&after=1-6"), 500, &json!({}));
+    assert!(api
+        .requests()
+        .iter()
+        .all(|request| request.tenants == ["default"]));
+    api.answer(&format!("{events}?limit=500&after=1-6"), 500, &json!({}));
     let answer = reflex.request("GET", &events, &after("1-6"), b"");
     assert_eq!(
         (answer.status, answer.problem().0.as_str()),
@@ -217,7 +220,7 @@ fn with_an_api_the_history_comes_page_by_page_from_there() {
 }
 
 #[test]
-fn a_task_that_waits_for_a_worker_says_so_and_for_how_long() {
+fn a_task_that_waits_for_a_worker_reports_it_and_for_how_long() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
@@ -243,11 +246,11 @@ fn a_task_that_waits_for_a_worker_says_so_and_for_how_long() {
         (60..90).contains(&found[0]["for_s"].as_u64().unwrap()),
         "{found}"
     );
-    // The notice in the live view has no id, so that nobody comes back to it.
+    // The notice has no id, so a reconnect does not start from it.
     let notice = open(&reflex, &task, "").next().unwrap();
     assert_eq!((notice.id.as_str(), notice.name.as_str()), ("", "waiting"));
     assert_eq!(notice.data["arm"], "judge");
-    // The pseudo consumer is nobody; a worker on any of the arm's streams is somebody.
+    // The consumer of released entries is not a worker; a worker on any of the arm's streams counts.
     let _: String = redis.ask("XGROUP|CREATE|{l0}:arm.judge:normal|judge|0");
     let _: i64 = redis.ask("XGROUP|CREATECONSUMER|{l0}:arm.judge:normal|judge|released");
     assert!(waiting().is_some());
@@ -260,7 +263,7 @@ fn a_task_that_waits_for_a_worker_says_so_and_for_how_long() {
 }
 
 #[test]
-fn a_view_outlives_the_timeouts_and_ends_when_the_program_does() {
+fn a_stream_outlives_the_timeouts_and_ends_with_the_program() {
     let redis = Redis::start();
     let settings = [
         ("OCTOLLM_REFLEX_HEADER_TIMEOUT_S", "1"),
@@ -283,7 +286,7 @@ fn a_view_outlives_the_timeouts_and_ends_when_the_program_does() {
     });
     redis.publish(&event(&task, 1, 2, "planned"));
     assert_eq!(view.next().unwrap().id, "1-2");
-    reflex.ask_to_stop();
+    reflex.request_stop();
     assert_eq!(
         view.next(),
         None,
@@ -293,7 +296,7 @@ fn a_view_outlives_the_timeouts_and_ends_when_the_program_does() {
 }
 
 #[test]
-fn a_client_that_goes_away_frees_its_slot() {
+fn a_client_that_disconnects_frees_its_slot() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_REFLEX_MAX_EVENT_STREAMS", "1")]);
     let task = accepted(&reflex);
@@ -306,14 +309,14 @@ fn a_client_that_goes_away_frees_its_slot() {
 }
 
 #[test]
-fn what_happened_while_redis_was_away_is_shown_once_it_is_back() {
+fn events_during_an_outage_of_redis_are_sent_after_it() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
     redis.publish(&event(&task, 1, 1, "accepted"));
     let mut view = open(&reflex, &task, "");
     assert_eq!(view.next().unwrap().id, "1-1");
-    // Every connection of the reflex is cut, and an event comes before it is back.
+    // Every connection of the reflex is killed, and an event is published before it reconnects.
     let _: i64 = redis.ask("CLIENT|KILL|TYPE|normal|SKIPME|yes");
     redis.publish(&event(&task, 1, 2, "planned"));
     redis.publish(&event(&task, 1, 3, "finished"));
@@ -322,14 +325,14 @@ fn what_happened_while_redis_was_away_is_shown_once_it_is_back() {
 }
 
 #[test]
-fn a_slow_reader_loses_nothing() {
+fn a_slow_client_loses_nothing() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
     redis.publish(&event(&task, 1, 1, "accepted"));
     let mut view = open(&reflex, &task, "");
     assert_eq!(view.next().unwrap().id, "1-1");
-    // Far more than its buffers hold, and it reads none of it until all is there.
+    // Far more than the buffers hold. The client reads nothing until everything is published.
     let mut client = redis::Client::open(redis.url())
         .unwrap()
         .get_connection()

@@ -1,4 +1,4 @@
-//! The HTTP door on a real Redis: what is taken, what is refused, and that a refusal leaves nothing behind.
+//! Submissions over HTTP on a real Redis: what is accepted, what is refused, and that a refusal stores nothing.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -11,7 +11,7 @@ use serde_json::json;
 const TASKS: &str = "{l0}:tasks:normal";
 
 #[test]
-fn a_task_is_taken_once_and_shown() {
+fn a_task_is_accepted_once_and_has_a_status() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -55,7 +55,7 @@ fn a_task_is_taken_once_and_shown() {
 }
 
 #[test]
-fn keys_that_look_private_travel_as_digests_and_stay_apart() {
+fn keys_that_look_like_personal_data_are_sent_as_digests_and_stay_distinct() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     for key in ["ada@example.org", "bob@example.org"] {
@@ -75,9 +75,9 @@ fn keys_that_look_private_travel_as_digests_and_stay_apart() {
     assert!(names.iter().all(|name| !name.contains("example.org")));
 }
 
-/// Bodies with the status, the problem's code and the field that they must be refused with.
+/// Invalid bodies, each with the status, code and field that it must be refused with.
 #[rustfmt::skip] // a table
-fn no_submissions() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
+fn invalid_bodies() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
     let deep = [
         b"{\"goal\":\"x\",\"input\":".as_slice(),
         &b"[".repeat(200_000),
@@ -115,10 +115,10 @@ fn no_submissions() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
 }
 
 #[test]
-fn what_is_no_submission_is_refused_and_leaves_nothing_behind() {
+fn an_invalid_body_is_refused_and_stores_nothing() {
     let redis = Redis::start();
     let mut reflex = Reflex::ready(&redis, &[]);
-    for (body, status, code, field) in no_submissions() {
+    for (body, status, code, field) in invalid_bodies() {
         let answer = reflex.post(&body, "");
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]);
         assert_eq!(answer.status, status, "{shown}: {answer:?}");
@@ -128,7 +128,7 @@ fn what_is_no_submission_is_refused_and_leaves_nothing_behind() {
             "{shown}"
         );
     }
-    // The task that is taken now is the only thing that any of this left behind.
+    // The task that is accepted now is the only thing that was stored.
     assert_eq!(reflex.post(br#"{"goal": "x"}"#, "").status, 202);
     let mut keys: Vec<String> = redis.ask("KEYS|{l0}*");
     keys.sort();
@@ -142,7 +142,7 @@ fn what_is_no_submission_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn wrong_headers_are_refused() {
+fn invalid_headers_are_refused() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let good = br#"{"goal": "x"}"#;
@@ -182,7 +182,7 @@ fn wrong_headers_are_refused() {
 }
 
 #[test]
-fn nothing_is_shown_that_is_not_the_callers_or_not_a_status() {
+fn only_a_valid_status_of_the_caller_is_returned() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = "l0-01h00000000000000000000000";
@@ -215,7 +215,7 @@ fn nothing_is_shown_that_is_not_the_callers_or_not_a_status() {
 }
 
 #[test]
-fn it_can_be_watched() {
+fn health_readiness_and_metrics_are_served() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let healthy = reflex.get("/healthz");
@@ -240,7 +240,7 @@ fn it_can_be_watched() {
 }
 
 #[test]
-fn beyond_the_window_a_task_waits_beside_its_stream_and_is_accepted_all_the_same() {
+fn beyond_the_window_a_task_waits_outside_its_stream_and_is_still_accepted() {
     let (_folder, file) = common::topology(&[("window: 256", "window: 1")]);
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);

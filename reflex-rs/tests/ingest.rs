@@ -1,4 +1,4 @@
-//! The ingest door on a real Redis: every entry ends as a task, a refusal or a dead letter, and only then goes.
+//! Ingest streams on a real Redis: every entry becomes a task, a rejected task or a dead letter, and is removed only then.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -12,7 +12,7 @@ const TASKS: &str = "{l0}:tasks:normal";
 const DEAD: &str = "{l0}:dead";
 const INGEST: &str = "ingest:default";
 
-/// Waits until the stream holds so many entries.
+/// Waits until the stream has `count` entries.
 fn wait_for(redis: &Redis, key: &str, count: usize) {
     until(&format!("{key} has {count}"), || {
         (redis.length(key) >= count).then_some(())
@@ -20,7 +20,7 @@ fn wait_for(redis: &Redis, key: &str, count: usize) {
     assert_eq!(redis.length(key), count);
 }
 
-/// Waits until nothing is left on the ingest stream, delivered or not.
+/// Waits until the ingest stream is empty and nothing is pending.
 fn wait_until_done(redis: &Redis) {
     until("the ingest stream is empty", || {
         (redis.length(INGEST) == 0).then_some(())
@@ -31,7 +31,7 @@ fn wait_until_done(redis: &Redis) {
 }
 
 #[test]
-fn an_entry_becomes_a_task_also_one_from_before_the_start() {
+fn an_entry_becomes_a_task_also_if_it_is_older_than_the_reflex() {
     let redis = Redis::start();
     let body = r#"{"goal": "write to ada@example.org", "metadata": {"a": "b"}}"#;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -53,7 +53,7 @@ fn an_entry_becomes_a_task_also_one_from_before_the_start() {
     let shown = reflex.get(&format!("/v1/tasks/{}", task.task));
     assert_eq!(shown.json()["state"], "accepted");
 
-    // The stream and its group may vanish at any time.
+    // The stream and its group can disappear at any time.
     let _: i64 = redis.ask(&format!("DEL|{INGEST}"));
     redis.submit(&[
         ("body", body),
@@ -69,7 +69,7 @@ fn an_entry_becomes_a_task_also_one_from_before_the_start() {
 }
 
 #[test]
-fn a_readable_one_that_is_refused_is_recorded_as_rejected() {
+fn a_valid_submission_that_is_refused_becomes_a_rejected_task() {
     let redis = Redis::start();
     let _reflex = Reflex::start(&redis);
     redis.submit(&[(
@@ -88,7 +88,7 @@ fn a_readable_one_that_is_refused_is_recorded_as_rejected() {
 }
 
 #[test]
-fn one_that_names_another_tenant_is_rejected_under_its_streams_tenant() {
+fn an_entry_that_names_another_tenant_is_rejected_for_its_streams_tenant() {
     let redis = Redis::start();
     let _reflex = Reflex::start(&redis);
     redis.submit(&[("body", r#"{"goal": "x"}"#), ("tenant", "other")]);
@@ -102,11 +102,11 @@ fn one_that_names_another_tenant_is_rejected_under_its_streams_tenant() {
     assert_eq!(redis.length(DEAD), 0);
 }
 
-/// An entry's fields, the letter's reason, and words of its message.
+/// An entry's fields, the dead letter's reason, and words of its message.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
 
 #[test]
-fn what_cannot_be_a_task_becomes_a_dead_letter_without_raw_personal_data() {
+fn an_invalid_entry_becomes_a_dead_letter_without_raw_personal_data() {
     let redis = Redis::start();
     let _reflex = Reflex::start_with(&redis.url(), &[("OCTOLLM_REFLEX_BODY_LIMIT_BYTES", "1024")]);
     let good = r#"{"goal": "x"}"#;
@@ -156,34 +156,37 @@ fn what_cannot_be_a_task_becomes_a_dead_letter_without_raw_personal_data() {
         let id = redis.submit(fields);
         wait_for(&redis, DEAD, number + 1);
         let entry = redis.entries(DEAD).pop().unwrap();
-        let letter: DeadLetter = read(entry.field("body").as_bytes()).unwrap();
-        assert_eq!(letter.reason.as_str(), *reason, "{fields:?}");
+        let dead_letter: DeadLetter = read(entry.field("body").as_bytes()).unwrap();
+        assert_eq!(dead_letter.reason.as_str(), *reason, "{fields:?}");
         assert!(
-            letter.message.as_str().contains(says),
+            dead_letter.message.as_str().contains(says),
             "{:?}",
-            letter.message
+            dead_letter.message
         );
-        assert_eq!(letter.stage.as_str(), "before_admission");
+        assert_eq!(dead_letter.stage.as_str(), "before_admission");
         assert_eq!(
-            (letter.stream.as_str(), letter.entry.as_str()),
+            (dead_letter.stream.as_str(), dead_letter.entry.as_str()),
             (INGEST, id.as_str())
         );
         assert_eq!(
-            (letter.tenant.as_str(), letter.delivery.get()),
+            (dead_letter.tenant.as_str(), dead_letter.delivery.get()),
             ("default", 1)
         );
         let body = fields.iter().find(|(name, _)| *name == "body");
         let body = body.map_or("", |(_, body)| body);
-        assert_eq!(letter.sha256.unwrap().as_str(), sha256_hex(body.as_bytes()));
-        assert_eq!(letter.bytes.get(), i64::try_from(body.len()).unwrap());
+        assert_eq!(
+            dead_letter.sha256.unwrap().as_str(),
+            sha256_hex(body.as_bytes())
+        );
+        assert_eq!(dead_letter.bytes.get(), i64::try_from(body.len()).unwrap());
         assert_eq!(entry.field("type"), "dead.letter.v1");
         assert!(!entry.all().contains("example.org"), "{}", entry.all());
         wait_until_done(&redis);
     }
-    let letters = redis.entries(DEAD);
-    assert_eq!(letters[0].field("original"), r#"{"goal": "[email]""#);
-    assert_eq!(letters[3].field("original"), r#"{"goal": 5}"#);
-    // Bytes that are no text.
+    let dead_letters = redis.entries(DEAD);
+    assert_eq!(dead_letters[0].field("original"), r#"{"goal": "[email]""#);
+    assert_eq!(dead_letters[3].field("original"), r#"{"goal": 5}"#);
+    // Bytes that are not text.
     let _: String = redis.ask_raw(&[
         b"XADD",
         INGEST.as_bytes(),
@@ -198,7 +201,7 @@ fn what_cannot_be_a_task_becomes_a_dead_letter_without_raw_personal_data() {
 }
 
 #[test]
-fn a_key_is_shared_with_http_and_belongs_to_one_body() {
+fn an_idempotency_key_is_shared_with_http_and_belongs_to_one_body() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let body = r#"{"goal": "x"}"#;
@@ -209,24 +212,24 @@ fn a_key_is_shared_with_http_and_belongs_to_one_body() {
     assert_eq!((redis.length(TASKS), redis.length(DEAD)), (1, 0));
     redis.submit(&[("body", r#"{"goal": "y"}"#), ("idempotency_key", "k1")]);
     wait_for(&redis, DEAD, 1);
-    let letter = redis.entries(DEAD)[0].body();
-    assert_eq!(letter["reason"], "schema");
+    let dead_letter = redis.entries(DEAD)[0].body();
+    assert_eq!(dead_letter["reason"], "schema");
     assert_eq!(
-        letter["message"],
+        dead_letter["message"],
         "idempotency key already used for another body"
     );
     wait_until_done(&redis);
     assert_eq!(redis.length(TASKS), 1);
 }
 
-/// Leases so short that a test can wait for their end.
+/// Leases that are short enough for a test to wait for their end.
 const SHORT: [(&str, &str); 3] = [
     ("lease_s: 30            #", "lease_s: 3             #"),
     ("heartbeat_s: 5         #", "heartbeat_s: 1         #"),
     ("max_deliveries: 5      #", "max_deliveries: 2      #"),
 ];
 
-/// Lets another consumer have had an entry so many times.
+/// Delivers an entry `deliveries` times to another consumer.
 fn abandon(redis: &Redis, id: &str, deliveries: u32) {
     let _: redis::Value = redis.ask(&format!(
         "XREADGROUP|GROUP|reflex|gone|COUNT|1|STREAMS|{INGEST}|>"
@@ -237,7 +240,7 @@ fn abandon(redis: &Redis, id: &str, deliveries: u32) {
 }
 
 #[test]
-fn an_abandoned_entry_is_taken_over_and_given_up_on_at_the_cap() {
+fn an_abandoned_entry_is_reclaimed_and_becomes_a_dead_letter_at_the_limit() {
     let (_folder, file) = common::topology(&SHORT);
     let redis = Redis::start();
     let _: () = redis.ask(&format!("XGROUP|CREATE|{INGEST}|reflex|0|MKSTREAM"));
@@ -250,16 +253,16 @@ fn an_abandoned_entry_is_taken_over_and_given_up_on_at_the_cap() {
     wait_for(&redis, TASKS, 1);
     wait_until_done(&redis);
     let entry = &redis.entries(DEAD)[0];
-    let letter: DeadLetter = read(entry.field("body").as_bytes()).unwrap();
-    assert_eq!(letter.reason.as_str(), "deliveries_exhausted");
+    let dead_letter: DeadLetter = read(entry.field("body").as_bytes()).unwrap();
+    assert_eq!(dead_letter.reason.as_str(), "deliveries_exhausted");
     assert_eq!(
-        (letter.entry.as_str(), letter.delivery.get()),
+        (dead_letter.entry.as_str(), dead_letter.delivery.get()),
         (last.as_str(), 2)
     );
     assert_eq!(entry.field("original"), r#"{"goal": "[email]"}"#);
 }
 
-/// The one pending entry: who holds it, and its delivery count. None also while the program has not made its group.
+/// The consumer and the delivery count of the one pending entry. `None` also before the program has created its group.
 fn pending(redis: &Redis) -> Option<(String, u64)> {
     if redis.ask::<i64>(&format!("EXISTS|{INGEST}")) == 0 {
         return None;
@@ -276,7 +279,7 @@ fn pending(redis: &Redis) -> Option<(String, u64)> {
 }
 
 #[test]
-fn an_entry_waits_under_its_lease_while_tasks_are_too_many_and_is_given_back_at_the_end() {
+fn an_entry_keeps_its_lease_while_too_many_tasks_are_queued_and_is_released_at_the_end() {
     let busy = ("high_water: 100000", "high_water: 1");
     let (_folder, file) = common::topology(&[&SHORT[..], &[busy]].concat());
     let redis = Redis::start();
@@ -289,7 +292,7 @@ fn an_entry_waits_under_its_lease_while_tasks_are_too_many_and_is_given_back_at_
     assert_eq!(reflex.post(br#"{"goal": "x"}"#, "").status, 202);
     let id = redis.submit(&[("body", r#"{"goal": "y"}"#)]);
     until("it is delivered", || pending(&redis));
-    // Its age since delivery passes the lease; only renewals keep it with its first delivery.
+    // It was delivered longer ago than a lease lasts; only renewals keep it at its first delivery.
     let born: u64 = id.split('-').next().unwrap().parse().unwrap();
     until("the lease's time is over", || {
         let now: (u64, u64) = redis.ask("TIME");
@@ -314,7 +317,7 @@ fn an_entry_waits_under_its_lease_while_tasks_are_too_many_and_is_given_back_at_
 }
 
 #[test]
-fn a_lost_entry_is_let_go_and_its_slot_is_free_again() {
+fn an_entry_with_a_lost_lease_is_dropped_and_its_slot_is_free() {
     let busy = ("high_water: 100000", "high_water: 1");
     let one_slot = ("concurrency: 64        #", "concurrency: 1         #");
     let (_folder, file) = common::topology(&[&SHORT[..], &[busy, one_slot]].concat());
@@ -329,10 +332,10 @@ fn a_lost_entry_is_let_go_and_its_slot_is_free_again() {
     until("it is delivered", || pending(&redis));
     redis.submit(&[("body", r#"{"goal": "z"}"#)]);
     let _: redis::Value = redis.ask(&format!("XCLAIM|{INGEST}|reflex|other|0|{lost}"));
-    // As the other one does when it has finished.
+    // As the other consumer does when it has finished.
     let _: i64 = redis.ask(&format!("XACK|{INGEST}|reflex|{lost}"));
     let _: i64 = redis.ask(&format!("XDEL|{INGEST}|{lost}"));
-    // There is one slot only, so the next entry comes when the lost one is let go.
+    // There is only one slot, so the next entry is read once the lost one is dropped.
     until("the next one is delivered", || pending(&redis));
     let _: i64 = redis.ask(&format!("DEL|{TASKS}"));
     wait_until_done(&redis);
@@ -342,7 +345,7 @@ fn a_lost_entry_is_let_go_and_its_slot_is_free_again() {
 }
 
 #[test]
-fn a_full_or_broken_store_costs_no_entry() {
+fn a_full_or_broken_store_loses_no_entry() {
     let redis = Redis::start();
     let _: () = redis.ask(&format!("XGROUP|CREATE|{INGEST}|reflex|0|MKSTREAM"));
     redis.submit(&[("body", r#"{"goal": "x"}"#)]);
@@ -373,8 +376,8 @@ fn a_full_or_broken_store_costs_no_entry() {
 }
 
 #[test]
-fn many_entries_by_two_processes_end_once_each() {
-    // Nobody takes the tasks here: a larger window, so that all lie on the stream.
+fn two_processes_handle_each_of_many_entries_once() {
+    // Nothing consumes the tasks here, so the window is large enough for all of them.
     let (_folder, file) = common::topology(&[("window: 256", "window: 1000")]);
     let redis = Redis::start();
     let _one = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);

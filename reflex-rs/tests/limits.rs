@@ -1,4 +1,4 @@
-//! Clients that send too much, too slowly or not to the end.
+//! Clients that send too much, too slowly or an incomplete request.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -12,7 +12,7 @@ const HEAD: &str =
     "POST /v1/tasks HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
 
 #[test]
-fn too_much_too_slow_or_broken_is_cut_off() {
+fn requests_that_are_too_large_too_slow_or_broken_are_refused() {
     let redis = Redis::start();
     let settings = [
         ("OCTOLLM_REFLEX_BODY_LIMIT_BYTES", "1024"),
@@ -24,7 +24,7 @@ fn too_much_too_slow_or_broken_is_cut_off() {
         let answer = reflex.send(format!("{HEAD}{rest}").as_bytes());
         (answer.status, answer.problem().0)
     };
-    // Announced, and never sent.
+    // Announced, but never sent.
     assert_eq!(
         status_of("content-length: 1025\r\n\r\n"),
         (413, "too_large".into())
@@ -41,7 +41,7 @@ fn too_much_too_slow_or_broken_is_cut_off() {
     );
     let garbage = "transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n";
     assert_eq!(status_of(garbage), (400, "incomplete_body".into()));
-    // A head without end: the connection ends without an answer of ours.
+    // A head without an end: the connection is closed without an answer.
     let mut slow = reflex.connect();
     slow.write_all(b"POST /v1/tasks HTTP/1.1\r\nhost").unwrap();
     let ended = std::io::Read::read(&mut slow, &mut [0]);
@@ -51,14 +51,14 @@ fn too_much_too_slow_or_broken_is_cut_off() {
 }
 
 #[test]
-fn connections_beyond_the_limit_wait_for_their_turn() {
+fn connections_beyond_the_limit_wait() {
     let redis = Redis::start();
     let settings = [
         ("OCTOLLM_REFLEX_MAX_CONNECTIONS", "1"),
         ("OCTOLLM_REFLEX_HEADER_TIMEOUT_S", "60"),
     ];
     let reflex = Reflex::ready(&redis, &settings);
-    // The same task from both: who was answered first is no duplicate.
+    // Both send the same task; the one that is answered second is the duplicate.
     let request =
         format!("{HEAD}idempotency-key: k\r\ncontent-length: 13\r\n\r\n{{\"goal\": \"x\"}}");
     let (begin, rest) = request.split_at(HEAD.len());
@@ -66,13 +66,13 @@ fn connections_beyond_the_limit_wait_for_their_turn() {
     first.write_all(begin.as_bytes()).unwrap();
     let mut second = reflex.connect();
     second.write_all(request.as_bytes()).unwrap();
-    // Time to do it wrong; where it is right, however long this takes changes nothing.
+    // Time for a wrong answer. Without one, the length of this wait changes nothing.
     second
         .set_read_timeout(Some(std::time::Duration::from_millis(300)))
         .unwrap();
     assert!(second.peek(&mut [0]).is_err(), "answered before its turn");
     first.write_all(rest.as_bytes()).unwrap();
-    second.set_read_timeout(Some(common::LONGEST)).unwrap();
+    second.set_read_timeout(Some(common::MAX_WAIT)).unwrap();
     let answers = [first, second].map(|mut one| Answer::read(&mut one));
     assert_eq!(
         answers.map(|one| (one.status, one.json()["duplicate"] == true)),
@@ -81,17 +81,17 @@ fn connections_beyond_the_limit_wait_for_their_turn() {
 }
 
 #[test]
-fn a_running_request_ends_before_the_program_does() {
+fn the_program_finishes_running_requests_before_it_exits() {
     let redis = Redis::start();
     let mut reflex = Reflex::ready(&redis, &[]);
     let mut running = reflex.connect();
     let head = format!("{HEAD}content-length: 13\r\nexpect: 100-continue\r\n\r\n");
     running.write_all(head.as_bytes()).unwrap();
-    // The program reads the body now.
+    // The program is reading the body now.
     let mut hundred = [0; 25];
     std::io::Read::read_exact(&mut running, &mut hundred).unwrap();
     assert!(hundred.starts_with(b"HTTP/1.1 100"));
-    reflex.ask_to_stop();
+    reflex.request_stop();
     common::until("it stops listening", || {
         let text = reflex.log().join("");
         text.contains("stopping").then_some(())

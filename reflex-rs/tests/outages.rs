@@ -1,4 +1,4 @@
-//! A Redis that is missing, full, broken or busy: the door stays open and says so.
+//! A Redis that is missing, full, broken or overloaded: the reflex keeps serving and reports it.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -14,7 +14,7 @@ fn refused(answer: &Answer) -> (u16, String, bool) {
 }
 
 #[test]
-fn it_opens_without_redis_and_works_once_redis_is_there() {
+fn it_starts_without_redis_and_works_once_redis_is_up() {
     let port = free_port();
     let mut reflex = Reflex::start_with(&format!("redis://:s3cret@127.0.0.1:{port}/0"), &[]);
     assert_eq!(reflex.get("/healthz").status, 200);
@@ -51,19 +51,19 @@ fn it_opens_without_redis_and_works_once_redis_is_there() {
     );
     let _redis = Redis::start_on(port, &["--requirepass", "s3cret"]);
     reflex.until_ready();
-    // Also the script is gone from the new server.
+    // The new server does not have the script.
     assert_eq!(reflex.post(GOOD, "").status, 202);
     assert_eq!(reflex.terminate(), Some(0));
 }
 
 #[test]
-fn it_ends_in_order_without_redis() {
+fn it_stops_gracefully_without_redis() {
     let reflex = Reflex::start_with(&common::url(free_port()), &[]);
     assert_eq!(reflex.terminate(), Some(0));
 }
 
 #[test]
-fn a_full_a_broken_and_a_busy_store_are_told_apart() {
+fn a_full_a_broken_and_an_overloaded_store_have_different_codes() {
     let (_folder, file) = common::topology(&[("high_water: 100000", "high_water: 1")]);
     let redis = Redis::start();
     let mut reflex = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);
@@ -92,7 +92,7 @@ fn a_full_a_broken_and_a_busy_store_are_told_apart() {
 }
 
 #[test]
-fn durability_is_what_redis_is_configured_for() {
+fn the_answer_names_the_durability_that_redis_is_configured_for() {
     let always = ["--appendonly", "yes", "--appendfsync", "always"];
     let redis = Redis::start_on(free_port(), &always);
     let reflex = Reflex::ready(&redis, &[]);

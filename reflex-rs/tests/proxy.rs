@@ -1,4 +1,4 @@
-//! Reads that the API answers, through the reflex, from a real socket.
+//! Reads that the reflex proxies to the API, over a real socket.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -12,7 +12,7 @@ use common::{free_port, until, Answer, Redis, Reflex};
 use serde_json::json;
 
 #[test]
-fn whatever_else_is_read_is_passed_on_in_the_callers_name_alone() {
+fn other_reads_are_proxied_on_behalf_of_the_caller_only() {
     let redis = Redis::start();
     let api = Api::start();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
@@ -26,7 +26,7 @@ fn whatever_else_is_read_is_passed_on_in_the_callers_name_alone() {
         "/v1/costs",
         "/v1/openapi.json",
     ] {
-        api.tell(path, 200, &json!({"path": path}));
+        api.answer(path, 200, &json!({"path": path}));
         let headers = "octollm-tenant: other\r\ncookie: x\r\naccept: application/json\r\n";
         let answer = reflex.request("GET", path, headers, b"");
         assert_eq!((answer.status, answer.json()), (200, json!({"path": path})));
@@ -35,31 +35,31 @@ fn whatever_else_is_read_is_passed_on_in_the_callers_name_alone() {
             "{answer:?}"
         );
         assert!(!answer.head.contains("x-inner"), "{answer:?}");
-        let asked = api.asked().pop().unwrap();
+        let received = api.requests().pop().unwrap();
         assert_eq!(
-            (asked.path.as_str(), asked.tenants),
+            (received.path.as_str(), received.tenants),
             (path, vec!["default".to_owned()])
         );
         assert!(
-            asked.headers.contains(&"accept".to_owned())
-                && !asked.headers.contains(&"cookie".to_owned())
+            received.headers.contains(&"accept".to_owned())
+                && !received.headers.contains(&"cookie".to_owned())
         );
     }
     let many = json!({"text": "y".repeat(3_000_000)});
-    api.tell("/v1/many", 200, &many);
+    api.answer("/v1/many", 200, &many);
     assert_eq!(reflex.get("/v1/many").json_of_chunks(), many);
-    api.tell("/v1/refused", 422, &json!({"detail": "no"}));
+    api.answer("/v1/refused", 422, &json!({"detail": "no"}));
     assert_eq!(reflex.get("/v1/refused").status, 422);
     assert_eq!(reflex.get("/v1/unknown").status, 404);
-    // What is no read is nobody's, and what is not below /v1/ is not the API's.
-    let asked = api.asked().len();
+    // Only reads below /v1/ are proxied.
+    let received = api.requests().len();
     assert_eq!(reflex.request("POST", "/v1/costs", "", b"").status, 405);
     assert_eq!(reflex.get("/else").status, 404);
-    assert_eq!(api.asked().len(), asked);
+    assert_eq!(api.requests().len(), received);
 }
 
 #[test]
-fn without_an_api_it_is_said_so_and_an_absent_one_is_a_matter_of_time() {
+fn a_missing_configuration_and_an_unavailable_api_have_different_codes() {
     let redis = Redis::start();
     let without = Reflex::ready(&redis, &[]);
     let answer = without.get("/v1/costs");
@@ -84,12 +84,12 @@ fn without_an_api_it_is_said_so_and_an_absent_one_is_a_matter_of_time() {
     assert_eq!(
         absent.post(br#"{"goal": "x"}"#, "").status,
         202,
-        "the doors need no API"
+        "submissions need no API"
     );
 }
 
 #[test]
-fn only_so_many_reads_wait_for_the_api_at_once() {
+fn the_number_of_reads_that_wait_for_the_api_is_limited() {
     let redis = Redis::start();
     let api = Api::start();
     let settings = [
@@ -97,12 +97,12 @@ fn only_so_many_reads_wait_for_the_api_at_once() {
         ("OCTOLLM_REFLEX_MAX_FORWARDS", "1"),
     ];
     let reflex = Reflex::ready(&redis, &settings);
-    api.tell_late("/v1/slow", 200, &json!({}), Duration::from_secs(2));
+    api.answer_late("/v1/slow", 200, &json!({}), Duration::from_secs(2));
     let mut slow = reflex.connect();
     let request = b"GET /v1/slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     slow.write_all(request).unwrap();
     until("the slow one is on its way", || {
-        (!api.asked().is_empty()).then_some(())
+        (!api.requests().is_empty()).then_some(())
     });
     let second = reflex.get("/v1/costs");
     assert_eq!(
@@ -118,7 +118,7 @@ fn only_so_many_reads_wait_for_the_api_at_once() {
 }
 
 #[test]
-fn an_address_that_cannot_be_used_refuses_to_start() {
+fn an_invalid_api_address_prevents_the_start() {
     for url in [
         "https://127.0.0.1:1",
         "http://127.0.0.1:1/api",

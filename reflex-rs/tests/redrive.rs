@@ -1,4 +1,4 @@
-//! Asking for one more run on a real Redis: the message, every answer, and what is left alone.
+//! Requests another run of a task on a real Redis: the message and every answer.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -14,23 +14,23 @@ const TASK: &str = "l0-01h00000000000000000000000";
 const JSON: &str = "content-type: application/json\r\n";
 const DONE: &str = "{l0}:steps.done";
 
-fn ask(reflex: &Reflex, task: &str, body: &str) -> Answer {
+fn redrive(reflex: &Reflex, task: &str, body: &str) -> Answer {
     let headers = if body.is_empty() { "" } else { JSON };
     let path = format!("/v1/tasks/{task}/runs");
     reflex.request("POST", &path, headers, body.as_bytes())
 }
 
 #[test]
-fn a_task_that_failed_or_expired_is_asked_to_run_once_more() {
+fn a_task_that_failed_or_expired_can_run_again() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     for (number, state) in ["failed", "expired"].into_iter().enumerate() {
         redis.make_status(TASK, "default", state);
         redis.set_status(TASK, "run|2");
-        // An old wish to cancel it must not drop the steps of the next run.
+        // An old cancellation must not drop the steps of the next run.
         let marker = format!("{{l0}}:cancel:{TASK}");
         let _: String = redis.ask(&format!("SET|{marker}|default"));
-        let answer = ask(&reflex, TASK, "");
+        let answer = redrive(&reflex, TASK, "");
         assert_eq!(answer.status, 202, "{answer:?}");
         assert_eq!(
             answer.json(),
@@ -51,12 +51,12 @@ fn a_task_that_failed_or_expired_is_asked_to_run_once_more() {
         assert_eq!((message.task.as_str(), message.run.get()), (TASK, 2));
         assert_eq!(message.tenant.as_str(), "default");
     }
-    let asked = "octollm_requests_total{route=\"redrive\",outcome=\"accepted\"}";
-    assert_eq!(reflex.metric(asked), 2);
+    let name = "octollm_requests_total{route=\"redrive\",outcome=\"accepted\"}";
+    assert_eq!(reflex.metric(name), 2);
 }
 
 #[test]
-fn several_letters_of_one_run_ask_for_the_same_run() {
+fn several_requests_after_one_run_open_the_same_run() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     redis.make_status(TASK, "default", "failed");
@@ -73,9 +73,9 @@ fn several_letters_of_one_run_ask_for_the_same_run() {
             .field("traceparent")
             .contains("4bf92f3577b34da6a3ce929d0e0e4736"));
     }
-    // The orchestrator has opened it: who still means the run before is told so.
+    // The orchestrator has opened the run, so a request that still names the run before it is answered with that.
     redis.set_status(TASK, "state|running|run|2");
-    let late = ask(&reflex, TASK, r#"{"run": 1}"#);
+    let late = redrive(&reflex, TASK, r#"{"run": 1}"#);
     assert_eq!(
         (late.status, &late.json()["accepted"]),
         (200, &json!(false))
@@ -88,11 +88,11 @@ fn several_letters_of_one_run_ask_for_the_same_run() {
 }
 
 #[test]
-fn what_has_not_failed_is_left_as_it_is_and_says_why() {
+fn a_task_that_has_not_failed_is_unchanged_and_the_answer_says_why() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let fresh = accepted(&reflex);
-    let left = ask(&reflex, &fresh, "{}");
+    let left = redrive(&reflex, &fresh, "{}");
     assert_eq!(
         (left.status, left.json()),
         (
@@ -107,7 +107,7 @@ fn what_has_not_failed_is_left_as_it_is_and_says_why() {
         ("rejected", "submit another one"),
     ] {
         redis.make_status(TASK, "default", state);
-        let left = ask(&reflex, TASK, "");
+        let left = redrive(&reflex, TASK, "");
         let body = left.json();
         assert_eq!((left.status, &body["accepted"]), (200, &json!(false)));
         assert!(body["detail"].as_str().unwrap().contains(why), "{body}");
@@ -118,23 +118,23 @@ fn what_has_not_failed_is_left_as_it_is_and_says_why() {
 }
 
 #[test]
-fn what_is_unknown_or_another_tenants_does_not_exist() {
+fn an_unknown_or_another_tenants_task_does_not_exist() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     for task in [TASK, "odd"] {
-        let unknown = ask(&reflex, task, "");
+        let unknown = redrive(&reflex, task, "");
         assert_eq!(
             (unknown.status, unknown.problem().0.as_str()),
             (404, "not_found")
         );
     }
     redis.make_status(TASK, "other", "failed");
-    assert_eq!(ask(&reflex, TASK, "").status, 404);
+    assert_eq!(redrive(&reflex, TASK, "").status, 404);
     assert_eq!(redis.length(DONE), 0);
 }
 
 #[test]
-fn a_wish_that_cannot_be_read_asks_for_nothing() {
+fn an_invalid_request_opens_no_run() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     redis.make_status(TASK, "default", "failed");
@@ -162,33 +162,36 @@ fn a_wish_that_cannot_be_read_asks_for_nothing() {
 }
 
 #[test]
-fn a_task_that_only_the_api_knows_runs_again_as_well() {
+fn a_task_that_only_the_api_knows_can_run_again() {
     let redis = Redis::start();
     let api = Api::start();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
     let url = format!("/v1/tasks/{TASK}");
-    assert_eq!(ask(&reflex, TASK, "").status, 404);
-    api.tell(
+    assert_eq!(redrive(&reflex, TASK, "").status, 404);
+    api.answer(
         &url,
         200,
         &json!({"task": TASK, "state": "failed", "run": 3}),
     );
-    let asked = ask(&reflex, TASK, "");
-    assert_eq!((asked.status, &asked.json()["run"]), (202, &json!(3)));
+    let accepted = redrive(&reflex, TASK, "");
+    assert_eq!((accepted.status, &accepted.json()["run"]), (202, &json!(3)));
     assert_eq!(redis.entries(DONE)[0].body()["run"], 3);
-    assert!(api.asked().iter().all(|asked| asked.tenants == ["default"]));
-    api.tell(
+    assert!(api
+        .requests()
+        .iter()
+        .all(|request| request.tenants == ["default"]));
+    api.answer(
         &url,
         200,
         &json!({"task": TASK, "state": "succeeded", "run": 3}),
     );
-    let left = ask(&reflex, TASK, "");
+    let left = redrive(&reflex, TASK, "");
     assert_eq!(
         (left.status, &left.json()["accepted"]),
         (200, &json!(false))
     );
-    api.tell(&url, 500, &json!({}));
-    let away = ask(&reflex, TASK, "");
+    api.answer(&url, 500, &json!({}));
+    let away = redrive(&reflex, TASK, "");
     assert_eq!(
         (away.status, away.problem().0.as_str()),
         (503, "api_unavailable")

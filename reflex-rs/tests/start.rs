@@ -1,4 +1,4 @@
-//! The command line, and what refuses to start.
+//! The command line, and what prevents the start.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -27,7 +27,7 @@ fn help_and_version_are_printed_and_other_arguments_refused() {
 }
 
 #[test]
-fn wrong_settings_end_it_with_what_to_correct() {
+fn invalid_settings_prevent_the_start_and_the_error_says_what_to_correct() {
     let (_folder, gap) = common::topology(&[("group: reflex", "grop: reflex")]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
@@ -87,7 +87,7 @@ fn wrong_settings_end_it_with_what_to_correct() {
 }
 
 #[test]
-fn another_address_than_loopback_is_taken_only_where_the_network_is_trusted() {
+fn an_address_other_than_loopback_needs_a_trusted_network() {
     let redis = Redis::start();
     let port = common::free_port();
     let listen = format!("0.0.0.0:{port}");
@@ -95,9 +95,9 @@ fn another_address_than_loopback_is_taken_only_where_the_network_is_trusted() {
         ("OCTOLLM_REFLEX_LISTEN", listen.as_str()),
         ("OCTOLLM_REFLEX_TRUST_NETWORK", "true"),
     ];
-    let asked = run(&["--healthcheck"], &trusting);
-    let error = String::from_utf8(asked.stderr).unwrap();
-    assert_eq!(asked.status.code(), Some(1), "{error}");
+    let checked = run(&["--healthcheck"], &trusting);
+    let error = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{error}");
     assert!(
         error.contains("no answer from http://127.0.0.1:"),
         "{error}"
@@ -118,9 +118,9 @@ fn another_address_than_loopback_is_taken_only_where_the_network_is_trusted() {
 
     drop(redis);
     until("it is not ready without Redis", || {
-        let asked = run(&["--healthcheck"], &trusting);
-        let error = String::from_utf8(asked.stderr).unwrap();
-        (asked.status.code() == Some(1) && error.contains("answers 503")).then_some(())
+        let checked = run(&["--healthcheck"], &trusting);
+        let error = String::from_utf8(checked.stderr).unwrap();
+        (checked.status.code() == Some(1) && error.contains("answers 503")).then_some(())
     });
 
     let refused = run(&["--healthcheck"], &[("OCTOLLM_REFLEX_LISTEN", &listen)]);
@@ -131,7 +131,7 @@ fn another_address_than_loopback_is_taken_only_where_the_network_is_trusted() {
 }
 
 #[test]
-fn the_shared_files_are_found_where_it_is_installed() {
+fn the_shared_files_are_found_next_to_the_installed_program() {
     let folder = tempfile::tempdir().unwrap();
     let (bin, share) = (
         folder.path().join("bin"),
@@ -140,7 +140,7 @@ fn the_shared_files_are_found_where_it_is_installed() {
     std::fs::create_dir(&bin).unwrap();
     let program = bin.join("octollm-reflex");
     std::fs::copy(env!("CARGO_BIN_EXE_octollm-reflex"), &program).unwrap();
-    // An address that is taken ends the program right behind the topology.
+    // An address in use ends the program right after it has read the topology.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let start = || {
         std::process::Command::new(&program)

@@ -1,4 +1,4 @@
-//! The webhook door on a real Redis: what is proven becomes a task once, and what is not leaves nothing.
+//! Webhooks on a real Redis: a verified delivery becomes one task, and any other stores nothing.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
@@ -84,7 +84,7 @@ fn an_issue_becomes_a_task_once_however_often_it_is_delivered() {
         "author": "lovelace", "url": "https://github.com/a/b/issues/7",
     });
     assert_eq!(Value::Object(task.submission.input.unwrap()), wanted);
-    // Another delivery of the same is another task; the same delivery with other bytes is a conflict.
+    // The same body in another delivery is another task; other bytes in the same delivery are a conflict.
     assert_eq!(
         signed(&reflex, body.as_bytes(), "issues", "d-2").json()["duplicate"],
         false
@@ -98,7 +98,7 @@ fn an_issue_becomes_a_task_once_however_often_it_is_delivered() {
 }
 
 #[test]
-fn a_delivery_is_as_durable_as_the_deployment_needs() {
+fn a_delivery_is_as_durable_as_the_deployment_requires() {
     let redis = Redis::start();
     let settings = [
         SECRETS[0],
@@ -118,22 +118,22 @@ fn a_delivery_is_as_durable_as_the_deployment_needs() {
 }
 
 #[test]
-fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
+fn an_unverified_delivery_is_counted_and_stores_nothing() {
     let redis = Redis::start();
     let mut reflex = Reflex::ready(&redis, &SECRETS);
     let body = issue().to_string();
     let body = body.as_bytes();
     let good = github_signature(SECRET, body);
     let twice = format!("{good}{good}");
-    let forged = github_signature("another secret", body);
-    for signature in ["", "x-hub-signature-256: sha256=00\r\n", &forged, &twice] {
-        let answer = deliver(&reflex, body, "issues", "forged-delivery", signature);
+    let wrong = github_signature("another secret", body);
+    for signature in ["", "x-hub-signature-256: sha256=00\r\n", &wrong, &twice] {
+        let answer = deliver(&reflex, body, "issues", "wrong-delivery", signature);
         assert_eq!(
             (answer.status, answer.problem().0.as_str()),
             (401, "invalid_signature")
         );
     }
-    // Not even JSON is looked at before the signature.
+    // The body is not parsed before the signature is verified.
     assert_eq!(deliver(&reflex, b"{", "issues", "d", &good).status, 401);
     assert_eq!(signed(&reflex, b"{", "issues", "d").status, 400);
     let unknown = reflex.request("POST", "/v1/webhooks/gitlab", JSON, body);
@@ -142,7 +142,7 @@ fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
         (404, "unknown_source")
     );
     assert_eq!(reflex.get("/v1/webhooks/github").status, 405);
-    // The one that is taken now is the only thing that any of this left behind.
+    // The delivery that is accepted now is the only thing that was stored.
     assert_eq!(signed(&reflex, body, "issues", "sentinel").status, 202);
     let mut keys: Vec<String> = redis.ask("KEYS|*");
     keys.retain(|key| !key.starts_with("ingest:"));
@@ -159,7 +159,7 @@ fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
     for private in [
         "crashes",
         "lovelace",
-        "forged-delivery",
+        "wrong-delivery",
         SECRET,
         "sha256=",
         "gitlab",
@@ -169,7 +169,7 @@ fn what_is_not_proven_leaves_a_counter_and_nothing_else() {
 }
 
 #[test]
-fn events_that_are_not_mapped_are_passed_over() {
+fn events_that_are_not_mapped_are_ignored() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &SECRETS);
     let mut closed = issue();
@@ -185,7 +185,7 @@ fn events_that_are_not_mapped_are_passed_over() {
 }
 
 #[test]
-fn a_proven_delivery_is_still_judged_like_any_other_submission() {
+fn a_verified_delivery_is_admitted_like_any_other_submission() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &SECRETS);
     let judge = |body: &str, event: &str, id: &str| {
@@ -244,7 +244,7 @@ fn a_proven_delivery_is_still_judged_like_any_other_submission() {
 }
 
 #[test]
-fn a_source_without_a_secret_is_closed_and_says_what_is_missing() {
+fn a_source_without_a_secret_is_disabled_and_the_problem_says_what_is_missing() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[("GITHUB_WEBHOOK_SECRET", "")]);
     let body = issue().to_string();
@@ -266,7 +266,7 @@ fn a_source_without_a_secret_is_closed_and_says_what_is_missing() {
     assert_eq!(redis.length(TASKS), 0);
 }
 
-/// A file with a source that signs by Standard Webhooks, for another tenant.
+/// Writes a file with a source that signs by Standard Webhooks, for another tenant.
 fn standard_source(folder: &tempfile::TempDir) -> String {
     let path = folder.path().join("webhooks.yaml");
     let text = "version: 1\nsources:\n  acme:\n    description: x\n    scheme: standard\n    tenant: acme\n    \
@@ -277,7 +277,7 @@ fn standard_source(folder: &tempfile::TempDir) -> String {
 }
 
 #[test]
-fn a_source_of_ones_own_with_standard_webhooks_and_two_secrets() {
+fn a_custom_source_with_standard_webhooks_and_two_secrets() {
     let redis = Redis::start();
     let folder = tempfile::tempdir().unwrap();
     let file = standard_source(&folder);
@@ -309,7 +309,7 @@ fn a_source_of_ones_own_with_standard_webhooks_and_two_secrets() {
         (401, "invalid_signature")
     );
     assert_eq!(send(b"odd", 0, "m5", "invoice.paid").status, 401);
-    // Another tenant's task is one that does not exist here.
+    // Another tenant's task does not exist for this caller.
     let url = format!(
         "/v1/tasks/{}",
         send(b"old", 0, "m6", "invoice.paid").json()["task"]

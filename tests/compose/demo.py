@@ -36,7 +36,7 @@ _NETWORKS = {
     "retriever": {"inside", "outside"},
     "planner": {"inside", "outside"},
     "coder": {"inside", "outside"},
-    "api": {"inside", "door"},
+    "api": {"inside", "ingress"},
 }
 
 

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import redis.asyncio
 from faststream.redis import RedisBroker
 
 from octollm.consumer.circuit_breaker import NEVER
@@ -16,6 +17,7 @@ from octollm.resources import schemas_path, share_dir
 from octollm.steps.runner import StepRunner
 from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, load_topology
+from tests.helpers.waiting import POLL_S
 
 KEYS = LaneKeys("l0")
 
@@ -138,3 +140,17 @@ async def age(client, stream, idle=60000, group="judge"):
             retrycount=one["times_delivered"],
             justid=True,
         )
+
+
+async def renewed(client: redis.asyncio.Redis, stream: str, times: int, group: str = "judge") -> None:
+    """Wait until the lease of the stream's only pending entry has been renewed so often.
+
+    A renewal, or another worker that takes the entry over, sets the time back for which the entry was idle.
+    """
+    count, last = 0, 0
+    while count < times:
+        (one,) = await client.xpending_range(stream, group, "-", "+", 1)
+        idle = int(one["time_since_delivered"])
+        count += idle < last
+        last = idle
+        await asyncio.sleep(POLL_S)

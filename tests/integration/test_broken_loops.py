@@ -5,6 +5,7 @@ Alive, it would keep what it holds and finish nothing.
 
 import asyncio
 from http.server import ThreadingHTTPServer
+from typing import Any
 
 import httpx
 import pytest
@@ -89,7 +90,8 @@ async def test_a_start_that_fails_half_way_leaves_nothing_behind(redis_server, m
     monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
     settings = load_settings()
     topology = load_topology(topology_path(settings), schemas_path())
-    start, started = Consumer.start, []
+    start = Consumer.start
+    started: list[Any] = []
 
     async def second_breaks(self, broker):
         if started:

@@ -1,8 +1,8 @@
 """A whole consumer on a real Redis: what it reads, runs, finishes, takes over, gives up on and gives back."""
 
 import asyncio
-import time
 from functools import partial
+from threading import Thread
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from octollm.contracts import StepRequested
 from octollm.errors import NeedsPersonError, PermanentError, TransientError
 from octollm.topology import Retry
-from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.consumers import KEYS, consuming, fields, judge, renewed, step
 from tests.helpers.waiting import until
 
 
@@ -269,15 +269,22 @@ async def test_where_two_deliveries_are_all_there_are_each_is_taken_over_alone(u
 
 
 async def test_a_long_step_keeps_its_lease_also_when_it_blocks_the_loop(url, client):
-    topic = judge()
-    await client.xadd(KEYS.stream(topic), fields(step()))
+    topic = judge(heartbeat_s=0.2, lease_s=1)
+    stream = KEYS.stream(topic)
+    await client.xadd(stream, fields(step()))
     ended = asyncio.Event()
 
     async def work(_one: StepRequested) -> dict[str, Any]:
-        # Longer than the lease, and nothing else runs on this loop meanwhile: not this test either.
-        time.sleep(4)  # noqa: ASYNC251  that is the point
+        # Nothing else runs on this loop meanwhile, not this test either; the renewals take longer than the lease.
+        thread = Thread(target=lambda: asyncio.run(watch()))
+        thread.start()
+        thread.join(60)
         ended.set()
         return {}
+
+    async def watch() -> None:
+        async with redis.asyncio.Redis.from_url(url) as other:
+            await renewed(other, stream, times=8)
 
     async with consuming(url, client, topic, work):
         await ended.wait()

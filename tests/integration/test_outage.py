@@ -6,14 +6,15 @@ import orjson
 
 from octollm.consumer import consumer as consumer_module
 from octollm.errors import StoreUnavailableError
-from tests.helpers.consumers import KEYS, consuming, fields, judge, step
+from tests.helpers.consumers import KEYS, consuming, fields, judge, renewed, step
 from tests.helpers.waiting import until
 
 
 async def test_a_large_output_waits_for_postgres_and_keeps_its_lease(redis_server, client, monkeypatch):
     monkeypatch.setattr(consumer_module, "_GRACE_S", 0.5)
-    topic = judge(timeout_s=1, max_deliveries=2)
-    await client.xadd(KEYS.stream(topic), fields(step()))
+    topic = judge(timeout_s=1, max_deliveries=2, heartbeat_s=0.2)
+    stream = KEYS.stream(topic)
+    await client.xadd(stream, fields(step()))
     away, runs = True, 0
 
     async def work(_one):
@@ -32,7 +33,9 @@ async def test_a_large_output_waits_for_postgres_and_keeps_its_lease(redis_serve
         consuming(redis_server.url, client, topic, work, name="a", keep=keep),
         consuming(redis_server.url, client, topic, work, name="b", keep=keep),
     ):
-        await asyncio.sleep(14)
+        # Longer than the handler may run, 1.5 s with its grace, after which the lease must be renewed all the same.
+        async with asyncio.timeout(60):
+            await renewed(client, stream, times=12)
         away = False
         await until(done)
     ((_, entry),) = await client.xrange(KEYS.done)

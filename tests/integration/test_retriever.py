@@ -98,9 +98,9 @@ async def test_a_place_that_is_not_there_reads_as_null(context):
 @pytest.mark.parametrize(
     ("question", "document"),
     [
-        ("Who claims what a dead worker held?", "docs/ARCHITECTURE.md"),
-        ("What does octollm up do when 8080 is taken?", "README.md"),
-        ("How is personal data replaced at the door?", "SECURITY.md"),
+        ("Who claims the entries of a dead worker?", "docs/ARCHITECTURE.md"),
+        ("What does octollm up do if port 8080 is taken?", "README.md"),
+        ("How is personal data replaced at admission?", "SECURITY.md"),
     ],
 )
 async def test_the_projects_own_documents_answer(context, question, document):

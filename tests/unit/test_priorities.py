@@ -1,4 +1,4 @@
-"""Which priority is asked first. The same numbers stand in `executor-rs/src/source/mod.rs`."""
+"""Which priority is asked first. The same numbers stand in `executor-rs/src/worker/priority_reader.rs`."""
 
 from octollm.consumer.reader import first_asked
 

@@ -54,7 +54,11 @@ async def test_a_task_may_return_and_must_not_raise():
 async def test_a_thread_that_ends_is_a_failure_unless_its_end_was_expected():
     supervisor = Supervisor()
     go = threading.Event()
-    expected = supervisor.spawn_thread("metrics", lambda: go.wait(60) and None)
+
+    def wait() -> None:
+        go.wait(60)
+
+    expected = supervisor.spawn_thread("metrics", wait)
     expected.expect_end()
     go.set()
     await asyncio.to_thread(expected.join, 60)

@@ -6,13 +6,25 @@
 pub mod backoff;
 pub mod call;
 pub mod client;
+pub mod completion;
 pub mod consumer_name;
+pub mod control;
+pub mod entry;
 pub mod error;
+pub mod group;
+pub mod lease;
+pub mod reader;
 pub mod script;
 
 pub use backoff::Backoff;
 pub use call::ScriptCall;
 pub use client::{RedisClient, ServerInfo};
+pub use completion::{Completion, Operation};
 pub use consumer_name::consumer_name;
+pub use control::Control;
+pub use entry::{CancelMarker, Entry};
 pub use error::StoreError;
+pub use group::{Claimed, ConsumerGroup};
+pub use lease::{Lease, LeaseState, Leases};
+pub use reader::Reader;
 pub use script::Script;

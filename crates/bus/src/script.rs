@@ -132,7 +132,9 @@ mod tests {
                 "{script:?}"
             );
         }
-        assert!(Script::Renew.source().contains("local function lease_status("));
+        assert!(Script::Renew
+            .source()
+            .contains("local function lease_status("));
         assert!(Script::Admit.source().contains("local function push("));
     }
 }

@@ -30,7 +30,13 @@ struct Admin<P> {
 }
 
 /// The routes. A failed task of the supervisor makes the process unready, whatever the probe says.
-pub fn router<P: Probe>(probe: P, supervisor: Supervisor) -> Router {
+///
+/// `S`: the state of the router that these are merged into.
+pub fn router<P, S>(probe: P, supervisor: Supervisor) -> Router<S>
+where
+    P: Probe,
+    S: Clone + Send + Sync + 'static,
+{
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz::<P>))
@@ -65,4 +71,52 @@ async fn metrics<P: Probe>(State(admin): State<Arc<Admin<P>>>) -> impl IntoRespo
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     (status, [(header::CONTENT_TYPE, OPEN_METRICS)], text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::Json;
+    use serde_json::json;
+
+    use super::{readyz, Admin, Probe};
+    use crate::supervisor::Supervisor;
+
+    struct Reasons(Vec<String>);
+
+    impl Probe for Reasons {
+        async fn unready_reasons(&self) -> Vec<String> {
+            self.0.clone()
+        }
+
+        fn encode_metrics(&self) -> Result<String, fmt::Error> {
+            Ok(String::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ready_without_reasons_and_without_a_broken_task() {
+        let supervisor = Supervisor::default();
+        let ask = |reasons: &[&str]| {
+            let probe = Reasons(reasons.iter().map(|&text| text.to_owned()).collect());
+            let supervisor = supervisor.clone();
+            readyz(State(Arc::new(Admin { probe, supervisor })))
+        };
+        let (status, Json(answer)) = ask(&[]).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(answer, json!({"ready": true, "reasons": []}));
+        let (status, Json(answer)) = ask(&["no Redis"]).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer, json!({"ready": false, "reasons": ["no Redis"]}));
+        supervisor.spawn_loop("reader", async {});
+        supervisor.failed().await;
+        let (status, Json(answer)) = ask(&[]).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let reason = "task \"reader\" ended unexpectedly";
+        assert_eq!(answer, json!({"ready": false, "reasons": [reason]}));
+    }
 }

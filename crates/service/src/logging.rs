@@ -27,10 +27,10 @@ const SHARED_CRATES: [&str; 3] = ["bus", "contracts", "service"];
 
 static DROPPED: LazyLock<Counter<u64, AtomicU64>> = LazyLock::new(Counter::default);
 
-/// Add the counter of dropped lines to a program's metrics.
+/// Add the counter of dropped lines to a program's metrics, whose names have the prefix `octollm`.
 pub fn register_metrics(registry: &mut Registry) {
     registry.register(
-        "octollm_log_lines_dropped",
+        "log_lines_dropped",
         "Log lines that could not be written to standard error",
         DROPPED.clone(),
     );

@@ -1,4 +1,4 @@
-"""What a sender does: signs the bytes it sends, and names each delivery once and for all."""
+"""A sender: it signs the bytes that it sends and gives each delivery a fixed id."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""An arm that counts what a text is made of."""
+"""An arm that counts the lines and words of a text."""
 
 from typing import Any
 
@@ -7,10 +7,13 @@ from octollm.contracts import StepRequested
 
 
 class Tally:
-    """Input `{"text": str}` gives `{"lines": int, "words": int, "longest": str}`."""
+    """Turns `{"text": str}` into `{"lines": int, "words": int, "longest": str}`."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """Raises PermanentError on any other input: trying again would not help."""
+        """Return the counts of the text.
+
+        Raises PermanentError for any other input, because a retry could not succeed.
+        """
         closed(step.input, required={"text"}, optional=set())
         text = step.input["text"]
         if not isinstance(text, str):

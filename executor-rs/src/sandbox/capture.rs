@@ -2,34 +2,20 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::job::Captured;
+
 /// Times its limit that a stream may write before the step is ended.
 pub const FLOOD: u64 = 16;
 /// What is kept of the end, to tell causes by.
 const TAIL: usize = 2048;
 
-/// What a stream held.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Captured {
-    /// At most the limit.
-    pub head: Vec<u8>,
-    pub tail: Vec<u8>,
-    pub total: u64,
-}
-
-impl Captured {
-    #[must_use]
-    pub fn truncated(&self) -> bool {
-        self.total > self.head.len() as u64
-    }
-
-    fn take(&mut self, chunk: &[u8], limit: usize) {
-        self.total += chunk.len() as u64;
-        let room = limit.saturating_sub(self.head.len()).min(chunk.len());
-        self.head.extend_from_slice(&chunk[..room]);
-        self.tail.extend_from_slice(chunk);
-        let surplus = self.tail.len().saturating_sub(TAIL);
-        self.tail.drain(..surplus);
-    }
+fn take(captured: &mut Captured, chunk: &[u8], limit: usize) {
+    captured.total += chunk.len() as u64;
+    let left = limit.saturating_sub(captured.head.len()).min(chunk.len());
+    captured.head.extend_from_slice(&chunk[..left]);
+    captured.tail.extend_from_slice(chunk);
+    let surplus = captured.tail.len().saturating_sub(TAIL);
+    captured.tail.drain(..surplus);
 }
 
 /// Reads to the end; calls `flooded` once when the stream exceeds its limit by far.
@@ -44,7 +30,7 @@ pub async fn drain(
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     // A read error of a pipe is its end.
     while let Ok(count @ 1..) = from.read(&mut chunk).await {
-        captured.take(&chunk[..count], most);
+        take(&mut captured, &chunk[..count], most);
         if captured.total > limit.saturating_mul(FLOOD) {
             if let Some(flooded) = flooded.take() {
                 flooded();

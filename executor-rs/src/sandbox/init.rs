@@ -6,15 +6,16 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use super::namespaces::{self, Birth};
-use super::spec::{Notice, Spec, Tier};
-use super::system::{check, is_root, prctl, text, wait_readable, Setup, SetupError, NOBODY};
+use super::namespaces::{self, CloneMode};
+use super::spec::{Notice, Spec};
+use super::syscall::{check, is_root, prctl, text, wait_readable, Setup, SetupError, NOBODY};
 use super::{landlock, limits, mounts, seccomp};
+use crate::job::Tier;
 
 /// Runs to the end of the step; the result is the exit code of the first process.
-pub fn run(spec: &Spec, birth: Birth, own: &OwnedFd, status: OwnedFd, life: &OwnedFd) -> i32 {
+pub fn run(spec: &Spec, mode: CloneMode, own: &OwnedFd, status: OwnedFd, life: &OwnedFd) -> i32 {
     let mut status = File::from(status);
-    let outcome = build(spec, birth, own, life).and_then(|features| {
+    let outcome = build(spec, mode, own, life).and_then(|features| {
         tell(&mut status, &Notice::Ready { features })?;
         start_and_reap(spec, &mut status)
     });
@@ -39,21 +40,21 @@ fn tell(status: &mut File, notice: &Notice) -> Setup<()> {
 }
 
 /// All walls; answers the names of those that really stand.
-fn build(spec: &Spec, birth: Birth, own: &OwnedFd, life: &OwnedFd) -> Setup<Vec<String>> {
+fn build(spec: &Spec, mode: CloneMode, own: &OwnedFd, life: &OwnedFd) -> Setup<Vec<String>> {
     let mut features: Vec<&str> = Vec::new();
     // SAFETY: no arguments. Fails only for a group leader, which a fresh child is not.
     unsafe { libc::setsid() };
     die_with_parent(life)?;
-    if let Birth::OwnUser { user, group } = birth {
+    if let CloneMode::OwnUser { user, group } = mode {
         namespaces::map_user(own, user, group)?;
     }
     // Counted while the host's /proc is what we see.
-    let others = if matches!(birth, Birth::OwnUser { .. }) {
+    let others = if matches!(mode, CloneMode::OwnUser { .. }) {
         0
     } else {
         limits::threads_of(step_user())
     };
-    if birth == Birth::Plain {
+    if mode == CloneMode::Plain {
         enter_workspace(spec)?;
     } else {
         features.extend(["pid_ns", "mount_ns", "net_ns", "ipc_ns", "uts_ns"]);
@@ -64,7 +65,7 @@ fn build(spec: &Spec, birth: Birth, own: &OwnedFd, life: &OwnedFd) -> Setup<Vec<
         std::env::set_current_dir("/work")
             .map_err(|error| SetupError::new("enter /work", error))?;
     }
-    let alone = lose_rights(birth, own, &mut features)?;
+    let alone = lose_rights(mode, own, &mut features)?;
     limits::apply(&spec.limits, if alone { 0 } else { others })?;
     features.push("rlimits");
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "set no_new_privs")?;
@@ -94,13 +95,13 @@ fn step_user() -> u32 {
 
 /// Becomes an unprivileged user without capabilities. Answers whether the kernel counts the step's processes alone,
 /// in a user namespace of its own.
-fn lose_rights(birth: Birth, own: &OwnedFd, features: &mut Vec<&str>) -> Setup<bool> {
-    let mut alone = matches!(birth, Birth::OwnUser { .. });
+fn lose_rights(mode: CloneMode, own: &OwnedFd, features: &mut Vec<&str>) -> Setup<bool> {
+    let mut alone = matches!(mode, CloneMode::OwnUser { .. });
     // With the new root in place /proc may be missing, but only root can have made that root.
-    if birth == Birth::Privileged || (birth == Birth::Plain && is_root()) {
+    if mode == CloneMode::Privileged || (mode == CloneMode::Plain && is_root()) {
         namespaces::become_nobody()?;
         // Where the host forbids it, nobody without rights is what remains, in all the other namespaces.
-        alone = birth == Birth::Privileged && namespaces::enter_user(own).is_ok();
+        alone = mode == CloneMode::Privileged && namespaces::enter_user(own).is_ok();
     }
     if alone {
         features.push("user_ns");

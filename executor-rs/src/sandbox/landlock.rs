@@ -9,7 +9,8 @@ use landlock::{
     RulesetError, RulesetStatus, Scope, ABI,
 };
 
-use super::spec::{Spec, Tier};
+use super::spec::Spec;
+use crate::job::Tier;
 
 const NEWEST: ABI = ABI::V6;
 const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix"];
@@ -43,7 +44,7 @@ pub fn lock(spec: &Spec) -> Result<Locked, RulesetError> {
         Tier::Landlock => set
             .add_rules(path_beneath_rules(SYSTEM, read))?
             .add_rules(path_beneath_rules(ETC, read))?
-            .add_rules(path_beneath_rules(&spec.prefixes, read))?
+            .add_rules(path_beneath_rules(&spec.read_only, read))?
             .add_rules(path_beneath_rules(DEVICES, device))?
             .add_rules(path_beneath_rules([Path::new(&spec.workspace)], write))?,
     };

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::spec::Limits;
-use super::system::{check, Setup};
+use super::syscall::{check, Setup};
+use crate::job::Limits;
 
 const MB: u64 = 1024 * 1024;
 /// Largest file a step may write.

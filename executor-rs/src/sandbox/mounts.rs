@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::spec::Spec;
-use super::system::{check, is_real_dir, text, Setup, SetupError};
+use super::syscall::{check, is_real_dir, text, Setup, SetupError};
 
 const SYSTEM: [&str; 8] = [
     "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix",
@@ -63,7 +63,7 @@ pub fn enter(spec: &Spec) -> Setup<bool> {
     )?;
     work(&spec.workspace, &root.join("work"))?;
     // After /tmp and /work: an interpreter may lie below a folder of that name and must not be covered.
-    for prefix in &spec.prefixes {
+    for prefix in &spec.read_only {
         let target = inside(root, prefix);
         make_dir(&target)?;
         bind_read_only(prefix, &target)?;

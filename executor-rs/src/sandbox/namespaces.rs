@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::system::{check, is_root, prctl, text, Setup, SetupError, NOBODY};
+use super::syscall::{check, is_root, prctl, text, Setup, SetupError, NOBODY};
 
 /// The step's user and group as it sees itself.
 pub const INSIDE: u32 = 1000;
@@ -17,7 +17,7 @@ const APART: i32 = libc::CLONE_NEWNS
 
 /// How the first process came to be, which decides what it must do to lose its power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Birth {
+pub enum CloneMode {
     /// By root: namespaces are made as root, the user namespace comes last.
     Privileged,
     /// By an ordinary user, this one: the user namespace came first.
@@ -27,10 +27,10 @@ pub enum Birth {
 }
 
 /// Forks into new namespaces; like `fork`, returns twice (child: 0).
-pub fn fork_apart() -> Setup<(i32, Birth)> {
+pub fn fork_apart() -> Setup<(i32, CloneMode)> {
     if is_root() {
         match clone(APART) {
-            Ok(pid) => return Ok((pid, Birth::Privileged)),
+            Ok(pid) => return Ok((pid, CloneMode::Privileged)),
             Err(error) if error.code() == Some(libc::EPERM) => {
                 // Root of a container without the capability: go on as an ordinary user would.
                 become_nobody()?;
@@ -41,7 +41,7 @@ pub fn fork_apart() -> Setup<(i32, Birth)> {
     // Asked before: inside, until the map is written, everybody is the overflow user.
     let (user, group) = identity();
     let pid = clone(APART | libc::CLONE_NEWUSER)?;
-    Ok((pid, Birth::OwnUser { user, group }))
+    Ok((pid, CloneMode::OwnUser { user, group }))
 }
 
 /// A plain fork. Only for single-threaded processes.

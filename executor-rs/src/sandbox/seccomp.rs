@@ -7,7 +7,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::spec::Tier;
+use crate::job::Tier;
 
 /// A filter that could not be made or installed.
 #[derive(Debug, thiserror::Error)]

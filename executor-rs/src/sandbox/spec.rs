@@ -4,36 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// How strongly a step is kept apart from the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tier {
-    /// Own user, pid, mount, network, ipc and uts namespaces with a small root of its own.
-    Namespaces,
-    /// The host's file tree, narrowed by Landlock; no sockets at all.
-    Landlock,
-}
-
-impl Tier {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespaces => "namespaces",
-            Self::Landlock => "landlock",
-        }
-    }
-}
-
-/// What one step may use. Every number is enforced, none is advice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    pub wall_s: u64,
-    pub cpu_s: u64,
-    pub memory_mb: u64,
-    pub processes: u64,
-    /// Per stream; what is beyond is cut off, sixteen times as much ends the step.
-    pub output_bytes: u64,
-}
+use crate::job::{Cause, Limits, Tier};
 
 /// One run, from the executor to the launcher.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,8 +14,8 @@ pub struct Spec {
     pub workspace: PathBuf,
     /// An empty folder that becomes the new root.
     pub root: PathBuf,
-    /// Where the interpreter lives outside `/usr`, shown read-only.
-    pub prefixes: Vec<PathBuf>,
+    /// Folders outside `/usr` that the program needs, shown read-only.
+    pub read_only: Vec<PathBuf>,
     pub program: PathBuf,
     pub args: Vec<String>,
     /// The whole environment; nothing is inherited.
@@ -66,18 +37,6 @@ pub enum Notice {
         signal: Option<i32>,
         cpu_ms: u64,
     },
-}
-
-/// Why a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    Exited,
-    Wall,
-    Cpu,
-    Memory,
-    /// The executor asked for it (cancelled, output flood) or is gone.
-    Stopped,
 }
 
 /// From the launcher to the executor, once, at the end.

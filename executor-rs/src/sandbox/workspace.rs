@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{chown, DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::system::{is_root, NOBODY};
+use super::syscall::{is_root, NOBODY};
 
 const PREFIX: &str = "octollm-step-";
 

@@ -1,4 +1,4 @@
-//! What is counted, and its text for Prometheus. Every delivery ends in exactly one `outcome`.
+//! What is counted. Every delivery ends in exactly one `outcome`.
 
 use std::sync::atomic::AtomicU64;
 
@@ -9,27 +9,27 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::sandbox::Language;
-use crate::sink::operations::Outcome;
+use crate::step::kinds::StepKind;
+use crate::step::outcome::Outcome;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
+struct OutcomeLabels {
     topic: String,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfTopic {
+struct TopicLabels {
     topic: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfLanguage {
+struct KindLabels {
     language: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Trouble {
+struct ErrorLabels {
     topic: String,
     doing: &'static str,
 }
@@ -38,15 +38,15 @@ struct Trouble {
 pub struct Metrics {
     topic: String,
     registry: Registry,
-    messages: Family<Ended, Counter<u64, AtomicU64>>,
-    running: Family<OfTopic, Gauge>,
-    seconds: Family<OfLanguage, Histogram>,
-    trouble: Family<Trouble, Counter<u64, AtomicU64>>,
-    fused: Family<OfTopic, Gauge>,
-    blown: Family<OfTopic, Counter<u64, AtomicU64>>,
+    messages: Family<OutcomeLabels, Counter<u64, AtomicU64>>,
+    running: Family<TopicLabels, Gauge>,
+    seconds: Family<KindLabels, Histogram>,
+    redis_errors: Family<ErrorLabels, Counter<u64, AtomicU64>>,
+    circuit_open: Family<TopicLabels, Gauge>,
+    circuit_opened: Family<TopicLabels, Counter<u64, AtomicU64>>,
 }
 
-/// From a print to the longest a step may take.
+/// From a print statement to the longest time that a step may take.
 fn buckets() -> Histogram {
     Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0])
 }
@@ -54,100 +54,102 @@ fn buckets() -> Histogram {
 impl Metrics {
     #[must_use]
     pub fn new(topic: &str) -> Self {
-        let mut registry = Registry::default();
-        let messages = Family::default();
-        let running: Family<OfTopic, Gauge> = Family::default();
-        let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
-        let trouble = Family::default();
-        let fused: Family<OfTopic, Gauge> = Family::default();
-        let blown = Family::default();
-        registry.register(
-            "octollm_messages",
-            "Deliveries by how they ended",
-            messages.clone(),
-        );
-        registry.register(
-            "octollm_running",
-            "Entries being worked on",
-            running.clone(),
-        );
-        registry.register(
-            "octollm_step_seconds",
-            "From a step's start to its end",
-            seconds.clone(),
-        );
-        registry.register(
-            "octollm_redis_errors",
-            "Errors of Redis that were waited out",
-            trouble.clone(),
-        );
-        registry.register(
-            "octollm_fused",
-            "Whether the fuse stops this worker, or it tries a first message after that",
-            fused.clone(),
-        );
-        registry.register(
-            "octollm_fuse_blown",
-            "How often this worker was stopped by its fuse",
-            blown.clone(),
-        );
         let metrics = Self {
             topic: topic.to_owned(),
-            registry,
-            messages,
-            running,
-            seconds,
-            trouble,
-            fused,
-            blown,
+            registry: Registry::with_prefix("octollm"),
+            messages: Family::default(),
+            running: Family::default(),
+            seconds: Family::new_with_constructor(buckets as fn() -> Histogram),
+            redis_errors: Family::default(),
+            circuit_open: Family::default(),
+            circuit_opened: Family::default(),
         };
         // Shown as 0 from the start.
-        metrics.running(0);
-        metrics.fused(false);
-        metrics
+        metrics.add_running(0);
+        metrics.set_circuit_open(false);
+        metrics.registered()
     }
 
-    pub fn ended(&self, outcome: Outcome, count: usize) {
-        let labels = Ended {
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.register(
+            "messages",
+            "Deliveries, by how they ended",
+            self.messages.clone(),
+        );
+        registry.register(
+            "running_messages",
+            "Messages being worked on",
+            self.running.clone(),
+        );
+        registry.register(
+            "step_seconds",
+            "Time that steps ran in the sandbox",
+            self.seconds.clone(),
+        );
+        registry.register(
+            "redis_errors",
+            "Errors of Redis that were waited out, by what was being done",
+            self.redis_errors.clone(),
+        );
+        registry.register(
+            "circuit_open",
+            "Whether the circuit breaker stops this worker, or lets it try one step",
+            self.circuit_open.clone(),
+        );
+        registry.register(
+            "circuit_opened",
+            "How often the circuit breaker has stopped this worker",
+            self.circuit_opened.clone(),
+        );
+        service::logging::register_metrics(registry);
+        self
+    }
+
+    pub fn count_outcome(&self, outcome: Outcome, count: usize) {
+        let labels = OutcomeLabels {
             topic: self.topic.clone(),
             outcome: outcome.as_str(),
         };
         self.messages.get_or_create(&labels).inc_by(count as u64);
     }
 
-    pub fn running(&self, change: i64) {
-        let topic = self.topic.clone();
-        self.running
-            .get_or_create(&OfTopic { topic })
-            .inc_by(change);
+    pub fn add_running(&self, change: i64) {
+        self.running.get_or_create(&self.topic()).inc_by(change);
     }
 
-    pub fn took(&self, language: Language, seconds: f64) {
-        let language = language.as_str();
+    pub fn observe_step(&self, kind: &dyn StepKind, seconds: f64) {
+        let language = kind.name();
         self.seconds
-            .get_or_create(&OfLanguage { language })
+            .get_or_create(&KindLabels { language })
             .observe(seconds);
     }
 
-    pub fn trouble(&self, doing: &'static str) {
+    pub fn count_redis_error(&self, doing: &'static str) {
         let topic = self.topic.clone();
-        self.trouble.get_or_create(&Trouble { topic, doing }).inc();
+        self.redis_errors
+            .get_or_create(&ErrorLabels { topic, doing })
+            .inc();
     }
 
-    pub fn fused(&self, out: bool) {
-        let topic = self.topic.clone();
-        self.fused
-            .get_or_create(&OfTopic { topic })
-            .set(i64::from(out));
+    pub fn set_circuit_open(&self, open: bool) {
+        self.circuit_open
+            .get_or_create(&self.topic())
+            .set(i64::from(open));
     }
 
-    pub fn blown(&self) {
-        let topic = self.topic.clone();
-        self.blown.get_or_create(&OfTopic { topic }).inc();
+    pub fn count_circuit_opened(&self) {
+        self.circuit_opened.get_or_create(&self.topic()).inc();
+    }
+
+    fn topic(&self) -> TopicLabels {
+        TopicLabels {
+            topic: self.topic.clone(),
+        }
     }
 
     /// The text that Prometheus scrapes.
-    pub fn text(&self) -> Result<String, std::fmt::Error> {
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)
@@ -156,23 +158,25 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use super::{Language, Metrics, Outcome};
+    use super::{Metrics, Outcome};
+    use crate::step::kinds;
 
     #[test]
     fn the_names_are_those_of_every_octollm_process() {
         let metrics = Metrics::new("arm.executor");
-        metrics.ended(Outcome::Done, 2);
-        metrics.took(Language::Shell, 0.02);
-        metrics.trouble("read");
-        metrics.blown();
-        let text = metrics.text().unwrap_or_default();
+        metrics.count_outcome(Outcome::Done, 2);
+        metrics.observe_step(kinds::find("shell").unwrap(), 0.02);
+        metrics.count_redis_error("read");
+        metrics.count_circuit_opened();
+        let text = metrics.encode().unwrap();
         for line in [
             "octollm_messages_total{topic=\"arm.executor\",outcome=\"done\"} 2",
-            "octollm_running{topic=\"arm.executor\"} 0",
+            "octollm_running_messages{topic=\"arm.executor\"} 0",
             "octollm_step_seconds_bucket{le=\"0.03\",language=\"shell\"} 1",
             "octollm_redis_errors_total{topic=\"arm.executor\",doing=\"read\"} 1",
-            "octollm_fused{topic=\"arm.executor\"} 0",
-            "octollm_fuse_blown_total{topic=\"arm.executor\"} 1",
+            "octollm_circuit_open{topic=\"arm.executor\"} 0",
+            "octollm_circuit_opened_total{topic=\"arm.executor\"} 1",
+            "octollm_log_lines_dropped_total 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -1,44 +1,39 @@
-//! The worker: takes the executor's steps from every lane until it is told to end. Wires; decides nothing.
+//! The worker: runs the executor's steps from every lane until it is told to stop. Wires; decides nothing.
 
-mod fuse;
-pub mod http;
-mod lane;
-pub mod metrics;
-mod step;
+mod admin;
+mod circuit_breaker;
+mod consumer;
+mod delivery;
+mod metrics;
+mod priority_reader;
+mod reclaimer;
+mod shutdown;
 
 use std::collections::HashMap;
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bus::{consumer_name, Backoff, ConsumerGroup, Control, Leases, RedisClient};
 use contracts::keys::LaneKeys;
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topic, Topology};
-use redis::RedisError;
-use tokio::signal::unix::{signal, Signal, SignalKind};
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
+use service::{Failure, Signals, Supervisor};
+use tokio::sync::Semaphore;
 
-use crate::sandbox::{probe, workspace, Sandbox};
-use crate::source::control::Control;
-use crate::source::leases::Leases;
-use crate::source::link::Link;
-use crate::source::pause::{chance, Pause};
-use crate::source::Source;
-use fuse::Fuse;
-use lane::Lane;
+use crate::isolation;
+use crate::sandbox::workspace;
+use crate::step::run::StepRunner;
+use circuit_breaker::CircuitBreaker;
+use consumer::Consumer;
 use metrics::Metrics;
 
 const ARM: &str = "executor";
 /// Where this machine gives no sandbox, it may after an operator's change.
-const SANDBOX_AGAIN: Duration = Duration::from_secs(15);
-/// For each of the last calls to Redis.
-const LAST_CALL: Duration = Duration::from_secs(3);
+const SANDBOX_RETRY: Duration = Duration::from_secs(15);
 
-/// Why the worker cannot start; the text says what to do.
+/// Why the worker cannot start or go on; the text says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum WorkerError {
     #[error(transparent)]
     Settings(#[from] settings::SettingsError),
     #[error(transparent)]
@@ -46,303 +41,210 @@ pub enum StartError {
     #[error("the topology has no topic arm.{ARM}; add it to streams.yaml")]
     NoTopic,
     #[error("redis.url cannot be used: {0}")]
-    Redis(#[from] RedisError),
+    Redis(#[from] redis::RedisError),
     #[error("{0}")]
     Workspaces(String),
     #[error("{0}")]
     Listen(String),
     #[error("signals cannot be handled: {0}")]
     Signals(#[from] std::io::Error),
+    #[error(transparent)]
+    Broken(#[from] Failure),
 }
 
-/// What all lanes and the listener share.
+/// What all lanes and the admin endpoints share.
 #[derive(Debug)]
 pub struct Shared {
-    pub metrics: Arc<Metrics>,
-    pub calls: Arc<Link>,
+    metrics: Arc<Metrics>,
+    client: RedisClient,
+    supervisor: Supervisor,
     leases: Arc<Leases>,
     slots: Arc<Semaphore>,
-    fuse: Fuse,
-    claiming: tokio::sync::Mutex<()>,
-    ending: AtomicBool,
-    ended: Notify,
-    /// Why no step can be run here; none: the sandbox works.
-    no_sandbox: Mutex<Option<String>>,
+    breaker: CircuitBreaker,
+    /// Held while an entry is in quarantine.
+    quarantine: Arc<tokio::sync::Mutex<()>>,
+    /// Why no step can be run here; `None` while the sandbox works.
+    sandbox_fault: Mutex<Option<String>>,
 }
 
 impl Shared {
-    /// What speaks against being ready.
-    fn reasons(&self) -> Vec<String> {
-        self.no_sandbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .chain(self.fuse.reason())
+    fn unready_reasons(&self) -> Vec<String> {
+        let fault = self.sandbox_fault.lock();
+        let fault = fault.unwrap_or_else(PoisonError::into_inner).clone();
+        fault
+            .into_iter()
+            .chain(self.breaker.unready_reason())
             .collect()
     }
 
-    fn set_no_sandbox(&self, why: Option<String>) {
-        *self
-            .no_sandbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = why;
+    fn set_sandbox_fault(&self, fault: Option<String>) {
+        let known = self.sandbox_fault.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Wait until a step may be started; answer how many at most. Takes no slot: a reader that held one while it is
+    /// blocked would keep other lanes from working.
+    async fn capacity(&self) -> usize {
+        drop(self.slots.acquire().await);
+        let permits = self.breaker.permits().await;
+        permits.min(self.slots.available_permits().max(1))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.supervisor.stop().is_requested()
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub async fn run() -> ExitCode {
-    let settings = match settings::load() {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("octollm-executor cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let _flush = match service::logging::start(&settings.log, "octollm_executor") {
-        Ok(flush) => flush,
-        Err(error) => {
-            service::console::print_error(&format!("octollm-executor cannot start: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    match work(&settings).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("octollm-executor cannot start: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn work(settings: &Settings) -> Result<(), StartError> {
-    let mut signals = Signals::new()?;
+/// Run until SIGTERM or SIGINT.
+pub async fn run(settings: &Settings) -> Result<(), WorkerError> {
+    let mut signals = Signals::install()?;
+    let supervisor = Supervisor::default();
     let schemas = settings::share_dir()?.join("schemas/events");
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
-    let topic = Arc::new(topology.arm(ARM).ok_or(StartError::NoTopic)?.clone());
-    // Whatever else a sandbox needs may come yet; a wrong folder is a wrong setting.
-    workspace::parent(&settings.executor.workspace_dir).map_err(StartError::Workspaces)?;
-    let consumer = consumer_name(&settings.executor.consumer);
+    let topic = Arc::new(topology.arm(ARM).ok_or(WorkerError::NoTopic)?.clone());
+    // Whatever else a sandbox needs may appear later; a missing folder is a wrong setting.
+    workspace::parent(&settings.executor.workspace_dir).map_err(WorkerError::Workspaces)?;
+    let (client, keep_connected) = RedisClient::open(&settings.redis)?;
+    let consumer = consumer_name(ARM, &settings.executor.consumer);
     let metrics = Arc::new(Metrics::new(&topic.name));
-    let rule = fuse::rule(&settings.worker, &topology);
+    let rule = circuit_breaker::rule(&settings.worker, &topology);
     let shared = Arc::new(Shared {
-        fuse: Fuse::new(rule, &topic.name, metrics.clone()),
+        breaker: CircuitBreaker::new(rule, &topic.name, metrics.clone()),
         metrics,
-        calls: Arc::new(Link::new(&settings.redis)?),
-        leases: Leases::new(Link::new(&settings.redis)?, &topic.group, &consumer),
+        leases: Leases::new(client.clone(), &topic.group, &consumer),
+        client,
+        supervisor: supervisor.clone(),
         slots: Arc::new(Semaphore::new(topic.concurrency as usize)),
-        claiming: tokio::sync::Mutex::default(),
-        ending: AtomicBool::new(false),
-        ended: Notify::new(),
-        no_sandbox: Mutex::new(Some("the sandbox is being tried".to_owned())),
+        quarantine: Arc::default(),
+        sandbox_fault: Mutex::new(Some("the sandbox is being tried".to_owned())),
     });
-    let (listener, address) = http::listen(&settings.executor.metrics_listen)
+    let (listener, address) = admin::bind(&settings.executor.metrics_listen)
         .await
-        .map_err(StartError::Listen)?;
-    tokio::spawn(http::serve(listener, shared.clone()));
+        .map_err(WorkerError::Listen)?;
+    supervisor.spawn_loop("admin endpoints", admin::serve(listener, shared.clone()));
+    supervisor.spawn_loop("redis connection", keep_connected);
     tracing::info!(%address, %consumer, "started");
-    let sandbox = tokio::select! {
-        sandbox = ready(settings, &shared) => Arc::new(sandbox),
-        () = signals.wait() => return Ok(()),
+    let prepared = async {
+        let runner = Arc::new(working_sandbox(settings, &shared).await);
+        let consumers = consumers(&topology, &topic, &consumer, &runner, &shared);
+        create_groups(&consumers).await;
+        consumers
     };
-    let lanes = lanes(settings, &topology, &topic, &consumer, &sandbox, &shared)?;
-    tokio::select! {
-        () = reach_redis(&lanes) => {}
-        () = signals.wait() => return Ok(()),
-    }
+    let consumers = tokio::select! {
+        consumers = prepared => consumers,
+        ended = supervisor.until_stop(&mut signals) => return Ok(ended?),
+    };
     let heartbeat = Duration::from_secs(topic.heartbeat_s);
-    let leases = shared.leases.clone();
-    let beating = tokio::spawn(async move { leases.run(heartbeat).await });
+    supervisor.spawn_loop("lease renewal", shared.leases.clone().run(heartbeat));
+    supervisor.spawn_loop(
+        "control channel",
+        follow_control(shared.clone(), topology.lanes.clone()),
+    );
     let mut loops = Vec::new();
-    for lane in &lanes {
-        loops.push(tokio::spawn(lane.clone().read_for_ever()));
-        loops.push(tokio::spawn(lane.clone().claim_for_ever()));
+    for consumer in &consumers {
+        loops.push(supervisor.spawn_loop("reader", consumer.clone().read_loop()));
+        loops.push(supervisor.spawn_loop("reclaimer", consumer.clone().reclaim_loop()));
     }
-    let listening = tokio::spawn(listen(shared.clone(), topology.lanes.clone()));
-    tracing::info!(lanes = lanes.len(), slots = topic.concurrency, "working");
-    signals.wait().await;
-    end(
-        &shared,
-        &lanes,
-        loops,
-        Duration::from_secs(settings.executor.drain_s),
-    )
-    .await;
-    beating.abort();
-    listening.abort();
-    Ok(())
+    tracing::info!(
+        lanes = consumers.len(),
+        slots = topic.concurrency,
+        "working"
+    );
+    let ended = supervisor.until_stop(&mut signals).await;
+    let drain = match ended {
+        Ok(()) => Duration::from_secs(settings.executor.drain_s),
+        // Leases may not be renewed any longer: others are to run the steps.
+        Err(_) => Duration::ZERO,
+    };
+    shutdown::drain(&shared, &consumers, loops, drain).await;
+    Ok(ended?)
 }
 
-/// A sandbox that works. Without one no step is taken: other workers may be better off.
-async fn ready(settings: &Settings, shared: &Shared) -> Sandbox {
+/// A sandbox that works. Without one no step is read: other workers may have one.
+async fn working_sandbox(settings: &Settings, shared: &Shared) -> StepRunner {
     loop {
-        match probe::find(&settings.executor).await {
-            Ok(found) => {
-                let left_behind = workspace::sweep(&found.sandbox.workspace_dir);
-                let tier = found.sandbox.tier.as_str();
+        match isolation::find(&settings.executor).await {
+            Ok(isolation) => {
+                let sandbox = &isolation.runner.sandbox;
+                let left_behind = workspace::sweep(&sandbox.workspace_dir);
                 tracing::info!(
-                    tier,
-                    features = found.features.join(" "),
+                    tier = sandbox.tier.as_str(),
+                    features = isolation.features.join(" "),
                     left_behind,
                     "the sandbox works"
                 );
-                shared.set_no_sandbox(None);
-                return found.sandbox;
+                shared.set_sandbox_fault(None);
+                return isolation.runner;
             }
             Err(error) => {
                 tracing::error!(%error, "no step can be run on this machine; trying again");
-                shared.set_no_sandbox(Some(format!("sandbox_unavailable: {error}")));
+                shared.set_sandbox_fault(Some(format!("sandbox_unavailable: {error}")));
             }
         }
-        tokio::time::sleep(SANDBOX_AGAIN).await;
+        tokio::time::sleep(SANDBOX_RETRY).await;
     }
 }
 
-fn lanes(
-    settings: &Settings,
+fn consumers(
     topology: &Topology,
     topic: &Arc<Topic>,
     consumer: &str,
-    sandbox: &Arc<Sandbox>,
+    runner: &Arc<StepRunner>,
     shared: &Arc<Shared>,
-) -> Result<Vec<Arc<Lane>>, StartError> {
-    let mut lanes = Vec::new();
-    for name in &topology.lanes {
-        let reading = Link::new(&settings.redis)?;
-        let calls = shared.calls.clone();
-        lanes.push(Arc::new(Lane {
-            source: Source::new(
-                name,
-                topology,
-                topic.clone(),
-                consumer.to_owned(),
-                reading,
-                calls,
-            ),
-            sandbox: sandbox.clone(),
+) -> Vec<Arc<Consumer>> {
+    let lanes = topology.lanes.iter().map(|lane| {
+        let keys = LaneKeys::new(lane);
+        let client = shared.client.clone();
+        Arc::new(Consumer {
+            group: ConsumerGroup::of_topic(client, &keys, topic, topology, consumer),
+            keys,
+            topic: topic.clone(),
+            runner: runner.clone(),
             shared: shared.clone(),
-        }));
-    }
-    Ok(lanes)
+        })
+    });
+    lanes.collect()
 }
 
-/// Stops at once the steps of tasks that are said to be cancelled. Whatever is not heard, the next heartbeat finds.
-async fn listen(shared: Arc<Shared>, lanes: Vec<String>) {
+/// Wait until every lane's groups exist. An outage of Redis is reported by the client.
+async fn create_groups(consumers: &[Arc<Consumer>]) {
+    for consumer in consumers {
+        let mut backoff = Backoff::default();
+        while let Err(error) = consumer.group.create().await {
+            if !error.is_transient() {
+                tracing::error!(%error, "cannot create consumer groups; trying again");
+            }
+            backoff.wait().await;
+        }
+    }
+}
+
+/// Stop at once the steps of tasks that are reported as cancelled. What is not heard, the next heartbeat finds.
+async fn follow_control(shared: Arc<Shared>, lanes: Vec<String>) {
     let lanes: HashMap<String, LaneKeys> = lanes
         .into_iter()
         .map(LaneKeys::new)
         .map(|keys| (keys.control(), keys))
         .collect();
     let channels: Vec<String> = lanes.keys().cloned().collect();
-    let mut pause = Pause::default();
+    let mut backoff = Backoff::default();
     loop {
-        let error = match Control::subscribe(&shared.calls, &channels).await {
+        let error = match Control::subscribe(&shared.client, &channels).await {
             Err(error) => error,
             Ok(mut control) => loop {
-                pause.over();
-                match control.cancelled().await {
+                backoff.reset();
+                match control.next_cancelled().await {
                     Ok((channel, task)) => {
                         if let Some(keys) = lanes.get(&channel) {
-                            shared.leases.cancel(&keys.cancel(&task)).await;
+                            shared.leases.check_cancelled(&keys.cancel(&task)).await;
                         }
                     }
                     Err(error) => break error,
                 }
             },
         };
-        shared.metrics.trouble("listen");
-        tracing::warn!(%error, "cannot listen on the control channel; trying again");
-        pause.wait().await;
-    }
-}
-
-/// Until every lane's groups exist.
-async fn reach_redis(lanes: &[Arc<Lane>]) {
-    for lane in lanes {
-        let mut pause = Pause::default();
-        while let Err(error) = lane.source.create_groups().await {
-            let redis = &lane.source.calls.shown;
-            tracing::warn!(
-                "no Redis at {redis} ({error}); start it or set OCTOLLM_REDIS_URL; trying again"
-            );
-            pause.wait().await;
-        }
-    }
-}
-
-/// Stops taking, gives back what was not started, waits for what runs, then kills it and leaves.
-async fn end(shared: &Shared, lanes: &[Arc<Lane>], loops: Vec<JoinHandle<()>>, drain: Duration) {
-    let until = tokio::time::Instant::now() + drain;
-    tracing::info!(
-        running = shared.leases.count(),
-        "ending: no new steps are taken"
-    );
-    shared.ending.store(true, Ordering::SeqCst);
-    shared.ended.notify_waiters();
-    // Readers end with their last read; claimers may be running a step, which is waited for below.
-    let readers = loops.into_iter().step_by(2);
-    for reader in readers {
-        // A reader only ends.
-        let _ = tokio::time::timeout_at(until, reader).await;
-    }
-    for lane in lanes {
-        match tokio::time::timeout(LAST_CALL, lane.release_unstarted()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "unstarted entries stay pending"),
-            Err(_) => tracing::warn!("unstarted entries stay pending: Redis does not answer"),
-        }
-    }
-    wait_for_running(shared, until).await;
-    if shared.leases.count() > 0 {
-        tracing::warn!(
-            running = shared.leases.count(),
-            "steps are still running; they are killed and taken over by others"
-        );
-        shared.leases.stop_all();
-        wait_for_running(shared, tokio::time::Instant::now() + LAST_CALL).await;
-    }
-    for lane in lanes {
-        if let Ok(Err(error)) = tokio::time::timeout(LAST_CALL, lane.source.leave()).await {
-            tracing::warn!(%error, "could not leave the consumer group");
-        }
-    }
-    tracing::info!("ended");
-}
-
-async fn wait_for_running(shared: &Shared, until: tokio::time::Instant) {
-    while shared.leases.count() > 0 && tokio::time::Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn consumer_name(configured: &str) -> String {
-    if !configured.is_empty() {
-        return configured.to_owned();
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let plain = |letter: &char| letter.is_ascii_alphanumeric() || "._-".contains(*letter);
-    let host: String = host.trim().chars().filter(plain).take(64).collect();
-    format!("executor-{host}-{}-{:08x}", std::process::id(), chance())
-}
-
-/// The two orders to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        shared.metrics.count_redis_error("listen");
+        tracing::warn!(%error, "cannot follow the control channel; trying again");
+        backoff.wait().await;
     }
 }

@@ -5,16 +5,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use octollm_executor::policy::output::{self, StepOutput};
-use octollm_executor::sandbox::interpreter;
-use octollm_executor::sandbox::spec::{Limits, Tier};
-use octollm_executor::sandbox::{probe, Job, Language, Sandbox, SandboxError};
+use octollm_executor::isolation::probe;
+use octollm_executor::job::{Limits, Tier};
+use octollm_executor::sandbox::{Sandbox, SandboxError};
+use octollm_executor::step::input::StepInput;
+use octollm_executor::step::kinds::{self, Runtimes};
+use octollm_executor::step::output::StepOutput;
+use octollm_executor::step::run::StepRunner;
 use tokio::sync::watch;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_octollm-executor");
 
 pub struct Place {
-    pub sandbox: Sandbox,
+    pub runner: StepRunner,
     pub parent: tempfile::TempDir,
 }
 
@@ -26,19 +29,21 @@ pub async fn place(tier: Tier) -> Place {
     // Landlock alone leaves file permissions as they are: the step's unprivileged user must reach everything.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(parent.path(), mode).unwrap();
-    let mut sandbox = Sandbox {
-        launcher: PathBuf::from(PROGRAM),
-        tier,
-        python: interpreter::find("").await.unwrap(),
-        workspace_dir: parent.path().to_owned(),
+    let mut runner = StepRunner {
+        sandbox: Sandbox {
+            launcher: PathBuf::from(PROGRAM),
+            tier,
+            workspace_dir: parent.path().to_owned(),
+        },
+        runtimes: Runtimes::find("").await.unwrap(),
     };
-    // The interpreter of the PATH may lie in a private home, which only namespaces can show to the step's user.
-    if tier == Tier::Landlock && probe::works(&sandbox).await.is_err() {
-        sandbox.python = interpreter::find("/usr/bin/python3")
+    // The interpreter of the PATH may be in a private home, which only namespaces can show to the step's user.
+    if tier == Tier::Landlock && probe(&runner).await.is_err() {
+        runner.runtimes = Runtimes::find("/usr/bin/python3")
             .await
             .expect("a Python that every user can read");
     }
-    Place { sandbox, parent }
+    Place { runner, parent }
 }
 
 pub fn limits() -> Limits {
@@ -51,30 +56,30 @@ pub fn limits() -> Limits {
     }
 }
 
-pub fn job(language: Language, code: &str) -> Job {
-    Job {
-        language,
+pub fn step(kind: &str, code: &str) -> StepInput {
+    StepInput {
+        kind: kinds::find(kind).unwrap(),
         code: code.to_owned(),
         files: BTreeMap::new(),
         args: Vec::new(),
         stdin: None,
         limits: limits(),
+        parse_json: false,
     }
 }
 
-pub fn python_job(code: &str) -> Job {
-    job(Language::Python, code)
+pub fn python(code: &str) -> StepInput {
+    step("python", code)
 }
 
 impl Place {
-    pub async fn try_run(&self, job: &Job) -> Result<StepOutput, SandboxError> {
+    pub async fn try_run(&self, step: &StepInput) -> Result<StepOutput, SandboxError> {
         let (_stop, never) = watch::channel(false);
-        let finished = self.sandbox.run(job, never).await?;
-        Ok(output::of(finished, job.language, false))
+        self.runner.run(step, never).await
     }
 
-    pub async fn run(&self, job: &Job) -> StepOutput {
-        self.try_run(job).await.unwrap()
+    pub async fn run(&self, step: &StepInput) -> StepOutput {
+        self.try_run(step).await.unwrap()
     }
 
     pub fn left_behind(&self) -> usize {

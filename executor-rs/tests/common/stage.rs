@@ -1,5 +1,6 @@
 //! A Redis of its own and the real program as a worker.
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros)] // a thread shows the log of a test that fails
 
 #[path = "../../../tests/ports.rs"]
 mod ports;
@@ -12,7 +13,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::{json, Value};
 
@@ -291,6 +292,18 @@ impl Stage {
     }
 
     pub fn worker(&self, settings: &[(&str, &str)]) -> Worker {
+        let (worker, log) = self.worker_and_log(settings);
+        // Read to the end, so that no line is dropped; shown where a test fails.
+        std::thread::spawn(move || {
+            log.lines()
+                .map_while(Result::ok)
+                .for_each(|line| println!("{line}"));
+        });
+        worker
+    }
+
+    /// The worker, and its log after the line with its address; nobody reads on.
+    pub fn worker_and_log(&self, settings: &[(&str, &str)]) -> (Worker, BufReader<ChildStderr>) {
         let mut child = self.program(settings).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         // Other tasks of the program may have something to say before it listens.
@@ -305,13 +318,7 @@ impl Stage {
                 break address.to_owned();
             }
         };
-        // Read to the end, so that the worker never waits for its log; shown where a test fails.
-        std::thread::spawn(move || {
-            log.lines()
-                .map_while(Result::ok)
-                .for_each(|line| println!("{line}"));
-        });
-        Worker { child, address }
+        (Worker { child, address }, log)
     }
 }
 

@@ -51,7 +51,7 @@ impl DeadLetterMessage {
         traceparent: String,
     ) -> Result<Self, ContractError> {
         let redacted = |text: &str| rules.redact(text, &mut Redactions::default());
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             reason,
             message: Text::cut(&redacted(message))?,
             stage: Stage::BeforeAdmission,
@@ -78,7 +78,7 @@ impl DeadLetterMessage {
             tenant: context.tenant.clone(),
             traceparent,
             reason,
-            body: write(&letter)?,
+            body: write(&dead_letter)?,
             original,
         })
     }
@@ -102,30 +102,32 @@ fn unescape(text: &str) -> String {
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
-        let Some(letter) = rest.chars().next() else {
+        let Some(character) = rest.chars().next() else {
             out.push('\\');
             break;
         };
         let code = rest
             .get(1..5)
-            .filter(|digits| letter == 'u' && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .filter(|digits| {
+                character == 'u' && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
             .and_then(|digits| u32::from_str_radix(digits, 16).ok());
         if let Some(code) = code {
             // Half of a surrogate pair is not a character; no rule looks for the characters that pairs stand for.
             out.push(
                 char::from_u32(code)
-                    .filter(|letter| *letter != '\0')
+                    .filter(|character| *character != '\0')
                     .unwrap_or('\u{fffd}'),
             );
             rest = &rest[5..];
             continue;
         }
-        out.push(match letter {
+        out.push(match character {
             'n' | 'r' => '\n',
             't' | 'b' | 'f' => ' ',
             other => other,
         });
-        rest = &rest[letter.len_utf8()..];
+        rest = &rest[character.len_utf8()..];
     }
     out.push_str(rest);
     out

@@ -142,17 +142,25 @@ fn replace(text: &str, rule: &PiiRule, regex: &Regex, counts: &mut Redactions) -
 
 /// Whether a match is a whole word: not part of a longer name or number, nor of a decimal.
 fn is_whole_word(text: &str, start: usize, end: usize) -> bool {
-    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let mut before = text[..start].chars().rev();
     let mut after = text[end..].chars();
     match before.next() {
-        Some(letter) if is_word(letter) => return false,
-        Some('.') if before.next().is_some_and(|letter| letter.is_ascii_digit()) => return false,
+        Some(character) if is_word(character) => return false,
+        Some('.')
+            if before
+                .next()
+                .is_some_and(|character| character.is_ascii_digit()) =>
+        {
+            return false
+        }
         _ => {}
     }
     match after.next() {
-        Some(letter) if is_word(letter) => false,
-        Some('.') => !after.next().is_some_and(|letter| letter.is_ascii_digit()),
+        Some(character) if is_word(character) => false,
+        Some('.') => !after
+            .next()
+            .is_some_and(|character| character.is_ascii_digit()),
         _ => true,
     }
 }
@@ -160,7 +168,7 @@ fn is_whole_word(text: &str, start: usize, end: usize) -> bool {
 fn passes(check: Check, text: &str) -> bool {
     let digits: Vec<u32> = text
         .chars()
-        .filter_map(|letter| letter.to_digit(10))
+        .filter_map(|character| character.to_digit(10))
         .collect();
     match check {
         Check::None => true,
@@ -187,13 +195,13 @@ fn luhn(digits: &[u32]) -> bool {
 }
 
 fn iban(text: &str) -> bool {
-    let compact: Vec<char> = text.chars().filter(|letter| *letter != ' ').collect();
+    let compact: Vec<char> = text.chars().filter(|character| *character != ' ').collect();
     if !(15..=34).contains(&compact.len()) {
         return false;
     }
     let rotated = compact[4..].iter().chain(&compact[..4]);
-    let remainder = rotated.fold(0, |remainder, letter| {
-        let value = letter.to_digit(36).unwrap_or(0);
+    let remainder = rotated.fold(0, |remainder, character| {
+        let value = character.to_digit(36).unwrap_or(0);
         (remainder * if value > 9 { 100 } else { 10 } + value) % 97
     });
     remainder == 1

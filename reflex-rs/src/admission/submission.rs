@@ -1,6 +1,6 @@
 //! What admission reads and what it returns: plain data without rules.
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use contracts::events::{Priority, RefusalReason, Source, TaskId, Tenant};
 
 /// One submission as it was received.

@@ -9,10 +9,10 @@ use service::Stop;
 use tokio::sync::mpsc;
 use tokio::time::{interval, Instant, MissedTickBehavior};
 
-use super::{history, EventId, Item, Page, Watch};
+use super::{history, Page};
 use crate::caller::Caller;
-use crate::lookup::{is_terminal, Lookup, LookupError};
-use crate::task_store::StoreError;
+use crate::lookup::{Lookup, LookupError};
+use crate::store::{is_terminal, EventId, Item, StoreError, Watch};
 use bus::Backoff;
 
 /// How often the status is checked for steps that wait for a worker, and for an end without an event.

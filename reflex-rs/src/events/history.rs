@@ -6,9 +6,9 @@ use contracts::events::{TaskEvent, TaskId};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::EventId;
 use crate::caller::Caller;
 use crate::lookup::{Lookup, LookupError};
+use crate::store::EventId;
 
 /// Events in one page of the API.
 const LIMIT: usize = 500;

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::lookup::LookupError;
 use crate::outcome::Outcome;
-use crate::submit::{store_outcome, Ending, SubmitError};
-use crate::task_store::{StatusError, StoreError};
+use crate::store::{StatusError, StoreError};
+use crate::submit::{store_outcome, FinalOutcome, SubmitError};
 use crate::upstream::ApiError;
 use crate::webhooks::signatures::SignatureError;
 
@@ -120,8 +120,8 @@ impl Problem {
     }
 
     /// How a submission ends that fails with this problem before it reaches the submission service.
-    pub(super) fn ending(&self) -> Ending<'_> {
-        Ending {
+    pub(super) fn final_outcome(&self) -> FinalOutcome<'_> {
+        FinalOutcome {
             outcome: self.outcome(),
             task: None,
             cause: self.cause(),

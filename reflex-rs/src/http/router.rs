@@ -8,7 +8,8 @@ use axum::Router;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::middleware::{count_in_flight, panic_response};
-use super::routes::{admin, cancel, dead_letters, events, proxy, runs, tasks, webhooks};
+use super::routes::admin::ReflexProbe;
+use super::routes::{cancel, dead_letters, events, proxy, runs, tasks, webhooks};
 use super::{App, Problem};
 
 /// Builds the service that answers every request.
@@ -24,9 +25,10 @@ pub fn router(app: Arc<App>) -> Router {
         )
         .route("/v1/webhooks/{source}", post(webhooks::receive))
         .route("/v1/{*rest}", get(proxy::proxy))
-        .route("/healthz", get(admin::healthz))
-        .route("/readyz", get(admin::readyz))
-        .route("/metrics", get(admin::metrics))
+        .merge(service::admin::router(
+            ReflexProbe(Arc::clone(&app)),
+            app.supervisor.clone(),
+        ))
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .layer(CatchPanicLayer::custom(panic_response))

@@ -1,208 +1,171 @@
-//! Reads one tenant's ingest stream with as many entries in hand as there are slots, keeps their leases, and leaves in order.
+//! Reads one tenant's ingest stream, works on as many entries at once as there are slots, and leaves in order.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bus::{Backoff, ConsumerGroup, Entry, Leases, Reader, StoreError};
 use contracts::events::Tenant;
-use redis::aio::MultiplexedConnection;
-use service::Stop;
-use tokio::task::JoinSet;
+use futures_util::FutureExt;
+use service::{Stop, Supervisor};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handler::EntryHandler;
-use super::held::Held;
-use super::stream::Stream;
-use super::{slots_of_each, Common, Entry};
+use super::{slots_of_each, Common};
 use crate::caller::Caller;
-use bus::Backoff;
-use bus::StoreError;
 
-/// How long a full consumer waits before it looks after its leases again.
-const TICK: Duration = Duration::from_secs(1);
+/// How long what was interrupted at the end may take to give up.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One tenant's consumer.
 pub struct Consumer {
     handler: Arc<EntryHandler>,
-    held: Held,
-    running: JoinSet<()>,
-    slots: usize,
+    leases: Arc<Leases>,
+    supervisor: Supervisor,
+    slots: Arc<Semaphore>,
+    slot_count: u32,
     heartbeat: Duration,
-    looked_after: Option<Instant>,
-}
-
-/// Runs until `stop` turns true, then ends in order.
-pub async fn consume(common: Arc<Common>, tenant: Tenant, stop: Stop) {
-    Consumer::new(common, tenant).run(stop).await;
+    drain: Duration,
 }
 
 impl Consumer {
     #[must_use]
-    pub fn new(common: Arc<Common>, tenant: Tenant) -> Self {
+    pub fn new(common: Arc<Common>, tenant: Tenant, supervisor: Supervisor) -> Self {
         let topology = &common.service.topology;
         let ingest = &topology.ingest;
-        let stream = Stream::new(&tenant, ingest, &common.name, common.redis.clone());
+        let client = common.redis.clone();
+        let slot_count = slots_of_each(topology);
         Self {
-            held: Held::default(),
-            running: JoinSet::new(),
-            slots: slots_of_each(topology),
+            leases: Arc::clone(&common.leases),
+            supervisor,
+            slots: Arc::new(Semaphore::new(slot_count as usize)),
+            slot_count,
             heartbeat: Duration::from_secs(ingest.heartbeat_s),
-            looked_after: None,
+            drain: common.drain,
             handler: Arc::new(EntryHandler {
+                group: ConsumerGroup::of_ingest(client, &tenant, ingest, &common.name),
                 common,
                 caller: Caller::new(tenant),
-                stream,
             }),
         }
     }
 
-    async fn run(mut self, stop: Stop) {
+    /// Run until the order to stop, then end in order.
+    pub async fn run(self) {
+        let stop = self.supervisor.stop();
+        let mut reader = Reader::default();
         let mut backoff = Backoff::default();
-        let mut reading = None;
+        let mut last_claim = None;
         while !stop.is_requested() {
-            match self.turn(&mut reading, &stop).await {
+            match self.turn(&mut reader, &mut last_claim, &stop).await {
                 Ok(()) => backoff.reset(),
-                Err(trouble) => {
-                    // A new connection next time: this one may hang or belong to a server that is gone.
-                    reading = None;
-                    if let StoreError::Refused(_) = trouble {
-                        tracing::warn!(
-                            stream = self.handler.stream.key,
-                            "cannot read an ingest stream: {trouble}"
-                        );
+                Err(error) => {
+                    // An outage is reported by the client, once.
+                    if let StoreError::Refused(_) = error {
+                        tracing::warn!(stream = self.stream(), %error, "cannot read an ingest stream");
                     }
-                    tokio::select! {
-                        () = backoff.wait() => {}
-                        () = stop.requested() => {}
-                    }
+                    stop.sleep(backoff.next_delay()).await;
                 }
             }
         }
         self.end().await;
     }
 
-    /// Looks after the leases when due, then reads once, or waits for a slot.
+    fn stream(&self) -> &str {
+        &self.handler.group.streams[0]
+    }
+
+    /// Wait for a slot; claim abandoned entries when that is due; then read once.
     async fn turn(
-        &mut self,
-        reading: &mut Option<(MultiplexedConnection, Option<i64>)>,
+        &self,
+        reader: &mut Reader,
+        last_claim: &mut Option<Instant>,
         stop: &Stop,
     ) -> Result<(), StoreError> {
-        while self.running.try_join_next().is_some() {}
-        if self
-            .looked_after
-            .is_none_or(|last| last.elapsed() >= self.heartbeat)
-        {
-            self.look_after().await?;
-            self.looked_after = Some(Instant::now());
-        }
-        let free = self.free();
-        if free == 0 {
-            tokio::select! {
-                _ = self.running.join_next() => {}
-                () = tokio::time::sleep(TICK.min(self.heartbeat)) => {}
-                () = stop.requested() => {}
-            }
-            return Ok(());
-        }
-        if reading.is_none() {
-            *reading = Some(self.handler.stream.connect().await?);
-        }
-        if let Some((connection, client)) = reading {
-            let entries = self.read(connection, *client, free, stop).await?;
-            self.start(entries);
-        }
-        Ok(())
-    }
-
-    /// A read is never dropped half-way: Redis may just be handing entries to it.
-    async fn read(
-        &self,
-        connection: &mut MultiplexedConnection,
-        client: Option<i64>,
-        free: usize,
-        stop: &Stop,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let stream = &self.handler.stream;
-        let read = stream.read(connection, free);
-        tokio::pin!(read);
+        let group = &self.handler.group;
         tokio::select! {
-            entries = &mut read => return entries,
-            () = stop.requested() => {}
+            // Closed it never is.
+            slot = self.slots.acquire() => drop(slot),
+            () = stop.requested() => return Ok(()),
         }
-        if let Err(trouble) = stream.wake(client).await {
-            tracing::debug!("a waiting read cannot be woken, so its end is waited for: {trouble}");
+        if last_claim.is_none_or(|last| last.elapsed() >= self.heartbeat) {
+            let claimed = group.claim(self.stream(), self.free_slots()).await?;
+            *last_claim = Some(Instant::now());
+            self.start_all(claimed.entries);
         }
-        read.await
-    }
-
-    /// Renews first: an entry in our hands must not look abandoned.
-    async fn look_after(&mut self) -> Result<(), StoreError> {
-        let stream = &self.handler.stream;
-        let mine = self.held.list();
-        if !mine.is_empty() {
-            let lost = stream.renew(&mine).await?;
-            if !lost.is_empty() {
-                tracing::warn!(
-                    stream = stream.key,
-                    count = lost.len(),
-                    "lost leases: others work on these entries now"
-                );
-            }
-            self.held.lost(&lost);
-        }
-        let free = self.free();
+        let free = self.free_slots();
         if free > 0 {
-            let claimed = stream.claim(free).await?;
-            self.start(claimed);
+            let entries = reader
+                .read(group, &group.streams, free, true, stop.requested())
+                .await?;
+            self.start_all(entries);
         }
         Ok(())
     }
 
-    fn free(&self) -> usize {
-        self.slots.saturating_sub(self.running.len())
+    fn free_slots(&self) -> usize {
+        self.slots.available_permits()
     }
 
-    fn start(&mut self, entries: Vec<Entry>) {
+    fn start_all(&self, entries: Vec<Entry>) {
         for entry in entries {
-            let Some(mark) = self.held.take(&entry.id, entry.delivery) else {
-                continue;
-            };
-            let id = entry.id.clone();
-            let entry_handler = Arc::clone(&self.handler);
-            let handler = self.running.spawn(async move {
-                if let Err(error) = entry_handler.handle(&entry).await {
-                    tracing::error!(
-                        entry = entry.id,
-                        "an ingest entry is left to others: {error}"
-                    );
-                }
-                drop(mark);
-            });
-            self.held.set_handler(&id, handler);
-        }
-    }
-
-    /// Lets running work end, gives back what did not, and leaves the group.
-    async fn end(mut self) {
-        let longest = self.handler.common.drain;
-        let all = async { while self.running.join_next().await.is_some() {} };
-        let ended = tokio::time::timeout(longest, all).await.is_ok();
-        let left = self.held.list();
-        self.running.shutdown().await;
-        let stream = &self.handler.stream;
-        if !ended {
-            tracing::warn!(
-                stream = stream.key,
-                left = left.len(),
-                "entries did not end within reflex.drain_s"
-            );
-            if let Err(trouble) = stream.release(&left).await {
-                tracing::warn!(
-                    stream = stream.key,
-                    "they wait for their lease's end: {trouble}"
+            if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+                self.start(entry, slot);
+            } else {
+                // Redis gave more than was asked for.
+                tracing::error!(
+                    entry = entry.id,
+                    "no slot for an ingest entry; it stays pending"
                 );
             }
         }
-        if let Err(trouble) = stream.leave().await {
-            tracing::warn!(stream = stream.key, "could not leave the group: {trouble}");
+    }
+
+    fn start(&self, entry: Entry, slot: OwnedSemaphorePermit) {
+        let lease = self.leases.hold(&entry, None, None);
+        let handler = Arc::clone(&self.handler);
+        self.supervisor.spawn_task("ingest entry", async move {
+            let ended = AssertUnwindSafe(handler.handle(&entry)).catch_unwind();
+            tokio::select! {
+                ended = ended => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::error!(entry = entry.id, %error, "cannot work on an ingest entry; it is left to others");
+                    }
+                    // One poisoned entry does not end the process; it is delivered again until it is given up on.
+                    Err(_) => {
+                        tracing::error!(entry = entry.id, "working on an ingest entry panicked; it is left to others");
+                    }
+                },
+                () = lease.until_revoked() => {}
+            }
+            drop((lease, slot));
+        });
+    }
+
+    /// Let running work end, give back what did not, and leave the group.
+    async fn end(self) {
+        let group = &self.handler.group;
+        if !self.all_ended_within(self.drain).await {
+            let unfinished = self.leases.held_on(self.stream());
+            tracing::warn!(
+                stream = self.stream(),
+                unfinished = unfinished.len(),
+                "entries did not end within reflex.drain_s; they are given back"
+            );
+            self.leases.revoke_on(self.stream());
+            self.all_ended_within(ABORT_TIMEOUT).await;
+            if let Err(error) = group.release(&unfinished).await {
+                tracing::warn!(stream = self.stream(), %error, "entries stay pending until their lease ends");
+            }
         }
+        if let Err(error) = group.leave().await {
+            tracing::warn!(stream = self.stream(), %error, "could not leave the consumer group");
+        }
+    }
+
+    async fn all_ended_within(&self, limit: Duration) -> bool {
+        let all = self.slots.acquire_many(self.slot_count);
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 }

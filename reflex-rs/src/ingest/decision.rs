@@ -1,11 +1,12 @@
 //! Decides what becomes of one ingest entry. Pure: no I/O; the clock is passed in.
 
-use axum::body::Bytes;
+use bus::Entry;
+use bytes::Bytes;
 use contracts::events::{DeadReason, Source};
 use contracts::topology::Topology;
 use contracts::{ids, ContractError};
 
-use super::{fields, Entry};
+use super::fields;
 use crate::admission::{DeadLetterContext, DeadLetterMessage, Rules, Submission};
 use crate::caller::Caller;
 use crate::outcome::Outcome;
@@ -123,4 +124,97 @@ pub(super) fn dead_letter(
         context.topology.lane_for(tenant.as_str(), &entry.id),
         context.traceparent.to_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use contracts::events::{read, DeadLetter, DeadReason};
+    use contracts::topology::{self, Topology};
+
+    use super::{dead_letter, submission, EntryContext, Failure};
+    use crate::admission::Rules;
+    use crate::caller::Caller;
+    use crate::outcome::Outcome;
+    use crate::submit::SubmitError;
+    use bus::Entry;
+
+    fn entry(delivery: u64, fields: &[(&str, &str)]) -> Entry {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        Entry {
+            stream: "ingest:acme".to_owned(),
+            id: "1-1".to_owned(),
+            delivery,
+            fields: fields
+                .iter()
+                .map(|(name, value)| (bytes(name), bytes(value)))
+                .collect(),
+        }
+    }
+
+    /// Runs `test` in the context of the tenant `acme`, with a body limit of 100 bytes.
+    fn in_context(test: impl FnOnce(&EntryContext<'_>, &Topology)) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let topology =
+            topology::load(&root.join("streams.yaml"), &root.join("schemas/events")).unwrap();
+        let context = EntryContext {
+            rules: &Rules::built_in().unwrap(),
+            topology: &topology,
+            caller: &Caller::new("acme".parse().unwrap()),
+            stream: "ingest:acme",
+            consumer: "reflex-1",
+            body_limit: 100,
+            now_ms: 0,
+            traceparent: "",
+        };
+        test(&context, &topology);
+    }
+
+    #[test]
+    fn an_entry_without_a_key_gets_one_that_depends_on_its_id_and_body() {
+        in_context(|context, _| {
+            let key = |fields: &[(&str, &str)]| {
+                let submission = submission(&entry(1, fields), context).unwrap();
+                submission.idempotency_key.unwrap()
+            };
+            assert_eq!(key(&[("body", "a"), ("idempotency_key", "k")]), "k");
+            let (a, b) = (key(&[("body", "a")]), key(&[("body", "b")]));
+            assert!(a.starts_with("1-1 ") && a != b, "{a} {b}");
+            assert_eq!(key(&[("body", "a")]), a);
+        });
+    }
+
+    #[test]
+    fn what_can_never_succeed_fails_with_its_outcome() {
+        in_context(|context, topology| {
+            let limit = topology.ingest.max_deliveries;
+            let long = "x".repeat(101);
+            for (delivery, fields, outcome) in [
+                (1, [("body", long.as_str())], Outcome::TooLarge),
+                (1, [("surplus", "x")], Outcome::Schema),
+                (limit + 1, [("body", "{}")], Outcome::DeliveriesExhausted),
+            ] {
+                let failure = submission(&entry(delivery, &fields), context).unwrap_err();
+                assert_eq!(failure.outcome, outcome, "{fields:?}");
+            }
+            assert!(submission(&entry(limit, &[("body", "{}")]), context).is_ok());
+        });
+        assert!(Failure::permanent(&SubmitError::Overloaded).is_none());
+    }
+
+    #[test]
+    fn a_dead_letter_does_not_count_the_delivery_beyond_the_limit() {
+        in_context(|context, topology| {
+            let limit = topology.ingest.max_deliveries;
+            let entry = entry(limit + 1, &[("body", "ada@example.org"), ("type", "t")]);
+            let failure = submission(&entry, context).unwrap_err();
+            let message = dead_letter(&entry, context, &failure).unwrap();
+            assert_eq!(message.reason, DeadReason::DeliveriesExhausted);
+            assert_eq!(message.original, "[email]");
+            let body: DeadLetter = read(&message.body).unwrap();
+            assert_eq!(body.delivery.get(), i64::try_from(limit).unwrap());
+            assert_eq!(body.message_type.as_str(), "t");
+        });
+    }
 }

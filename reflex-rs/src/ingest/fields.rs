@@ -59,7 +59,13 @@ fn refused(name: &[u8], what: &str) -> ContractError {
     let shown: String = String::from_utf8_lossy(name)
         .chars()
         .take(100)
-        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .map(|character| {
+            if character.is_control() {
+                '?'
+            } else {
+                character
+            }
+        })
         .collect();
     ContractError::schema(shown.as_str(), format!("the field {shown} {what}"))
 }

@@ -7,16 +7,15 @@ use contracts::events::{Source, TaskId};
 use contracts::{ids, ContractError};
 
 use super::decision::{self, EntryContext, Failure};
-use super::stream::Stream;
-use super::{Common, Entry};
+use super::Common;
 use crate::admission::Submission;
 use crate::caller::Caller;
 use crate::outcome::Outcome;
 use crate::submit::{
-    Accepted, Context, Durability, Ending, Record, Refusals, Requirements, SubmitError,
+    Accepted, Context, Durability, FinalOutcome, Record, Refusals, Requirements, SubmitError,
 };
 use crate::trace;
-use bus::Backoff;
+use bus::{Backoff, ConsumerGroup, Entry};
 
 /// An ingest stream promises what Redis is configured for, and it cannot answer a refusal.
 const REQUIREMENTS: Requirements = Requirements {
@@ -39,7 +38,7 @@ pub(super) enum HandlerError {
 pub(super) struct EntryHandler {
     pub common: Arc<Common>,
     pub caller: Caller,
-    pub stream: Stream,
+    pub group: ConsumerGroup,
 }
 
 impl EntryHandler {
@@ -60,8 +59,8 @@ impl EntryHandler {
             rules: &self.common.service.rules,
             topology: &self.common.service.topology,
             caller: &self.caller,
-            stream: &self.stream.key,
-            consumer: &self.stream.consumer,
+            stream: &entry.stream,
+            consumer: &self.group.consumer,
             body_limit: self.common.body_limit,
             now_ms: ids::now_ms(),
             traceparent: &traceparent,
@@ -69,12 +68,12 @@ impl EntryHandler {
         let mut wait = StoreWait::new(self, entry);
         let result = self.finish(entry, &context, &mut wait).await;
         match &result {
-            Ok((outcome, task)) => record.finish(&Ending {
+            Ok((outcome, task)) => record.finish(&FinalOutcome {
                 outcome: *outcome,
                 task: task.as_ref(),
                 cause: None,
             }),
-            Err(error) => record.finish(&Ending {
+            Err(error) => record.finish(&FinalOutcome {
                 cause: Some(error.to_string()),
                 ..Outcome::Internal.into()
             }),
@@ -104,7 +103,7 @@ impl EntryHandler {
                 (failure.outcome, None)
             }
         };
-        while let Err(error) = self.stream.remove(&entry.id).await {
+        while let Err(error) = self.group.remove(entry).await {
             wait.pause(&error.into()).await;
         }
         Ok(end)

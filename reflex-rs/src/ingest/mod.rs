@@ -1,16 +1,14 @@
 //! Ingest streams: producers XADD to `ingest:<tenant>`, and every entry becomes a task, a rejected task or a dead letter.
 //!
-//! An entry's way: `stream` (reads it from Redis) → `consumer` (a slot and a lease for it) → `handler` (takes it through
-//! `decision` and the submission service, however long the store is unavailable, and only then removes it).
+//! An entry's way: `consumer` (reads it and gives it a slot and a lease) → `handler` (takes it through `decision` and the
+//! submission service, however long the store is unavailable, and only then removes it).
 
 mod consumer;
 mod decision;
 mod fields;
 mod handler;
-mod held;
-mod stream;
 
-pub use consumer::{consume, Consumer};
+pub use consumer::Consumer;
 
 use std::sync::Arc;
 
@@ -19,7 +17,7 @@ use contracts::topology::Topology;
 
 use crate::metrics::Metrics;
 use crate::submit::Service;
-use bus::RedisClient;
+use bus::{Leases, RedisClient};
 
 /// What all consumers of this process share.
 pub struct Common {
@@ -28,24 +26,16 @@ pub struct Common {
     pub metrics: Arc<Metrics>,
     /// This process's name in the consumer groups.
     pub name: String,
+    pub leases: Arc<Leases>,
     pub body_limit: usize,
     pub drain: std::time::Duration,
 }
 
-/// An entry as it was delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub id: String,
-    /// How often it was delivered, this time included.
-    pub delivery: u64,
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
 /// Each tenant's stream has its own slots, so that one tenant's flood cannot take another's.
 #[must_use]
-pub fn slots_of_each(topology: &Topology) -> usize {
-    let tenants = topology.ingest.tenants.len().max(1);
-    (topology.ingest.concurrency as usize / tenants).max(1)
+pub fn slots_of_each(topology: &Topology) -> u32 {
+    let tenants = u32::try_from(topology.ingest.tenants.len()).unwrap_or(u32::MAX);
+    (topology.ingest.concurrency / tenants.max(1)).max(1)
 }
 
 /// The tenants that have an ingest stream.

@@ -9,9 +9,8 @@ use tokio::time::{timeout_at, Instant};
 use super::SubmitError;
 use crate::admission::Admitted;
 use crate::caller::Caller;
-use crate::events::{Item, Watch};
 use crate::lookup::Lookup;
-use crate::task_store::{StoreError, Stored, TaskStore};
+use crate::store::{Item, StoreError, Stored, TaskStore, Watch};
 
 /// Stores a task and waits until the orchestrator has committed it to Postgres.
 ///

@@ -5,7 +5,7 @@ use contracts::{ContractError, Reason};
 
 use super::Durability;
 use crate::outcome::Outcome;
-use crate::task_store::StoreError;
+use crate::store::StoreError;
 
 /// A submission that did not become an accepted task.
 #[derive(Debug, thiserror::Error)]

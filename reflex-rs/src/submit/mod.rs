@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | admission | `crate::admission` | whether the body is a submission, and whether the policy refuses it |
 //! | durability | `durability`, `confirm` | how durable the task must be before it is answered |
-//! | store | `service`, `crate::task_store` | accepted, duplicate, conflict or overloaded |
+//! | store | `service`, `crate::store` | accepted, duplicate, conflict or overloaded |
 //! | record | `record` | one outcome per submission: a metric and a log line |
 //!
 //! A new stage goes into `Service::prepare` if it needs no store, else into `Service::store`.
@@ -17,5 +17,5 @@ mod service;
 
 pub use durability::Durability;
 pub use error::{store_outcome, SubmitError};
-pub use record::{Context, Ending, Record};
+pub use record::{Context, FinalOutcome, Record};
 pub use service::{Accepted, Prepared, Refusals, Requirements, Service, ServiceConfig};

@@ -24,7 +24,7 @@ pub struct Context {
 
 /// How a submission ended.
 #[derive(Debug)]
-pub struct Ending<'a> {
+pub struct FinalOutcome<'a> {
     pub outcome: Outcome,
     /// The task that was stored, now or before.
     pub task: Option<&'a TaskId>,
@@ -32,7 +32,7 @@ pub struct Ending<'a> {
     pub cause: Option<String>,
 }
 
-impl From<Outcome> for Ending<'_> {
+impl From<Outcome> for FinalOutcome<'_> {
     fn from(outcome: Outcome) -> Self {
         Self {
             outcome,
@@ -69,13 +69,13 @@ impl Record {
     }
 
     /// Records the end.
-    pub fn finish(mut self, ending: &Ending<'_>) {
-        self.write(ending);
+    pub fn finish(mut self, outcome: &FinalOutcome<'_>) {
+        self.write(outcome);
     }
 
-    fn write(&mut self, ending: &Ending<'_>) {
+    fn write(&mut self, ending: &FinalOutcome<'_>) {
         self.finished = true;
-        let Ending {
+        let FinalOutcome {
             outcome,
             task,
             cause,
@@ -129,7 +129,7 @@ impl Drop for Record {
             return;
         }
         let ending = if std::thread::panicking() {
-            Ending {
+            FinalOutcome {
                 cause: Some("its handler panicked".to_owned()),
                 ..Outcome::Internal.into()
             }

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::confirm::store_and_confirm;
-use super::{Durability, Ending, Record, SubmitError};
+use super::{Durability, FinalOutcome, Record, SubmitError};
 use crate::admission::{self, Admitted, Rules, Stamp, Submission};
 use crate::caller::Caller;
 use crate::lookup::Lookup;
 use crate::outcome::Outcome;
-use crate::task_store::{Replicated, StoreError, Stored};
+use crate::store::{Replicated, StoreError, Stored};
 
 /// What a submission must fulfil, and how it is treated if it does not.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +30,9 @@ pub struct Requirements {
 /// What happens to a submission that the policy refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusals {
-    /// The sender is told; nothing is stored.
+    /// The sender gets the refusal as an error; nothing is stored.
     Return,
-    /// The sender cannot be told, so the refusal is stored as a rejected task.
+    /// There is no sender to answer, so the refusal is stored as a rejected task.
     Store,
 }
 
@@ -93,7 +93,7 @@ pub struct Service {
 impl Service {
     /// Takes a submission through all stages and records its outcome.
     ///
-    /// Runs as a task of its own: if the caller of this function goes away, the submission is still stored and recorded.
+    /// Runs as a task of its own: if the caller of this function is dropped, the submission is still stored and recorded.
     pub async fn submit(
         &self,
         record: Record,
@@ -108,7 +108,7 @@ impl Service {
                 Ok(prepared) => service.store(&prepared).await,
                 Err(error) => Err(error),
             };
-            record.finish(&ending(&result));
+            record.finish(&final_outcome(&result));
             // Fails if the client has disconnected.
             let _ = reply.send(result);
         };
@@ -227,9 +227,9 @@ fn unconfirmed(task: TaskId, required: Durability) -> SubmitError {
 }
 
 /// How a submission ended, for the record.
-fn ending(result: &Result<Accepted, SubmitError>) -> Ending<'_> {
+fn final_outcome(result: &Result<Accepted, SubmitError>) -> FinalOutcome<'_> {
     match result {
-        Ok(accepted) => Ending {
+        Ok(accepted) => FinalOutcome {
             outcome: accepted.outcome(),
             task: Some(&accepted.task),
             cause: None,
@@ -238,9 +238,9 @@ fn ending(result: &Result<Accepted, SubmitError>) -> Ending<'_> {
     }
 }
 
-impl<'a> From<&'a SubmitError> for Ending<'a> {
+impl<'a> From<&'a SubmitError> for FinalOutcome<'a> {
     fn from(error: &'a SubmitError) -> Self {
-        Ending {
+        FinalOutcome {
             outcome: error.outcome(),
             task: match error {
                 SubmitError::Unconfirmed { task, .. } => Some(task),

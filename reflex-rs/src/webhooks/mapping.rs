@@ -72,7 +72,7 @@ mod tests {
                 assert_eq!(submission.kind.unwrap().as_str(), "github.issues");
                 Ok(Value::Object(submission.input.unwrap()))
             }
-            Ok(Mapped::Ignored(Unmapped::Value(place))) => Err(format!("ignored {place}")),
+            Ok(Mapped::Ignored(Unmapped::Value(pointer))) => Err(format!("ignored {pointer}")),
             Ok(Mapped::Ignored(Unmapped::Event)) => Err("ignored".to_owned()),
             Err(error) => Err(error.to_string()),
         }

@@ -1,4 +1,4 @@
-//! A stand-in for the Python API on a real socket: answers what a test tells it to, and remembers what it was asked.
+//! A stand-in for the Python API on a real socket: gives the answers that a test sets, and records the requests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,14 +14,14 @@ type Answers = HashMap<String, (u16, String, Duration)>;
 #[derive(Clone, Default)]
 struct Shared {
     answers: Arc<Mutex<Answers>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<Received>>>,
 }
 
-/// One request as it arrived.
+/// One request as it was received.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct Received {
     pub path: String,
-    /// Every value of the header that says whose read it is.
+    /// Every value of the tenant header.
     pub tenants: Vec<String>,
     pub headers: Vec<String>,
 }
@@ -57,20 +57,20 @@ impl Api {
         }
     }
 
-    /// What a path, with its query or without, is answered from now on; anything else is 404.
-    pub fn tell(&self, path: &str, status: u16, body: &Value) {
-        self.tell_late(path, status, body, Duration::ZERO);
+    /// Sets the answer for a path, with its query or without. Every other path is answered with 404.
+    pub fn answer(&self, path: &str, status: u16, body: &Value) {
+        self.answer_late(path, status, body, Duration::ZERO);
     }
 
-    /// The same, after a while.
-    pub fn tell_late(&self, path: &str, status: u16, body: &Value, late: Duration) {
-        let answer = (status, body.to_string(), late);
+    /// Like `answer`, after a delay.
+    pub fn answer_late(&self, path: &str, status: u16, body: &Value, delay: Duration) {
+        let answer = (status, body.to_string(), delay);
         let mut answers = self.shared.answers.lock().unwrap();
         answers.insert(path.to_owned(), answer);
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
-        self.shared.asked.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<Received> {
+        self.shared.requests.lock().unwrap().clone()
     }
 }
 
@@ -78,14 +78,14 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let path = request.uri().path_and_query().unwrap().to_string();
     let headers = request.headers();
     let tenants = headers.get_all("octollm-tenant").iter();
-    let asked = Asked {
+    let received = Received {
         path: path.clone(),
         tenants: tenants
             .map(|value| value.to_str().unwrap().to_owned())
             .collect(),
         headers: headers.keys().map(ToString::to_string).collect(),
     };
-    shared.asked.lock().unwrap().push(asked);
+    shared.requests.lock().unwrap().push(received);
     let found = {
         let answers = shared.answers.lock().unwrap();
         let known = answers
@@ -93,10 +93,10 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
             .or_else(|| answers.get(request.uri().path()));
         known.cloned()
     };
-    let Some((status, body, late)) = found else {
+    let Some((status, body, delay)) = found else {
         return (StatusCode::NOT_FOUND, "{}").into_response();
     };
-    tokio::time::sleep(late).await;
+    tokio::time::sleep(delay).await;
     let kind = [
         (header::CONTENT_TYPE.as_str(), "application/json"),
         ("x-inner", "secret"),

@@ -1,4 +1,4 @@
-//! Reads server-sent events off a socket, and serves an axum app on one.
+//! Reads server-sent events from a socket, and serves an axum app on one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Reflex;
 
-/// One event; keep-alives and the first line are passed over.
+/// One event. Keep-alives and the retry line are skipped.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub id: String,
@@ -18,7 +18,7 @@ pub struct Event {
     pub data: Value,
 }
 
-/// An open live view.
+/// An open event stream.
 pub struct Events {
     pub status: u16,
     pub head: String,
@@ -61,7 +61,7 @@ impl Events {
         }
     }
 
-    /// The next event that is no notice.
+    /// The next event that is not a notice.
     pub fn next_with_id(&mut self) -> Option<Event> {
         loop {
             let event = self.next()?;
@@ -71,7 +71,7 @@ impl Events {
         }
     }
 
-    /// Ids of all that comes until the end.
+    /// The ids of all events until the end.
     pub fn ids(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.next_with_id())
             .map(|event| event.id)

@@ -1,10 +1,10 @@
-//! Tasks and events as the orchestrator would write them.
+//! Tasks and events as the orchestrator writes them.
 
 use serde_json::{json, Value};
 
 use super::{Redis, Reflex};
 
-/// A task that a running reflex has accepted.
+/// Submits a task to a running reflex; returns its id.
 pub fn accepted(reflex: &Reflex) -> String {
     let answer = reflex.post(br#"{"goal": "x"}"#, "");
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -23,7 +23,7 @@ pub fn event(task: &str, run: u32, seq: u32, name: &str) -> Value {
 }
 
 impl Redis {
-    /// Publishes an event live.
+    /// Publishes an event on the event stream.
     pub fn publish(&self, event: &Value) {
         let (task, body) = (event["task"].as_str().unwrap(), event.to_string());
         let words = [
@@ -50,7 +50,7 @@ impl Redis {
         let _: i64 = self.ask(&format!("HSET|{{l0}}:status:{task}|{fields}"));
     }
 
-    /// A whole status, as if another process had written it.
+    /// Writes a complete status, as another process would.
     pub fn make_status(&self, task: &str, tenant: &str, state: &str) {
         let at = "2026-01-31T12:00:00.000Z";
         self.set_status(

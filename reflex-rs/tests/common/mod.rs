@@ -1,7 +1,8 @@
-//! What the tests stand on: a real Redis and the real program as children, and the smallest HTTP client.
+//! The environment of the tests: a real Redis and the real program as child processes, and a minimal HTTP client.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)] // a broken set-up ends the test
+#![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)] // a broken setup ends the test
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::disallowed_methods)] // a thread reads the log
 
 pub mod api;
 pub mod events;
@@ -14,22 +15,22 @@ pub use ports::free_port;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Far beyond what anything takes; only a failing test waits this long.
-pub const LONGEST: Duration = Duration::from_secs(60);
+/// Far longer than anything takes; only a failing test waits this long.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer.
+/// Repeats `ask` until it returns something.
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + MAX_WAIT;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "did not happen in time: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -39,7 +40,7 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The server that the whole run is about; the same variable as the programs' own setting `redis.server`.
+/// The Redis server to test with; the same variable as the setting `redis.server`.
 fn redis_server() -> String {
     let chosen = std::env::var("OCTOLLM_REDIS_SERVER").unwrap_or_default();
     if chosen.is_empty() {
@@ -48,7 +49,7 @@ fn redis_server() -> String {
     chosen
 }
 
-/// A Redis of the test's own.
+/// A Redis server for one test.
 pub struct Redis {
     child: Child,
     pub port: u16,
@@ -84,6 +85,18 @@ impl Redis {
         url(self.port)
     }
 
+    /// Another server that follows this one.
+    pub fn start_replica(&self) -> Self {
+        let _: () = self.ask("CONFIG|SET|repl-diskless-sync-delay|0");
+        let primary = format!("127.0.0.1 {}", self.port);
+        let replica = Self::start_on(free_port(), &["--replicaof", &primary]);
+        until("the replica follows", || {
+            let said: String = self.ask("INFO|replication");
+            said.contains("state=online").then_some(())
+        });
+        replica
+    }
+
     /// One command, its words separated by `|`.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &str) -> T {
         self.ask_raw(&words.split('|').map(str::as_bytes).collect::<Vec<_>>())
@@ -116,7 +129,7 @@ impl Redis {
         self.ask_raw(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
     }
 
-    /// Sends the process a signal, by its name without SIG.
+    /// Sends the server a signal, by its name without SIG.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let signal = format!("-{name}");
@@ -161,7 +174,7 @@ impl Entry {
     }
 }
 
-/// The program with an environment of ours only.
+/// The program with only the given settings in its environment.
 pub fn program(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_octollm-reflex"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OCTOLLM_")) {
@@ -175,7 +188,7 @@ pub fn program(settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Runs the program to its end.
+/// Runs the program until it exits.
 pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     program(settings).args(arguments).output().unwrap()
 }
@@ -193,7 +206,7 @@ impl Reflex {
         Self::start_with(&redis.url(), &[])
     }
 
-    /// Comes back when it listens.
+    /// Returns once it listens.
     pub fn start_with(redis_url: &str, settings: &[(&str, &str)]) -> Self {
         let mut child = program(settings)
             .env("OCTOLLM_REDIS_URL", redis_url)
@@ -210,7 +223,7 @@ impl Reflex {
         let mut started = Vec::new();
         let address = loop {
             let line = log
-                .recv_timeout(LONGEST)
+                .recv_timeout(MAX_WAIT)
                 .unwrap_or_else(|_| panic!("it does not listen: {started:?}"));
             let value: Value = serde_json::from_str(&line).unwrap();
             if let Some(address) = value["address"].as_str() {
@@ -226,7 +239,28 @@ impl Reflex {
         }
     }
 
-    /// The same, and Redis is known to it.
+    /// One on a port of its own that is ready; nobody reads its log.
+    pub fn with_unread_log(redis: &Redis) -> (Self, ChildStderr) {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut child = program(&[("OCTOLLM_REFLEX_LISTEN", &address)])
+            .env("OCTOLLM_REDIS_URL", redis.url())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = child.stderr.take().unwrap();
+        let (_, no_lines) = std::sync::mpsc::channel();
+        let reflex = Self {
+            child,
+            address,
+            started: Vec::new(),
+            log: no_lines.into(),
+        };
+        until("it listens", || TcpStream::connect(&reflex.address).ok());
+        reflex.until_ready();
+        (reflex, log)
+    }
+
+    /// Returns once it is ready.
     pub fn ready(redis: &Redis, settings: &[(&str, &str)]) -> Self {
         let reflex = Self::start_with(&redis.url(), settings);
         reflex.until_ready();
@@ -241,7 +275,7 @@ impl Reflex {
 
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(LONGEST)).unwrap();
+        stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
         stream
     }
 
@@ -267,7 +301,7 @@ impl Reflex {
         self.send(&[head.as_bytes(), body].concat())
     }
 
-    /// The value of one line of /metrics, 0 where there is none.
+    /// The value of one line of /metrics; 0 if there is none.
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.get("/metrics").body;
         let line = text.lines().find_map(|line| {
@@ -278,28 +312,28 @@ impl Reflex {
         line.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Sends bytes as they are and reads the answer.
+    /// Sends raw bytes and reads the answer.
     pub fn send(&self, request: &[u8]) -> Answer {
         let mut stream = self.connect();
-        // An early answer may end the connection before all is sent.
+        // An early answer can close the connection before everything is sent.
         let _ = stream.write_all(request);
         Answer::read(&mut stream)
     }
 
-    /// Log lines so far, those of the last call left out.
+    /// The log lines since the last call.
     pub fn log(&mut self) -> Vec<String> {
         let mut lines = std::mem::take(&mut self.started);
         lines.extend(self.log.get_mut().unwrap().try_iter());
         lines
     }
 
-    /// Asks it to end and gives its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        self.ask_to_stop();
+        self.request_stop();
         self.exit_code()
     }
 
-    pub fn ask_to_stop(&self) {
+    pub fn request_stop(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill")
             .args(["-TERM", &pid])
@@ -331,7 +365,7 @@ pub struct Answer {
 impl Answer {
     pub fn read(stream: &mut TcpStream) -> Self {
         let mut raw = Vec::new();
-        // A reset behind the answer takes nothing from it.
+        // A reset after the answer does not change it.
         let _ = stream.read_to_end(&mut raw);
         let text = String::from_utf8(raw).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -347,7 +381,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// The JSON of a long answer, which comes in chunks or with its length.
+    /// The JSON of an answer with any transfer encoding.
     pub fn json_of_chunks(&self) -> Value {
         if !self.head.contains("transfer-encoding: chunked") {
             return self.json();
@@ -361,7 +395,7 @@ impl Answer {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The problem's code and field; fails when this is no problem document.
+    /// The problem's code and field. Panics if this is not a problem document.
     pub fn problem(&self) -> (String, String) {
         assert!(
             self.head.contains("content-type: application/problem+json"),
@@ -376,7 +410,7 @@ impl Answer {
     }
 }
 
-/// The repository's topology with changes, in a file of its own.
+/// Writes the repository's topology with changes to a file.
 pub fn topology(changes: &[(&str, &str)]) -> (tempfile::TempDir, String) {
     let mut text = std::fs::read_to_string(root().join("streams.yaml")).unwrap();
     for (old, new) in changes {

@@ -5,7 +5,7 @@ use crate::topology::{Topic, Topology};
 
 /// A topic with priorities in one lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
+pub struct TopicLimits {
     /// Cancelled tasks, what the cap counts, then for each stream: the stream, what waits for it, whose turn it is.
     keys: Vec<String>,
     streams: usize,
@@ -14,7 +14,7 @@ pub struct Described {
     group: String,
 }
 
-impl Described {
+impl TopicLimits {
     #[must_use]
     pub fn new(topology: &Topology, topic: &Topic, lane: &LaneKeys) -> Self {
         let streams = lane.streams(topic, &topology.priorities);
@@ -63,7 +63,7 @@ impl Described {
 mod tests {
     use std::path::Path;
 
-    use super::Described;
+    use super::TopicLimits;
     use crate::keys::LaneKeys;
     use crate::topology;
 
@@ -76,7 +76,7 @@ mod tests {
         let topic = topology.topics.get_mut("arm.judge").unwrap();
         (topic.window, topic.max_running_per_tenant) = (Some(64), Some(3));
         let topic = &topology.topics["arm.judge"];
-        let described = Described::new(&topology, topic, &LaneKeys::new("l1"));
+        let described = TopicLimits::new(&topology, topic, &LaneKeys::new("l1"));
         assert!(described.limits());
         assert_eq!(described.args(4), ["5", "1", "6", "3", "64", "1", "judge"]);
         assert_eq!(described.keys().len(), 11);

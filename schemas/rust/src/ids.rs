@@ -76,27 +76,27 @@ pub struct StepIdent {
 impl StepIdent {
     /// `<task>.<run>.<step>.<round>`: the field in the hash of live steps.
     #[must_use]
-    pub fn live_field(&self) -> String {
-        live_field(&self.task, self.run, &self.step, self.round)
+    pub fn in_flight_field(&self) -> String {
+        in_flight_field(&self.task, self.run, &self.step, self.round)
     }
 
     /// The live field and the attempt.
     #[must_use]
     pub fn message_id(&self) -> String {
-        format!("{}.{}", self.live_field(), self.attempt)
+        format!("{}.{}", self.in_flight_field(), self.attempt)
     }
 }
 
 /// `<task>.<run>.<step>.<round>`.
 #[must_use]
-pub fn live_field(task: &TaskId, run: i64, step: &Name, round: i64) -> String {
+pub fn in_flight_field(task: &TaskId, run: i64, step: &Name, round: i64) -> String {
     format!("{task}.{run}.{step}.{round}")
 }
 
 /// `<task>.<run>.<step>.<round>.<attempt>`.
 #[must_use]
 pub fn message_id(task: &TaskId, run: i64, step: &Name, round: i64, attempt: i64) -> String {
-    format!("{}.{attempt}", live_field(task, run, step, round))
+    format!("{}.{attempt}", in_flight_field(task, run, step, round))
 }
 
 /// Reads a message id back, so that even an unreadable body can be attributed.

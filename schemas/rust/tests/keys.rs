@@ -139,7 +139,7 @@ fn a_message_id_is_built_and_read_back() {
         assert_eq!(id, text(&case, "id"));
         let ident = ids::parse_message_id(&id).unwrap();
         assert_eq!(ident.message_id(), id);
-        assert_eq!(ident.live_field(), text(&case, "live"));
+        assert_eq!(ident.in_flight_field(), text(&case, "live"));
         assert_eq!(
             (ident.run, ident.round, ident.attempt),
             (run, round, attempt)

@@ -7,7 +7,7 @@ use contracts::{strict_json, ContractError};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::super::{App, Problem};
+use crate::http::{App, Problem};
 
 /// Reads a body of type `application/json` to its end. Does not parse it.
 pub(in crate::http) async fn json_bytes(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::super::App;
 use crate::caller::Caller;
+use crate::http::App;
 
 /// There are no credentials yet, so every request acts for the anonymous caller.
 impl FromRequestParts<Arc<App>> for Caller {

@@ -2,8 +2,8 @@
 
 use axum::http::HeaderMap;
 
-use super::super::{App, Problem};
 use crate::admission;
+use crate::http::{App, Problem};
 use crate::submit::Durability;
 use crate::trace;
 

@@ -12,15 +12,15 @@ use contracts::{ids, ContractError};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::extract::{self, optional_object, task_id};
-use super::super::{App, Problem};
 use super::finish;
 use crate::admission::Redactions;
 use crate::caller::Caller;
-use crate::lookup::is_terminal;
+use crate::http::extract::{self, optional_object, task_id};
+use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
-use crate::task_store::Cancelled;
+use crate::store::is_terminal;
+use crate::store::Cancelled;
 use crate::trace;
 
 /// The optional body.

@@ -12,9 +12,9 @@ use contracts::ids;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::{extract, App, Problem};
 use super::finish;
 use crate::caller::Caller;
+use crate::http::{extract, App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
 

@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{once, StreamExt};
 
-use super::super::extract::task_id;
-use super::super::{App, Problem};
 use super::finish;
 use crate::caller::Caller;
-use crate::events::{page, EventId, Feed, Frame};
-use crate::lookup::is_terminal;
+use crate::events::{page, Feed, Frame};
+use crate::http::extract::task_id;
+use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
+use crate::store::{is_terminal, EventId};
 
 /// Frames that may wait for a slow client before its feed waits too.
 const BUFFER: usize = 32;

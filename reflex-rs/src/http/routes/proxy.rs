@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::http::{header, HeaderMap, HeaderName, Uri};
 use axum::response::Response;
 
-use super::super::{App, Problem};
 use super::finish;
 use crate::caller::Caller;
+use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
 

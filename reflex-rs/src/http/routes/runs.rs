@@ -12,14 +12,14 @@ use contracts::{ids, ContractError};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::extract::{self, optional_object, task_id};
-use super::super::{App, Problem};
 use super::finish;
 use crate::caller::Caller;
+use crate::http::extract::{self, optional_object, task_id};
+use crate::http::{App, Problem};
 use crate::lookup::TaskSummary;
 use crate::metrics::Route;
 use crate::outcome::Outcome;
-use crate::task_store::Redriven;
+use crate::store::Redriven;
 use crate::trace;
 
 /// The optional body.

@@ -11,11 +11,11 @@ use axum::Json;
 use contracts::events::Source;
 use contracts::ids;
 
-use super::super::extract::{self, task_id};
-use super::super::{App, Problem};
 use super::{accepted, finish, proxy};
 use crate::admission::Submission;
 use crate::caller::Caller;
+use crate::http::extract::{self, task_id};
+use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
 use crate::submit::{Context, Record, Refusals, Requirements};
@@ -40,7 +40,7 @@ pub(in crate::http) async fn submit(
     let (submission, requirements) = match read {
         Ok(read) => read,
         Err(problem) => {
-            record.finish(&problem.ending());
+            record.finish(&problem.final_outcome());
             return Err(problem);
         }
     };

@@ -13,10 +13,10 @@ use contracts::events::Source as SubmissionSource;
 use contracts::{ids, strict_json, ContractError};
 use serde_json::{json, Value};
 
-use super::super::extract::{self, single_header};
-use super::super::{App, Problem};
 use super::accepted;
 use crate::admission::{self, Submission};
+use crate::http::extract::{self, single_header};
+use crate::http::{App, Problem};
 use crate::outcome::Outcome;
 use crate::submit::{Context, Record, Refusals, Requirements};
 use crate::webhooks::signatures::{Delivery, FieldLocation};
@@ -76,7 +76,7 @@ pub(in crate::http) async fn receive(
             Ok((StatusCode::OK, Json(body)).into_response())
         }
         Err(problem) => {
-            record.finish(&problem.ending());
+            record.finish(&problem.final_outcome());
             Err(problem)
         }
     }

@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod submissions;
+mod webhooks;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use crate::admission::Rules;
 use crate::caller::Caller;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::store::MemoryStore;
 use crate::submit::{Durability, Service, ServiceConfig};
-use crate::task_store::MemoryStore;
+use crate::webhooks::Source;
 
 /// The HTTP API with its store.
 struct Api {
@@ -74,6 +76,10 @@ impl Api {
     }
 
     fn with(topology: Topology) -> Self {
+        Self::with_sources(topology, IndexMap::new())
+    }
+
+    fn with_sources(topology: Topology, sources: IndexMap<String, Source>) -> Self {
         let topology = Arc::new(topology);
         let store = Arc::new(MemoryStore::new(Arc::clone(&topology)));
         let metrics = Arc::new(Metrics::default());
@@ -96,7 +102,7 @@ impl Api {
         let app = App {
             service,
             metrics: Arc::clone(&metrics),
-            sources: IndexMap::new(),
+            sources,
             anonymous: Caller::new("acme".parse().unwrap()),
             event_slots: Arc::new(Semaphore::new(1)),
             supervisor,

@@ -1,15 +1,19 @@
 //! `POST /v1/tasks`: what is stored, what is refused, and that every submission has one recorded outcome.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{header, StatusCode};
+use futures_util::FutureExt;
 use tower::ServiceExt;
 
-use super::{submission, topology, Api};
-use crate::task_store::ServerInfo;
+use super::{event, submission, topology, Api};
+use crate::store::{Fault, ServerInfo};
 
 const GOOD: &str = r#"{"goal": "x"}"#;
+/// Far longer than anything takes; only a failing test waits this long.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_submission_belongs_to_its_caller_and_is_stored_once() {
@@ -98,7 +102,7 @@ async fn an_unavailable_store_and_a_long_queue_are_answered_with_retry_after() {
     assert_eq!(api.submit(GOOD, &[]).await.status, StatusCode::ACCEPTED);
     let second = api.submit(GOOD, &[]).await;
     assert_eq!(second.problem(), (503, "overloaded".into()));
-    api.store.set_unavailable(true);
+    api.store.set_fault(Some(Fault::Unavailable));
     let third = api.submit(GOOD, &[]).await;
     assert_eq!(third.problem(), (503, "store_unavailable".into()));
     for reply in [second, third] {
@@ -108,6 +112,41 @@ async fn an_unavailable_store_and_a_long_queue_are_answered_with_retry_after() {
         api.get("/readyz").await.status,
         StatusCode::SERVICE_UNAVAILABLE
     );
+}
+
+#[tokio::test]
+async fn a_task_whose_answer_was_lost_is_named_and_a_retry_finds_it() {
+    let api = Api::new();
+    let key = [("idempotency-key", "k")];
+    api.store.set_fault(Some(Fault::AnswersLost));
+    let lost = api.submit(GOOD, &key).await;
+    assert_eq!(lost.problem(), (503, "unconfirmed".into()));
+    assert_eq!(lost.headers[header::RETRY_AFTER], "1");
+    api.store.set_fault(None);
+    let retry = api.submit(GOOD, &key).await;
+    assert_eq!(retry.json()["task"], lost.json()["task"]);
+    assert_eq!(retry.json()["duplicate"], true);
+    assert_eq!(api.store.tasks().len(), 1);
+}
+
+#[tokio::test]
+async fn stored_is_answered_once_the_first_event_is_published() {
+    let api = Api::new();
+    let request = submission(GOOD, &[("octollm-durability", "stored")]);
+    let reply = api.send(request);
+    let committed = async {
+        while api.store.tasks().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let task = api.store.tasks()[0].task.clone();
+        api.store.publish(event(task.as_str(), 1, "accepted"));
+    };
+    let (reply, ()) = tokio::join!(
+        reply,
+        tokio::time::timeout(MAX_WAIT, committed).map(Result::unwrap)
+    );
+    assert_eq!(reply.status, StatusCode::ACCEPTED, "{reply:?}");
+    assert_eq!(reply.json()["durability"], "stored");
 }
 
 #[tokio::test]
@@ -140,13 +179,16 @@ async fn a_submission_whose_client_leaves_is_stored_and_its_outcome_recorded() {
     };
     tokio::select! {
         reply = request => panic!("{reply:?}"),
-        () = held => {}
+        held = tokio::time::timeout(MAX_WAIT, held) => held.unwrap(),
     }
     assert!(api.store.tasks().is_empty());
     api.store.hold_admissions(false);
-    while api.submissions("accepted") == 0 {
-        tokio::task::yield_now().await;
-    }
+    let recorded = async {
+        while api.submissions("accepted") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(MAX_WAIT, recorded).await.unwrap();
     assert_eq!(api.store.tasks().len(), 1);
     assert_eq!(api.store.tasks()[0].message_type, "task.submitted.v1");
 }

@@ -26,7 +26,10 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
         ("reflex.drain_s", reflex.drain_s),
         ("reflex.durability_wait_s", reflex.durability_wait_s),
         ("executor.drain_s", executor.drain_s),
-        ("worker.circuit_breaker_cooldown_s", settings.worker.circuit_breaker_cooldown_s),
+        (
+            "worker.circuit_breaker_cooldown_s",
+            settings.worker.circuit_breaker_cooldown_s,
+        ),
     ] {
         ensure(
             (1..=86_400).contains(&value),
