@@ -27,18 +27,10 @@ SERVER_PACKAGES = {
     "uvicorn",
     "uvloop",
 }
-SERVER_SIDE = [
-    "api",
-    "arms",
-    "consumer",
-    "database",
-    "devstack",
-    "memory",
-    "models",
-    "orchestrator",
-    "runtime",
-    "steps",
-]
+SERVER_SIDE = {
+    *("api", "arms", "consumer", "database", "devstack"),
+    *("memory", "models", "orchestrator", "runtime", "steps"),
+}
 SLOW_PACKAGES = {"asyncio", "httpx", "httpx2", "pydantic", "rich", "yaml"}
 RUN = """
 import json, sys
