@@ -42,13 +42,13 @@ async def test_a_text_has_the_same_vector_in_any_company(minilm):
 
 
 async def test_texts_are_cut_at_the_longest_and_counted_uncut(minilm):
-    longest = "tide " * minilm.longest_tokens
+    longest = "tide " * minilm.max_tokens
     cut, same, other = await minilm.embed(
         [longest + "stadium " * 50, longest, longest.removesuffix("tide ") + "stadium"]
     )
     assert float(cut @ same) > 1 - 1e-6
     assert float(other @ same) < 1 - 1e-6
-    assert minilm.count_tokens([longest + "stadium " * 50, "", "It's"]) == [minilm.longest_tokens + 50, 0, 3]
+    assert minilm.count_tokens([longest + "stadium " * 50, "", "It's"]) == [minilm.max_tokens + 50, 0, 3]
 
 
 async def test_a_query_need_not_wait_for_all_of_a_long_ingestion(minilm):

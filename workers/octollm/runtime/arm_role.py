@@ -13,7 +13,7 @@ from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.orchestrator import store
 from octollm.plans import chain
-from octollm.ports import ModelClient, Recall
+from octollm.ports import MemoryStore, ModelClient
 from octollm.resources import rules_path
 from octollm.steps.runner import Onward, StepRunner
 from octollm.topology import LaneKeys, Topic, Topology
@@ -28,7 +28,7 @@ def arm_handler(
     consumer: str,
     get_pool: GetPool,
     get_mind: GetMind,
-    recall: Recall | None,
+    memory_store: MemoryStore | None,
     onward: Onward,
 ) -> Handler:
     """The handler. `get_pool` is only called for the first output that is too large for a message, `get_mind` only
@@ -37,7 +37,7 @@ def arm_handler(
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
     mind = get_mind() if uses_model(arm) else None
-    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), recall=recall, mind=mind)
+    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), memory=memory_store, model=mind)
 
     async def work(step: StepRequested) -> dict[str, Any]:
         return await arm.handle(step, context)

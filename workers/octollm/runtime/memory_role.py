@@ -12,12 +12,12 @@ import structlog
 
 from octollm.database.pool import Pool
 from octollm.errors import ContractError, StoreUnavailableError
-from octollm.memory.deletion import forget_marked
+from octollm.memory.deletion import delete_marked
 from octollm.memory.dense import Dense
 from octollm.memory.embed.choose import choose_embedder
+from octollm.memory.indexer import Indexer
 from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.vectors.choose import choose_store
-from octollm.memory.worker import Memory
 from octollm.orchestrator.messages import Answer, Incoming, Outgoing, Unreadable
 from octollm.ports import Document, Hits, Ingested, SearchMode
 from octollm.settings.loader import Settings
@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ProcessMemory:
-    """`octollm.ports.Recall`, opened with the first need of it."""
+    """`octollm.ports.MemoryStore`, opened with the first need of it."""
 
     def __init__(self, settings: Settings, get_pool: Callable[[], Awaitable[Pool]], exits: AsyncExitStack) -> None:
         """What is opened is closed by `exits`."""
@@ -83,35 +83,35 @@ class ProcessMemory:
         collection: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> Hits:
-        """As Recall says."""
-        recall = await self.opened()
-        return await recall.search(
+        """As MemoryStore says."""
+        memory_store = await self.opened()
+        return await memory_store.search(
             tenant, query, limit=limit, mode=mode, collection=collection, attributes=attributes
         )  # fmt: skip
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:
-        """As Recall says."""
+        """As MemoryStore says."""
         return await (await self.opened()).ingest(tenant, documents)
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
-        """As Recall says."""
+        """As MemoryStore says."""
         return await (await self.opened()).read(tenant, collection, document, start, end)
 
-    async def forget(self, tenant: str, collection: str, document: str) -> bool:
-        """As Recall says."""
-        return await (await self.opened()).forget(tenant, collection, document)
+    async def delete(self, tenant: str, collection: str, document: str) -> bool:
+        """As MemoryStore says."""
+        return await (await self.opened()).delete(tenant, collection, document)
 
-    async def remember(self, messages: Sequence[Incoming]) -> list[Answer | Exception]:
-        """The work on `results`, as the bus' handlers want it."""
-        memory = Memory(await self._get_pool(), (await self.opened()).documents)
-        return [_answer(fault) for fault in await memory.handle(messages)]
+    async def index(self, messages: Sequence[Incoming]) -> list[Answer | Exception]:
+        """Index a batch of messages from `results`, and return an answer or error for each."""
+        indexer = Indexer(await self._get_pool(), (await self.opened()).documents)
+        return [_answer(fault) for fault in await indexer.handle(messages)]
 
     async def tend(self) -> None:
         """Forget the tasks that are to be purged, finish the documents that were left unfinished."""
         documents = (await self.opened()).documents
-        while await forget_marked(await self._get_pool(), documents, _AT_ONCE) == _AT_ONCE:
+        while await delete_marked(await self._get_pool(), documents, _AT_ONCE) == _AT_ONCE:
             pass
-        mended = await documents.mend(_AT_ONCE)
+        mended = await documents.reconcile(_AT_ONCE)
         if mended:
             _log.info("finished documents that were left unfinished", documents=mended)
 

@@ -167,7 +167,7 @@ class _Process:
             gatherers["tasks"] = gatherers["steps.done"] = await self._gather(orchestrator.handle, _LINES)
         memory = await self._memory() if names & _NEED_MEMORY else None
         if memory is not None and "results" in names:
-            gatherers["results"] = await self._gather(memory.remember)
+            gatherers["results"] = await self._gather(memory.index)
         for topic in topics:
             for lane in self._topology.lanes:
                 if topic.name.startswith(ARM):
