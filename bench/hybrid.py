@@ -171,7 +171,7 @@ async def _ingest(pool: Pool, folder: Path) -> dict[str, object] | None:
     """Tokens of the embedder's own tokenizer per second of time and of this process' CPU: cut, embedded and stored."""
     chosen = await asyncio.to_thread(choose_embedder, load_settings().embedding)
     if chosen.embedder is None:
-        _say(chosen.why_none or "no embedder")
+        _say(chosen.reason or "no embedder")
         return None
     store = EdgeStore(folder / "ingest")
     await store.open(chosen.embedder.name, chosen.embedder.dimension)

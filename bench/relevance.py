@@ -109,7 +109,7 @@ async def _compare(pool: Pool, questions: Sequence[Question]) -> dict[str, objec
         store = LocalStore(None)
         await store.open(chosen.embedder.name, chosen.embedder.dimension)
         dense = Dense(chosen.embedder, store)
-    memory_store = StoredMemory(pool, dense, chosen.why_none)
+    memory_store = StoredMemory(pool, dense, chosen.reason)
     taken = await memory_store.ingest(_TENANT, _documents())
     modes: tuple[SearchMode, ...] = ("keyword", "dense", "hybrid") if dense else ("keyword",)
     ways = {name: _by_postgres(pool, query) for name, query in _WAYS.items()}

@@ -83,10 +83,10 @@ def test_files_that_are_not_the_models_are_refused(minilm_files, tmp_path):
 async def test_auto_is_minilm_where_its_files_are(minilm_files, tmp_path):
     chosen = choose_embedder(section(path=str(minilm_files)))
     assert chosen.embedder is not None
-    assert (chosen.embedder.name, chosen.why_none) == ("minilm/all-MiniLM-L6-v2", None)
+    assert (chosen.embedder.name, chosen.reason) == ("minilm/all-MiniLM-L6-v2", None)
     await chosen.embedder.close()
     without = choose_embedder(section(path=str(tmp_path)))
     assert without.embedder is None
-    assert "by keywords only" in (without.why_none or "")
+    assert "by keywords only" in (without.reason or "")
     with pytest.raises(EmbeddingError, match=r"embedding\.dimension is 768"):
         choose_embedder(section(path=str(minilm_files), dimension=768))

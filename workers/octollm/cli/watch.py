@@ -12,7 +12,7 @@ from octollm.cli.output import clean, out
 from octollm.cli.show import waiting_line
 from octollm.contracts import TaskEvent, WaitingStep, plain
 
-_PATIENCE_S = 60
+_RETRY_FOR_S = 60
 
 
 def watch(
@@ -31,7 +31,7 @@ def watch(
         client.status(task)  # fails at once for a wrong id or address
     state: str | None = None
     printed_s: dict[tuple[str, str], int] = {}
-    with connect(_PATIENCE_S) as client:
+    with connect(_RETRY_FOR_S) as client:
         for event in client.watch(task, after):
             if isinstance(event, TaskEvent):
                 state = event.state if event.event == "finished" else None

@@ -7,8 +7,8 @@
         print(client.status(task).result)
 
 `AsyncClient` has the same methods for asyncio. Errors are subclasses of `octollm.errors.ApiError`, or ParameterError
-for arguments that cannot be sent. Requests are repeated for `patience_s` seconds, which is safe: each submission has an
-idempotency key.
+for arguments that cannot be sent. Requests are repeated for `retry_for_s` seconds, which is safe: each submission has
+an idempotency key.
 """
 
 from octollm.client.aio import AsyncClient

@@ -18,9 +18,9 @@ class Retry:
     The budget runs from the last success, or from the start while there is none.
     """
 
-    def __init__(self, patience_s: float) -> None:
-        """Start the budget of `patience_s` seconds."""
-        self._patience_s = patience_s
+    def __init__(self, retry_for_s: float) -> None:
+        """Start the budget of `retry_for_s` seconds."""
+        self._retry_for_s = retry_for_s
         self._delay_s = _FIRST_DELAY_S
         self._last_success = time.monotonic()
         self._connected_at: float | None = None
@@ -41,14 +41,14 @@ class Retry:
     def next_delay(self, error: BusyError | UnreachableError) -> float:
         """Return how many seconds to wait after `error`. Raises `error` when the budget does not allow the wait."""
         now = time.monotonic()
-        if self._connected_at is not None and now - self._connected_at > self._patience_s:
+        if self._connected_at is not None and now - self._connected_at > self._retry_for_s:
             self.succeeded()
         self._connected_at = None
         delay = jittered(self._delay_s)
         self._delay_s = min(self._delay_s * 2, _MAX_DELAY_S)
         if isinstance(error, BusyError) and error.retry_after_s is not None:
             delay += error.retry_after_s
-        if now + delay > self._last_success + self._patience_s:
+        if now + delay > self._last_success + self._retry_for_s:
             raise error
         return delay
 

@@ -59,13 +59,13 @@ class Client:
     for arguments that cannot be sent.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", *, patience_s: float = 10.0) -> None:
+    def __init__(self, url: str = "http://127.0.0.1:8080", *, retry_for_s: float = 10.0) -> None:
         """Prepare a client of the reflex at `url`; nothing is sent yet.
 
-        `patience_s`: how many seconds to retry while the reflex is busy or cannot be reached.
+        `retry_for_s`: how many seconds to retry while the reflex is busy or cannot be reached.
         """
         self._url = url.rstrip("/")
-        self._patience_s = patience_s
+        self._retry_for_s = retry_for_s
         self._http = httpx2.Client(**options(self._url))
 
     def __enter__(self) -> Self:
@@ -119,12 +119,12 @@ class Client:
         """Send a signed webhook once, as the sender of `source` would, and return the JSON answer."""
         headers = {"Content-Type": requests.JSON, **headers}
         path = requests.webhook_path(source)
-        response = self._request("POST", path, headers=headers, content=body, patience_s=0)
+        response = self._request("POST", path, headers=headers, content=body, retry_for_s=0)
         return parse_object(self._url, response.content)
 
     def status(self, task: str) -> TaskStatus:
         """Return the status of a task, with its result once it has ended."""
-        return self._status(task, self._patience_s)
+        return self._status(task, self._retry_for_s)
 
     def wait(self, task: str, timeout_s: float) -> TaskStatus:
         """Poll a task until it has ended and return its status. Raises UnfinishedError after `timeout_s` seconds.
@@ -185,7 +185,7 @@ class Client:
     def watch(self, task: str, after: str | None = None) -> Iterator[TaskEvent | WaitingStep]:
         """Yield what `events` yields, and a WaitingStep when a step waits for an arm without workers."""
         position = EventPosition(self._url, after)
-        retry = Retry(self._patience_s)
+        retry = Retry(self._retry_for_s)
         url = f"{self._url}{task_path(task, '/events')}"
         while True:
             error: BusyError | UnreachableError = UnreachableError(
@@ -273,8 +273,8 @@ class Client:
         response = self._request("DELETE", path, missing=_no_dead_letter(number))
         return parse(Drop, self._url, response.content)
 
-    def _status(self, task: str, patience_s: float) -> TaskStatus:
-        response = self._request("GET", task_path(task), missing=_no_task(task), patience_s=patience_s)
+    def _status(self, task: str, retry_for_s: float) -> TaskStatus:
+        response = self._request("GET", task_path(task), missing=_no_task(task), retry_for_s=retry_for_s)
         return parse(TaskStatus, self._url, response.content)
 
     def _get(self, model: type[Model], path: str, params: Mapping[str, str], missing: str | None = None) -> Model:
@@ -300,13 +300,13 @@ class Client:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         missing: str | None = None,
-        patience_s: float | None = None,
+        retry_for_s: float | None = None,
     ) -> httpx2.Response:
         """Send a request that is safe to repeat, with retries; return the response with a 2xx status.
 
-        `missing`: the message of UnknownError, in place of the server's; `patience_s`: in place of the client's.
+        `missing`: the message of UnknownError, in place of the server's; `retry_for_s`: in place of the client's.
         """
-        retry = Retry(self._patience_s if patience_s is None else patience_s)
+        retry = Retry(self._retry_for_s if retry_for_s is None else retry_for_s)
         while True:
             try:
                 response = self._http.request(

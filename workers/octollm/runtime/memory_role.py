@@ -63,7 +63,7 @@ class ProcessMemory:
             return None, _NO_STORE
         chosen = await asyncio.to_thread(choose_embedder, self._settings.embedding)
         if chosen.embedder is None:
-            return None, chosen.why_none
+            return None, chosen.reason
         try:
             await store.open(chosen.embedder.name, chosen.embedder.dimension)
         except BaseException:
