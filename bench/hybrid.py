@@ -58,7 +58,7 @@ class Planted:
 
     name = "bench/planted"
     dimension = _DIMENSION
-    longest_tokens = 256
+    max_tokens = 256
 
     def __init__(self) -> None:
         self.vectors: dict[str, NDArray[np.float32]] = {}
@@ -139,11 +139,11 @@ def _queries(corpus: Corpus, tenants: int, number: int, planted: Planted) -> lis
     return made
 
 
-async def _timed(recall: StoredMemory, queries: Sequence[str], mode: SearchMode) -> dict[str, float]:
+async def _timed(memory_store: StoredMemory, queries: Sequence[str], mode: SearchMode) -> dict[str, float]:
     took = []
     for query in [*queries[:10], *queries]:
         began = time.perf_counter()
-        await recall.search("t0", query, limit=10, mode=mode)
+        await memory_store.search("t0", query, limit=10, mode=mode)
         took.append((time.perf_counter() - began) * 1000)
     p50, p95 = np.percentile(took[10:], [50, 95])
     return {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2)}
@@ -158,10 +158,10 @@ async def _search(pool: Pool, folder: Path, size: int, number: int) -> dict[str,
         began = time.perf_counter()
         await _load(pool, store, corpus, tenants)
         _say(f"{size} passages of {tenants} tenants loaded in {time.perf_counter() - began:.0f} s")
-        recall = StoredMemory(pool, Dense(planted, store))
+        memory_store = StoredMemory(pool, Dense(planted, store))
         queries = _queries(corpus, tenants, number, planted)
         modes: tuple[SearchMode, ...] = ("hybrid", "keyword", "dense")
-        found[label] = {mode: await _timed(recall, queries, mode) for mode in modes}
+        found[label] = {mode: await _timed(memory_store, queries, mode) for mode in modes}
         _say(f"{size} {label}: {found[label]}")
         await store.close()
     return found
@@ -171,18 +171,18 @@ async def _ingest(pool: Pool, folder: Path) -> dict[str, object] | None:
     """Tokens of the embedder's own tokenizer per second of time and of this process' CPU: cut, embedded and stored."""
     chosen = await asyncio.to_thread(choose_embedder, load_settings().embedding)
     if chosen.embedder is None:
-        _say(chosen.why_none or "no embedder")
+        _say(chosen.reason or "no embedder")
         return None
     store = EdgeStore(folder / "ingest")
     await store.open(chosen.embedder.name, chosen.embedder.dimension)
-    recall = StoredMemory(pool, Dense(chosen.embedder, store))
+    memory_store = StoredMemory(pool, Dense(chosen.embedder, store))
     root = share_dir()
     texts = {str(path.relative_to(root)): path.read_text() for path in [*root.glob("*.md"), *root.glob("docs/**/*.md")]}
     began, cpu = time.perf_counter(), time.process_time()
     tokens = passages = 0
     for number in range(_INGESTED):
         documents = [Document(f"{number}/{name}", text, media="markdown") for name, text in texts.items()]
-        for one in await recall.ingest("t0", documents):
+        for one in await memory_store.ingest("t0", documents):
             tokens, passages = tokens + one.tokens, passages + one.passages
     took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     await store.close()

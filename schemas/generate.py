@@ -1,4 +1,5 @@
-"""Writes the pydantic models and the vectors from schemas/events, and docs/openapi.json from the API's routes.
+"""Writes the pydantic models and the vectors from schemas/events, docs/openapi.json from the API's routes, and the
+blocking client from the asyncio client.
 
 `--check` only compares.
 
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import mutate
+from sync_client import write_sync_client
 
 from octollm.api.openapi import openapi
 
@@ -38,7 +40,7 @@ def generate(target: Path) -> None:
 def main(arguments: list[str]) -> int:
     """0: written, or the same; 1: `--check` found a difference, named on standard error."""
     # All always, so that one run names every difference.
-    return max([models(arguments), mutate.main(arguments), description(arguments)])
+    return max([models(arguments), mutate.main(arguments), description(arguments), write_sync_client(arguments)])
 
 
 def description(arguments: list[str]) -> int:

@@ -48,7 +48,7 @@ def test_an_operator_mends_an_arm_and_brings_its_tasks_back(tmp_path):
         until_sync(lambda: letters("--reason", "misrouted") == [], "the dropped letter's absence")
         (tmp_path / "mended").touch()
         planned = json.loads(octollm("dead", "redrive", *of_task, "--dry-run", "--json", **url).stdout)
-        assert [one["letter"] for one in planned["items"]] == [dead["id"]]
+        assert [one["dead_letter"] for one in planned["items"]] == [dead["id"]]
         assert stack.status(task)["run"] == 1
         assert octollm("dead", "redrive", *of_task, "--yes", **url).returncode == 0
         until_sync(lambda: stack.status(task)["run"] == 2, "run 2")

@@ -3,17 +3,17 @@
 from typing import Any
 
 from octollm.arms import plan_rules
-from octollm.arms.prompting import described
+from octollm.arms.prompting import arm_descriptions
 
 
 def examples(*arms: str) -> list[tuple[str, dict[str, Any]]]:
     """Pairs of an arm's name and one of its described examples."""
-    return [(arm, example) for arm in arms for example in described()[arm]["examples"]]
+    return [(arm, example) for arm in arms for example in arm_descriptions()[arm]["examples"]]
 
 
 def fits(arm: str, value: dict[str, Any]) -> bool:
     """Say whether the description of the arm allows this input."""
-    return not list(plan_rules._input(value, described()[arm]["input"]))
+    return not list(plan_rules._input(value, arm_descriptions()[arm]["input"]))
 
 
 def broken(value: Any) -> list[Any]:

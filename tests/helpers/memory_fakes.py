@@ -19,10 +19,10 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 class HashingEmbedder:
     """Bags of words, hashed into 384 dimensions: texts with the same words are near."""
 
-    def __init__(self, name: str = "hashing/384", longest_tokens: int = 128) -> None:
+    def __init__(self, name: str = "hashing/384", max_tokens: int = 128) -> None:
         self.name = name
         self.dimension = 384
-        self.longest_tokens = longest_tokens
+        self.max_tokens = max_tokens
         self.embedded: list[str] = []
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:

@@ -208,7 +208,7 @@ async def test_dead_letters_show_what_is_kept_only_one_by_one(api, orchestrator,
     assert [item["id"] for item in await walk(api, "/v1/dead-letters", task=task)] == [items[0]["id"]]
     assert len(await walk(api, "/v1/dead-letters", reason="unreadable")) == 2
     one = await get(api, f"/v1/dead-letters/{items[2]['id']}")
-    assert (one["text"], one["stored_bytes"], one["letter"]["entry"]) == ('{"goal": "[email]', 17, "1-1")
+    assert (one["text"], one["stored_bytes"], one["dead_letter"]["entry"]) == ('{"goal": "[email]', 17, "1-1")
     binary = await get(api, f"/v1/dead-letters/{items[1]['id']}")
     assert ("text" in binary, binary["stored_bytes"]) == (False, 2)
     later = (datetime.fromisoformat(items[0]["received_at"]) + timedelta(seconds=1)).isoformat()

@@ -43,7 +43,7 @@ async def ours(api, orchestrator, pool) -> dict[str, object]:
     await model_call(pool, task)
     await letter(pool, "1-1", b"x")
     (row,) = await rows(pool, "SELECT id FROM dead_letters")
-    return {"task": task, "letter": row["id"]}
+    return {"task": task, "dead_letter": row["id"]}
 
 
 async def test_nobody_finds_or_lists_anothers(api, ours):
@@ -173,7 +173,7 @@ async def test_a_fault_of_ours_is_told_to_the_log_and_not_to_callers(api, ours, 
     await pool.execute("UPDATE dead_letters SET body = $1", {"secret": "hunter2"})
     with structlog.testing.capture_logs() as log:
         found = refusal(await api.get("/v1/dead-letters"), 500)
-    assert [line["event"] for line in log] == ["a request broke"]
+    assert [line["event"] for line in log] == ["a request failed unexpectedly"]
     assert "hunter2" not in str(found)
     assert "KeyError" not in str(found)
     metrics = (await api.get("/metrics")).text

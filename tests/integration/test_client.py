@@ -97,7 +97,7 @@ async def test_a_refusal_names_status_code_and_field_and_is_not_repeated(made):
 
 async def test_who_stays_busy_is_given_up_on_with_what_it_asked_for(made):
     busy = problem(503, "busy", "too many tasks are waiting", **{"Retry-After": "7"})
-    async with serving(busy) as server, made(server.url, patience_s=1) as client:
+    async with serving(busy) as server, made(server.url, retry_for_s=1) as client:
         with pytest.raises(BusyError, match="too many tasks") as caught:
             await client.call("submit", "g")
     assert caught.value.retry_after_s == 7
@@ -106,7 +106,7 @@ async def test_who_stays_busy_is_given_up_on_with_what_it_asked_for(made):
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[half", "http://x y"])
 async def test_nobody_there(made, url):
-    async with made(url, patience_s=0) as client:
+    async with made(url, retry_for_s=0) as client:
         with pytest.raises(UnreachableError, match="cannot be reached"):
             await client.call("status", TASK)
 
@@ -144,7 +144,7 @@ async def test_an_id_stays_one_segment_of_the_path(made):
 
 async def test_wait_sits_out_an_outage_once_the_task_was_seen(made):
     answers = (status("running"), DROP, problem(503, "redis", "away"), status("running"), status("failed"))
-    async with serving(*answers) as server, made(server.url, patience_s=0) as client:
+    async with serving(*answers) as server, made(server.url, retry_for_s=0) as client:
         ended = await client.call("wait", TASK, 30)
     assert ended.state == "failed"
     assert len(server.requests) == 5
@@ -224,7 +224,7 @@ async def test_an_event_that_only_a_newer_server_knows_is_passed_over(made):
 )
 async def test_streams_that_lead_nowhere(made, answer, error):
     # Every sign of life renews the patience; after it nobody answers any more.
-    async with serving(answer, DROP) as server, made(server.url, patience_s=0.3) as client:
+    async with serving(answer, DROP) as server, made(server.url, retry_for_s=0.3) as client:
         with pytest.raises(error):
             await client.collect("events", TASK)
 

@@ -34,7 +34,7 @@ async def test_tasks_narrow_page_and_print(url, orchestrator, pool):
     shown = await octollm("tasks", "--limit", "2")
     assert ("step_failed" in shown.stdout, "--cursor" in shown.stderr) == (True, True)
     assert "\x1b" not in (await octollm("tasks", "--state", "running")).stdout
-    assert "no such tasks" in (await octollm("tasks", "--state", "expired")).stderr
+    assert "no tasks match" in (await octollm("tasks", "--state", "expired")).stderr
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from octollm.contracts import TaskResult, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import ContractError, EmbeddingError, StoreUnavailableError
-from octollm.memory.deletion import forget_marked, forget_tasks
+from octollm.memory.deletion import delete_marked, delete_task_memory
 from octollm.memory.dense import Dense
+from octollm.memory.indexer import Indexer
 from octollm.memory.stored_memory import StoredMemory
-from octollm.memory.worker import Memory
 from octollm.protocol.handoff import Entry
 from tests.helpers.memory_fakes import HashingEmbedder, ListStore
 from tests.helpers.orchestrators import entry_of, rows, submitted
@@ -43,13 +43,13 @@ def store():
 
 
 @pytest.fixture
-def recall(pool, store):
+def memory_store(pool, store):
     return StoredMemory(pool, Dense(HashingEmbedder(), store))
 
 
 @pytest.fixture
-def memory(pool, recall):
-    return Memory(pool, recall.documents)
+def memory(pool, memory_store):
+    return Indexer(pool, memory_store.documents)
 
 
 async def finished(orchestrator, pool, memory=None, state="succeeded", **changes) -> Entry:
@@ -102,13 +102,13 @@ async def remembered(pool) -> list[bool]:
     return [row["at"] for row in await rows(pool, "SELECT indexed_at IS NOT NULL AS at FROM tasks ORDER BY id")]
 
 
-async def test_a_task_leaves_an_artifact_a_document_and_what_it_says(orchestrator, pool, memory, recall):
+async def test_a_task_leaves_an_artifact_a_document_and_what_it_says(orchestrator, pool, memory, memory_store):
     one = await finished(orchestrator, pool, KEEP)
     assert await memory.handle([one]) == [None]
     (artifact,) = await table(pool, "artifacts")
     assert (artifact["title"], artifact["answer"]) == ("Leases are lost", {"labels": ["bug"]})
     assert artifact["attributes"] == {"repository": "o/r"}
-    hits = await recall.search("default", "lost lease", collection="issues", attributes={"repository": "o/r"})
+    hits = await memory_store.search("default", "lost lease", collection="issues", attributes={"repository": "o/r"})
     assert [(hit.document, hit.heading) for hit in hits.passages] == [(one.id, "Leases are lost")]
     assert set(hits.passages[0].ranks) == {"dense", "keyword"}
     entities = {(row["type"], row["name"]): row for row in await table(pool, "entities")}
@@ -144,7 +144,7 @@ async def test_the_same_again_changes_nothing(orchestrator, pool, memory, store)
     assert await remembered(pool) == [True]
 
 
-async def test_a_missing_store_delays_and_loses_nothing(orchestrator, pool, memory, store, recall):
+async def test_a_missing_store_delays_and_loses_nothing(orchestrator, pool, memory, store, memory_store):
     kept, plain = await finished(orchestrator, pool, KEEP), await finished(orchestrator, pool)
     store.away = True
     waits, done = await memory.handle([kept, plain])
@@ -162,7 +162,7 @@ async def test_a_provider_that_refuses_delays_too(orchestrator, pool):
         async def embed(self, _texts):
             raise EmbeddingError("the key is not accepted")
 
-    memory = Memory(pool, StoredMemory(pool, Dense(Refusing(), ListStore())).documents)
+    memory = Indexer(pool, StoredMemory(pool, Dense(Refusing(), ListStore())).documents)
     (fault,) = await memory.handle([await finished(orchestrator, pool, KEEP)])
     assert isinstance(fault, StoreUnavailableError)
     assert "the key is not accepted" in str(fault)
@@ -183,7 +183,7 @@ async def test_a_bad_message_costs_only_itself(orchestrator, pool, memory):
     cut = entry_of("task.result.v1", "x", "default", "", b'{"task"', "2")
     answers = await memory.handle([wrong, odd, good, cut])
     assert [type(answer) for answer in answers] == [ContractError, ContractError, type(None), ContractError]
-    assert "what is to be remembered of the task: colour" in str(answers[1])
+    assert "tasks.memory: colour" in str(answers[1])
     assert [row["task"] for row in await table(pool, "artifacts")] == [good.id]
 
 
@@ -219,11 +219,11 @@ async def test_another_tenants_message_and_a_purged_task_leave_nothing(orchestra
     assert await table(pool, "artifacts") == await table(pool, "documents") == []
 
 
-async def test_what_a_task_alone_left_is_forgotten(orchestrator, pool, memory, recall, store):
+async def test_what_a_task_alone_left_is_forgotten(orchestrator, pool, memory, memory_store, store):
     one = await finished(orchestrator, pool, KEEP)
     other = await finished(orchestrator, pool, {**KEEP, "relationships": [], "title": "Another"})
     await memory.handle([one, other])
-    await forget_tasks(pool, recall.documents, [one.id])
+    await delete_task_memory(pool, memory_store.documents, [one.id])
     left = await all_there_is(pool, store)
     assert [row["name"] for row in left["documents"]] == [other.id]
     assert [point.document for point in left["points"].values()] == [other.id]
@@ -231,22 +231,22 @@ async def test_what_a_task_alone_left_is_forgotten(orchestrator, pool, memory, r
     # Ada is still spoken of, the issue and what she did with it are not.
     assert [row["name"] for row in left["entities"]] == ["ada"]
     assert left["relationships"] == left["relationship_sources"] == []
-    await forget_tasks(pool, recall.documents, [one.id, other.id])
+    await delete_task_memory(pool, memory_store.documents, [one.id, other.id])
     assert not any((await all_there_is(pool, store)).values())
     # And the tasks themselves can go now.
     assert len(await rows(pool, "DELETE FROM tasks RETURNING id")) == 2
 
 
 async def test_what_is_marked_for_the_purge_is_forgotten_and_never_remembered_again(
-    orchestrator, pool, memory, recall, store
+    orchestrator, pool, memory, memory_store, store
 ):
     one, kept = await finished(orchestrator, pool, KEEP), await finished(orchestrator, pool, KEEP)
     await memory.handle([one, kept])
     await rows(
         pool, f"UPDATE tasks SET purge_requested_at = now(), indexed_at = NULL WHERE id = '{one.id}' RETURNING 1"
     )
-    assert await forget_marked(pool, recall.documents, 10) == 1
-    assert await forget_marked(pool, recall.documents, 10) == 0
+    assert await delete_marked(pool, memory_store.documents, 10) == 1
+    assert await delete_marked(pool, memory_store.documents, 10) == 0
     assert await memory.handle([one]) == [None]
     assert [row["task"] for row in await table(pool, "artifacts")] == [kept.id]
     assert [point.document for point in store.points.values()] == [kept.id]
@@ -261,20 +261,20 @@ async def test_a_purge_in_the_middle_of_remembering_leaves_nothing(orchestrator,
             await rows(pool, "UPDATE tasks SET purge_requested_at = now() RETURNING 1")
             return await super().embed(texts)
 
-    memory = Memory(pool, StoredMemory(pool, Dense(Purging(), store)).documents)
+    memory = Indexer(pool, StoredMemory(pool, Dense(Purging(), store)).documents)
     assert await memory.handle([one]) == [None]
     assert store.points == {}
     assert await table(pool, "documents") == []
     assert await remembered(pool) == [False]
 
 
-async def test_forgetting_waits_for_the_store_and_is_finished_later(orchestrator, pool, memory, recall, store):
+async def test_forgetting_waits_for_the_store_and_is_finished_later(orchestrator, pool, memory, memory_store, store):
     one = await finished(orchestrator, pool, KEEP)
     await memory.handle([one])
     store.away = True
     with pytest.raises(StoreUnavailableError):
-        await forget_tasks(pool, recall.documents, [one.id])
+        await delete_task_memory(pool, memory_store.documents, [one.id])
     assert len(await table(pool, "artifacts")) == 1
     store.away = False
-    await forget_tasks(pool, recall.documents, [one.id])
+    await delete_task_memory(pool, memory_store.documents, [one.id])
     assert not any((await all_there_is(pool, store)).values())

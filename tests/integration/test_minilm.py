@@ -42,13 +42,13 @@ async def test_a_text_has_the_same_vector_in_any_company(minilm):
 
 
 async def test_texts_are_cut_at_the_longest_and_counted_uncut(minilm):
-    longest = "tide " * minilm.longest_tokens
+    longest = "tide " * minilm.max_tokens
     cut, same, other = await minilm.embed(
         [longest + "stadium " * 50, longest, longest.removesuffix("tide ") + "stadium"]
     )
     assert float(cut @ same) > 1 - 1e-6
     assert float(other @ same) < 1 - 1e-6
-    assert minilm.count_tokens([longest + "stadium " * 50, "", "It's"]) == [minilm.longest_tokens + 50, 0, 3]
+    assert minilm.count_tokens([longest + "stadium " * 50, "", "It's"]) == [minilm.max_tokens + 50, 0, 3]
 
 
 async def test_a_query_need_not_wait_for_all_of_a_long_ingestion(minilm):
@@ -83,10 +83,10 @@ def test_files_that_are_not_the_models_are_refused(minilm_files, tmp_path):
 async def test_auto_is_minilm_where_its_files_are(minilm_files, tmp_path):
     chosen = choose_embedder(section(path=str(minilm_files)))
     assert chosen.embedder is not None
-    assert (chosen.embedder.name, chosen.why_none) == ("minilm/all-MiniLM-L6-v2", None)
+    assert (chosen.embedder.name, chosen.reason) == ("minilm/all-MiniLM-L6-v2", None)
     await chosen.embedder.close()
     without = choose_embedder(section(path=str(tmp_path)))
     assert without.embedder is None
-    assert "by keywords only" in (without.why_none or "")
+    assert "by keywords only" in (without.reason or "")
     with pytest.raises(EmbeddingError, match=r"embedding\.dimension is 768"):
         choose_embedder(section(path=str(minilm_files), dimension=768))

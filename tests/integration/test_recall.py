@@ -1,4 +1,4 @@
-"""Recall on a real Postgres: what is found, what is never found, and what a crash leaves behind."""
+"""MemoryStore on a real Postgres: what is found, what is never found, and what a crash leaves behind."""
 
 import asyncio
 from dataclasses import replace
@@ -35,7 +35,7 @@ def store():
 
 
 @pytest.fixture(params=["both", "words"])
-def recall(request, pool, store):
+def memory_store(request, pool, store):
     """With vectors and without: what is promised of words holds for both."""
     if request.param == "words":
         return StoredMemory(pool, None)
@@ -47,17 +47,17 @@ def both(pool, store):
     return StoredMemory(pool, Dense(HashingEmbedder(), store))
 
 
-async def documents(recall, query, tenant="a", **more):
-    return [one.document for one in (await recall.search(tenant, query, **more)).passages]
+async def documents(memory_store, query, tenant="a", **more):
+    return [one.document for one in (await memory_store.search(tenant, query, **more)).passages]
 
 
-async def test_a_passage_is_found_with_its_place(recall):
-    await recall.ingest("a", [guide(), Document("cooking.txt", COOKING)])
-    hits = await recall.search("a", "how often is a lease renewed?")
+async def test_a_passage_is_found_with_its_place(memory_store):
+    await memory_store.ingest("a", [guide(), Document("cooking.txt", COOKING)])
+    hits = await memory_store.search("a", "how often is a lease renewed?")
     best = hits.passages[0]
     assert (best.document, best.heading, best.first_line, best.last_line) == ("guide.md", "Leases", 1, 3)
     assert GUIDE[best.start : best.end] == best.text
-    assert await recall.read("a", "documents", "guide.md", best.start, best.end) == best.text
+    assert await memory_store.read("a", "documents", "guide.md", best.start, best.end) == best.text
     assert best.attributes == {"kind": "doc"}
     assert set(best.ranks) <= {"dense", "keyword"}
     assert [one.score for one in hits.passages] == sorted((one.score for one in hits.passages), reverse=True)
@@ -80,25 +80,27 @@ async def test_a_passage_is_found_with_its_place(recall):
         ("renewed -zebra", "guide.md"),
     ],
 )
-async def test_words_and_names_are_found(recall, query, document):
-    await recall.ingest("a", [guide(), Document("cooking.txt", COOKING)])
-    assert (await documents(recall, query, mode="keyword"))[0] == document
+async def test_words_and_names_are_found(memory_store, query, document):
+    await memory_store.ingest("a", [guide(), Document("cooking.txt", COOKING)])
+    assert (await documents(memory_store, query, mode="keyword"))[0] == document
 
 
 @pytest.mark.parametrize("query", ["", "   ", "the of and", "&|!()", "zzzz"])
-async def test_what_says_nothing_finds_nothing_by_words(recall, query):
-    await recall.ingest("a", [guide()])
-    assert await documents(recall, query, mode="keyword") == []
+async def test_what_says_nothing_finds_nothing_by_words(memory_store, query):
+    await memory_store.ingest("a", [guide()])
+    assert await documents(memory_store, query, mode="keyword") == []
 
 
-async def test_quoted_words_in_their_order_come_first(recall):
-    await recall.ingest("a", [Document("1", "salt salt salt brown butter"), Document("2", "butter is brown as salt")])
-    assert (await documents(recall, "salt butter brown", mode="keyword"))[0] == "1"
-    assert await documents(recall, 'salt "butter is brown"', mode="keyword") == ["2", "1"]
+async def test_quoted_words_in_their_order_come_first(memory_store):
+    await memory_store.ingest(
+        "a", [Document("1", "salt salt salt brown butter"), Document("2", "butter is brown as salt")]
+    )
+    assert (await documents(memory_store, "salt butter brown", mode="keyword"))[0] == "1"
+    assert await documents(memory_store, 'salt "butter is brown"', mode="keyword") == ["2", "1"]
 
 
-async def test_filters_limit_every_leg(recall):
-    await recall.ingest(
+async def test_filters_limit_every_leg(memory_store):
+    await memory_store.ingest(
         "a",
         [
             guide(),
@@ -107,48 +109,48 @@ async def test_filters_limit_every_leg(recall):
         ],
     )
     for mode in ("hybrid", "dense", "keyword"):
-        assert set(await documents(recall, "lease", mode=mode)) == {"guide.md", "other", "third"}
-        assert set(await documents(recall, "lease", mode=mode, collection="notes")) == {"other"}
-        assert set(await documents(recall, "lease", mode=mode, attributes={"kind": "note"})) == {"third"}
-        assert await documents(recall, "lease", mode=mode, attributes={"kind": "doc", "year": "2026"}) == []
-    assert len((await recall.search("a", "lease", limit=2)).passages) == 2
+        assert set(await documents(memory_store, "lease", mode=mode)) == {"guide.md", "other", "third"}
+        assert set(await documents(memory_store, "lease", mode=mode, collection="notes")) == {"other"}
+        assert set(await documents(memory_store, "lease", mode=mode, attributes={"kind": "note"})) == {"third"}
+        assert await documents(memory_store, "lease", mode=mode, attributes={"kind": "doc", "year": "2026"}) == []
+    assert len((await memory_store.search("a", "lease", limit=2)).passages) == 2
 
 
-async def test_no_tenant_sees_anothers(recall):
-    await recall.ingest("a", [guide()])
-    await recall.ingest("b", [guide("Leases of tenant b.")])
+async def test_no_tenant_sees_anothers(memory_store):
+    await memory_store.ingest("a", [guide()])
+    await memory_store.ingest("b", [guide("Leases of tenant b.")])
     for mode in ("hybrid", "dense", "keyword"):
-        for passage in (await recall.search("b", "lease renewed worker", mode=mode)).passages:
+        for passage in (await memory_store.search("b", "lease renewed worker", mode=mode)).passages:
             assert passage.text == "Leases of tenant b."
-    assert await recall.read("b", "documents", "guide.md", 0, 6) == "Leases"
-    assert await recall.read("c", "documents", "guide.md", 0, 6) is None
-    assert not await recall.forget("c", "documents", "guide.md")
-    assert await recall.forget("b", "documents", "guide.md")
-    assert "guide.md" in await documents(recall, "lease")
+    assert await memory_store.read("b", "documents", "guide.md", 0, 6) == "Leases"
+    assert await memory_store.read("c", "documents", "guide.md", 0, 6) is None
+    assert not await memory_store.delete("c", "documents", "guide.md")
+    assert await memory_store.delete("b", "documents", "guide.md")
+    assert "guide.md" in await documents(memory_store, "lease")
 
 
 async def test_the_same_again_costs_nothing_and_another_text_replaces_it(pool, store):
     embedder = HashingEmbedder()
-    recall = StoredMemory(pool, Dense(embedder, store))
-    (first,) = await recall.ingest("a", [guide()])
+    memory_store = StoredMemory(pool, Dense(embedder, store))
+    (first,) = await memory_store.ingest("a", [guide()])
     assert (first.state, first.passages) == ("new", 2)
     assert first.tokens > 30
     spent = len(embedder.embedded)
-    assert await recall.ingest("a", [guide()]) == [Ingested("guide.md", "unchanged", 2, first.tokens)]
+    assert await memory_store.ingest("a", [guide()]) == [Ingested("guide.md", "unchanged", 2, first.tokens)]
     assert len(embedder.embedded) == spent
-    (second,) = await recall.ingest("a", [guide("# Leases\n\nNothing else.")])
+    (second,) = await memory_store.ingest("a", [guide("# Leases\n\nNothing else.")])
     assert (second.state, second.passages) == ("replaced", 1)
-    assert await documents(recall, "jitter", mode="keyword") == []
+    assert await documents(memory_store, "jitter", mode="keyword") == []
     assert len(store.points) == 1
-    (third,) = await recall.ingest("a", [guide("# Leases\n\nNothing else.", attributes={"kind": "new"})])
+    (third,) = await memory_store.ingest("a", [guide("# Leases\n\nNothing else.", attributes={"kind": "new"})])
     assert third.state == "replaced"
     assert [point.attributes for point in store.points.values()] == [{"kind": "new"}]
 
 
 async def test_what_is_forgotten_is_gone_everywhere(both, pool, store):
     await both.ingest("a", [guide(), guide(name="kept")])
-    assert await both.forget("a", "documents", "guide.md")
-    assert not await both.forget("a", "documents", "guide.md")
+    assert await both.delete("a", "documents", "guide.md")
+    assert not await both.delete("a", "documents", "guide.md")
     assert set(await documents(both, "lease")) == {"kept"}
     assert await both.read("a", "documents", "guide.md", 0, 5) is None
     assert of(store, document="guide.md") == []
@@ -176,10 +178,10 @@ async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
     assert len(store.points) == 1
     store.away = True
     with pytest.raises(StoreUnavailableError):
-        await both.forget("a", "documents", "guide.md")
+        await both.delete("a", "documents", "guide.md")
     store.away = False
     assert await both.read("a", "documents", "guide.md", 0, 5) is None
-    assert not await both.forget("a", "documents", "guide.md")
+    assert not await both.delete("a", "documents", "guide.md")
     assert store.points == {}
     assert await rows(pool, "SELECT * FROM documents") == []
 
@@ -187,16 +189,16 @@ async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
 async def test_mend_finishes_what_nobody_retries(both, pool, store):
     await both.ingest("a", [guide(), guide(name="deleting")])
     store.away = True
-    for broken in (both.ingest("a", [guide("New text.")]), both.forget("a", "documents", "deleting")):
+    for broken in (both.ingest("a", [guide("New text.")]), both.delete("a", "documents", "deleting")):
         with pytest.raises(StoreUnavailableError):
             await broken
     store.away = False
-    assert await both.documents.mend(10) == 0  # somebody may still be at it
+    assert await both.documents.reconcile(10) == 0  # somebody may still be at it
     await rows(pool, "UPDATE documents SET changed_at = now() - interval '1 h' RETURNING 1")
-    assert await both.documents.mend(10) == 2
+    assert await both.documents.reconcile(10) == 2
     assert [point.document for point in store.points.values()] == ["guide.md"]
     assert await documents(both, "new text", mode="dense") == ["guide.md"]
-    assert await both.documents.mend(10) == 0
+    assert await both.documents.reconcile(10) == 0
 
 
 async def test_documents_get_vectors_once_there_is_an_embedder(pool, store):
@@ -204,15 +206,15 @@ async def test_documents_get_vectors_once_there_is_an_embedder(pool, store):
     (found,) = await words.ingest("a", [guide()])
     assert (found.state, found.tokens) == ("new", 0)
     later = StoredMemory(pool, Dense(HashingEmbedder(), store))
-    assert await later.documents.mend(10) == 1
+    assert await later.documents.reconcile(10) == 1
     assert await documents(later, "lease renewed", mode="dense")
     # Without one again nothing is lost, and what leaves keeps its place until its vectors can go.
     assert (await words.ingest("a", [guide()]))[0].state == "unchanged"
-    assert await words.forget("a", "documents", "guide.md")
+    assert await words.delete("a", "documents", "guide.md")
     assert await documents(words, "lease") == []
     await rows(pool, "UPDATE documents SET changed_at = now() - interval '1 h' RETURNING 1")
-    assert await words.documents.mend(10) == 0
-    assert await later.documents.mend(10) == 1
+    assert await words.documents.reconcile(10) == 0
+    assert await later.documents.reconcile(10) == 1
     assert store.points == {}
 
 
@@ -221,9 +223,9 @@ async def test_vectors_of_a_text_that_was_replaced_without_an_embedder_go_with_t
     await both.ingest("a", [guide(), guide(name="kept")])
     for text in ("New text.", "Newest text."):
         await words.ingest("a", [guide(text), guide(text, name="kept")])
-    await words.forget("a", "documents", "guide.md")
+    await words.delete("a", "documents", "guide.md")
     await rows(pool, "UPDATE documents SET changed_at = now() - interval '1 h' RETURNING 1")
-    assert await both.documents.mend(10) == 2
+    assert await both.documents.reconcile(10) == 2
     assert [point.document for point in store.points.values()] == ["kept"]
     assert await documents(both, "newest text", mode="dense") == ["kept"]
 
@@ -252,8 +254,8 @@ async def test_what_was_used_is_said(pool, store, both):
 
 async def test_postgres_away_is_not_now(both, pool):
     await pool.close()
-    for call in (both.search("a", "x"), both.ingest("a", [guide()]), both.forget("a", "b", "c"),
-                 both.read("a", "b", "c", 0, 1), both.documents.mend(1)):  # fmt: skip
+    for call in (both.search("a", "x"), both.ingest("a", [guide()]), both.delete("a", "b", "c"),
+                 both.read("a", "b", "c", 0, 1), both.documents.reconcile(1)):  # fmt: skip
         with pytest.raises(StoreUnavailableError):
             await call
 

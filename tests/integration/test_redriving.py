@@ -191,7 +191,7 @@ async def test_what_is_nobodys_is_the_operators_to_see_and_to_drop(pool, api, cl
     assert others.json()["items"] == []
     path = f"/v1/dead-letters/{item['id']}"
     assert (await api.get(path, headers={"octollm-tenant": "other"})).status_code == 404
-    assert (await get(api, path))["letter"]["tenant"] == claimed
+    assert (await get(api, path))["dead_letter"]["tenant"] == claimed
     await archive.handle([drop(item["id"], "other")])
     assert len((await get(api, "/v1/dead-letters"))["items"]) == 1
     await archive.handle([drop(item["id"])])
@@ -230,11 +230,11 @@ async def test_in_bulk_it_is_looked_at_first_and_asked_for_only_with_a_yes(api, 
     assert ([item["task"] for item in items], shown.exit_code) == ([task, None], 0)
     unsure = await octollm("dead", "drop", "--reason", "unreadable")
     assert (unsure.exit_code, "--yes" in unsure.stderr) == (2, True)
-    assert "no such dead letters" in (await octollm("dead", "drop", "--reason", "schema", "--yes")).stderr
+    assert "no dead letters match" in (await octollm("dead", "drop", "--reason", "schema", "--yes")).stderr
     for arguments in (("redrive",), ("drop",), ("redrive", "1", "--task", task), ("redrive", "0"), ("drop", "x")):
         assert (await octollm("dead", *arguments)).exit_code == 2
     assert "there is no dead letter 99" in str((await octollm("dead", "redrive", "99")).exception)
-    unreadable = str(items[1]["letter"])
+    unreadable = str(items[1]["dead_letter"])
     no_task = await octollm("dead", "redrive", unreadable)
     assert (no_task.exit_code, "belongs to no task" in no_task.stdout) == (1, True)
 

@@ -29,8 +29,8 @@ NOTHING = {
 
 @pytest.fixture
 def context(pool):
-    recall = StoredMemory(pool, Dense(HashingEmbedder(), ListStore()))
-    return ArmContext(structlog.get_logger(), "w", rules_path(), recall=recall)
+    memory_store = StoredMemory(pool, Dense(HashingEmbedder(), ListStore()))
+    return ArmContext(structlog.get_logger(), "w", rules_path(), memory=memory_store)
 
 
 async def ask(context, arm=Retriever, **given: Any) -> dict[str, Any]:
@@ -50,8 +50,8 @@ async def test_a_document_is_taken_in_searched_and_forgotten(context):
     (passage,) = found["passages"]
     assert (passage["document"], passage["heading"], passage["first_line"]) == ("guide.md", "Leases", 1)
     assert (await ask(context, mode="search", query="lease", search="keyword"))["used"] == "keyword"
-    assert (await ask(context, mode="forget", document="guide.md"))["forgotten"] is True
-    assert (await ask(context, mode="forget", document="guide.md"))["forgotten"] is False
+    assert (await ask(context, mode="delete", document="guide.md"))["deleted"] is True
+    assert (await ask(context, mode="delete", document="guide.md"))["deleted"] is False
     assert (await ask(context, mode="search", query="lease"))["passages"] == []
 
 
@@ -72,7 +72,7 @@ async def test_an_answer_quotes_and_the_judge_finds_its_quotes(context):
     verdict = await ask(context, Judge, checks=[check])
     assert verdict["verdict"] == "fail"
     assert "citation 1 (guide.md): 'A worker renews" in verdict["reasons"][0]
-    await ask(context, mode="forget", document="guide.md")
+    await ask(context, mode="delete", document="guide.md")
     check["sources"] = await ask(context, mode="read", citations=[place])
     assert "no such document" in (await ask(context, Judge, checks=[check]))["reasons"][0]
 
@@ -133,7 +133,7 @@ GOOD = {"name": "n", "text": "t"}
         ({"mode": "ingest", "documents": [{**GOOD, "attributes": {"n": 5}}]}, "documents.0.attributes"),
         ({"mode": "ingest", "documents": [GOOD, GOOD]}, "two documents of one name"),
         ({"mode": "ingest", "documents": [GOOD], "collection": ""}, "input.collection"),
-        ({"mode": "ingest", "documents": [GOOD], "colour": "red"}, "input.colour is not known"),
+        ({"mode": "ingest", "documents": [GOOD], "colour": "red"}, "input.colour is unknown"),
         ({"mode": "search"}, "input.query is missing"),
         ({"mode": "search", "query": "x" * 400_001}, "at most 400000"),
         ({"mode": "search", "query": "x", "limit": 0}, "input.limit"),
@@ -143,12 +143,12 @@ GOOD = {"name": "n", "text": "t"}
         ({"mode": "search", "query": "x", "attributes": []}, "input.attributes"),
         ({"mode": "search", "query": "x", "collection": None}, "input.collection"),
         ({"mode": "answer", "question": ""}, "input.question"),
-        ({"mode": "answer", "question": "x", "search": "dense"}, "input.search is not known"),
+        ({"mode": "answer", "question": "x", "search": "dense"}, "input.search is unknown"),
         ({"mode": "read", "citations": {}}, "input.citations"),
         ({"mode": "read", "citations": [{"document": "d"}]}, "citations.0.collection is missing"),
         ({"mode": "read", "citations": [{"collection": "c", "document": "d", "start": -1, "end": 2}]}, "0.start"),
         ({"mode": "read", "citations": [{"collection": "c", "document": "d", "start": 0, "end": 2**31}]}, "0.end"),
-        ({"mode": "forget"}, "input.document is missing"),
+        ({"mode": "delete"}, "input.document is missing"),
     ],
 )  # fmt: skip
 async def test_other_input_is_refused_by_name(context, given, message):
@@ -169,11 +169,11 @@ async def test_what_the_stores_say_ends_as_it_should(pool):
             raise EmbeddingError("the provider refuses the key")
 
     store = ListStore()
-    refused = ArmContext(structlog.get_logger(), "w", rules_path(), recall=StoredMemory(pool, Dense(Refusing(), store)))
+    refused = ArmContext(structlog.get_logger(), "w", rules_path(), memory=StoredMemory(pool, Dense(Refusing(), store)))
     with pytest.raises(PermanentError, match="refuses the key"):
         await ask(refused, mode="ingest", documents=[GOOD])
     away = ArmContext(
-        structlog.get_logger(), "w", rules_path(), recall=StoredMemory(pool, Dense(HashingEmbedder(), store))
+        structlog.get_logger(), "w", rules_path(), memory=StoredMemory(pool, Dense(HashingEmbedder(), store))
     )
     store.away = True
     with pytest.raises(StoreUnavailableError):

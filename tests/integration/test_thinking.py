@@ -74,7 +74,7 @@ class TaskPool:
         await self._mind.close()
 
     async def _work(self, one: StepRequested):
-        context = ArmContext(structlog.get_logger(), "w", rules_path(), mind=self._mind)
+        context = ArmContext(structlog.get_logger(), "w", rules_path(), model=self._mind)
         try:
             if one.arm == "executor":
                 return done(one, await self._run(one.input))

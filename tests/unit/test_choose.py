@@ -20,7 +20,7 @@ def qdrant(**changes) -> QdrantSettings:
 
 
 def test_none_says_why():
-    assert choose_embedder(embedding(provider="none")).why_none == (
+    assert choose_embedder(embedding(provider="none")).reason == (
         "search is by keywords only: embedding.provider is none"
     )
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octollm.memory.rank_fusion import fuse
+from octollm.memory.rank_fusion import fuse_ranks
 from octollm.text.places import Span
 from octollm.text.sentences import sentences
 from octollm.text.words import names, stem, terms
@@ -61,10 +61,10 @@ def test_names_are_whole_and_lower_case():
 
 
 def test_what_both_legs_find_comes_first():
-    fused = fuse({"dense": ["a", "b", "c"], "keyword": ["d", "b"]})
+    fused = fuse_ranks({"dense": ["a", "b", "c"], "keyword": ["d", "b"]})
     assert [one.key for one in fused] == ["b", "a", "d", "c"]
     assert fused[0].ranks == {"dense": 2, "keyword": 2}
     assert fused[0].score == pytest.approx(2 / 62)
-    assert fuse({"dense": [], "keyword": []}) == []
+    assert fuse_ranks({"dense": [], "keyword": []}) == []
     # The same thing twice in one leg has its first rank.
-    assert fuse({"keyword": ["a", "a", "b"]})[1].ranks == {"keyword": 2}
+    assert fuse_ranks({"keyword": ["a", "a", "b"]})[1].ranks == {"keyword": 2}

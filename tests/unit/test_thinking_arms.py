@@ -17,7 +17,7 @@ from octollm.arms.coder import Coder
 from octollm.arms.guardian import Guardian
 from octollm.arms.judge import Judge
 from octollm.arms.planner import Planner
-from octollm.arms.prompting import as_data, described, prompt
+from octollm.arms.prompting import arm_descriptions, as_data, prompt
 from octollm.arms.retriever import Retriever
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
@@ -75,8 +75,10 @@ async def handle(arm: Arm, value: dict[str, Any], mind: Scripted | None = None) 
     about: dict[str, Any] = {"task": "l0-01jd0000000000000000000000", "run": 1, "step": "s", "round": 0, "attempt": 1}
     rest: dict[str, Any] = {"tenant": "default", "arm": "x", "priority": "normal", "failures": 0, "timeout_s": 5}
     step = StepRequested(**about, **rest, input=value)
-    recall: Any = Nothing()
-    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules_path(), recall=recall, mind=mind))
+    memory_store: Any = Nothing()
+    return await arm.handle(
+        step, ArmContext(structlog.get_logger(), "w", rules_path(), memory=memory_store, model=mind)
+    )
 
 
 def goal(**fields: Any) -> dict[str, Any]:
@@ -111,14 +113,14 @@ async def test_each_described_input_is_one_that_the_real_arm_takes(arm, example)
 
 @pytest.mark.parametrize("arm", ["guardian", "judge", "coder", "retriever"])
 async def test_what_the_description_refuses_the_arm_refuses_and_the_other_way_round(arm):
-    for example in described()[arm]["examples"]:
+    for example in arm_descriptions()[arm]["examples"]:
         for value in broken(example):
             assert fits(arm, value) == await accepted(arm, value), value
 
 
 def test_every_arm_of_the_topology_is_described():
     topology = load_topology(share_dir() / "streams.yaml", schemas_path())
-    assert set(topology.arms) - {"planner"} == set(described())
+    assert set(topology.arms) - {"planner"} == set(arm_descriptions())
 
 
 def test_prompts_hold_nothing_that_changes():
@@ -165,16 +167,16 @@ def put(path: str, value: Any):
 
 FAULTS = [
     (put("steps.count.arm", "planner"), "there is no arm planner"),
-    (put("steps.count.arm", "browser"), "there is no arm browser; there are coder, executor, guardian, judge"),
-    (put("steps.count.needs", ["verdict"]), "circle"),
-    (put("steps.count.needs", ["count"]), "circle"),
-    (put("steps.verdict.needs", ["nothing"]), "nothing is no step of this plan"),
-    (put("steps.verdict.needs", []), "refers to step count, which has not ended then"),
+    (put("steps.count.arm", "browser"), "there is no arm browser; the arms are coder, executor, guardian, judge"),
+    (put("steps.count.needs", ["verdict"]), "cycle"),
+    (put("steps.count.needs", ["count"]), "cycle"),
+    (put("steps.verdict.needs", ["nothing"]), "nothing is not a step of this plan"),
+    (put("steps.verdict.needs", []), "refers to step count, which may not have ended by then"),
     (put("steps.count.verdict", "informs"), "only a step of arm judge"),
     (put("answer.length", {"$": "steps.other.output"}), "answer: 'steps.other.output' refers to step other"),
-    (put("answer.length", {"$": "steps.["}), "no JMESPath expression"),
-    (put("repair", {"judge": "count", "redo": "count", "max": 1}), "repair.judge: count is no step of arm judge"),
-    (put("repair", {"judge": "verdict", "redo": "verdict", "max": 1}), "repair.redo: verdict is no step that"),
+    (put("answer.length", {"$": "steps.["}), "not a JMESPath expression"),
+    (put("repair", {"judge": "count", "redo": "count", "max": 1}), "repair.judge: count is not a step of arm judge"),
+    (put("repair", {"judge": "verdict", "redo": "verdict", "max": 1}), "repair.redo: verdict is not a step that"),
     (put("steps.count.input.language", "cobol"), "steps.count.input: language"),
     (put("steps.count.input.network", "on"), "network"),
     (put("steps.verdict.input.checks", [{"check": "exit_code"}]), '"of" is a required property'),
@@ -199,7 +201,7 @@ async def test_a_wrong_plan_is_sent_back_with_what_is_wrong(change, part):
 async def test_a_model_that_never_gets_it_right_is_given_up_on_after_two_repairs():
     wrong = with_plan(FAULTS[0][0])
     mind = Scripted(wrong, wrong, wrong)
-    with pytest.raises(PermanentError, match="no usable answer in 3 tries") as caught:
+    with pytest.raises(PermanentError, match="no usable answer in 3 calls") as caught:
         await handle(Planner(), goal(), mind)
     assert caught.value.code == "model_answer_unusable"
 
@@ -227,7 +229,7 @@ async def test_without_a_mind_nothing_is_made_up(arm):
         (goal(arms="judge"), "input.arms must be a list"),
         (goal(arms=[]), "at least one of"),
         (goal(kinds=[1]), "input.kinds"),
-        (goal(extra=1), "extra is not known"),
+        (goal(extra=1), "extra is unknown"),
     ],
 )
 async def test_the_planner_refuses_other_inputs(value, part):
@@ -285,7 +287,7 @@ def file(name: str, text: str = "x = 1\n") -> dict[str, str]:
         ([], "no file"),
         ([file("a.py"), file("a.py")], "same name"),
         ([file("../a.py")], "relative path"),
-        ([file("main.py")], "main.py is taken"),
+        ([file("main.py")], "main.py is reserved"),
         ([file("a"), file("a/b.py")], "both a file and a folder"),
         ([file("a.py", "def f(:\n")], "a.py, line 1: "),
         ([file("a.py", "print(y)\n")], "y is never given a value"),
@@ -337,7 +339,7 @@ async def test_a_patch_gives_all_files_or_a_reason():
         ({"mode": "apply", "files": {}, "patch": ""}, "input.patch"),
         ({"mode": "generate", "goal": "", "language": "python"}, "input.goal"),
         ({"mode": "generate", "goal": "x", "language": "python", "tests": 5}, "input.tests"),
-        ({"mode": "generate", "goal": "x", "language": "python", "extra": 5}, "extra is not known"),
+        ({"mode": "generate", "goal": "x", "language": "python", "extra": 5}, "extra is unknown"),
     ],
 )
 async def test_the_coder_refuses_other_inputs(value, part):
@@ -348,4 +350,4 @@ async def test_the_coder_refuses_other_inputs(value, part):
 
 def test_the_description_file_is_readable_in_the_repository():
     text = (Path(plan_rules.__file__).parent / "prompts" / "arms.json").read_text(encoding="utf-8")
-    assert json.loads(text) == described()
+    assert json.loads(text) == arm_descriptions()

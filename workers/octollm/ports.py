@@ -1,6 +1,6 @@
-"""What an arm may ask for beyond its step: memory and models, as interfaces. The rooms `memory` and `minds` fill them.
+"""The interfaces that arms use beyond their step, memory and models; the packages `memory` and `models` implement them.
 
-An arm that is started without what it needs gets None and says so; it never falls back to something it is not.
+An arm that is started without one of them gets None, and must fail with an error that says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,63 +14,63 @@ SearchMode = Literal["hybrid", "dense", "keyword"]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text to be found again later."""
+    """A text to store and search."""
 
     name: str
-    """Unique within its tenant and collection, for instance a path. The same name again replaces the text."""
+    """Unique within tenant and collection, for instance a path. Ingesting the same name again replaces the text."""
     text: str
     collection: str = "documents"
     media: Literal["markdown", "text", "code"] = "text"
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """What a search may filter by."""
+    """Values to filter searches by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document, with its place."""
+    """A part of a document, with its position."""
 
     collection: str
     document: str
     start: int
-    """First character, counted in Unicode code points from 0."""
+    """Index of the first character, in Unicode code points from 0."""
     end: int
-    """The character after the last."""
+    """Index after the last character."""
     first_line: int
-    """From 1."""
+    """Line of the first character, from 1."""
     last_line: int
     text: str
     heading: str = ""
-    """The headings above it in Markdown, joined by ` > `."""
+    """The Markdown headings above it, joined by ` > `."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     score: float = 0.0
-    """Of the whole search; comparable within one answer only."""
+    """Combined score; comparable only within one search."""
     ranks: Mapping[str, int] = field(default_factory=dict)
-    """Rank by each leg that found it (`dense`, `keyword`), from 1."""
+    """Rank, from 1, in each ranking that contains it (`dense`, `keyword`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What a search found, best first."""
+    """The result of a search, best passage first."""
 
     passages: Sequence[Passage]
     used: SearchMode
-    """What was really done: without embeddings a hybrid search is `keyword`, and `note` says why."""
+    """The mode that was used. Without embeddings a hybrid search becomes `keyword`, and `note` says why."""
     note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What came of one document."""
+    """The result of ingesting one document."""
 
     document: str
     state: Literal["new", "replaced", "unchanged"]
     passages: int
     tokens: int
-    """Of the embedding's tokenizer; 0 where nothing was embedded."""
+    """Tokens by the embedder's tokenizer; 0 if nothing was embedded."""
 
 
-class Recall(Protocol):
-    """Memory of one deployment. Every call names its tenant and sees nothing of others."""
+class MemoryStore(Protocol):
+    """The memory of a deployment. Every call names its tenant and sees only that tenant's documents."""
 
     async def search(
         self,
@@ -82,53 +82,56 @@ class Recall(Protocol):
         collection: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> Hits:
-        """The best passages. Raises StoreUnavailableError while a store is away."""
+        """Return the best passages for `query`. Raises StoreUnavailableError.
+
+        `attributes`: a passage matches if its document has all these values.
+        """
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:
-        """Take in documents, each all or nothing; an unchanged one (by its hash) costs nothing."""
+        """Store documents, each completely or not at all, and skip unchanged ones. Raises StoreUnavailableError."""
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
-        """The stored text between two offsets; None where there is no such document."""
+        """Return a document's text from `start` to `end` (exclusive), in code points; None if there is no document."""
 
-    async def forget(self, tenant: str, collection: str, document: str) -> bool:
-        """Remove a document, its passages and its vectors; whether it was there."""
+    async def delete(self, tenant: str, collection: str, document: str) -> bool:
+        """Delete a document with its passages and vectors, and return whether it existed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One call of a model."""
+    """One question to a model."""
 
     purpose: str
-    """What it is for, for instance `plan`: part of the journal's key, beside the step's identity."""
+    """Purpose, for instance `plan`; part of the journal's key, with the step's identity."""
     system: str
     prompt: str
     schema: Mapping[str, Any] | None = None
-    """JSON Schema the answer must keep; None: free text."""
+    """JSON Schema of the answer; None: free text."""
     call: int = 1
-    """Counts the calls of one purpose within one attempt at a step, from 1."""
+    """Number of the call with this purpose within one attempt at the step, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered."""
+    """The answer of a model."""
 
     text: str
     value: Any
-    """The answer as JSON, valid by the schema; None without a schema."""
+    """The answer as a JSON value, valid by the schema; None without a schema."""
     provider: str
     model: str
     input_tokens: int
     output_tokens: int
     journalled: bool
-    """It was read from the journal: nothing was paid for it now."""
+    """Whether it was read from the journal, without a call to the model."""
 
 
 class ModelClient(Protocol):
-    """A model behind whatever provider is configured."""
+    """A model of the configured provider."""
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
-        """Answers from the journal where the very same was asked before under this step, else asks the model.
+        """Return the answer from the journal if this step has asked the same question before, else call the model.
 
-        Raises TransientError, NeedsPersonError or PermanentError; the code of the latter is `needs_model` where none is
+        Raises TransientError, NeedsPersonError or PermanentError, the latter with the code `needs_model` if no model is
         configured.
         """

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from octollm.arms.base import ArmContext, closed, invalid
+from octollm.arms.base import ArmContext, invalid, require_fields
 from octollm.contracts import StepRequested
 
 
@@ -14,7 +14,7 @@ class Tally:
 
         Raises PermanentError for any other input, because a retry could not succeed.
         """
-        closed(step.input, required={"text"}, optional=set())
+        require_fields(step.input, required={"text"}, optional=set())
         text = step.input["text"]
         if not isinstance(text, str):
             raise invalid("input.text must be text")

@@ -1,1 +1,1 @@
-"""The HTTP API over Postgres: what is stored about tasks, for people and programs. Reads only; knows no bus."""
+"""The read-only HTTP API over Postgres. It serves what is stored about tasks, and never connects to Redis."""

@@ -1,4 +1,4 @@
-"""What calls to models took, added up by task, arm, model or day."""
+"""The cost of calls to models, grouped by task, arm, model or day."""
 
 from typing import Any
 
@@ -15,30 +15,30 @@ from octollm.database.queries import queries
 _SQL = queries("octollm.api", "costs")
 
 
-async def list_costs(store: Store, tenant: str, asked: CostFilter) -> CostPage:
-    """Greatest key first."""
-    (before,) = read_cursor(asked.cursor, str)
-    which = (asked.task, asked.since, asked.until)
+async def list_costs(store: Store, tenant: str, filters: CostFilter) -> CostPage:
+    """Return one page of groups, greatest key first, and the total of everything that matches."""
+    (before,) = read_cursor(filters.cursor, str)
+    where = (filters.task, filters.since, filters.until)
     async with store.reading() as connection:
-        rows = await connection.fetch(_SQL["grouped"], tenant, asked.group, *which, before, asked.limit + 1)
-        total = cost_of(await connection.fetchrow(_SQL["total"], tenant, *which, None))
-    items, following = cut(rows, asked.limit, _item, lambda row: (row["key"],))
-    return CostPage(group=asked.group, total=total, items=items, next=following)
+        rows = await connection.fetch(_SQL["grouped"], tenant, filters.group, *where, before, filters.limit + 1)
+        total = cost_of(await connection.fetchrow(_SQL["total"], tenant, *where, None))
+    items, cursor = cut(rows, filters.limit, _item, lambda row: (row["key"],))
+    return CostPage(group=filters.group, total=total, items=items, next=cursor)
 
 
 async def cost_of_run(connection: Connection, tenant: str, task: str, run: int) -> Cost:
-    """Of one run of a task."""
+    """Return the cost of one run of a task."""
     return cost_of(await connection.fetchrow(_SQL["total"], tenant, task, None, None, run))
 
 
 def cost_of(row: asyncpg.Record | None) -> Cost:
-    """From a row of sums; an aggregate without groups always has one."""
-    assert row is not None  # noqa: S101
+    """Return the cost from the row of the query `total`."""
+    assert row is not None  # noqa: S101  an aggregate without GROUP BY always returns a row
     return Cost(**_sums(row))
 
 
 def money(row: asyncpg.Record) -> str | None:
-    """Dollars without rounding and without an exponent."""
+    """Return the column `cost_usd` as an exact decimal without an exponent, or None when no price is known."""
     return None if row["cost_usd"] is None else f"{row['cost_usd']:f}"
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the routes. `docs/openapi.json` is this, compared by `make test`."""
+"""The OpenAPI document, generated from the routes. `make generate` writes it to `docs/openapi.json`."""
 
 from functools import cache
 from typing import Any
@@ -11,11 +11,11 @@ from octollm.contracts.answers import Problem
 
 @cache
 def openapi() -> dict[str, Any]:
-    """The whole document. Problems are described by hand: FastAPI knows one media type per route."""
+    """Return the document. `Problem` is added by hand, because FastAPI knows one media type per route."""
     document: dict[str, Any] = get_openapi(
         title="OctoLLM",
         version="1",
-        description="What is stored about tasks. Everything is read only, and of one tenant.",
+        description="What is stored about tasks. Everything is read-only and belongs to one tenant.",
         routes=router.routes,
     )
     document["components"]["schemas"]["Problem"] = Problem.model_json_schema()

@@ -1,4 +1,4 @@
-"""What an operator asks for: alive, ready, metrics, and the description of the addresses."""
+"""Endpoints for operators: health, readiness, metrics and the OpenAPI document."""
 
 from http import HTTPStatus
 
@@ -15,27 +15,27 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/healthz")
-async def healthy() -> Response:
-    """The process answers."""
+async def health() -> Response:
+    """Say that the process answers."""
     return Response(write({"status": "ok"}), media_type=_JSON)
 
 
 @router.get("/readyz")
 async def ready(request: Request) -> Response:
-    """Whether questions can be answered, else why not."""
+    """Say whether the API can answer requests, and if not, why."""
     store: Store = request.app.state.store
-    against = await store.against()
-    status = HTTPStatus.SERVICE_UNAVAILABLE if against else HTTPStatus.OK
-    return Response(write({"ready": not against, "reasons": against}), status, media_type=_JSON)
+    reasons = await store.not_ready_reasons()
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+    return Response(write({"ready": not reasons, "reasons": reasons}), status, media_type=_JSON)
 
 
 @router.get("/metrics")
 async def metrics() -> Response:
-    """For Prometheus."""
+    """Serve the metrics for Prometheus."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/openapi.json")
 async def description() -> Response:
-    """The OpenAPI document."""
+    """Serve the OpenAPI document."""
     return Response(write(openapi()), media_type=_JSON)

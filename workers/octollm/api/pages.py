@@ -1,4 +1,4 @@
-"""From rows to a page: one row more than asked for tells whether there is a next page."""
+"""Pages of a list. Queries fetch one row more than the page holds, to know whether there is a next page."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,9 +15,12 @@ def cut(
     rows: Sequence[asyncpg.Record],
     limit: int,
     item: Callable[[asyncpg.Record], Item],
-    place: Callable[[asyncpg.Record], Sequence[str | int | datetime]],
+    sort_values: Callable[[asyncpg.Record], Sequence[str | int | datetime]],
 ) -> tuple[list[Item], str | None]:
-    """Items and cursor. `rows`: up to `limit` + 1 of them; `place`: a row's values in the list's order."""
+    """Return the items of a page, and the cursor of the next page (None: this is the last).
+
+    `rows`: up to `limit` + 1 of them; `item`: converts a row; `sort_values`: a row's values in the order of ORDER BY.
+    """
     page = rows[:limit]
     more = len(rows) > limit
-    return [item(row) for row in page], write_cursor(place(page[-1])) if more else None
+    return [item(row) for row in page], write_cursor(sort_values(page[-1])) if more else None

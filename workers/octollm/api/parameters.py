@@ -1,4 +1,4 @@
-"""What may be asked, and how it is checked: filters, pages, ids, and whose tenant asks."""
+"""Parameters of requests and their checks: filters, pages, ids and the tenant."""
 
 import re
 from datetime import UTC, datetime
@@ -14,13 +14,13 @@ from octollm.errors import AbsentError, ParameterError
 TENANT_HEADER = "octollm-tenant"
 _TENANT = r"\A[a-z0-9][a-z0-9_-]{0,62}\z"
 _AFTER = re.compile(r"(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,9})")
-_MOST, _MOST_IDS = 2**31 - 1, 2**63 - 1
+_MAX_INTEGER, _MAX_ID = 2**31 - 1, 2**63 - 1
 
 
-def _within_reach(moment: datetime) -> datetime:
-    """Postgres and Python must both be able to shift it between time zones."""
+def _convertible(moment: datetime) -> datetime:
+    """Refuse times that Postgres or Python cannot convert to every time zone."""
     if not 1970 <= moment.year <= 9998:
-        raise ValueError("must be a time from 1970 on")
+        raise ValueError("must be a time between 1970 and 9998")
     return moment.astimezone(UTC)
 
 
@@ -30,97 +30,103 @@ def _storable(text: str) -> str:
     return text
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_within_reach)]
+Moment = Annotated[AwareDatetime, AfterValidator(_convertible)]
 Text = Annotated[str, AfterValidator(_storable)]
-Cursor = Annotated[str | None, Field(description="`next` of the page before.", max_length=1000)]
-Run = Annotated[int | None, Field(ge=1, le=_MOST, description="One run only; all without it.")]
+Cursor = Annotated[str | None, Field(description="`next` of the previous page.", max_length=1000)]
+Run = Annotated[int | None, Field(ge=1, le=_MAX_INTEGER, description="Only this run; by default all runs.")]
 
 
-class Asked(BaseModel):
-    """Base of all parameters: a name that nobody knows is refused, it would be a filter that does not filter."""
+class Parameters(BaseModel):
+    """Base of all query parameters. Unknown names are refused: a misspelt filter would return everything."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Paged(Asked):
-    """A page of a list."""
+class PageParameters(Parameters):
+    """Which page of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=200, description="Items on the page.")] = 50
+    limit: Annotated[int, Field(ge=1, le=200, description="Maximum number of items.")] = 50
     cursor: Cursor = None
 
 
-class Span(Paged):
-    """A page of what lies within a time."""
+class TimeSpan(PageParameters):
+    """Which page of the items within a time span."""
 
-    since: Annotated[Moment | None, Field(description="From this time on: RFC 3339 with its time zone.")] = None
+    since: Annotated[Moment | None, Field(description="From this time on; RFC 3339 with a time zone.")] = None
     until: Annotated[Moment | None, Field(description="Before this time.")] = None
 
 
-class TaskFilter(Span):
-    """Which tasks."""
+class TaskFilter(TimeSpan):
+    """Which tasks to list."""
 
     state: TaskStateName | None = None
     kind: Annotated[Text | None, Field(max_length=63)] = None
-    source: Annotated[Text | None, Field(max_length=100, description="The door they came through.")] = None
+    source: Annotated[
+        Text | None, Field(max_length=100, description="How they were submitted: http, webhook or stream.")
+    ] = None
     priority: Literal["high", "normal", "low"] | None = None
     text: Annotated[
         Text | None,
-        Field(min_length=1, max_length=200, description="What the goal contains, in any case. Walks: give `since`."),
+        Field(
+            min_length=1,
+            max_length=200,
+            description="Text in the goal, in upper or lower case. Not indexed: narrow it with `since`.",
+        ),
     ] = None
 
 
-class RunFilter(Paged):
-    """Which steps or attempts."""
+class RunFilter(PageParameters):
+    """Which steps or attempts to list."""
 
     run: Run = None
 
 
-class EventFilter(Asked):
-    """Which events."""
+class EventFilter(Parameters):
+    """Which events to list."""
 
-    after: Annotated[str | None, Field(description="`<run>-<seq>` of the last event seen.", max_length=30)] = None
+    after: Annotated[str | None, Field(description="`<run>-<seq>` of the last event received.", max_length=30)] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 200
 
-    def place(self) -> tuple[int, int]:
-        """Run and number in it. Raises ParameterError."""
+    def position(self) -> tuple[int, int]:
+        """Return the run and sequence number in `after`; (0, 0) without it. Raises ParameterError."""
         if self.after is None:
             return 0, 0
         found = _AFTER.fullmatch(self.after)
-        if found is None or max(place := (int(found[1]), int(found[2]))) > _MOST:
-            raise ParameterError("after", "must be <run>-<seq>, like 1-12: the id of the last event seen")
-        return place
+        if found is None or max(position := (int(found[1]), int(found[2]))) > _MAX_INTEGER:
+            raise ParameterError("after", "must be <run>-<seq>, like 1-12: the id of the last event received")
+        return position
 
 
-class ProvenanceFilter(Asked):
-    """Which run."""
+class ProvenanceFilter(Parameters):
+    """Which run to describe."""
 
-    run: Annotated[int | None, Field(ge=1, le=_MOST, description="The newest without it.")] = None
+    run: Annotated[int | None, Field(ge=1, le=_MAX_INTEGER, description="By default the newest run.")] = None
 
 
-class CostFilter(Span):
-    """Which calls, and how they are added up."""
+class CostFilter(TimeSpan):
+    """Which calls to add up, and how to group them."""
 
     group: CostGroup = "day"
     task: Annotated[Text | None, Field(max_length=40)] = None
 
 
-class LetterFilter(Span):
-    """Which dead letters."""
+class DeadLetterFilter(TimeSpan):
+    """Which dead letters to list."""
 
     reason: Annotated[Text | None, Field(max_length=100)] = None
     task: Annotated[Text | None, Field(max_length=40)] = None
-    all: Annotated[bool, Field(description="Also those that were redriven or dropped.")] = False
+    all: Annotated[bool, Field(description="Include those that were redriven or dropped.")] = False
 
 
 def _tenant(
     request: Request,
     tenant: Annotated[
-        str, Header(alias=TENANT_HEADER, pattern=_TENANT, description="Set by the reflex; nobody else may.")
+        str, Header(alias=TENANT_HEADER, pattern=_TENANT, description="Set by the reflex only.")
     ] = "default",
 ) -> str:
-    # Of two values one would win, and not everyone before us picks the same.
+    # Proxies differ in which of two values they use.
     if len(request.headers.getlist(TENANT_HEADER)) > 1:
-        raise ParameterError(TENANT_HEADER, "is there more than once; send one")
+        raise ParameterError(TENANT_HEADER, "is given more than once; send one")
     return tenant
 
 
@@ -130,19 +136,19 @@ def _task(task: Annotated[str, Path(description="Task id.")]) -> str:
     return task
 
 
-def _letter(letter: Annotated[str, Path(description="Number of the dead letter.")]) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,18}", letter) or int(letter) > _MOST_IDS:
+def _dead_letter(dead_letter: Annotated[str, Path(description="Id of the dead letter.")]) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,18}", dead_letter) or int(dead_letter) > _MAX_ID:
         raise AbsentError
-    return int(letter)
+    return int(dead_letter)
 
 
 Tenant = Annotated[str, Depends(_tenant)]
 Task = Annotated[str, Depends(_task)]
-Letter = Annotated[int, Depends(_letter)]
-Tasks = Annotated[TaskFilter, Query()]
-Pages = Annotated[Paged, Query()]
-Runs = Annotated[RunFilter, Query()]
-Events = Annotated[EventFilter, Query()]
-OneRun = Annotated[ProvenanceFilter, Query()]
-Costs = Annotated[CostFilter, Query()]
-Letters = Annotated[LetterFilter, Query()]
+DeadLetterId = Annotated[int, Depends(_dead_letter)]
+TaskQuery = Annotated[TaskFilter, Query()]
+PageQuery = Annotated[PageParameters, Query()]
+RunQuery = Annotated[RunFilter, Query()]
+EventQuery = Annotated[EventFilter, Query()]
+ProvenanceQuery = Annotated[ProvenanceFilter, Query()]
+CostQuery = Annotated[CostFilter, Query()]
+DeadLetterQuery = Annotated[DeadLetterFilter, Query()]

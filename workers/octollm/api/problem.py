@@ -1,5 +1,6 @@
-"""Everything a request can fail with, and the one table from there to a status; the reflex's twin is
-`reflex-rs/src/http/error.rs`. What the caller sees is here; what is logged is where the failure is handled.
+"""Problem responses (RFC 9457): the one table from errors to HTTP statuses; the reflex has its own in `http/error.rs`.
+
+This is what callers see. What is logged is decided where a failure is handled.
 """
 
 from http import HTTPStatus
@@ -12,11 +13,11 @@ from octollm.errors import AbsentError, OctoError, ParameterError, StoreUnavaila
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_S = 1
-_INTERNAL = "something is wrong on this side; the log of octollm api says what"
+_INTERNAL = "internal error; the log of octollm api has the cause"
 
 
 def problem(status: HTTPStatus, code: str, detail: str, field: str | None = None) -> Response:
-    """An answer that is none."""
+    """Return a problem response. `code`: its stable name; `field`: the parameter to correct, if there is one."""
     body = Problem(
         type=f"urn:octollm:problem:{code}", title=status.phrase, status=status.value, detail=detail, field=field
     )  # fmt: skip
@@ -25,7 +26,7 @@ def problem(status: HTTPStatus, code: str, detail: str, field: str | None = None
 
 
 def problem_of(error: OctoError) -> Response:
-    """The table."""
+    """Return the problem response for an error."""
     match error:
         case ParameterError():
             return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "parameter", error.message, error.field)
@@ -34,22 +35,27 @@ def problem_of(error: OctoError) -> Response:
         case TooSlowError():
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "too_slow", error.message)
         case StoreUnavailableError():
-            detail = "the database cannot be asked right now; try again later"
+            detail = "the database is unavailable; try again later"
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "postgres", detail)
         case _:
             return internal()
 
 
 def not_found() -> Response:
-    """Also for what belongs to another tenant."""
-    return problem(HTTPStatus.NOT_FOUND, "not_found", "there is nothing here")
+    """Return 404. Used for what does not exist and for what belongs to another tenant."""
+    return problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such resource")
 
 
-def method() -> Response:
-    """A method that the address does not take."""
-    return problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not support the method")
+def bad_request() -> Response:
+    """Return 400, for a request that cannot be parsed."""
+    return problem(HTTPStatus.BAD_REQUEST, "request", "the request cannot be parsed")
+
+
+def method_not_allowed() -> Response:
+    """Return 405, for a method that the path does not support."""
+    return problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not support the method")
 
 
 def internal() -> Response:
-    """A fault of ours; the cause is in the log."""
+    """Return 500, for an error that was not expected; the cause is in the log."""
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", _INTERNAL)

@@ -1,4 +1,4 @@
-"""One run of a task as one document: who asked for what, what was done, when, by whom, and what came of it."""
+"""The provenance of a run: the request, every step with its attempts and model calls, and the result."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,17 @@ from octollm.database.queries import queries
 from octollm.errors import AbsentError
 
 _SQL = queries("octollm.api", "provenance")
-Place = tuple[str | None, int | None]
+StepRound = tuple[str | None, int | None]
+"""A step's name and its repair round; both None for what belongs to no step."""
 
 
-async def provenance(store: Store, tenant: str, task: str, wanted: int | None) -> Provenance:
-    """`wanted`: the run; None: the newest. All of it is of one moment."""
+async def provenance(store: Store, tenant: str, task: str, wanted_run: int | None) -> Provenance:
+    """Return the provenance of a run, read in one snapshot. Raises AbsentError.
+
+    `wanted_run`: its number; None: the newest run.
+    """
     async with store.reading() as connection:
-        row = await connection.fetchrow(_SQL["task"], tenant, task, wanted)
+        row = await connection.fetchrow(_SQL["task"], tenant, task, wanted_run)
         if row is None:
             raise AbsentError
         run = row["run"]
@@ -40,12 +44,12 @@ async def provenance(store: Store, tenant: str, task: str, wanted: int | None) -
         calls = await connection.fetch(_SQL["model_calls"], tenant, task, run)
         finished = await connection.fetchrow(_SQL["finished"], tenant, task, run)
         cost = await cost_of_run(connection, tenant, task, run)
-    tried: dict[Place, list[AttemptItem]] = defaultdict(list)
-    asked: dict[Place, list[ModelCall]] = defaultdict(list)
+    attempts_of: dict[StepRound, list[AttemptItem]] = defaultdict(list)
+    calls_of: dict[StepRound, list[ModelCall]] = defaultdict(list)
     for one in attempts:
-        tried[one["step"], one["round"]].append(attempt_item(one))
+        attempts_of[one["step"], one["round"]].append(attempt_item(one))
     for one in calls:
-        asked[one["step"], one["round"]].append(_call(one))
+        calls_of[one["step"], one["round"]].append(_call(one))
     return Provenance(
         task=row["id"],
         tenant=row["tenant"],
@@ -56,8 +60,8 @@ async def provenance(store: Store, tenant: str, task: str, wanted: int | None) -
         submission=_digest(row["submission"]),
         admission=_admission(row),
         plan=row["plan"],
-        steps=list(_steps(steps, row["plan"] or {}, tried, asked)),
-        other_model_calls=[call for left in asked.values() for call in left],
+        steps=list(_steps(steps, row["plan"] or {}, attempts_of, calls_of)),
+        other_model_calls=[call for remaining in calls_of.values() for call in remaining],
         cost=cost,
         result=_result(row, finished),
         events=row["events"],
@@ -65,35 +69,35 @@ async def provenance(store: Store, tenant: str, task: str, wanted: int | None) -
 
 
 def _admission(row: asyncpg.Record) -> Admission:
-    same = ("source", "idempotency_key", "fingerprint", "redactions", "traceparent")
-    return Admission(received_at=as_text(row["received_at"]), **{name: row[name] for name in same})
+    columns = ("source", "idempotency_key", "fingerprint", "redactions", "traceparent")
+    return Admission(received_at=as_text(row["received_at"]), **{name: row[name] for name in columns})
 
 
 def _steps(
     rows: Sequence[asyncpg.Record],
     plan: dict[str, Any],
-    tried: dict[Place, list[AttemptItem]],
-    asked: dict[Place, list[ModelCall]],
+    attempts_of: dict[StepRound, list[AttemptItem]],
+    calls_of: dict[StepRound, list[ModelCall]],
 ) -> Iterator[StepProvenance]:
-    """Takes out of `asked` what belongs to a step."""
+    """Yield every step. Removes the calls of steps from `calls_of`."""
     planned = {step["name"]: step for step in plan.get("steps", ())}
     for row in rows:
         step = planned.get(row["step"], {})
-        place = row["step"], row["round"]
-        same = ("step", "round", "arm", "state", "sent_by", "error")
+        step_round = row["step"], row["round"]
+        columns = ("step", "round", "arm", "state", "sent_by", "error")
         yield StepProvenance(
-            **{name: row[name] for name in same},
+            **{name: row[name] for name in columns},
             needs=step.get("needs", []),
             references=sorted(set(_references(step.get("input")))),
             sent_at=as_text(row["sent_at"]),
             output=_output(row),
-            attempts=tried.pop(place, []),
-            model_calls=asked.pop(place, []),
+            attempts=attempts_of.pop(step_round, []),
+            model_calls=calls_of.pop(step_round, []),
         )
 
 
 def _references(template: object) -> Iterator[str]:
-    """Every `{$: expression}` in a step's input."""
+    """Yield every expression in a step's input: the value of each object with the single key `$`."""
     if isinstance(template, dict):
         if len(template) == 1 and isinstance(expression := template.get("$"), str):
             yield expression
@@ -116,20 +120,19 @@ def _digest(value: object) -> Digest:
 
 
 def _call(row: asyncpg.Record) -> ModelCall:
-    apart = {"cost_usd", "answered_at"}
-    same = {name: row[name] for name in ModelCall.model_fields if name not in apart}
-    return ModelCall(**same, cost_usd=money(row), answered_at=as_text(row["answered_at"]))
+    columns = {name: row[name] for name in ModelCall.model_fields if name not in {"cost_usd", "answered_at"}}
+    return ModelCall(**columns, cost_usd=money(row), answered_at=as_text(row["answered_at"]))
 
 
 def _result(row: asyncpg.Record, finished: asyncpg.Record | None) -> ResultProvenance | None:
     if finished is None:
         return None
-    told = finished["body"]
+    body = finished["body"]
     newest = row["result"] if row["run"] == row["runs"] else None
     return ResultProvenance(
-        state=told["state"],
-        reason=told.get("reason"),
-        detail=told.get("detail"),
+        state=body["state"],
+        reason=body.get("reason"),
+        detail=body.get("detail"),
         finished_at=as_text(finished["at"]),
         mode=None if newest is None else newest["mode"],
         answer=None if newest is None else _digest(newest["answer"]),

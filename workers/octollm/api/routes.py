@@ -1,4 +1,4 @@
-"""The addresses under /v1, and what each answers."""
+"""The routes under /v1. Docstrings become descriptions in the OpenAPI document."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from octollm.api import costs, letters, parameters, provenance, tasks
+from octollm.api import costs, dead_letters, parameters, provenance, tasks
 from octollm.api.problem import MEDIA_TYPE
 from octollm.api.store import Store
 from octollm.contracts import TaskStatus, write
@@ -22,15 +22,15 @@ from octollm.contracts.answers import (
     TaskPage,
 )
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
     status.value: {
         "description": text,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     for status, text in (
-        (HTTPStatus.NOT_FOUND, "There is no such thing, or it is another tenant's."),
-        (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter cannot be used; `field` names it."),
-        (HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot answer now, or not in time; see Retry-After."),
+        (HTTPStatus.NOT_FOUND, "It does not exist, or it belongs to another tenant."),
+        (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is invalid; `field` names it."),
+        (HTTPStatus.SERVICE_UNAVAILABLE, "The database is unavailable or too slow; see Retry-After."),
     )
 }
 
@@ -40,78 +40,82 @@ def _store(request: Request) -> Store:
     return store
 
 
-Reads = Annotated[Store, Depends(_store)]
-router = APIRouter(prefix="/v1", responses=_REFUSALS)
+ReadStore = Annotated[Store, Depends(_store)]
+router = APIRouter(prefix="/v1", responses=_PROBLEMS)
 
 
 @router.get("/tasks", response_model=TaskPage, tags=["tasks"])
-async def list_tasks(store: Reads, tenant: parameters.Tenant, asked: parameters.Tasks) -> Response:
-    """Tasks, newest first."""
-    return _json(await tasks.list_tasks(store, tenant, asked))
+async def list_tasks(store: ReadStore, tenant: parameters.Tenant, filters: parameters.TaskQuery) -> Response:
+    """List tasks, newest first."""
+    return _json(await tasks.list_tasks(store, tenant, filters))
 
 
 @router.get("/tasks/{task}", response_model=TaskStatus, tags=["tasks"])
-async def show_task(store: Reads, tenant: parameters.Tenant, task: parameters.Task) -> Response:
-    """A task's state and, once it has ended, its result."""
+async def show_task(store: ReadStore, tenant: parameters.Tenant, task: parameters.Task) -> Response:
+    """Return a task's state and, once it has ended, its result."""
     return _json(await tasks.status(store, tenant, task))
 
 
 @router.get("/tasks/{task}/runs", response_model=RunPage, tags=["tasks"])
 async def list_runs(
-    store: Reads, tenant: parameters.Tenant, task: parameters.Task, asked: parameters.Pages
+    store: ReadStore, tenant: parameters.Tenant, task: parameters.Task, page: parameters.PageQuery
 ) -> Response:
-    """A task's runs with their plans, oldest first."""
-    return _json(await tasks.list_runs(store, tenant, task, asked))
+    """List a task's runs with their plans, oldest first."""
+    return _json(await tasks.list_runs(store, tenant, task, page))
 
 
 @router.get("/tasks/{task}/steps", response_model=StepPage, tags=["tasks"])
 async def list_steps(
-    store: Reads, tenant: parameters.Tenant, task: parameters.Task, asked: parameters.Runs
+    store: ReadStore, tenant: parameters.Tenant, task: parameters.Task, filters: parameters.RunQuery
 ) -> Response:
-    """A task's steps with their outputs, by run, round and name."""
-    return _json(await tasks.list_steps(store, tenant, task, asked))
+    """List a task's steps with their outputs, by run, round and name."""
+    return _json(await tasks.list_steps(store, tenant, task, filters))
 
 
 @router.get("/tasks/{task}/attempts", response_model=AttemptPage, tags=["tasks"])
 async def list_attempts(
-    store: Reads, tenant: parameters.Tenant, task: parameters.Task, asked: parameters.Runs
+    store: ReadStore, tenant: parameters.Tenant, task: parameters.Task, filters: parameters.RunQuery
 ) -> Response:
-    """How every attempt at a task's steps ended, oldest first."""
-    return _json(await tasks.list_attempts(store, tenant, task, asked))
+    """List the attempts at a task's steps and their outcomes, oldest first."""
+    return _json(await tasks.list_attempts(store, tenant, task, filters))
 
 
 @router.get("/tasks/{task}/events", response_model=EventPage, tags=["tasks"])
 async def list_events(
-    store: Reads, tenant: parameters.Tenant, task: parameters.Task, asked: parameters.Events
+    store: ReadStore, tenant: parameters.Tenant, task: parameters.Task, filters: parameters.EventQuery
 ) -> Response:
-    """What happened to a task, oldest first. The reflex serves the same live, as server-sent events."""
-    return _json(await tasks.list_events(store, tenant, task, asked))
+    """List a task's events, oldest first. The reflex streams them as they happen, as server-sent events."""
+    return _json(await tasks.list_events(store, tenant, task, filters))
 
 
 @router.get("/tasks/{task}/provenance", response_model=Provenance, tags=["tasks"])
 async def show_provenance(
-    store: Reads, tenant: parameters.Tenant, task: parameters.Task, asked: parameters.OneRun
+    store: ReadStore, tenant: parameters.Tenant, task: parameters.Task, filters: parameters.ProvenanceQuery
 ) -> Response:
-    """One run as one document: who, what, when, how."""
-    return _json(await provenance.provenance(store, tenant, task, asked.run))
+    """Return the provenance of one run: the request, the steps with their attempts, the result."""
+    return _json(await provenance.provenance(store, tenant, task, filters.run))
 
 
 @router.get("/costs", response_model=CostPage, tags=["costs"])
-async def list_costs(store: Reads, tenant: parameters.Tenant, asked: parameters.Costs) -> Response:
-    """What calls to models took, by task, arm, model or day."""
-    return _json(await costs.list_costs(store, tenant, asked))
+async def list_costs(store: ReadStore, tenant: parameters.Tenant, filters: parameters.CostQuery) -> Response:
+    """List the cost of calls to models, by task, arm, model or day."""
+    return _json(await costs.list_costs(store, tenant, filters))
 
 
 @router.get("/dead-letters", response_model=DeadLetterPage, tags=["dead letters"])
-async def list_letters(store: Reads, tenant: parameters.Tenant, asked: parameters.Letters) -> Response:
-    """Messages that were given up on, newest first."""
-    return _json(await letters.list_letters(store, tenant, asked))
+async def list_dead_letters(
+    store: ReadStore, tenant: parameters.Tenant, filters: parameters.DeadLetterQuery
+) -> Response:
+    """List dead letters, newest first."""
+    return _json(await dead_letters.list_dead_letters(store, tenant, filters))
 
 
-@router.get("/dead-letters/{letter}", response_model=DeadLetter, tags=["dead letters"])
-async def show_letter(store: Reads, tenant: parameters.Tenant, letter: parameters.Letter) -> Response:
-    """One dead letter with what is kept of it."""
-    return _json(await letters.letter(store, tenant, letter))
+@router.get("/dead-letters/{dead_letter}", response_model=DeadLetter, tags=["dead letters"])
+async def show_dead_letter(
+    store: ReadStore, tenant: parameters.Tenant, dead_letter: parameters.DeadLetterId
+) -> Response:
+    """Return one dead letter with the stored part of its message."""
+    return _json(await dead_letters.dead_letter(store, tenant, dead_letter))
 
 
 def _json(answer: object) -> Response:

@@ -1,4 +1,4 @@
-"""Connections for reading, and what their errors mean to who asks. Nothing here can write."""
+"""Read-only database connections, and the errors that callers get when the database fails."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,21 +13,22 @@ from octollm.errors import StoreUnavailableError, TooSlowError
 STATEMENT_S = 10.0
 _ACQUIRE_S = 5
 _log = structlog.get_logger(__name__)
-# Another shape than this program knows: older, or not migrated at all.
-_SHAPE = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
+_SCHEMA_MISMATCH = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 
 
 class Store:
-    """Postgres, read only."""
+    """Postgres, read-only."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._away = False
+        self._available = True
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
-        """One moment of the database. Raises StoreUnavailableError for what will pass, TooSlowError past the time
-        limit.
+        """Open a read-only transaction with one snapshot.
+
+        Raises StoreUnavailableError when the database is unavailable or not migrated, TooSlowError when a query
+        exceeds the statement timeout.
         """
         try:
             async with (
@@ -37,20 +38,20 @@ class Store:
                 yield connection
         except asyncpg.QueryCanceledError as error:
             raise TooSlowError from error
-        except _SHAPE as error:
-            self._lost(f"the database has not the shape of revision {newest_revision()}: {error}")
+        except _SCHEMA_MISMATCH as error:
+            self._mark_unavailable(f"the database schema does not match revision {newest_revision()}: {error}")
             raise StoreUnavailableError(
-                "start an orchestrator of this version: it migrates the database first"
+                "the database is not migrated; start an orchestrator of this version, which migrates it"
             ) from error
         except TRANSIENT_POSTGRES_ERRORS as error:
-            self._lost(f"Postgres cannot be used: {str(error) or type(error).__name__}")
+            self._mark_unavailable(f"Postgres is unavailable: {str(error) or type(error).__name__}")
             raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
-        if self._away:
-            self._away = False
-            _log.info("Postgres can be used again")
+        if not self._available:
+            self._available = True
+            _log.info("Postgres is available again")
 
-    async def against(self) -> list[str]:
-        """Reasons against being ready."""
+    async def not_ready_reasons(self) -> list[str]:
+        """Return why requests cannot be answered, one sentence each; an empty list means ready."""
         try:
             async with self.reading() as connection:
                 problem = await revision_problem(connection)
@@ -58,16 +59,19 @@ class Store:
             return [error.message]
         return [] if problem is None else [problem]
 
-    def _lost(self, why: str) -> None:
-        """Once per outage: every request would say the same."""
-        if not self._away:
-            self._away = True
-            _log.warning(why)
+    def _mark_unavailable(self, reason: str) -> None:
+        """Log the reason once per outage, not once per request."""
+        if self._available:
+            self._available = False
+            _log.warning(reason)
 
 
 @asynccontextmanager
 async def open_store(dsn: str, pool_size: int, statement_s: float = STATEMENT_S) -> AsyncIterator[Store]:
-    """A store whose connections are opened with the first question; `statement_s`: longest that one may take."""
+    """Open a store. It connects to `dsn` with the first query.
+
+    `pool_size`: maximum number of connections; `statement_s`: timeout of one statement.
+    """
     pool = await open_pool(
         dsn,
         pool_size,
@@ -75,7 +79,7 @@ async def open_store(dsn: str, pool_size: int, statement_s: float = STATEMENT_S)
         default_transaction_read_only="on",
         statement_timeout=f"{statement_s * 1000:.0f}ms",
         timezone="UTC",
-        # Filters that are absent must cost nothing, which only a plan for the given values knows.
+        # A generic plan would not skip the conditions of absent filters.
         plan_cache_mode="force_custom_plan",
     )
     try:

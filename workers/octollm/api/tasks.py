@@ -1,4 +1,4 @@
-"""What is stored about tasks: lists, one task's status, its runs, steps, attempts and events."""
+"""Tasks: the list, the status of one, and its runs, steps, attempts and events."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ import asyncpg
 
 from octollm.api.cursor import read_cursor
 from octollm.api.pages import cut
-from octollm.api.parameters import EventFilter, Paged, RunFilter, TaskFilter
+from octollm.api.parameters import EventFilter, PageParameters, RunFilter, TaskFilter
 from octollm.api.store import Store
 from octollm.contracts.answers import AttemptItem, AttemptPage, RunItem, RunPage, StepItem, StepPage, TaskItem, TaskPage
 from octollm.contracts.ids import as_text
@@ -18,18 +18,22 @@ from octollm.errors import AbsentError
 _SQL = queries("octollm.api", "tasks")
 
 
-async def list_tasks(store: Store, tenant: str, asked: TaskFilter) -> TaskPage:
-    """Newest first."""
-    place = read_cursor(asked.cursor, datetime, str)
-    filters = (asked.state, asked.kind, asked.source, asked.priority, asked.since, asked.until, asked.text)
+async def list_tasks(store: Store, tenant: str, filters: TaskFilter) -> TaskPage:
+    """Return one page of tasks, newest first."""
+    before = read_cursor(filters.cursor, datetime, str)
+    names = ("state", "kind", "source", "priority", "since", "until", "text")
+    where = [getattr(filters, name) for name in names]
     async with store.reading() as connection:
-        rows = await connection.fetch(_SQL["list"], tenant, *filters, *place, asked.limit + 1)
-    items, after = cut(rows, asked.limit, _task_item, lambda row: (row["received_at"], row["id"]))
-    return TaskPage(items=items, next=after)
+        rows = await connection.fetch(_SQL["list"], tenant, *where, *before, filters.limit + 1)
+    items, cursor = cut(rows, filters.limit, _task_item, lambda row: (row["received_at"], row["id"]))
+    return TaskPage(items=items, next=cursor)
 
 
 async def status(store: Store, tenant: str, task: str) -> dict[str, Any]:
-    """The fields of `task.status.v1`. The result goes out as it was stored, which was by its schema."""
+    """Return the fields of `task.status.v1`. Raises AbsentError.
+
+    The result is not validated again: it was stored by its schema.
+    """
     async with store.reading() as connection:
         row = await connection.fetchrow(_SQL["status"], tenant, task)
     if row is None:
@@ -52,75 +56,78 @@ async def status(store: Store, tenant: str, task: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
-async def list_runs(store: Store, tenant: str, task: str, asked: Paged) -> RunPage:
-    """Oldest first, each with its plan."""
-    (after,) = read_cursor(asked.cursor, int)
+async def list_runs(store: Store, tenant: str, task: str, page: PageParameters) -> RunPage:
+    """Return one page of a task's runs with their plans, oldest first. Raises AbsentError."""
+    (after,) = read_cursor(page.cursor, int)
     async with store.reading() as connection:
         await require(connection, tenant, task)
-        rows = await connection.fetch(_SQL["runs"], tenant, task, _number(after), asked.limit + 1)
-    items, following = cut(rows, asked.limit, _run_item, lambda row: (row["run"],))
-    return RunPage(items=items, next=following)
+        rows = await connection.fetch(_SQL["runs"], tenant, task, _integer(after), page.limit + 1)
+    items, cursor = cut(rows, page.limit, _run_item, lambda row: (row["run"],))
+    return RunPage(items=items, next=cursor)
 
 
-async def list_steps(store: Store, tenant: str, task: str, asked: RunFilter) -> StepPage:
-    """By run, round and name."""
-    run, round_, step = read_cursor(asked.cursor, int, int, str)
-    place = (_number(run) if asked.cursor else None, _number(round_), step)
+async def list_steps(store: Store, tenant: str, task: str, filters: RunFilter) -> StepPage:
+    """Return one page of a task's steps by run, round and name. Raises AbsentError."""
+    run, round_, step = read_cursor(filters.cursor, int, int, str)
+    after = (_integer(run) if filters.cursor else None, _integer(round_), step)
     async with store.reading() as connection:
         await require(connection, tenant, task)
-        rows = await connection.fetch(_SQL["steps"], tenant, task, asked.run, *place, asked.limit + 1)
-    items, following = cut(rows, asked.limit, _step_item, lambda row: (row["run"], row["round"], row["step"]))
-    return StepPage(items=items, next=following)
+        rows = await connection.fetch(_SQL["steps"], tenant, task, filters.run, *after, filters.limit + 1)
+    items, cursor = cut(rows, filters.limit, _step_item, lambda row: (row["run"], row["round"], row["step"]))
+    return StepPage(items=items, next=cursor)
 
 
-async def list_attempts(store: Store, tenant: str, task: str, asked: RunFilter) -> AttemptPage:
-    """Oldest first."""
+async def list_attempts(store: Store, tenant: str, task: str, filters: RunFilter) -> AttemptPage:
+    """Return one page of the attempts at a task's steps, oldest first. Raises AbsentError."""
     kinds = (int, datetime, str, int, int, int, str)
-    place = [
-        _number(value) if kind is int and asked.cursor else value
-        for kind, value in zip(kinds, read_cursor(asked.cursor, *kinds), strict=True)
+    after = [
+        _integer(value) if kind is int and filters.cursor else value
+        for kind, value in zip(kinds, read_cursor(filters.cursor, *kinds), strict=True)
     ]
     async with store.reading() as connection:
         await require(connection, tenant, task)
-        rows = await connection.fetch(_SQL["attempts"], tenant, task, asked.run, *place, asked.limit + 1)
+        rows = await connection.fetch(_SQL["attempts"], tenant, task, filters.run, *after, filters.limit + 1)
     names = ("run", "finished_at", "step", "round", "attempt", "delivery", "outcome")
-    items, following = cut(rows, asked.limit, attempt_item, lambda row: [row[name] for name in names])
-    return AttemptPage(items=items, next=following)
+    items, cursor = cut(rows, filters.limit, attempt_item, lambda row: [row[name] for name in names])
+    return AttemptPage(items=items, next=cursor)
 
 
-async def list_events(store: Store, tenant: str, task: str, asked: EventFilter) -> dict[str, Any]:
-    """Bodies of `task.event.v1` as they were stored, oldest first; `next` is the last one's id while there are more."""
-    place = asked.place()
+async def list_events(store: Store, tenant: str, task: str, filters: EventFilter) -> dict[str, Any]:
+    """Return one page of a task's events as they were stored, oldest first. Raises AbsentError.
+
+    `next` is the id of the last event on the page if there are more, else None.
+    """
+    after = filters.position()
     async with store.reading() as connection:
         await require(connection, tenant, task)
-        rows = await connection.fetch(_SQL["events"], tenant, task, *place, asked.limit + 1)
-    page = rows[: asked.limit]
-    following = f"{page[-1]['run']}-{page[-1]['seq']}" if len(rows) > asked.limit else None
-    return {"items": [row["body"] for row in page], "next": following}
+        rows = await connection.fetch(_SQL["events"], tenant, task, *after, filters.limit + 1)
+    page = rows[: filters.limit]
+    cursor = f"{page[-1]['run']}-{page[-1]['seq']}" if len(rows) > filters.limit else None
+    return {"items": [row["body"] for row in page], "next": cursor}
 
 
 async def require(connection: Connection, tenant: str, task: str) -> None:
-    """Raises AbsentError where the tenant has no such task: an empty list would say that it has."""
+    """Raise AbsentError unless the tenant has the task: an empty list would suggest that it has."""
     if await connection.fetchval(_SQL["exists"], tenant, task) is None:
         raise AbsentError
 
 
 def attempt_item(row: asyncpg.Record) -> AttemptItem:
-    """From a row of `attempts`."""
+    """Return the item for a row of the table `attempts`."""
     values = {name: row[name] for name in AttemptItem.model_fields if name != "finished_at"}
     return AttemptItem(**values, finished_at=as_text(row["finished_at"]))
 
 
-def _number(value: int | None) -> int:
-    """Within Postgres's integer; where there is no cursor, before the first."""
+def _integer(value: int | None) -> int:
+    """Return a value that fits Postgres's integer; 0, which is before the first row, for None."""
     return min(value or 0, 2**31 - 1)
 
 
 def _task_item(row: asyncpg.Record) -> TaskItem:
-    same = ("tenant", "kind", "state", "reason", "detail", "source", "priority", "goal", "run")
+    columns = ("tenant", "kind", "state", "reason", "detail", "source", "priority", "goal", "run")
     return TaskItem(
         task=row["id"],
-        **{name: row[name] for name in same},
+        **{name: row[name] for name in columns},
         created_at=as_text(row["received_at"]),
         updated_at=as_text(row["updated_at"]),
         deadline_at=_time(row, "deadline_at"),
@@ -128,9 +135,9 @@ def _task_item(row: asyncpg.Record) -> TaskItem:
 
 
 def _run_item(row: asyncpg.Record) -> RunItem:
-    same = ("run", "state", "reason", "detail", "plan")
+    columns = ("run", "state", "reason", "detail", "plan")
     return RunItem(
-        **{name: row[name] for name in same},
+        **{name: row[name] for name in columns},
         started_at=_time(row, "started_at"),
         finished_at=_time(row, "finished_at"),
     )

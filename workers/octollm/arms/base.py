@@ -1,8 +1,8 @@
-"""What an arm is: a class that is made without arguments and turns one step into its output.
+"""The interface of an arm: a class without constructor arguments that turns the input of a step into its output.
 
-An arm knows neither streams nor stores nor other arms. It returns a JSON object, or raises `PermanentError` (trying
-again cannot help) or `TransientError` (it may). Anything else it raises counts as a fault of the arm and is tried
-again. It may be run twice for the same step after a crash.
+An arm does not know streams, stores or other arms. It returns a JSON object, or raises `PermanentError` (a retry cannot
+help) or `TransientError` (a retry may help). Any other exception counts as a bug in the arm, and the step is retried.
+After a crash, an arm may run twice for the same step.
 """
 
 from dataclasses import dataclass
@@ -13,41 +13,44 @@ from structlog.stdlib import BoundLogger
 
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
-from octollm.ports import ModelClient, Recall
+from octollm.ports import MemoryStore, ModelClient
 
 
 @dataclass(frozen=True, slots=True)
 class ArmContext:
-    """What an arm gets beside its step."""
+    """What an arm gets in addition to its step."""
 
     log: BoundLogger
-    """Bound to the task, the step, the tenant and the trace."""
+    """Logger with the task, the step, the tenant and the trace."""
     worker: str
-    """The consumer this process is in its group."""
+    """Name of this process in its consumer group."""
     rules_dir: Path
-    """Folder of the rule files that both languages share."""
-    recall: Recall | None = None
-    """Memory, where this process has one."""
-    mind: ModelClient | None = None
-    """A model, where one is configured."""
+    """Folder of the redaction and secret rules."""
+    memory: MemoryStore | None = None
+    """The memory store, if this process has one."""
+    model: ModelClient | None = None
+    """The model client, if one is configured."""
 
 
 class Arm(Protocol):
-    """One kind of work. An arm that asks models says `uses_model = True` in its class, and gets a mind."""
+    """One kind of work. An arm that needs a model sets `uses_model = True` in its class."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """The step's output, a JSON object. `step.input` has its references resolved."""
+        """Return the output of a step, a JSON object. References in `step.input` are resolved."""
 
 
 def invalid(message: str) -> PermanentError:
-    """The step's input is not what this arm takes; `message` names the field and never its value."""
+    """Return the error for an invalid input. `message` must name the field and must not contain its value."""
     return PermanentError("invalid_input", message)
 
 
-def closed(value: dict[str, Any], required: set[str], optional: set[str], place: str = "input") -> None:
-    """Raises PermanentError unless the object has exactly these fields."""
+def require_fields(value: dict[str, Any], required: set[str], optional: set[str], place: str = "input") -> None:
+    """Raise PermanentError unless `value` has all `required` fields and no field beyond the `optional` ones.
+
+    `place`: path of `value` in the step, for the message.
+    """
     missing, unknown = required - set(value), set(value) - required - optional
     if missing:
         raise invalid(f"{place}.{min(missing)} is missing")
     if unknown:
-        raise invalid(f"{place}.{min(unknown)[:80]} is not known; there are {', '.join(sorted(required | optional))}")
+        raise invalid(f"{place}.{min(unknown)[:80]} is unknown; known fields: {', '.join(sorted(required | optional))}")

@@ -1,20 +1,20 @@
-"""The coder: looks through code and applies patches without a model, writes code with one. Never runs anything.
+"""The coder: checks code and applies patches without a model, and writes code with one. It never runs code.
 
 Inputs (`files`: {name: text}, at most 64; `language`: python):
 - `{"mode": "check", "files", "language"}` gives `{"ok", "errors", "warnings", "findings", "checked", "skipped",
-  "mode"}`; `findings`: [{"file", "line", "rule", "severity", "message"}], `ok`: without an error. Files that are not of
-  the language are `skipped`.
-- `{"mode": "apply", "files", "patch"}` gives `{"files", "changed", "removed", "mode"}`, with all files as they are
-  then. A patch that does not fit to the letter fails the step as `patch_refused`.
+  "mode"}`; `findings`: [{"file", "line", "rule", "severity", "message"}], `ok`: no errors. Files in other
+  languages are `skipped`.
+- `{"mode": "apply", "files", "patch"}` gives `{"files", "changed", "removed", "mode"}`, with all files
+  after the patch. A patch that does not apply exactly fails the step with `patch_refused`.
 - `{"mode": "generate", "goal", "language", "files"?, "tests"?, "previous"?, "feedback"?}` gives `{"files",
-  "explanation", "mode": "model", "provider", "model", "tokens"}`; without a model the step fails as `needs_model`.
+  "explanation", "mode": "model", "provider", "model", "tokens"}`; without a model the step fails with `needs_model`.
 """
 
 from dataclasses import asdict
 from typing import Any
 
-from octollm.arms.base import ArmContext, closed, invalid
-from octollm.arms.prompting import as_data, ask, prompt
+from octollm.arms.base import ArmContext, invalid, require_fields
+from octollm.arms.prompting import as_data, ask_model, prompt
 from octollm.code.patch import apply
 from octollm.code.python import Finding, look_through
 from octollm.contracts import StepRequested
@@ -26,8 +26,8 @@ _MAX_NAME = 512
 _MAX_TEXT = 500_000
 _MAX_FINDINGS = 200
 _ENDINGS = (".py", ".pyi")
-_TAKEN = frozenset({"main.py", "main.sh", "tmp"})
-"""What the executor calls the program it runs, and its folder for temporary files."""
+_RESERVED = frozenset({"main.py", "main.sh", "tmp"})
+"""Names of the executor's program and of its folder for temporary files."""
 _ANSWER = {
     "type": "object",
     "additionalProperties": False,
@@ -53,17 +53,17 @@ class Coder:
     uses_model = True
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """See the module; raises PermanentError on any other input."""
+        """Return the output described in the module. Raises PermanentError for invalid input."""
         match step.input.get("mode"):
             case "check":
-                closed(step.input, {"mode", "files", "language"}, set())
+                require_fields(step.input, {"mode", "files", "language"}, set())
                 _language(step.input)
                 return _check(_files(step.input, "files"))
             case "apply":
-                closed(step.input, {"mode", "files", "patch"}, set())
+                require_fields(step.input, {"mode", "files", "patch"}, set())
                 return _apply(_files(step.input, "files"), _text(step.input, "patch"))
             case "generate":
-                closed(step.input, {"mode", "goal", "language"}, {"files", "tests", "previous", "feedback"})
+                require_fields(step.input, {"mode", "goal", "language"}, {"files", "tests", "previous", "feedback"})
                 _language(step.input)
                 return await _generate(step, ctx)
             case _:
@@ -78,14 +78,14 @@ def _check(files: dict[str, str]) -> dict[str, Any]:
         "ok": errors == 0,
         "errors": errors,
         "warnings": len(found) - errors,
-        "findings": [asdict(one) for one in _worst_first(found)[:_MAX_FINDINGS]],
+        "findings": [asdict(one) for one in _errors_first(found)[:_MAX_FINDINGS]],
         "checked": checked,
         "skipped": sorted(set(files) - set(checked)),
         "mode": "deterministic",
     }
 
 
-def _worst_first(found: list[Finding]) -> list[Finding]:
+def _errors_first(found: list[Finding]) -> list[Finding]:
     return sorted(found, key=lambda one: one.severity != "error")
 
 
@@ -109,22 +109,22 @@ async def _generate(step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
     if "feedback" in given:
         parts.append(as_data("feedback", given["feedback"]))
     question = Question("code", prompt("code"), "\n\n".join(parts), _ANSWER)
-    usable = await ask(ctx, step, question, _faults, "writing code")
-    files = {one["name"]: one["text"] for one in usable.value["files"]}
+    accepted = await ask_model(ctx, step, question, _faults, "writing code")
+    files = {one["name"]: one["text"] for one in accepted.value["files"]}
     ctx.log.info("wrote code", files=len(files))
-    return {"files": files, "explanation": usable.value["explanation"], **usable.told}
+    return {"files": files, "explanation": accepted.value["explanation"], **accepted.origin}
 
 
 def _faults(answer: dict[str, Any]) -> list[str]:
-    """What keeps an answer from being run at all; whether it is right is for the tests to say."""
+    """Return why an answer cannot be run at all. Whether it is correct is decided by its tests."""
     names = [one["name"] for one in answer["files"]]
     files = {one["name"]: one["text"] for one in answer["files"]}
     if not names:
-        return ["there is no file in it"]
+        return ["it contains no file"]
     if len(files) < len(names):
         return ["two files have the same name"]
-    if taken := sorted(files.keys() & _TAKEN):
-        return [f"the name {taken[0]} is taken; use another"]
+    if reserved := sorted(files.keys() & _RESERVED):
+        return [f"the name {reserved[0]} is reserved; use another one"]
     for name in names:
         if any(other.startswith(f"{name}/") for other in names):
             return [f"{name} is both a file and a folder"]
@@ -153,13 +153,13 @@ def _files(given: dict[str, Any], field: str) -> dict[str, str]:
     if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
         raise invalid(f"input.{field} must be an object of file names and texts")
     if sum(map(len, files.values())) > _MAX_TEXT:
-        raise invalid(f"input.{field} must hold at most {_MAX_TEXT} characters together")
+        raise invalid(f"input.{field} must have at most {_MAX_TEXT} characters in total")
     _check_names(files, f"input.{field}")
     return files
 
 
 def _check_names(files: dict[str, str], place: str) -> None:
-    """By the executor's rules: it is where these files go next."""
+    """Check file names by the executor's rules, because it will get these files."""
     if len(files) > _MAX_FILES:
         raise invalid(f"{place}: at most {_MAX_FILES} files")
     for name in files:

@@ -1,8 +1,8 @@
-"""The guardian: replaces personal data and finds secrets, by the rules in `schemas/rules`, without a model.
+"""The guardian: replaces personal data and finds secrets by the rules in `schemas/rules`, without a model.
 
 Input `{"mode": "redact", "value": <any JSON>}` gives `{"value", "redactions": {type: count}}`.
 Input `{"mode": "scan_secrets", "files": {name: text}}` or `{"mode": "scan_secrets", "value": <any JSON>}` gives
-`{"clean", "findings": [{"rule", "place", "line"}]}`. A finding never holds the secret.
+`{"clean", "findings": [{"rule", "place", "line"}]}`. A finding never contains the secret.
 """
 
 import ipaddress
@@ -15,27 +15,27 @@ from typing import Any
 
 import orjson
 
-from octollm.arms.base import ArmContext, closed, invalid
+from octollm.arms.base import ArmContext, invalid, require_fields
 from octollm.contracts import StepRequested
 
 _MAX_FINDINGS = 100
-_IBAN_DIGITS = {letter: str(number) for number, letter in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+_IBAN_DIGITS = {character: str(number) for number, character in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
 
 
 class Guardian:
     """Arm `guardian`."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """See the module; raises PermanentError on any other input."""
+        """Return the output described in the module. Raises PermanentError for invalid input."""
         match step.input.get("mode"):
             case "redact":
-                closed(step.input, {"mode", "value"}, set())
+                require_fields(step.input, {"mode", "value"}, set())
                 counts: Counter[str] = Counter()
                 return {"value": Redactor(ctx.rules_dir).clean(step.input["value"], counts), "redactions": dict(counts)}
             case "scan_secrets":
-                closed(step.input, {"mode"}, {"files", "value"})
+                require_fields(step.input, {"mode"}, {"files", "value"})
                 if len(step.input) != 2:
-                    raise invalid("give input.files or input.value, one of them")
+                    raise invalid("give either input.files or input.value")
                 findings = list(_scan(step.input, ctx.rules_dir))
                 ctx.log.info("scanned for secrets", findings=len(findings))
                 return {"clean": not findings, "findings": findings[:_MAX_FINDINGS]}
@@ -44,13 +44,13 @@ class Guardian:
 
 
 class Redactor:
-    """Replaces personal data in any JSON value; the reflex does the very same in Rust (`admission/redact.rs`)."""
+    """Replaces personal data in JSON values. The reflex implements the same rules in Rust (`admission/redact.rs`)."""
 
     def __init__(self, rules_dir: Path) -> None:
         self._rules = _pii(rules_dir)
 
     def clean(self, value: Any, counts: Counter[str]) -> Any:  # noqa: ANN401  any JSON value
-        """The value with every text redacted, keys too; `counts` gets how many of each type."""
+        """Return `value` with every text and key redacted. Adds the number of replacements per type to `counts`."""
         if isinstance(value, str):
             return self.text(value, counts)
         if isinstance(value, list):
@@ -59,13 +59,13 @@ class Redactor:
             clean: dict[str, Any] = {}
             numbers: dict[str, int] = {}
             for key, inner in value.items():
-                inner_clean = self.clean(inner, counts)
-                clean[_free(self.text(key, counts), clean, numbers)] = inner_clean
+                cleaned = self.clean(inner, counts)
+                clean[_unique_key(self.text(key, counts), clean, numbers)] = cleaned
             return clean
         return value
 
     def text(self, text: str, counts: Counter[str]) -> str:
-        """One text, rule by rule."""
+        """Return `text` redacted by every rule. Adds the number of replacements per type to `counts`."""
         for kind, pattern, check, replacement in self._rules:
 
             def replace(found: re.Match[str], kind: str = kind, check: str = check, by: str = replacement) -> str:
@@ -90,10 +90,10 @@ def _secrets(rules_dir: Path) -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((rule["name"], re.compile(rule["pattern"])) for rule in rules)
 
 
-def _free(key: str, taken: dict[str, Any], numbers: dict[str, int]) -> str:
-    """Two keys may become the same by redaction; the later one gets a number, so that nothing is lost.
+def _unique_key(key: str, taken: dict[str, Any], numbers: dict[str, int]) -> str:
+    """Return `key`, with a number if redaction made it equal to an earlier key.
 
-    `numbers` holds the next one to try for each key: forty thousand addresses as keys must not try each other's.
+    `numbers`: the next number to try for each key, so that many equal keys do not take quadratic time.
     """
     if key not in taken:
         return key
@@ -105,18 +105,18 @@ def _free(key: str, taken: dict[str, Any], numbers: dict[str, int]) -> str:
 
 
 def _stands_alone(found: re.Match[str]) -> bool:
-    """Whether a match is a word of its own: not a part of a longer name or number, nor of a decimal."""
+    """Whether a match is not part of a longer name, number or decimal."""
     text, start, end = found.string, found.start(), found.end()
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if (before and _joins(before[-1])) or (after and _joins(after[0])):
+    if (before and _is_word_character(before[-1])) or (after and _is_word_character(after[0])):
         return False
     decimal_before = len(before) == 2 and before[1] == "." and before[0] in "0123456789"
     decimal_after = len(after) == 2 and after[0] == "." and after[1] in "0123456789"
     return not decimal_before and not decimal_after
 
 
-def _joins(letter: str) -> bool:
-    return letter == "_" or (letter.isascii() and letter.isalnum())
+def _is_word_character(character: str) -> bool:
+    return character == "_" or (character.isascii() and character.isalnum())
 
 
 def _passes(check: str, text: str) -> bool:

@@ -1,17 +1,16 @@
-"""The judge: checks what others made, without a model, and gives a verdict with its reasons.
+"""The judge: checks the output of other steps without a model, and returns a verdict with reasons.
 
-Input `{"checks": [{"check": <name>, ...}, ...]}` gives `{"verdict": "pass" | "fail", "reasons", "checks"}`: every check
-is made, also after the first that fails. A verdict "fail" is a step that succeeded; only an input that is not what is
-described here is an error.
+Input `{"checks": [{"check": <name>, ...}, ...]}` gives `{"verdict": "pass" | "fail", "reasons", "checks"}`. Every check
+runs, even after one has failed. A step with the verdict "fail" has succeeded; only invalid input is an error.
 
 Checks (`name`: optional label for the reason):
 - `exit_code` {of: executor output, equals: 0}      - `outcome` {of: executor output, equals: "ok"}
 - `contains` / `lacks` {text, part}                 - `matches` {text, pattern}
 - `equals` {value, expected}                        - `clean` {of: guardian output}
 - `schema` {value, schema}                          - `numeric` {value, expected, tolerance?, min?, max?}
-- `citations` {of: retriever answer, sources: retriever read}: every quote stands in the stored text at its place and on
-  its lines, and the answer is made of quotes
-- `recompute` {csv, column, statistic, by?, where?, expected, tolerance?}: works the numbers out again from the data
+- `citations` {of: retriever answer, sources: retriever read}: every quote is in the stored text at its place and on its
+  lines, and the answer consists of quotes
+- `recompute` {csv, column, statistic, by?, where?, expected, tolerance?}: computes the numbers again from the data
 """
 
 import csv
@@ -24,13 +23,13 @@ from typing import Any
 
 import jsonschema_rs
 
-from octollm.arms.base import ArmContext, closed, invalid
+from octollm.arms.base import ArmContext, invalid, require_fields
 from octollm.contracts import StepRequested
 from octollm.text import citations
 
 _TOLERANCE = 1e-9
-"""Relative; what adding up in another order may change."""
-_SHOWN = 200
+"""Relative tolerance; covers the rounding differences of another order of addition."""
+_MAX_SHOWN = 200
 Fault = str | None
 
 
@@ -38,14 +37,14 @@ class Judge:
     """Arm `judge`."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """See the module; raises PermanentError on any other input."""
-        closed(step.input, {"checks"}, set())
+        """Return the output described in the module. Raises PermanentError for invalid input."""
+        require_fields(step.input, {"checks"}, set())
         checks = step.input["checks"]
         if not isinstance(checks, list) or not checks:
             raise invalid("input.checks must be a list of at least one check")
         results = [_one(check, f"input.checks.{number}") for number, check in enumerate(checks)]
         reasons = [result["reason"] for result in results if not result["passed"]]
-        ctx.log.info("judged", checks=len(results), failed=len(reasons))
+        ctx.log.info("made a verdict", checks=len(results), failed=len(reasons))
         return {"verdict": "fail" if reasons else "pass", "reasons": reasons, "checks": results}
 
 
@@ -54,7 +53,7 @@ def _one(check: Any, place: str) -> dict[str, Any]:  # noqa: ANN401  any JSON va
     if not isinstance(name, str) or name not in _CHECKS:
         raise invalid(f"{place}.check must be one of {', '.join(_CHECKS)}")
     run, required, optional = _CHECKS[name]
-    closed(check, {"check", *required}, {"name", *optional}, place)
+    require_fields(check, {"check", *required}, {"name", *optional}, place)
     label = check.get("name", name)
     if not isinstance(label, str):
         raise invalid(f"{place}.name must be text")
@@ -77,7 +76,7 @@ def _exit_code(check: Mapping[str, Any], place: str) -> Fault:
         return None
     ran = check["of"]
     said = str(ran.get("stderr") or ran.get("stdout") or "").strip().splitlines()
-    last = f"; last line: {said[-1][:_SHOWN]}" if said else ""
+    last = f"; last line: {said[-1][:_MAX_SHOWN]}" if said else ""
     code = f"exit code {found}" if found is not None else f"no exit code ({ran.get('outcome')})"
     return f"{code}, expected {wanted}{last}"
 
@@ -89,12 +88,12 @@ def _outcome(check: Mapping[str, Any], place: str) -> Fault:
 
 def _contains(check: Mapping[str, Any], place: str) -> Fault:
     text, part = _field(check, "text", str, place), _field(check, "part", str, place)
-    return None if part in text else f"does not contain {part[:_SHOWN]!r}"
+    return None if part in text else f"does not contain {part[:_MAX_SHOWN]!r}"
 
 
 def _lacks(check: Mapping[str, Any], place: str) -> Fault:
     text, part = _field(check, "text", str, place), _field(check, "part", str, place)
-    return None if part not in text else f"contains {part[:_SHOWN]!r}"
+    return None if part not in text else f"contains {part[:_MAX_SHOWN]!r}"
 
 
 def _matches(check: Mapping[str, Any], place: str) -> Fault:
@@ -103,7 +102,7 @@ def _matches(check: Mapping[str, Any], place: str) -> Fault:
         found = re.search(pattern, text)
     except re.error as error:
         raise invalid(f"{place}.pattern is not a regular expression: {error}") from error
-    return None if found else f"nothing matches {pattern[:_SHOWN]!r}"
+    return None if found else f"nothing matches {pattern[:_MAX_SHOWN]!r}"
 
 
 def _equals(check: Mapping[str, Any], _place: str) -> Fault:
@@ -115,7 +114,7 @@ def _clean(check: Mapping[str, Any], place: str) -> Fault:
     if found.get("clean") is True:
         return None
     rules = sorted({str(one.get("rule")) for one in found.get("findings", []) if isinstance(one, dict)})
-    return f"not clean: {', '.join(rules) or 'the guardian does not say that it is'}"
+    return f"not clean: {', '.join(rules) or 'the guardian did not report it as clean'}"
 
 
 def _schema(check: Mapping[str, Any], place: str) -> Fault:
@@ -132,12 +131,12 @@ def _schema(check: Mapping[str, Any], place: str) -> Fault:
 
 def _citations(check: Mapping[str, Any], place: str) -> Fault:
     answer, sources = _field(check, "of", dict, place), _field(check, "sources", dict, place)
-    told, given, texts = answer.get("answer"), answer.get("citations"), sources.get("texts")
-    if not isinstance(told, str) or not _objects(given):
+    text, given, texts = answer.get("answer"), answer.get("citations"), sources.get("texts")
+    if not isinstance(text, str) or not _objects(given):
         raise invalid(f"{place}.of must be the output of the retriever's mode answer")
     if not _objects(texts):
         raise invalid(f"{place}.sources must be the output of the retriever's mode read")
-    faults = citations.faults(told, given, texts)
+    faults = citations.faults(text, given, texts)
     if not faults:
         return None
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -151,7 +150,7 @@ def _objects(value: Any) -> bool:  # noqa: ANN401  any JSON value
 def _numeric(check: Mapping[str, Any], place: str) -> Fault:
     value = check["value"]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "is no number"
+        return "is not a number"
     if not {"expected", "min", "max"} & set(check):
         raise invalid(f"{place}: give expected, min or max")
     if "min" in check and value < _field(check, "min", (int, float), place):
@@ -199,17 +198,17 @@ def _recompute(check: Mapping[str, Any], place: str) -> Fault:
     found = {name: _STATISTICS[statistic](values) for name, values in groups.items()}
     expected = _field(check, "expected", dict, place) if by else {"": _field(check, "expected", (int, float), place)}
     if set(expected) != set(found):
-        return f"groups {sorted(expected)} were given, the data have {sorted(found)}"
+        return f"the groups are {sorted(found)}, not {sorted(expected)}"
     for name, value in sorted(found.items()):
         given = expected[name]
         if isinstance(given, bool) or not isinstance(given, (int, float)) or not _near(given, value, check, place):
             of = f" of {name}" if name else ""
-            return f"{statistic} of {column}{of} is {value:g}, {given!r} was given"
+            return f"{statistic} of {column}{of} is {value:g}, not {given!r}"
     return None
 
 
 def _number(text: str | None) -> float | None:
-    """Missing values, however written, take no part."""
+    """Return the number in a cell, or None for a missing value, which is ignored."""
     try:
         value = float(text or "")
     except ValueError:

@@ -1,6 +1,6 @@
-"""What a plan of a model must keep, in words that a model can act on. Pure.
+"""The rules for plans that models make; faults are sentences that a model can act on. Pure.
 
-The orchestrator checks a plan in full when it adopts it; this is what can be told without its recipes.
+The orchestrator validates a plan completely when it adopts it. These rules need no access to its recipes.
 """
 
 import re
@@ -61,19 +61,22 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def faults(plan: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is wrong with a plan of the right form; `inputs`: JSON Schema of the input, for each arm it may use."""
+    """Return a sentence for each fault of `plan`, which is valid by SCHEMA.
+
+    `inputs`: the JSON Schema of the input of every arm that the plan may use, by the arm's name.
+    """
     steps: Mapping[str, Any] = plan["steps"]
     found = [*_wiring(steps, inputs)]
     if found:
         return found
-    before = {name: _before(steps, name) for name in steps}
+    ancestors = {name: _ancestors(steps, name) for name in steps}
     repair = plan.get("repair")
     if repair is not None:
-        found += _repair(steps, before, repair)
-    redone = {name for name in steps if repair and repair["redo"] in before[name] | {name}}
+        found += _repair(steps, ancestors, repair)
+    redone = {name for name in steps if repair and repair["redo"] in ancestors[name] | {name}}
     for name, step in steps.items():
-        # In a repair round a step may look at how the round before ended.
-        known = set(steps) if name in redone else before[name]
+        # In a repair round, a step may refer to the results of the previous round.
+        known = set(steps) if name in redone else ancestors[name]
         found += [f"steps.{name}.input: {fault}" for fault in _references(step["input"], known)]
         found += [f"steps.{name}.input: {fault}" for fault in _input(step["input"], inputs[step["arm"]])]
     found += [f"answer: {fault}" for fault in _references(plan["answer"], set(steps))]
@@ -83,20 +86,20 @@ def faults(plan: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> 
 def _wiring(steps: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[str]:
     for name, step in steps.items():
         if step["arm"] not in inputs:
-            yield f"steps.{name}.arm: there is no arm {step['arm']}; there are {', '.join(sorted(inputs))}"
+            yield f"steps.{name}.arm: there is no arm {step['arm']}; the arms are {', '.join(sorted(inputs))}"
         if "verdict" in step and step["arm"] != "judge":
             yield f"steps.{name}.verdict: only a step of arm judge has a verdict"
         for need in step.get("needs", ()):
             if need not in steps:
-                yield f"steps.{name}.needs: {need} is no step of this plan"
+                yield f"steps.{name}.needs: {need} is not a step of this plan"
     try:
         TopologicalSorter({name: step.get("needs", ()) for name, step in steps.items()}).prepare()
     except CycleError as error:
-        yield f"steps need each other in a circle: {' -> '.join(error.args[1])}"
+        yield f"the steps depend on each other in a cycle: {' -> '.join(error.args[1])}"
 
 
-def _before(steps: Mapping[str, Any], name: str) -> set[str]:
-    """All steps that have ended when this one starts."""
+def _ancestors(steps: Mapping[str, Any], name: str) -> set[str]:
+    """Return the steps that must have ended before this one starts."""
     found: set[str] = set()
     todo = list(steps[name].get("needs", ()))
     while todo:
@@ -107,12 +110,12 @@ def _before(steps: Mapping[str, Any], name: str) -> set[str]:
     return found
 
 
-def _repair(steps: Mapping[str, Any], before: Mapping[str, set[str]], repair: Mapping[str, Any]) -> Iterator[str]:
+def _repair(steps: Mapping[str, Any], ancestors: Mapping[str, set[str]], repair: Mapping[str, Any]) -> Iterator[str]:
     judge, redo = repair["judge"], repair["redo"]
     if judge not in steps or steps[judge]["arm"] != "judge" or steps[judge].get("verdict") == "informs":
-        yield f"repair.judge: {judge} is no step of arm judge whose verdict decides"
-    elif redo not in before[judge]:
-        yield f"repair.redo: {redo} is no step that {judge} depends on"
+        yield f"repair.judge: {judge} is not a step of arm judge whose verdict decides"
+    elif redo not in ancestors[judge]:
+        yield f"repair.redo: {redo} is not a step that {judge} depends on"
 
 
 def _references(template: Any, known: set[str]) -> Iterator[str]:  # noqa: ANN401  any JSON value
@@ -131,11 +134,11 @@ def _expression(expression: str, known: set[str]) -> Iterator[str]:
     try:
         jmespath.compile(expression)
     except JMESPathError:
-        yield f"{expression!r} is no JMESPath expression"
+        yield f"{expression!r} is not a JMESPath expression"
         return
     for name in dict.fromkeys(_STEP_IN_EXPRESSION.findall(expression)):
         if name not in known:
-            yield f"{expression!r} refers to step {name}, which has not ended then; add it to needs"
+            yield f"{expression!r} refers to step {name}, which may not have ended by then; add it to needs"
 
 
 def _input(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
@@ -145,22 +148,22 @@ def _input(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]
 
 
 def with_references(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema that takes a reference wherever a value may stand.
+    """Return a schema that accepts a reference in place of any value.
 
-    Discriminators (an `enum` beside conditions that ask for it) stay literal: a plan says which mode it means.
+    Discriminators, the properties that conditions test, stay literal: a plan must say which mode it means.
     """
-    made = dict(schema)
-    asked = {name for one in schema.get("allOf", ()) for name in one.get("if", {}).get("properties", ())}
-    if "properties" in made:
-        made["properties"] = {
-            name: one if name in asked else _or_reference(one) for name, one in made["properties"].items()
+    extended = dict(schema)
+    discriminators = {name for one in schema.get("allOf", ()) for name in one.get("if", {}).get("properties", ())}
+    if "properties" in extended:
+        extended["properties"] = {
+            name: one if name in discriminators else _or_reference(one) for name, one in extended["properties"].items()
         }
     for name in ("items", "additionalProperties"):
-        if isinstance(made.get(name), Mapping):
-            made[name] = _or_reference(made[name])
-    return made
+        if isinstance(extended.get(name), Mapping):
+            extended[name] = _or_reference(extended[name])
+    return extended
 
 
 def _or_reference(schema: Mapping[str, Any]) -> dict[str, Any]:
-    # Not "any of": of two ways to be right, the error would name neither.
+    # Not `anyOf`: its error would name neither alternative.
     return {"if": {"type": "object", "required": ["$"]}, "then": _REFERENCE, "else": with_references(schema)}

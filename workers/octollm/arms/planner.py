@@ -1,9 +1,9 @@
-"""The planner: asks a model for a plan, and takes only one that keeps the rules. It never makes one up by itself.
+"""The planner: asks a model for a plan, and accepts it only if it follows the rules of `plan_rules`.
 
 Input `{"goal", "kind"?, "input"?, "metadata"?, "arms": [name], "kinds": [name]}`, written by the orchestrator; `arms`:
 those that have a topic, `kinds`: those that have a recipe. Output `{"plan": {"steps", "answer", "repair"?}, "mode":
 "model", "provider", "model", "tokens": {"input", "output"}}`, where `plan` has the form of a recipe file. Without a
-model the step fails as `needs_model`.
+model the step fails with `needs_model`.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from octollm.arms import plan_rules
-from octollm.arms.base import ArmContext, closed, invalid
-from octollm.arms.prompting import as_data, ask, described, prompt
+from octollm.arms.base import ArmContext, invalid, require_fields
+from octollm.arms.prompting import arm_descriptions, as_data, ask_model, prompt
 from octollm.contracts import StepRequested
 from octollm.ports import Question
 
@@ -25,17 +25,18 @@ class Planner:
     uses_model = True
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """See the module; raises PermanentError on any other input."""
+        """Return the output described in the module. Raises PermanentError for invalid input."""
         given = step.input
-        closed(given, {"goal", "arms", "kinds"}, {"kind", "input", "metadata"})
+        require_fields(given, {"goal", "arms", "kinds"}, {"kind", "input", "metadata"})
         if not isinstance(given["goal"], str) or not given["goal"].strip():
             raise invalid("input.goal must be text")
         arms = _arms(_names(given, "arms"))
         question = Question("plan", _system(arms), _prompt(given, _names(given, "kinds")), plan_rules.SCHEMA)
         inputs = {name: about["input"] for name, about in arms.items()}
-        usable = await ask(ctx, step, question, partial(plan_rules.faults, inputs=inputs), "a plan for this goal")
-        ctx.log.info("planned", steps=len(usable.value["steps"]))
-        return {"plan": usable.value, **usable.told}
+        find_faults = partial(plan_rules.faults, inputs=inputs)
+        accepted = await ask_model(ctx, step, question, find_faults, "a plan for this goal")
+        ctx.log.info("made a plan", steps=len(accepted.value["steps"]))
+        return {"plan": accepted.value, **accepted.origin}
 
 
 def _names(given: Mapping[str, Any], field: str) -> list[str]:
@@ -45,16 +46,16 @@ def _names(given: Mapping[str, Any], field: str) -> list[str]:
     return sorted(set(names))
 
 
-def _arms(present: list[str]) -> dict[str, Any]:
-    """Those that are both there and described; what a model does not know how to call, it must not call."""
-    arms = {name: described()[name] for name in present if name in described()}
+def _arms(available: list[str]) -> dict[str, Any]:
+    """Return the descriptions of the available arms. A model must not use an arm that has no description."""
+    arms = {name: arm_descriptions()[name] for name in available if name in arm_descriptions()}
     if not arms:
-        raise invalid(f"input.arms must name at least one of {', '.join(sorted(described()))}")
+        raise invalid(f"input.arms must name at least one of {', '.join(sorted(arm_descriptions()))}")
     return arms
 
 
 def _system(arms: Mapping[str, Any]) -> str:
-    """The same bytes for the same arms: providers may keep it in their caches."""
+    """Return the system prompt: the same bytes for the same arms, so that providers can cache it."""
     parts = [prompt("plan")]
     for name, about in arms.items():
         schema = orjson.dumps(about["input"], option=orjson.OPT_SORT_KEYS).decode()

@@ -1,6 +1,6 @@
-"""How arms ask models: prompts from files, untrusted text as marked data, and a second chance for a wrong answer.
+"""Prompts for models: prompt files, untrusted text marked as data, and repairs of answers that cannot be used.
 
-A prompt file is a stable prefix: it holds no clock and no id, so that the same question is the same bytes.
+A prompt file contains no time and no id, so that the same question is always the same bytes.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from octollm.errors import PermanentError
 from octollm.ports import Question, Reply
 
 MAX_REPAIRS = 2
-"""How often a model is told that its answer, though of the right form, cannot be used."""
+"""How often an answer that is valid by its schema but cannot be used is sent back to the model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Usable:
-    """An answer that passed, and what all its tries used."""
+class AcceptedAnswer:
+    """An answer without faults, and the tokens of all calls that led to it."""
 
     value: Any
     reply: Reply
@@ -31,45 +31,48 @@ class Usable:
     output_tokens: int
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What an output says of its origin."""
+    def origin(self) -> dict[str, Any]:
+        """The fields of a step's output that say which model made it."""
         tokens = {"input": self.input_tokens, "output": self.output_tokens}
         return {"mode": "model", "provider": self.reply.provider, "model": self.reply.model, "tokens": tokens}
 
 
-async def ask(
+async def ask_model(
     ctx: ArmContext,
     step: StepRequested,
     question: Question,
-    faults: Callable[[Any], list[str]],
-    what: str,
-) -> Usable:
-    """An answer in which `faults` finds nothing; `what` names it for people. Raises what the mind raises.
+    find_faults: Callable[[Any], list[str]],
+    purpose: str,
+) -> AcceptedAnswer:
+    """Ask the model until its answer has no faults, at most MAX_REPAIRS + 1 times.
 
-    Each try is a call of its own in the journal. Raises PermanentError `model_answer_unusable` after the last.
+    `find_faults`: returns a sentence for each fault of an answer, for the model to read; `purpose`: names the question
+    in error messages. Each call has its own journal entry. Raises what `ModelClient.ask` raises, and PermanentError
+    `model_answer_unusable` when the last answer still has faults.
     """
-    if ctx.mind is None:
-        raise PermanentError("needs_model", f"{what} needs a model, and this worker was started without one")
-    asked, used_in, used_out = question, 0, 0
+    if ctx.model is None:
+        raise PermanentError("needs_model", f"{purpose} needs a model, and this worker has none")
+    current, input_tokens, output_tokens = question, 0, 0
     for call in range(1, MAX_REPAIRS + 2):
-        reply = await ctx.mind.ask(step, asked)
-        used_in, used_out = used_in + reply.input_tokens, used_out + reply.output_tokens
-        wrong = faults(reply.value)
-        if not wrong:
-            return Usable(reply.value, reply, used_in, used_out)
-        ctx.log.info("an answer cannot be used", purpose=question.purpose, call=call, faults=len(wrong))
-        told = "\n".join(f"- {one}" for one in wrong)
+        reply = await ctx.model.ask(step, current)
+        input_tokens += reply.input_tokens
+        output_tokens += reply.output_tokens
+        faults = find_faults(reply.value)
+        if not faults:
+            return AcceptedAnswer(reply.value, reply, input_tokens, output_tokens)
+        ctx.log.info("the model's answer cannot be used", purpose=question.purpose, call=call, faults=len(faults))
+        listed = "\n".join(f"- {one}" for one in faults)
         prompt = (
             f"{question.prompt}\n\nThis was answered before, and it cannot be used:\n"
-            f"{as_data('earlier_answer', reply.value)}\nWhat is wrong with it:\n{told}\n\nAnswer again, in full."
+            f"{as_data('earlier_answer', reply.value)}\nWhat is wrong with it:\n{listed}\n\nAnswer again, in full."
         )
-        asked = Question(question.purpose, question.system, prompt, question.schema, call + 1)
-    message = f"{what}: the model gave no usable answer in {MAX_REPAIRS + 1} tries, last: {wrong[0]}"
+        current = Question(question.purpose, question.system, prompt, question.schema, call + 1)
+    message = f"{purpose}: the model gave no usable answer in {MAX_REPAIRS + 1} calls; last fault: {faults[0]}"
     raise PermanentError("model_answer_unusable", message)
 
 
 def as_data(name: str, value: Any) -> str:  # noqa: ANN401  any JSON value
-    """Untrusted text between marks that it cannot contain, since they carry its own digest. Deterministic."""
+    """Return untrusted text between marks that it cannot contain, because they include its hash. Deterministic."""
     text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f'<data name="{name}" mark="{mark}">\n{text}\n</data mark="{mark}">'
@@ -77,12 +80,12 @@ def as_data(name: str, value: Any) -> str:  # noqa: ANN401  any JSON value
 
 @cache
 def prompt(name: str) -> str:
-    """A prompt file of `arms/prompts/`."""
+    """Return the text of `arms/prompts/<name>.md`."""
     return (resources.files("octollm.arms") / "prompts" / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
 @cache
-def described() -> Mapping[str, Any]:
-    """What arms do and take, by name: `arms/prompts/arms.json`."""
+def arm_descriptions() -> Mapping[str, Any]:
+    """Return what each arm does and accepts, by its name: `arms/prompts/arms.json`."""
     found: Mapping[str, Any] = orjson.loads((resources.files("octollm.arms") / "prompts" / "arms.json").read_bytes())
     return found

@@ -1,36 +1,36 @@
-"""The retriever: takes documents into memory, finds passages, and answers with quotes, without a model.
+"""The retriever: ingests documents, searches passages, and answers with quotes, without a model.
 
 - `ingest` {documents: [{name, text, media?, attributes?}], collection?} gives
   {documents: [{name, state, passages, tokens}]}
 - `search` {query, limit?, collection?, attributes?, search?} gives {passages: [...], used, note}
 - `answer` {question, collection?, attributes?, limit?} gives {found, answer, synthesis, confidence, used, note,
   citations: [{n, collection, document, quote, start, end, first_line, last_line}]}; `synthesis` and `confidence` are
-  null, since only a model could give them
+  null, because only a model could fill them
 - `read` {citations: [{collection, document, start, end}]} gives {texts: [{..., text, first_line, last_line}]}, the last
-  three null where there is no such document
-- `forget` {document, collection?} gives {forgotten}
+  three are null if there is no such document
+- `delete` {document, collection?} gives {deleted}
 
-Of a long query or question the beginning counts. Every input has `mode`, one of these; every output has
+Only the beginning of a long query or question is used. Every input has `mode`, one of these; every output has
 `mode: deterministic`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, cast
 
-from octollm.arms.base import ArmContext, closed, invalid
+from octollm.arms.base import ArmContext, invalid, require_fields
 from octollm.contracts import StepRequested
 from octollm.errors import EmbeddingError, PermanentError, VectorStoreError
-from octollm.ports import Document, Hits, Passage, Recall, SearchMode
+from octollm.ports import Document, Hits, MemoryStore, Passage, SearchMode
 from octollm.text.citations import cited
 from octollm.text.extract import Quote, Source, extract
 from octollm.text.places import squeezed
 
 _COLLECTION = "documents"
-_LONGEST_NAME = 500
-_LONGEST_QUERY = 400_000
-_MOST_DOCUMENTS = 500
-_MOST_ATTRIBUTES = 32
-_MOST_PASSAGES = 100
+_MAX_NAME = 500
+_MAX_QUERY = 400_000
+_MAX_DOCUMENTS = 500
+_MAX_ATTRIBUTES = 32
+_MAX_PASSAGES = 100
 _MEDIA = ("markdown", "text", "code")
 _SEARCHES = ("hybrid", "dense", "keyword")
 _MARKDOWN = (".md", ".markdown")
@@ -41,15 +41,15 @@ class Retriever:
     """Arm `retriever`."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """See the module; raises PermanentError on any other input, StoreUnavailableError while a store is away."""
+        """Return the output described in the module. Raises PermanentError for invalid input, StoreUnavailableError."""
         mode = step.input.get("mode")
         if not isinstance(mode, str) or mode not in _MODES:
             raise invalid(f"input.mode must be one of {', '.join(_MODES)}")
-        if ctx.recall is None:
-            raise PermanentError("no_memory", "this worker has no memory; start it with the role retriever")
+        if ctx.memory is None:
+            raise PermanentError("no_memory", "this worker has no memory; start a worker with the role retriever")
         given = {name: value for name, value in step.input.items() if name != "mode"}
         try:
-            output = await _MODES[mode](ctx.recall, step.tenant, given)
+            output = await _MODES[mode](ctx.memory, step.tenant, given)
         except EmbeddingError as error:
             raise PermanentError("embedding", error.message) from error
         except VectorStoreError as error:
@@ -58,17 +58,17 @@ class Retriever:
         return {"mode": "deterministic", **output}
 
 
-async def _ingest(recall: Recall, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
-    closed(given, {"documents"}, {"collection"})
-    collection = _text(given.get("collection", _COLLECTION), "input.collection", _LONGEST_NAME)
+async def _ingest(memory: MemoryStore, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
+    require_fields(given, {"documents"}, {"collection"})
+    collection = _text(given.get("collection", _COLLECTION), "input.collection", _MAX_NAME)
     listed = given["documents"]
-    if not isinstance(listed, list) or not 1 <= len(listed) <= _MOST_DOCUMENTS:
-        raise invalid(f"input.documents must be a list of 1 to {_MOST_DOCUMENTS} documents")
+    if not isinstance(listed, list) or not 1 <= len(listed) <= _MAX_DOCUMENTS:
+        raise invalid(f"input.documents must be a list of 1 to {_MAX_DOCUMENTS} documents")
     documents = [_document(one, collection, f"input.documents.{number}") for number, one in enumerate(listed)]
     names = [document.name for document in documents]
     if len(set(names)) < len(names):
         raise invalid("input.documents has two documents of one name")
-    taken = await recall.ingest(tenant, documents)
+    taken = await memory.ingest(tenant, documents)
     return {
         "documents": [
             {"name": one.document, "state": one.state, "passages": one.passages, "tokens": one.tokens} for one in taken
@@ -76,20 +76,20 @@ async def _ingest(recall: Recall, tenant: str, given: dict[str, Any]) -> dict[st
     }
 
 
-async def _search(recall: Recall, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
-    closed(given, {"query"}, {"limit", "collection", "attributes", "search"})
+async def _search(memory: MemoryStore, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
+    require_fields(given, {"query"}, {"limit", "collection", "attributes", "search"})
     search = given.get("search", "hybrid")
     if search not in _SEARCHES:
         raise invalid(f"input.search must be one of {', '.join(_SEARCHES)}")
-    query = _text(given["query"], "input.query", _LONGEST_QUERY)
-    hits = await _find(recall, tenant, query, given, cast("SearchMode", search))
+    query = _text(given["query"], "input.query", _MAX_QUERY)
+    hits = await _find(memory, tenant, query, given, cast("SearchMode", search))
     return {"passages": [_passage(one) for one in hits.passages], "used": hits.used, "note": hits.note}
 
 
-async def _answer(recall: Recall, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
-    closed(given, {"question"}, {"limit", "collection", "attributes"})
-    question = _text(given["question"], "input.question", _LONGEST_QUERY)
-    hits = await _find(recall, tenant, question, given, "hybrid")
+async def _answer(memory: MemoryStore, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
+    require_fields(given, {"question"}, {"limit", "collection", "attributes"})
+    question = _text(given["question"], "input.question", _MAX_QUERY)
+    hits = await _find(memory, tenant, question, given, "hybrid")
     quotes = extract(question, [Source(one.text, one.heading) for one in hits.passages])
     citations = [_citation(number, hits.passages[quote.source], quote) for number, quote in enumerate(quotes, 1)]
     return {
@@ -103,47 +103,47 @@ async def _answer(recall: Recall, tenant: str, given: dict[str, Any]) -> dict[st
     }
 
 
-async def _read(recall: Recall, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
-    closed(given, {"citations"}, set())
+async def _read(memory: MemoryStore, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
+    require_fields(given, {"citations"}, set())
     listed = given["citations"]
-    if not isinstance(listed, list) or len(listed) > _MOST_PASSAGES:
-        raise invalid(f"input.citations must be a list of at most {_MOST_PASSAGES} places")
+    if not isinstance(listed, list) or len(listed) > _MAX_PASSAGES:
+        raise invalid(f"input.citations must be a list of at most {_MAX_PASSAGES} places")
     places = [_place(one, f"input.citations.{number}") for number, one in enumerate(listed)]
-    return {"texts": [await _stored(recall, tenant, place) for place in places]}
+    return {"texts": [await _stored(memory, tenant, place) for place in places]}
 
 
-async def _forget(recall: Recall, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
-    closed(given, {"document"}, {"collection"})
-    collection = _text(given.get("collection", _COLLECTION), "input.collection", _LONGEST_NAME)
-    document = _text(given["document"], "input.document", _LONGEST_NAME)
-    return {"forgotten": await recall.forget(tenant, collection, document)}
+async def _delete(memory: MemoryStore, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
+    require_fields(given, {"document"}, {"collection"})
+    collection = _text(given.get("collection", _COLLECTION), "input.collection", _MAX_NAME)
+    document = _text(given["document"], "input.document", _MAX_NAME)
+    return {"deleted": await memory.delete(tenant, collection, document)}
 
 
-_Mode = Callable[[Recall, str, dict[str, Any]], Awaitable[dict[str, Any]]]
+_Mode = Callable[[MemoryStore, str, dict[str, Any]], Awaitable[dict[str, Any]]]
 _MODES: Mapping[str, _Mode] = {
     "ingest": _ingest,
     "search": _search,
     "answer": _answer,
     "read": _read,
-    "forget": _forget,
+    "delete": _delete,
 }
 
 
-async def _find(recall: Recall, tenant: str, query: str, given: dict[str, Any], mode: SearchMode) -> Hits:
+async def _find(memory: MemoryStore, tenant: str, query: str, given: dict[str, Any], mode: SearchMode) -> Hits:
     limit = given.get("limit", 10)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST_PASSAGES:
-        raise invalid(f"input.limit must be a whole number from 1 to {_MOST_PASSAGES}")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_PASSAGES:
+        raise invalid(f"input.limit must be a whole number from 1 to {_MAX_PASSAGES}")
     collection = given.get("collection")
     if "collection" in given:
-        collection = _text(collection, "input.collection", _LONGEST_NAME)
+        collection = _text(collection, "input.collection", _MAX_NAME)
     attributes = _attributes(given["attributes"], "input.attributes") if "attributes" in given else None
-    return await recall.search(tenant, query, limit=limit, mode=mode, collection=collection, attributes=attributes)
+    return await memory.search(tenant, query, limit=limit, mode=mode, collection=collection, attributes=attributes)
 
 
-async def _stored(recall: Recall, tenant: str, place: dict[str, Any]) -> dict[str, Any]:
-    """From the beginning, since lines are counted from there."""
+async def _stored(memory: MemoryStore, tenant: str, place: dict[str, Any]) -> dict[str, Any]:
+    """Read a place of a document. Lines are counted from the beginning, so the text is read from there."""
     start, end = place["start"], place["end"]
-    text = await recall.read(tenant, place["collection"], place["document"], 0, end)
+    text = await memory.read(tenant, place["collection"], place["document"], 0, end)
     if text is None or not start < end <= len(text):
         return {**place, "text": None, "first_line": None, "last_line": None}
     first = text.count("\n", 0, start) + 1
@@ -189,8 +189,8 @@ def _passage(one: Passage) -> dict[str, Any]:
 def _document(one: Any, collection: str, place: str) -> Document:  # noqa: ANN401  any JSON value
     if not isinstance(one, dict):
         raise invalid(f"{place} must be an object")
-    closed(one, {"name", "text"}, {"media", "attributes"}, place)
-    name = _text(one["name"], f"{place}.name", _LONGEST_NAME)
+    require_fields(one, {"name", "text"}, {"media", "attributes"}, place)
+    name = _text(one["name"], f"{place}.name", _MAX_NAME)
     media = one.get("media", _media_of(name))
     if media not in _MEDIA:
         raise invalid(f"{place}.media must be one of {', '.join(_MEDIA)}")
@@ -206,19 +206,19 @@ def _media_of(name: str) -> Literal["markdown", "text", "code"]:
 def _place(one: Any, place: str) -> dict[str, Any]:  # noqa: ANN401  any JSON value
     if not isinstance(one, dict):
         raise invalid(f"{place} must be an object")
-    closed(one, {"collection", "document", "start", "end"}, set(), place)
+    require_fields(one, {"collection", "document", "start", "end"}, set(), place)
     for name in ("start", "end"):
         if isinstance(one[name], bool) or not isinstance(one[name], int) or not 0 <= one[name] < 2**31 - 1:
             raise invalid(f"{place}.{name} must be a whole number from 0")
-    _text(one["collection"], f"{place}.collection", _LONGEST_NAME)
-    _text(one["document"], f"{place}.document", _LONGEST_NAME)
+    _text(one["collection"], f"{place}.collection", _MAX_NAME)
+    _text(one["document"], f"{place}.document", _MAX_NAME)
     return one
 
 
 def _attributes(value: Any, place: str) -> dict[str, str]:  # noqa: ANN401  any JSON value
     fits = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
-    if not fits or len(value) > _MOST_ATTRIBUTES:
-        raise invalid(f"{place} must map at most {_MOST_ATTRIBUTES} names to texts")
+    if not fits or len(value) > _MAX_ATTRIBUTES:
+        raise invalid(f"{place} must map at most {_MAX_ATTRIBUTES} names to texts")
     return dict(value)
 
 

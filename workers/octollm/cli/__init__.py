@@ -1,1 +1,1 @@
-"""The command line. Talks HTTP to a running stack and starts processes through `octollm.runtime`."""
+"""The command line. Talks HTTP to a running stack, and starts processes through `octollm.runtime`."""

@@ -1,15 +1,15 @@
-"""`octollm dead`: messages that were given up on, and what is to become of them."""
+"""`octollm dead`: inspect dead letters. `dead_bulk` redrives and drops them."""
 
 from typing import Annotated, cast
 
 import typer
 from rich.text import Text
 
-from octollm.cli.connect import connect
+from octollm.cli.client import connect
 from octollm.cli.dead_bulk import drop, redrive
-from octollm.cli.lists import Cursor, Limit, Since, Until, gather, given, moment, print_list
+from octollm.cli.lists import Cursor, Limit, Since, Until, collect_pages, parse_past_time, present, print_list
 from octollm.cli.output import JsonOption, clean, emit_json, out, pairs
-from octollm.client import LetterFilter
+from octollm.client import DeadLetterFilter
 from octollm.contracts import plain
 
 _COLUMNS = (
@@ -27,12 +27,10 @@ _COLUMNS = (
 )
 _FACTS = (*_COLUMNS, "run", "stored_bytes")
 
-dead = typer.Typer(
-    no_args_is_help=True, help="Look at messages that were given up on, run their tasks again, or drop them."
-)
+dead = typer.Typer(no_args_is_help=True, help="Inspect dead letters, retry their tasks, or drop them.")
 dead.command()(redrive)
 dead.command()(drop)
-Reason = Annotated[str | None, typer.Option(help="Given up on for this reason, like unreadable.")]
+Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason, like unreadable.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
 
 
@@ -40,22 +38,22 @@ AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
 def ls(
     *,
     reason: Reason = None,
-    task: Annotated[str | None, typer.Option(help="Of this task.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only dead letters of this task.")] = None,
     since: Since = None,
     until: Until = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that were redriven or dropped.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include those that were redriven or dropped.")] = False,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first."""
-    times = {"since": moment(since, "--since"), "until": moment(until, "--until")}
-    which = cast("LetterFilter", given(reason=reason, task=task, all=everything or None, **times))
+    times = {"since": parse_past_time(since, "--since"), "until": parse_past_time(until, "--until")}
+    filters = cast("DeadLetterFilter", present(reason=reason, task=task, all=everything or None, **times))
     with connect() as client:
-        items, following = gather(
-            lambda size, at: client.dead_letter_page(limit=size, cursor=at, **which), limit, cursor
+        items, next_cursor = collect_pages(
+            lambda size, at: client.dead_letter_page(limit=size, cursor=at, **filters), limit, cursor
         )
-    print_list(items, following, _COLUMNS, as_json=as_json, none="there are no such dead letters")
+    print_list(items, next_cursor, _COLUMNS, as_json=as_json, empty="no dead letters match")
 
 
 @dead.command()
@@ -64,17 +62,17 @@ def show(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show one with what is kept of it."""
+    """Show one dead letter with the stored part of its message."""
     with connect() as client:
-        letter = plain(client.dead_letter(number))
+        dead_letter = plain(client.dead_letter(number))
     if as_json:
-        emit_json(letter)
+        emit_json(dead_letter)
         return
     console = out()
-    console.print(pairs([(name, letter[name]) for name in _FACTS if name in letter]))
+    console.print(pairs([(name, dead_letter[name]) for name in _FACTS if name in dead_letter]))
     console.print()
-    if "text" in letter:
-        console.print(Text("kept", style="bold"))
-        console.print(Text(clean(letter["text"])))
+    if "text" in dead_letter:
+        console.print(Text("stored message", style="bold"))
+        console.print(Text(clean(dead_letter["text"])))
     else:
-        console.print("what is kept is no UTF-8 text")
+        console.print("the stored message is not UTF-8 text")

@@ -1,4 +1,4 @@
-"""`octollm doctor`: what is wrong with the set-up and what to do."""
+"""`octollm doctor`: checks the installation and says what to fix."""
 
 import asyncio
 from typing import Annotated
@@ -14,7 +14,10 @@ _STYLE = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
 
 def doctor(*, as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False) -> None:
-    """Look at everything OctoLLM needs; exit code 1 when something has to be repaired."""
+    """Check everything that OctoLLM needs to run.
+
+    Exit code 1 when a check fails.
+    """
     checks = asyncio.run(examine())
     failed = any(check.verdict is Verdict.FAIL for check in checks)
     if as_json:

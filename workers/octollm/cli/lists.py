@@ -1,4 +1,4 @@
-"""What the commands that list have in common: their options, times in words, tables, and the way to the next page."""
+"""What the listing commands share: options, times, pages and tables."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,25 +15,30 @@ from octollm.contracts.answers import Item, Page
 from octollm.contracts.ids import as_text
 
 Since = Annotated[
-    str | None, typer.Option(metavar="TIME", help="From then on: 2h, 7d, or a time like 2026-01-31T12:00:00Z.")
+    str | None,
+    typer.Option(metavar="TIME", help="From this time on: 2h (2 hours ago), 7d, or a time like 2026-01-31T12:00:00Z."),
 ]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before then; written the same way.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
-Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")]
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before this time; same format as --since.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of items.")]
+Cursor = Annotated[str | None, typer.Option(help="Continue where an earlier list ended.")]
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_PAGE = 200  # the most that the API gives at once
+_MAX_PAGE = 200  # the API's limit
+_MAX_CELL = 80
 Value = TypeVar("Value")
 
 
-def moment(text: str | None, option: str) -> datetime | None:
-    """A time as people write it. Raises BadParameter."""
+def parse_past_time(text: str | None, option: str) -> datetime | None:
+    """Parse the value of `option`: a time, or a duration before now. Raises BadParameter.
+
+    Times without a zone are in the local one; the result always has a zone.
+    """
     if text is None:
         return None
     try:
-        ago = _AGO.fullmatch(text)
-        if ago is not None:
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        duration = _DURATION.fullmatch(text)
+        if duration is not None:
+            return datetime.now(UTC) - timedelta(**{_UNITS[duration[2]]: int(duration[1])})
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
@@ -42,14 +47,17 @@ def moment(text: str | None, option: str) -> datetime | None:
     return found if found.tzinfo is not None else found.astimezone()
 
 
-def ahead(text: str | None, option: str) -> str | None:
-    """A time to come as messages carry it. Raises BadParameter."""
+def parse_future_time(text: str | None, option: str) -> str | None:
+    """Parse the value of `option`: a time, or `+` and a duration from now. Raises BadParameter.
+
+    Returns the time as messages write it.
+    """
     if text is None:
         return None
     try:
-        after = _AGO.fullmatch(text.removeprefix("+")) if text.startswith("+") else None
-        if after is not None:
-            return as_text(datetime.now(UTC) + timedelta(**{_UNITS[after[2]]: int(after[1])}))
+        duration = _DURATION.fullmatch(text.removeprefix("+")) if text.startswith("+") else None
+        if duration is not None:
+            return as_text(datetime.now(UTC) + timedelta(**{_UNITS[duration[2]]: int(duration[1])}))
         return as_text(datetime.fromisoformat(text))
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
@@ -57,42 +65,45 @@ def ahead(text: str | None, option: str) -> str | None:
         ) from error
 
 
-def given(**filters: Value | None) -> dict[str, Value]:
-    """Those that are not None."""
+def present(**filters: Value | None) -> dict[str, Value]:
+    """Return the filters that are not None."""
     return {name: value for name, value in filters.items() if value is not None}
 
 
-def gather(
-    page: Callable[[int, str | None], Page[Item]], limit: int, cursor: str | None
+def collect_pages(
+    fetch: Callable[[int, str | None], Page[Item]], limit: int, cursor: str | None
 ) -> tuple[list[Item], str | None]:
-    """Up to `limit` items over as many pages as it takes, and the cursor of what follows."""
+    """Return up to `limit` items, over as many pages as needed, and the cursor of the rest (None: no more).
+
+    `fetch`: takes a page size and a cursor.
+    """
     items: list[Item] = []
     while True:
-        found = page(min(_PAGE, limit - len(items)), cursor)
-        items += found.items
-        cursor = found.next
+        page = fetch(min(_MAX_PAGE, limit - len(items)), cursor)
+        items += page.items
+        cursor = page.next
         if cursor is None or len(items) >= limit:
             return items, cursor
 
 
 def print_list(
-    items: Sequence[Item], following: str | None, columns: Sequence[str], *, as_json: bool, none: str
+    items: Sequence[Item], next_cursor: str | None, columns: Sequence[str], *, as_json: bool, empty: str
 ) -> None:
-    """As JSON with the cursor; or as a table of those columns that have something to show."""
+    """Print items as JSON with the cursor, or as a table of `columns`; `empty`: printed when there are no items."""
     rows = plain(list(items))
     if as_json:
-        emit_json({"items": rows, "next": following})
+        emit_json({"items": rows, "next": next_cursor})
         return
     if not rows:
-        note(none)
+        note(empty)
         return
     out().print(table(rows, columns))
-    if following is not None:
-        note(f"there are more: --cursor {following}")
+    if next_cursor is not None:
+        note(f"there are more: --cursor {next_cursor}")
 
 
 def table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> Table:
-    """Rows below each other; a column that is empty everywhere is left out."""
+    """Return a table of `rows`, without the columns that no row has a value for."""
     made = Table(box=None, pad_edge=False)
     shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
     for name in shown:
@@ -104,4 +115,4 @@ def table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> Table:
 
 def _cell(value: object) -> str:
     text = "" if value is None else clean(value).replace("\n", " ")
-    return text if len(text) <= 80 else f"{text[:79]}\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 1]}\N{HORIZONTAL ELLIPSIS}"

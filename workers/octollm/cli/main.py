@@ -1,99 +1,127 @@
-"""Entry point of `octollm`: registers the commands and turns every error into one readable sentence."""
+"""Entry point of `octollm`: registers the called command and prints every error as one readable sentence.
+
+Imports no command at the top: `octollm --help` and commands that only talk HTTP must start fast.
+"""
 
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from octollm.cli.output import error_line
 from octollm.errors import OctoError
-from octollm.settings.loader import DEBUG
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Where a command is defined, and the first line of its help."""
+
+    module: str
+    """Defines a function, or a `typer.Typer` group, with the command's name."""
+    help: str
+
 
 COMMANDS = {
-    "up": "octollm.cli.up",
-    "worker": "octollm.cli.worker",
-    "api": "octollm.cli.api",
-    "submit": "octollm.cli.submit",
-    "show": "octollm.cli.show",
-    "tasks": "octollm.cli.tasks",
-    "watch": "octollm.cli.watch",
-    "cancel": "octollm.cli.cancel",
-    "dead": "octollm.cli.dead",
-    "cost": "octollm.cli.cost",
-    "webhook": "octollm.cli.webhook",
-    "schedules": "octollm.cli.schedules",
-    "doctor": "octollm.cli.doctor",
-    "topology": "octollm.cli.topology",
-    "models": "octollm.cli.models",
-    "demo": "octollm.demo.command",
+    "up": Command("octollm.cli.up", "Start Redis, Postgres, both Rust programs and all workers."),
+    "worker": Command("octollm.cli.worker", "Run one role until SIGTERM or Ctrl-C."),
+    "api": Command("octollm.cli.api", "Serve the read-only HTTP API until SIGTERM or Ctrl-C."),
+    "submit": Command("octollm.cli.submit", "Submit a task from options, a file, or standard input (-)."),
+    "show": Command("octollm.cli.show", "Show the status and result of a task."),
+    "tasks": Command("octollm.cli.tasks", "List tasks, newest first."),
+    "watch": Command("octollm.cli.watch", "Follow the events of a task until it ends."),
+    "cancel": Command("octollm.cli.cancel", "Cancel a task."),
+    "dead": Command("octollm.cli.dead", "Inspect dead letters, retry their tasks, or drop them."),
+    "cost": Command("octollm.cli.cost", "Show calls to models, their tokens and their cost."),
+    "webhook": Command("octollm.cli.webhook", "Send signed webhooks to try out a source."),
+    "schedules": Command("octollm.cli.schedules", "List the scheduled tasks and when they run next."),
+    "doctor": Command("octollm.cli.doctor", "Check everything that OctoLLM needs to run."),
+    "topology": Command("octollm.cli.topology", "Check the topology and draw it."),
+    "models": Command("octollm.cli.models", "Download and list the files of the embedding model."),
+    "demo": Command("octollm.demo.command", "Run the demo tasks and check every outcome."),
 }
-"""Command to the module with the function, or the group of commands, of its name."""
+"""Every command by name. `octollm --help` prints this table and imports none of the modules."""
 
+# rich_markup_mode: typer's help through rich would take 120 ms of CPU more than plain help.
 app = typer.Typer(
     name="octollm",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def register(arguments: Sequence[str]) -> None:
-    """Only the command that is called: `submit` must not wait for the servers' modules to load. For help, all."""
+    """Register the command that `arguments` (without the program name) call, and import its module only.
+
+    Without a known command, for help or an error message, every command is registered by its name and help alone.
+    """
+    app.registered_commands.clear()
+    app.registered_groups.clear()
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
-    names: Iterable[str] = (called,) if called in COMMANDS else COMMANDS
-    for name in names:
-        found = getattr(importlib.import_module(COMMANDS[name]), name)
+    if called in COMMANDS:
+        found = getattr(importlib.import_module(COMMANDS[called].module), called)
         if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name)
+            app.add_typer(found, name=called)
         else:
-            app.command(name)(found)
+            app.command(called)(found)
+        return
+    for name, command in COMMANDS.items():
+        app.command(name, help=command.help)(_not_called)
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the flag's value)
+def _not_called() -> None:
+    """Stand in for a command that only appears in the help."""
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001  typer passes the flag's value by position
     if wanted:
-        print(f"octollm {_installed_version()}")  # noqa: T201 (the answer of the program)
+        print(f"octollm {_installed_version()}")  # noqa: T201  the output of `--version`
         raise typer.Exit
 
 
 def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  takes 20 ms, rarely needed
+
     try:
-        return package_version("octollm")
+        return version("octollm")
     except PackageNotFoundError:
-        return "(from a checkout that is not installed)"
+        return "(not installed, running from a checkout)"
 
 
 @app.callback()
 def options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """An event-driven pipeline for AI work: vetted in Rust, planned in Python, delivered on Redis Streams."""
 
 
 def main() -> None:
-    """Run the command line; exit code 0 done, 1 it did not work, 2 wrong use."""
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C."""
     try:
         register(sys.argv[1:])
         app()
     except OctoError as error:
-        _give_up(str(error), error)
+        _fail(error, str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 (the last door: users get a sentence, never a stack trace)
-        name = type(error).__name__
-        _give_up(f"unexpected {name}: {error} (set {DEBUG}=1 to see more, and please report it)", error)
+    except Exception as error:  # noqa: BLE001  users get a sentence instead of a stack trace
+        _fail(error, f"unexpected {type(error).__name__}: {error} (please report it)")
 
 
-def _give_up(message: str, error: Exception) -> None:
+def _fail(error: Exception, message: str) -> None:
+    # Imported here because starting needs neither of them, and both are slow.
+    from octollm.cli.output import error_line  # noqa: PLC0415
+    from octollm.settings.loader import DEBUG  # noqa: PLC0415
+
     if os.environ.get(DEBUG):
         raise error
-    error_line(message)
+    error_line(f"{message}; set {DEBUG}=1 for the stack trace" if not isinstance(error, OctoError) else message)
     sys.exit(1)

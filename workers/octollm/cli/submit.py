@@ -1,4 +1,4 @@
-"""`octollm submit`: sends one task to the reflex."""
+"""`octollm submit`: submits one task to the reflex."""
 
 import re
 import sys
@@ -8,32 +8,33 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from octollm.cli.connect import connect
-from octollm.cli.lists import ahead
+from octollm.cli.client import connect
+from octollm.cli.lists import parse_future_time, present
 from octollm.cli.output import JsonOption, emit_json, note, out, pairs
 from octollm.cli.show import print_status
 from octollm.contracts import plain, strict_json
 from octollm.errors import ContractError
 
 Source = Annotated[str | None, typer.Argument(metavar="[FILE]", help="The whole task as JSON; - is standard input.")]
-Goal = Annotated[str | None, typer.Option(help="What is wanted, in words.")]
-Kind = Annotated[str | None, typer.Option(help="Which recipe plans it.")]
-Input = Annotated[str | None, typer.Option("--input", metavar="JSON", help="Input of the recipe, a JSON object.")]
+Goal = Annotated[str | None, typer.Option(help="The goal of the task, in words.")]
+Kind = Annotated[str | None, typer.Option(help="The recipe that plans the task.")]
+Input = Annotated[str | None, typer.Option("--input", metavar="JSON", help="The input of the recipe, a JSON object.")]
 File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The same as the argument FILE.")]
-Key = Annotated[str | None, typer.Option(help="Sent twice with the same key, it is one task.")]
+Key = Annotated[str | None, typer.Option(help="Idempotency key: two submissions with the same key are one task.")]
 Durability = Annotated[
     str | None,
     typer.Option(
-        metavar="fsync|replicated|stored", help="Answer once it is as safe; docs/guarantees.md tells them apart."
+        metavar="fsync|replicated|stored",
+        help="Answer only after the task is stored this safely; docs/guarantees.md explains the choices.",
     ),
 ]
-Priority = Annotated[str | None, typer.Option(metavar="high|normal|low", help="Which stream it travels on.")]
-Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=604800, help="After that it expires.")]
+Priority = Annotated[str | None, typer.Option(metavar="high|normal|low", help="The priority of the task.")]
+Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=604800, help="When the task expires.")]
 NotBefore = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Begin no earlier: +10m, +2h, or a time like 2026-01-31T12:00:00Z.")
+    str | None, typer.Option(metavar="TIME", help="Earliest start: +10m, +2h, or a time like 2026-01-31T12:00:00Z.")
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless it succeeded.")]
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long --wait waits.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the task has ended; exit code 1 unless it succeeded.")]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Maximum time for --wait.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
 
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -55,23 +56,21 @@ def submit(
     timeout: Timeout = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Send a task: from options, from a file, or from standard input (-)."""
+    """Submit a task from options, a file, or standard input (-)."""
     if source is not None and file is not None:
-        raise typer.BadParameter("give the file once, as argument or with --file", param_hint="--file")
+        raise typer.BadParameter("name the file once, as the argument or with --file", param_hint="--file")
     path = source if source is not None else file
-    parts: dict[str, Any] = {"goal": goal, "kind": kind, "priority": priority, "deadline_s": deadline}
-    parts["not_before"] = ahead(not_before, "--not-before")
-    given = {name: value for name, value in parts.items() if value is not None}
+    start = parse_future_time(not_before, "--not-before")
+    fields: dict[str, Any] = present(goal=goal, kind=kind, priority=priority, deadline_s=deadline, not_before=start)
     if path is not None:
-        if given or input_json is not None:
-            raise typer.BadParameter("a file holds the whole task: leave out --goal, --kind, --input and the like")
+        if fields or input_json is not None:
+            raise typer.BadParameter("a file contains the whole task: leave out --goal, --kind, --input and the like")
         body = _read(path)
     else:
         if goal is None:
-            raise typer.BadParameter("say what is wanted with --goal, or name a file (- for standard input)")
-        _refuse_bytes_that_are_no_text(given)
-        body = orjson.dumps(given if input_json is None else {**given, "input": _parsed(input_json)})
-    # A header takes no more than this; the reflex says the same to those who get as far as to ask it.
+            raise typer.BadParameter("give the goal with --goal, or name a file (- for standard input)")
+        _require_utf8(fields)
+        body = orjson.dumps(fields if input_json is None else {**fields, "input": _parse_input(input_json)})
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise typer.BadParameter("must be 1 to 255 visible ASCII characters", param_hint="--idempotency-key")
     with connect() as client:
@@ -90,9 +89,9 @@ def submit(
         raise typer.Exit(1)
 
 
-def _refuse_bytes_that_are_no_text(given: dict[str, Any]) -> None:
-    """Arguments are bytes; what is not UTF-8 among them arrives as lone surrogates, which no JSON can carry."""
-    for name, value in given.items():
+def _require_utf8(fields: dict[str, Any]) -> None:
+    """Raise BadParameter for an argument that is not UTF-8: Python turns it into surrogates, which JSON cannot hold."""
+    for name, value in fields.items():
         if isinstance(value, str) and not value.isascii():
             try:
                 value.encode()
@@ -101,7 +100,7 @@ def _refuse_bytes_that_are_no_text(given: dict[str, Any]) -> None:
 
 
 def _read(path: str) -> bytes:
-    """The bytes as they are: the reflex judges them, and it judges bytes."""
+    """Return the bytes unchanged: the reflex checks them."""
     if path == "-":
         if sys.stdin is None or sys.stdin.isatty():
             raise typer.BadParameter(
@@ -114,7 +113,7 @@ def _read(path: str) -> bytes:
         raise typer.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="FILE") from error
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parse_input(text: str) -> dict[str, Any]:
     try:
         raw = text.encode()
         strict_json.check(raw)

@@ -1,4 +1,4 @@
-"""`octollm topology`: checks `streams.yaml` and draws it."""
+"""`octollm topology`: checks and draws `streams.yaml`."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -17,7 +17,7 @@ from octollm.topology.graph import edges, mermaid
 
 
 class Format(StrEnum):
-    """How to draw."""
+    """Output formats."""
 
     TEXT = "text"
     MERMAID = "mermaid"
@@ -25,14 +25,17 @@ class Format(StrEnum):
 
 def topology(
     *,
-    form: Annotated[Format, typer.Option("--format", help="How to draw it.")] = Format.TEXT,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TEXT,
     handlers: Annotated[
         bool,
-        typer.Option("--handlers", help="Also check that every handler can be loaded and every program found."),
+        typer.Option("--handlers", help="Also check that every handler can be imported and every program exists."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
-    """Check the topology and draw it; exit code 1 when something is wrong."""
+    """Check the topology and draw it.
+
+    Exit code 1 when it is invalid.
+    """
     path = topology_path(load_settings())
     found = load_topology(path, schemas_path())
     missing = missing_handlers(found) if handlers else []
@@ -81,7 +84,7 @@ def _as_object(found: Topology) -> dict[str, object]:
 
 def _print_text(found: Topology, path: str) -> None:
     print_line = partial(out().print, soft_wrap=True)
-    print_line(f"{path} is correct.")
+    print_line(f"{path} is valid.")
     print_line(f"lanes {', '.join(found.lanes)}; priorities {', '.join(found.priorities)}")
     ingest = found.ingest
     for tenant in ingest.tenants:
@@ -92,13 +95,13 @@ def _print_text(found: Topology, path: str) -> None:
         print_line(f"\n{topic.name}: {topic.description}{streams}")
         _print_work(print_line, topic)
         if topic.window is not None:
-            print_line(f"  beyond {topic.window} unread entries work waits, a queue for each tenant")
+            print_line(f"  beyond {topic.window} unread entries, messages wait in one queue per tenant")
         if topic.max_running_per_tenant is not None:
-            print_line(f"  at most {topic.max_running_per_tenant} at a time for one tenant")
+            print_line(f"  at most {topic.max_running_per_tenant} running messages per tenant")
     for live in found.live.values():
         print_line(f"\n{live.name}: {live.description}")
-        print_line(f"  {', '.join(live.accepts)} -> watchers, the newest {live.max_length} are kept")
-    print_line("\nroads")
+        print_line(f"  {', '.join(live.accepts)} -> event streams; the newest {live.max_length} are kept")
+    print_line("\nroutes")
     for start, event, end in edges(found):
         print_line(f"  {start} --{event}--> {end}")
 

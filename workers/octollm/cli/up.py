@@ -17,23 +17,25 @@ from octollm.settings.loader import load_settings
 def up(
     *,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep everything there; without it all is thrown away.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the data in this folder; by default it is deleted."),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="HTTP port; 8080, or a free one if left out.")
+        int | None, typer.Option(min=1, max=65535, help="HTTP port; by default 8080 or, if that is taken, a free one.")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=10000, help="Messages at once per role of the Python workers.")
+        int | None, typer.Option(min=1, max=10000, help="How many messages each Python role processes at once.")
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="ROLE", help="Leave out a role of the Python workers, which you run yourself; repeatable."
-        ),
+        typer.Option(metavar="ROLE", help="Do not start this Python role, because you run it yourself; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
-    """Start Redis, Postgres, both Rust programs and all workers; Ctrl-C stops them."""
+    """Start Redis, Postgres, both Rust programs and all workers.
+
+    Ctrl-C stops them.
+    """
     settings = load_settings()
     configure_logging(settings.log)
     stack = Stack(settings, data=data, port=port, concurrency=concurrency, without=without or (), progress=note)
@@ -41,7 +43,7 @@ def up(
 
 
 async def _run(stack: Stack, *, as_json: bool) -> None:
-    """The first signal stops in order, also in the middle of a start; a second one cuts short what drains."""
+    """Run until a signal. The first one stops in order, also during the start; a second one ends the draining."""
     task = asyncio.current_task()
     if task is None:
         return
@@ -79,7 +81,7 @@ def _print(running: Running, *, as_json: bool) -> None:
     if as_json:
         emit_json({**addresses, "ephemeral": running.ephemeral, "reflex_pid": running.reflex_pid})
         return
-    kept = " (thrown away at the end; --data DIR keeps it)" if running.ephemeral else ""
+    lifetime = " (deleted at the end; --data DIR keeps it)" if running.ephemeral else ""
     console = out()
     console.print("\nOctoLLM is up. Ctrl-C stops it.\n")
     console.print(
@@ -89,7 +91,7 @@ def _print(running: Running, *, as_json: bool) -> None:
                 ("API", addresses["api"]),
                 ("Redis", addresses["redis"]),
                 ("Postgres", addresses["postgres"]),
-                ("Data", addresses["data"] + kept),
+                ("Data", addresses["data"] + lifetime),
                 ("Metrics", addresses["metrics_reflex"]),
                 ("", addresses["metrics_workers"]),
                 ("", addresses["metrics_executor"]),

@@ -1,4 +1,4 @@
-"""`octollm webhook send`: signs and sends a payload as one of the configured sources would."""
+"""`octollm webhook send`: signs and sends a payload like a configured source."""
 
 import os
 import re
@@ -19,22 +19,25 @@ from octollm.settings.files import webhooks_path
 from octollm.settings.loader import Settings, load_settings
 from octollm.topology.webhooks import Source, load_webhooks
 
-webhook = typer.Typer(no_args_is_help=True, help="Send webhooks as their senders do, to try a source out.")
+webhook = typer.Typer(no_args_is_help=True, help="Send signed webhooks to try out a source.")
 
 
 @webhook.callback()
 def group() -> None:
-    """Keeps `send` a command of its own: a group of one would be taken for the command itself."""
+    """Keep `send` a subcommand: typer would turn a group of one command into the command itself."""
 
 
 Name = Annotated[str, typer.Argument(metavar="SOURCE", help="A source of webhooks.yaml, like github.")]
-Event = Annotated[str | None, typer.Option(help="The event's name; without it the first that the source maps.")]
-File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The payload as it is; - is standard input.")]
-Title = Annotated[str | None, typer.Option(help="Another title in the sample.")]
-Body = Annotated[str | None, typer.Option(help="Another body in the sample.")]
-Delivery = Annotated[str | None, typer.Option(metavar="ID", help="Sent twice with the same id, it is one task.")]
-Url = Annotated[str | None, typer.Option(help="Another reflex than that of the settings.")]
-SecretEnv = Annotated[str | None, typer.Option(metavar="NAME", help="The variable that holds the secret to sign with.")]
+Event = Annotated[str | None, typer.Option(help="The event's name; by default the first event of the source.")]
+File = Annotated[
+    str | None,
+    typer.Option("--file", metavar="FILE", help="The payload, sent unchanged; - is standard input."),
+]
+Title = Annotated[str | None, typer.Option(help="The title in the sample payload.")]
+Body = Annotated[str | None, typer.Option(help="The body in the sample payload.")]
+Delivery = Annotated[str | None, typer.Option(metavar="ID", help="Two deliveries with the same id are one task.")]
+Url = Annotated[str | None, typer.Option(help="The address of the reflex; by default the configured one.")]
+SecretEnv = Annotated[str | None, typer.Option(metavar="NAME", help="Environment variable with the signing secret.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
 
 _VISIBLE = re.compile(r"[!-~]{1,180}")
@@ -60,7 +63,7 @@ def send(
     name = event if event is not None else next(iter(found.events))
     given = {key: value for key, value in (("title", title), ("body", body)) if value is not None}
     if file is not None and given:
-        raise typer.BadParameter("a file holds the whole payload: leave out --title and --body", param_hint="--file")
+        raise typer.BadParameter("a file contains the whole payload: leave out --title and --body", param_hint="--file")
     for option, text in (("--event", name), ("--delivery", delivery)):
         if text is not None and not _VISIBLE.fullmatch(text):
             raise typer.BadParameter("must be 1 to 180 visible ASCII characters", param_hint=option)
@@ -80,35 +83,35 @@ def _source(settings: Settings, name: str) -> Source:
     sources = load_webhooks(path)
     if name not in sources:
         known = ", ".join(sources) or "none"
-        raise WebhooksError(f"{path} names no source {name}; there is {known}")
+        raise WebhooksError(f"{path} has no source {name}; it has {known}")
     return sources[name]
 
 
 def _secret(name: str, source: Source, variable: str | None) -> str:
-    """The secret to sign with: the named variable's, else the source's first that is there."""
+    """Return the secret in `variable` if it is given, else the first secret of the source that is set."""
     if variable is not None:
         found = os.environ.get(variable, "")
         if not found:
-            raise WebhooksError(f"the environment variable {variable} is not set; put the source's secret into it")
+            raise WebhooksError(f"the environment variable {variable} is not set; set it to the secret of the source")
         return found
     for place in source.secrets:
         kind, _, rest = place.partition(":")
-        found = os.environ.get(rest, "") if kind == "env" else _first_of_file(rest)
+        found = os.environ.get(rest, "") if kind == "env" else _read_secret(rest)
         if found:
             return found
     places = " or ".join(source.secrets)
     raise WebhooksError(
-        f"the source {name} has no secret; put the same one into {places} for the reflex and for this command"
+        f"the source {name} has no secret; set the same secret in {places} for the reflex and for this command"
     )
 
 
-def _first_of_file(path: str) -> str:
+def _read_secret(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise WebhooksError(f"the secret in {path} cannot be read; correct the file or its permissions") from error
+        raise WebhooksError(f"the secret in {path} cannot be read; fix the file or its permissions") from error
 
 
 def _read(path: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Payloads to send: the samples that ship, and for any other mapped event one that holds what its mapping reads."""
+"""Sample payloads: those in `samples/`, and for other mapped events one with the fields that the mapping reads."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -13,16 +13,19 @@ _SAMPLES = files("octollm.cli") / "samples"
 
 
 def sample(source: Source, event: str, inputs: Mapping[str, str]) -> bytes:
-    """A payload of `event` as JSON; `inputs` are values for inputs of its mapping. Raises WebhooksError."""
+    """Return a payload of `event` as JSON. `inputs`: values by the name of an input of the event's mapping.
+
+    Raises WebhooksError when there is no sample, or no such input.
+    """
     mapping = source.events.get(event)
     file = _SAMPLES / f"{source.scheme}.{event}.json"
     if "/" not in event and file.is_file():
         payload: dict[str, Any] = orjson.loads(file.read_bytes())
     elif mapping is not None:
-        payload = _made(mapping)
+        payload = _from_mapping(mapping)
     else:
         known = ", ".join(source.events)
-        raise WebhooksError(f"there is no sample of the event {event}; name a payload with --file, or send {known}")
+        raise WebhooksError(f"there is no sample of the event {event}; give a payload with --file, or send {known}")
     if source.scheme == "standard":
         payload = {**payload, "type": event}
     for name, value in inputs.items():
@@ -33,7 +36,7 @@ def sample(source: Source, event: str, inputs: Mapping[str, str]) -> bytes:
     return orjson.dumps(payload)
 
 
-def _made(mapping: EventMapping) -> dict[str, Any]:
+def _from_mapping(mapping: EventMapping) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     for name, pointer in mapping.input.items():
         _put(payload, pointer, f"a sample of {name}")
@@ -43,12 +46,12 @@ def _made(mapping: EventMapping) -> dict[str, Any]:
 
 
 def _put(payload: dict[str, Any], pointer: str, value: object) -> None:
-    """Sets the value at an RFC 6901 pointer; what is missing on the way becomes objects."""
-    *way, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
-    at = payload
-    for part in way:
-        inner = at.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise WebhooksError(f"no sample can be made for {pointer}; name a payload with --file")
-        at = inner
-    at[last] = value
+    """Set the value at an RFC 6901 pointer, creating the objects on the way."""
+    *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
+    target = payload
+    for part in parents:
+        child = target.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise WebhooksError(f"no sample can be made for {pointer}; give a payload with --file")
+        target = child
+    target[last] = value

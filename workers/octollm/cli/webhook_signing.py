@@ -1,4 +1,4 @@
-"""Signs webhooks as their senders do: the other side of the reflex's `admission/signatures`. Pure."""
+"""Signs webhooks like their senders; the reflex verifies these signatures. Pure."""
 
 import base64
 import binascii
@@ -11,7 +11,10 @@ from octollm.topology.webhooks import Scheme
 
 
 def sign(scheme: Scheme, secret: str, body: bytes, *, event: str, delivery: str, now_s: int) -> Mapping[str, str]:
-    """The headers that prove `body`; `now_s` is in seconds since 1970. Raises WebhooksError on an unfit secret."""
+    """Return the headers that sign `body`. Raises WebhooksError for an invalid secret.
+
+    `event`: the event's name; `delivery`: the delivery's id; `now_s`: Unix time.
+    """
     if scheme == "github":
         return {
             "X-GitHub-Event": event,
@@ -27,7 +30,7 @@ def _standard_key(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise WebhooksError("the secret must be whsec_ and base64, as the sender shows it") from error
+        raise WebhooksError("the secret must be whsec_ followed by base64, as the sender shows it") from error
     if not key:
-        raise WebhooksError("the secret is empty; it must be whsec_ and base64")
+        raise WebhooksError("the secret is empty; it must be whsec_ followed by base64")
     return key

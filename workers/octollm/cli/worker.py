@@ -1,4 +1,4 @@
-"""`octollm worker`: one role in this process."""
+"""`octollm worker`: runs one role in this process."""
 
 import asyncio
 import signal
@@ -23,10 +23,13 @@ def worker(
     *,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, max=10000, help="Messages at once; the topology's own number if left out."),
+        typer.Option(min=1, max=10000, help="How many messages to process at once; by default the topology's number."),
     ] = None,
 ) -> None:
-    """Run one role until SIGTERM or Ctrl-C. Start as many as you like, anywhere."""
+    """Run one role until SIGTERM or Ctrl-C.
+
+    Any number of workers can run the same role, on any host.
+    """
     settings = load_settings()
     topology = load_topology(topology_path(settings), schemas_path())
     require_python_role(role, topology)

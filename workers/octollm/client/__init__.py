@@ -1,4 +1,4 @@
-"""For producers: submit a task, wait for it, follow what happens. HTTP only.
+"""The client library: submit tasks, wait for them, and follow their events over HTTP.
 
     with Client("http://127.0.0.1:8080") as client:
         task = client.submit("Keep this note", kind="note", input={"text": "..."}).task
@@ -6,12 +6,13 @@
             print(event.event, event.step)
         print(client.status(task).result)
 
-`AsyncClient` has the same methods for asyncio. Errors are those under `octollm.errors.ApiError`, and ParameterError for
-what could not be asked. Sending again is safe, and done for `patience_s`: each submission carries an idempotency key.
+`AsyncClient` has the same methods for asyncio. Errors are subclasses of `octollm.errors.ApiError`, or ParameterError
+for arguments that cannot be sent. Requests are repeated for `retry_for_s` seconds, which is safe: each submission has
+an idempotency key.
 """
 
 from octollm.client.aio import AsyncClient
-from octollm.client.filters import CostFilter, LetterFilter, TaskFilter
+from octollm.client.filters import CostFilter, DeadLetterFilter, TaskFilter
 from octollm.client.sync import Client
 from octollm.contracts import TaskEvent, TaskResult, TaskStatus, WaitingStep
 from octollm.contracts.answers import (
@@ -51,10 +52,10 @@ __all__ = [
     "CostFilter",
     "CostPage",
     "DeadLetter",
+    "DeadLetterFilter",
     "DeadLetterItem",
     "DeadLetterPage",
     "Drop",
-    "LetterFilter",
     "ParameterError",
     "Provenance",
     "Redrive",

@@ -1,22 +1,32 @@
-"""The client for asyncio. `sync.py` is its twin: what they say and when is decided elsewhere in this room."""
+"""The asyncio client. `make generate` writes `sync.py`, the blocking client, from this file."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-import httpx
+import httpx2
 
-from octollm.client import operations as ops
-from octollm.client.filters import CostFilter, LetterFilter, TaskFilter
-from octollm.client.following import Following
-from octollm.client.replies import Model
-from octollm.client.submission import Priority, body_of, durability_of, key_of
-from octollm.client.talk import Ask, Result, Talk
-from octollm.client.wire import FAULTS, options, reply_of, request_of, unreachable
+from octollm.client import requests
+from octollm.client.connection import STREAM_TIMEOUT, options
+from octollm.client.events import EventPosition
+from octollm.client.filters import CostFilter, DeadLetterFilter, TaskFilter
+from octollm.client.requests import Priority, query, task_path
+from octollm.client.responses import (
+    TRANSPORT_ERRORS,
+    Model,
+    parse,
+    parse_object,
+    raise_for_status,
+    require_event_stream,
+    unreachable,
+)
+from octollm.client.retry import Deadline, Retry, poll_intervals
 from octollm.contracts import TaskEvent, TaskStatus, WaitingStep
 from octollm.contracts.answers import (
+    TERMINAL,
     Accepted,
     AttemptItem,
     AttemptPage,
@@ -38,24 +48,28 @@ from octollm.contracts.answers import (
     TaskItem,
     TaskPage,
 )
-from octollm.errors import BusyError, UnreachableError
+from octollm.errors import ApiError, BusyError, UnfinishedError, UnknownError, UnreachableError
 
 
 class AsyncClient:
-    """One OctoLLM; an async context manager. `Client` has the same methods.
+    """A client of one OctoLLM deployment. Use it as a context manager, or call `close`.
 
-    What goes wrong is raised as UnknownError, RefusedError, BusyError or UnreachableError, all of them ApiError; what
-    could not even be asked, as ParameterError.
+    Every method that sends a request raises UnknownError (no such task or dead letter), RefusedError (the request is
+    invalid), BusyError (temporarily unavailable) or UnreachableError, all subclasses of ApiError; and ParameterError
+    for arguments that cannot be sent.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", *, patience_s: float = 10.0) -> None:
-        """`url`: of the reflex; `patience_s`: how long to try again while nobody can answer."""
+    def __init__(self, url: str = "http://127.0.0.1:8080", *, retry_for_s: float = 10.0) -> None:
+        """Prepare a client of the reflex at `url`; nothing is sent yet.
+
+        `retry_for_s`: how many seconds to retry while the reflex is busy or cannot be reached.
+        """
         self._url = url.rstrip("/")
-        self._patience_s = patience_s
-        self._http = httpx.AsyncClient(**options(self._url))
+        self._retry_for_s = retry_for_s
+        self._http = httpx2.AsyncClient(**options(self._url))
 
     async def __aenter__(self) -> Self:
-        """Nothing is sent yet."""
+        """Return the client."""
         return self
 
     async def __aexit__(
@@ -73,7 +87,7 @@ class AsyncClient:
         goal: str,
         *,
         kind: str | None = None,
-        input: Mapping[str, Any] | None = None,  # noqa: A002  the field's own word
+        input: Mapping[str, Any] | None = None,  # noqa: A002  the field's name on the wire
         priority: Priority | None = None,
         deadline: timedelta | None = None,
         not_before: datetime | None = None,
@@ -81,101 +95,149 @@ class AsyncClient:
         idempotency_key: str | None = None,
         durability: str | None = None,
     ) -> Accepted:
-        """Send a task. Sent twice with the same `idempotency_key` it is one; without one, this call makes its own.
+        """Submit a task and return its id and state.
 
-        `not_before`: it begins no earlier, at most 30 days from now; the deadline counts from then. Aware of its zone.
-        `durability`: what the 202 has to stand on beyond what the deployment promises, like `stored`.
+        `kind`: the recipe; `input`: the recipe's input.
+        `deadline`: after this time the task expires; it counts from `not_before` where that is given.
+        `not_before`: start at this time at the earliest, at most 30 days from now; with a time zone.
+        `idempotency_key`: two submissions with one key are one task. Without it this call makes its own, so that its
+        retries do not create a second task.
+        `durability`: what the answer has to guarantee beyond the deployment's default, like `stored`.
         """
-        body = body_of(goal, kind, input, priority, deadline, metadata, not_before)
+        body = requests.submission_body(goal, kind, input, priority, deadline, metadata, not_before)
         return await self.submit_json(body, idempotency_key=idempotency_key, durability=durability)
 
     async def submit_json(
         self, body: bytes, *, idempotency_key: str | None = None, durability: str | None = None
     ) -> Accepted:
-        """The same with a whole `task.submission.v1`; the reflex judges the bytes as they are."""
-        return await self._run(ops.submit(body, key_of(idempotency_key), self._patience_s, durability_of(durability)))
+        """Submit `body`, a `task.submission.v1` as JSON, as it is; otherwise like `submit`."""
+        headers = requests.submission_headers(idempotency_key, durability)
+        response = await self._request("POST", requests.TASKS, headers=headers, content=body)
+        return parse(Accepted, self._url, response.content)
 
     async def deliver(self, source: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Send a signed webhook as its sender would; what the reflex made of it."""
-        return await self._run(ops.deliver(source, body, headers))
+        """Send a signed webhook once, as the sender of `source` would, and return the JSON answer."""
+        headers = {"Content-Type": requests.JSON, **headers}
+        path = requests.webhook_path(source)
+        response = await self._request("POST", path, headers=headers, content=body, retry_for_s=0)
+        return parse_object(self._url, response.content)
 
     async def status(self, task: str) -> TaskStatus:
-        """How the task is; with its result once it has ended."""
-        return await self._run(ops.status(task, self._patience_s))
+        """Return the status of a task, with its result once it has ended."""
+        return await self._status(task, self._retry_for_s)
 
     async def wait(self, task: str, timeout_s: float) -> TaskStatus:
-        """The status at the task's end. Raises UnfinishedError when it has not ended in time."""
-        return await self._run(ops.wait(task, timeout_s, self._patience_s))
+        """Poll a task until it has ended and return its status. Raises UnfinishedError after `timeout_s` seconds.
+
+        Once the task has been seen, outages do not end the waiting before `timeout_s`.
+        """
+        deadline = Deadline(timeout_s)
+        intervals = poll_intervals()
+        status = await self.status(task)
+        while status.state not in TERMINAL:
+            remaining = deadline.remaining_s()
+            if remaining <= 0:
+                raise UnfinishedError(
+                    f"task {task} is still {status.state} after {timeout_s:g} s; "
+                    f"it continues, wait for it with `octollm show {task} --wait`"
+                )
+            await asyncio.sleep(min(next(intervals), remaining))
+            try:
+                status = await self._status(task, 0)
+            except (BusyError, UnreachableError):
+                if deadline.remaining_s() <= 0:
+                    raise
+        return status
 
     async def cancel(self, task: str, detail: str | None = None) -> Cancellation:
-        """Ask for the task's end; `detail` says why. One that has ended stays as it is."""
-        return await self._run(ops.cancel(task, detail, self._patience_s))
+        """Request the cancellation of a task and return its state. A task that has ended is not changed.
+
+        `detail`: the reason, stored with the task.
+        """
+        parameters = query(detail=detail)
+        response = await self._request("DELETE", task_path(task), params=parameters, missing=_no_task(task))
+        return parse(Cancellation, self._url, response.content)
 
     async def redrive(self, task: str, run: int | None = None) -> Redrive:
-        """Ask for one more run of a task that failed or expired; any other stays as it is, and the answer says why.
+        """Request another run of a task that failed or expired; any other task is not changed.
 
-        `run`: the one that ended, as it was seen. When another has followed it already, nothing is asked for: so this
-        may be repeated. Without it the newest run counts.
+        `run`: the run that ended; without it, the newest. If a later run exists, nothing is requested, so a call with
+        `run` can be repeated. The answer's `accepted` and `detail` say what happened.
         """
-        return await self._run(ops.redrive(task, run, self._patience_s))
+        response = await self._request(
+            "POST",
+            task_path(task, "/runs"),
+            headers={} if run is None else {"Content-Type": requests.JSON},
+            content=None if run is None else b'{"run": %d}' % run,
+            missing=_no_task(task),
+        )
+        return parse(Redrive, self._url, response.content)
 
     async def events(self, task: str, after: str | None = None) -> AsyncIterator[TaskEvent]:
-        """What happens to the task, as it happens, to its end. `after`: `<run>-<seq>` of the last event seen.
+        """Yield the events of a task as they happen, until it has ended, each event once.
 
-        A connection that breaks is opened again where it broke; each event comes once.
+        `after`: `<run>-<seq>` of the last event already received. A broken connection is resumed.
         """
         async for event in self.watch(task, after):
             if isinstance(event, TaskEvent):
                 yield event
 
     async def watch(self, task: str, after: str | None = None) -> AsyncIterator[TaskEvent | WaitingStep]:
-        """Like `events`, and also which steps wait for an arm that has no worker, and for how long."""
-        following = Following(self._url, task, after, self._patience_s)
+        """Yield what `events` yields, and a WaitingStep when a step waits for an arm without workers."""
+        position = EventPosition(self._url, after)
+        retry = Retry(self._retry_for_s)
+        url = f"{self._url}{task_path(task, '/events')}"
         while True:
-            broken: BusyError | UnreachableError | None = None
+            error: BusyError | UnreachableError = UnreachableError(
+                f"{self._url} keeps closing the stream of events; try again later"
+            )
             try:
-                response = await self._http.send(request_of(self._url, following.ask, stream=True), stream=True)
-                try:
-                    content = b"" if response.status_code == httpx.codes.OK else await response.aread()
-                    if following.opened(reply_of(self._url, response, content)):
-                        async for chunk in response.aiter_bytes():
-                            for event in following.fed(chunk):
-                                yield event
-                finally:
-                    await response.aclose()
-            except FAULTS as error:
-                broken = unreachable(self._url, error)
-            except BusyError as error:
-                broken = error
-            if following.ended:
+                headers = position.headers
+                async with self._http.stream("GET", url, headers=headers, timeout=STREAM_TIMEOUT) as response:
+                    if response.status_code == HTTPStatus.NO_CONTENT:
+                        return
+                    await self._check_stream(task, response)
+                    retry.connected()
+                    async for event in httpx2.EventSource(response):
+                        retry.succeeded()
+                        found = position.accept(event)
+                        if found is not None:
+                            yield found
+            except httpx2.SSEError as fault:
+                raise ApiError(f"{self._url} sent an invalid stream of events: {fault}") from fault
+            except TRANSPORT_ERRORS as fault:
+                error = unreachable(self._url, fault)
+            except BusyError as fault:
+                error = fault
+            if position.finished:
                 return
-            await asyncio.sleep(following.broken(broken))
+            await asyncio.sleep(retry.next_delay(error))
 
-    def tasks(self, **which: Unpack[TaskFilter]) -> AsyncIterator[TaskItem]:
-        """All tasks that fit, newest first, asked for a page at a time."""
-        return self._items(TaskPage, ops.TASKS, ops.query(**which))
+    def tasks(self, **filters: Unpack[TaskFilter]) -> AsyncIterator[TaskItem]:
+        """Yield the tasks that match, newest first, requesting page after page."""
+        return self._items(TaskPage, requests.TASKS, query(**filters))
 
     async def task_page(
-        self, *, limit: int | None = None, cursor: str | None = None, **which: Unpack[TaskFilter]
+        self, *, limit: int | None = None, cursor: str | None = None, **filters: Unpack[TaskFilter]
     ) -> TaskPage:
-        """One page of them; `cursor` is `next` of the page before."""
-        return await self._document(TaskPage, ops.TASKS, ops.query(limit=limit, cursor=cursor, **which))
+        """Return one page of the tasks that match; `cursor`: `next` of the previous page."""
+        return await self._get(TaskPage, requests.TASKS, query(limit=limit, cursor=cursor, **filters))
 
     def runs(self, task: str) -> AsyncIterator[RunItem]:
-        """The task's runs with their plans, oldest first."""
-        return self._items(RunPage, ops.task_path(task, "/runs"), {})
+        """Yield the runs of a task with their plans, oldest first."""
+        return self._items(RunPage, task_path(task, "/runs"), {})
 
     def steps(self, task: str, run: int | None = None) -> AsyncIterator[StepItem]:
-        """The task's steps with their outputs; of one run where it is given."""
-        return self._items(StepPage, ops.task_path(task, "/steps"), ops.query(run=run))
+        """Yield the steps of a task with their outputs; only those of `run` if it is given."""
+        return self._items(StepPage, task_path(task, "/steps"), query(run=run))
 
     def attempts(self, task: str, run: int | None = None) -> AsyncIterator[AttemptItem]:
-        """How every attempt at the task's steps ended, oldest first."""
-        return self._items(AttemptPage, ops.task_path(task, "/attempts"), ops.query(run=run))
+        """Yield every attempt at a task's steps and its outcome, oldest first; only those of `run` if it is given."""
+        return self._items(AttemptPage, task_path(task, "/attempts"), query(run=run))
 
     async def provenance(self, task: str, run: int | None = None) -> Provenance:
-        """One run as one document; the newest where none is given."""
-        return await self._document(Provenance, ops.task_path(task, "/provenance"), ops.query(run=run))
+        """Return the provenance of `run`, or of the newest run: the request, the steps, their attempts, the result."""
+        return await self._get(Provenance, task_path(task, "/provenance"), query(run=run))
 
     async def costs(
         self,
@@ -183,57 +245,97 @@ class AsyncClient:
         *,
         limit: int | None = None,
         cursor: str | None = None,
-        **which: Unpack[CostFilter],
+        **filters: Unpack[CostFilter],
     ) -> CostPage:
-        """What calls to models took: the total, and a page of groups."""
-        return await self._document(CostPage, ops.COSTS, ops.query(group=group, limit=limit, cursor=cursor, **which))
+        """Return the cost of calls to models: the total, and one page of groups.
 
-    def dead_letters(self, **which: Unpack[LetterFilter]) -> AsyncIterator[DeadLetterItem]:
-        """All messages that were given up on and fit, newest first, asked for a page at a time."""
-        return self._items(DeadLetterPage, ops.LETTERS, ops.query(**which))
+        `cursor`: `next` of the previous page.
+        """
+        return await self._get(CostPage, requests.COSTS, query(group=group, limit=limit, cursor=cursor, **filters))
+
+    def dead_letters(self, **filters: Unpack[DeadLetterFilter]) -> AsyncIterator[DeadLetterItem]:
+        """Yield the dead letters that match, newest first, requesting page after page."""
+        return self._items(DeadLetterPage, requests.DEAD_LETTERS, query(**filters))
 
     async def dead_letter_page(
-        self, *, limit: int | None = None, cursor: str | None = None, **which: Unpack[LetterFilter]
+        self, *, limit: int | None = None, cursor: str | None = None, **filters: Unpack[DeadLetterFilter]
     ) -> DeadLetterPage:
-        """One page of them; `cursor` is `next` of the page before."""
-        return await self._document(DeadLetterPage, ops.LETTERS, ops.query(limit=limit, cursor=cursor, **which))
+        """Return one page of the dead letters that match; `cursor`: `next` of the previous page."""
+        return await self._get(DeadLetterPage, requests.DEAD_LETTERS, query(limit=limit, cursor=cursor, **filters))
 
     async def dead_letter(self, number: int) -> DeadLetter:
-        """One of them with what is kept of it."""
-        return await self._run(ops.letter(number, self._patience_s))
+        """Return one dead letter with the stored part of its message."""
+        return await self._get(DeadLetter, f"{requests.DEAD_LETTERS}/{number:d}", {}, _no_dead_letter(number))
 
     async def drop(self, number: int) -> Drop:
-        """Say that nothing is to be done about a dead letter; it is kept, and no longer listed."""
-        return await self._run(ops.drop(number, self._patience_s))
+        """Mark a dead letter as needing no action. It stays stored and is no longer listed by default."""
+        path = f"{requests.DEAD_LETTERS}/{number:d}"
+        response = await self._request("DELETE", path, missing=_no_dead_letter(number))
+        return parse(Drop, self._url, response.content)
 
-    async def _document(self, model: type[Model], path: str, params: Mapping[str, str]) -> Model:
-        return await self._run(ops.document(model, path, params, self._patience_s))
+    async def _status(self, task: str, retry_for_s: float) -> TaskStatus:
+        response = await self._request("GET", task_path(task), missing=_no_task(task), retry_for_s=retry_for_s)
+        return parse(TaskStatus, self._url, response.content)
+
+    async def _get(self, model: type[Model], path: str, params: Mapping[str, str], missing: str | None = None) -> Model:
+        response = await self._request("GET", path, params=params, missing=missing)
+        return parse(model, self._url, response.content)
 
     async def _items(self, model: type[Page[Item]], path: str, filters: Mapping[str, str]) -> AsyncIterator[Item]:
         params = dict(filters)
         while True:
-            page = await self._document(model, path, params)
+            page = await self._get(model, path, params)
             for item in page.items:
                 yield item
             if page.next is None:
                 return
             params["cursor"] = page.next
 
-    async def _run(self, talk: Talk[Result]) -> Result:
-        """Carry a conversation out to its end."""
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        missing: str | None = None,
+        retry_for_s: float | None = None,
+    ) -> httpx2.Response:
+        """Send a request that is safe to repeat, with retries; return the response with a 2xx status.
+
+        `missing`: the message of UnknownError, in place of the server's; `retry_for_s`: in place of the client's.
+        """
+        retry = Retry(self._retry_for_s if retry_for_s is None else retry_for_s)
+        while True:
+            try:
+                response = await self._http.request(
+                    method, f"{self._url}{path}", params=params, headers=headers, content=content
+                )
+                raise_for_status(self._url, response)
+            except TRANSPORT_ERRORS as fault:
+                delay = retry.next_delay(unreachable(self._url, fault))
+            except BusyError as fault:
+                delay = retry.next_delay(fault)
+            except UnknownError as fault:
+                raise UnknownError(missing or fault.message) from fault
+            else:
+                return response
+            await asyncio.sleep(delay)
+
+    async def _check_stream(self, task: str, response: httpx2.Response) -> None:
+        if response.status_code != HTTPStatus.OK:
+            await response.aread()
         try:
-            asked = next(talk)
-            while True:
-                if isinstance(asked, Ask):
-                    try:
-                        response = await self._http.send(request_of(self._url, asked))
-                    except FAULTS as error:
-                        asked = talk.throw(unreachable(self._url, error))
-                    else:
-                        asked = talk.send(reply_of(self._url, response, response.content))
-                else:
-                    await asyncio.sleep(asked.seconds)
-                    asked = talk.send(None)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+            raise_for_status(self._url, response)
+        except UnknownError as error:
+            raise UnknownError(_no_task(task)) from error
+        require_event_stream(self._url, response)
+
+
+def _no_task(task: str) -> str:
+    return f"there is no task {task}; check the id and the address of the reflex"
+
+
+def _no_dead_letter(number: int) -> str:
+    return f"there is no dead letter {number}; `octollm dead ls --all` lists them"

@@ -1,41 +1,46 @@
-"""What lists can be narrowed to; absent keys narrow nothing."""
+"""Filters of the list methods. A key that is absent does not filter."""
 
 from datetime import datetime
 from typing import TypedDict
 
-from octollm.client.submission import Priority
+from octollm.client.requests import Priority
 from octollm.contracts.answers import TaskStateName
 
 
 class TaskFilter(TypedDict, total=False):
-    """Of tasks."""
+    """Which tasks to list."""
 
     state: TaskStateName
     kind: str
     source: str
+    """How the task was submitted: `http`, `webhook` or `stream`."""
     priority: Priority
     since: datetime
-    """Admitted at this time or later; aware of its time zone."""
+    """Admitted at this time or later; with a time zone."""
     until: datetime
-    """Admitted before this time."""
+    """Admitted before this time; with a time zone."""
     text: str
-    """What the goal contains, in any case."""
+    """Text that the goal contains; upper and lower case are the same."""
 
 
 class CostFilter(TypedDict, total=False):
-    """Of calls to models."""
+    """Which calls to models to add up."""
 
     task: str
     since: datetime
+    """Answered at this time or later; with a time zone."""
     until: datetime
+    """Answered before this time; with a time zone."""
 
 
-class LetterFilter(TypedDict, total=False):
-    """Of dead letters."""
+class DeadLetterFilter(TypedDict, total=False):
+    """Which dead letters to list."""
 
     reason: str
     task: str
     since: datetime
+    """Received at this time or later; with a time zone."""
     until: datetime
+    """Received before this time; with a time zone."""
     all: bool
-    """Also those that were redriven or dropped."""
+    """Include dead letters that were redriven or dropped."""

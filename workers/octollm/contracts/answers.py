@@ -1,7 +1,7 @@
-"""What the HTTP doors answer, beside the events: one model per document, shared by those who write and read them.
+"""Response bodies of the HTTP API that are not events: one model per document, used by the API and the client.
 
-Times are UTC, RFC 3339 with milliseconds. Optional fields are left out when there is nothing to say. Readers overlook
-fields they do not know, so that a newer server can say more.
+Times are RFC 3339 in UTC with milliseconds. Optional fields without a value are left out. Readers ignore unknown
+fields, so that a newer server can add some.
 """
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -16,14 +16,14 @@ TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "rejected", "cancel
 CostGroup = Literal["task", "arm", "model", "day"]
 
 
-class Answer(BaseModel):
-    """Base of every answer."""
+class Document(BaseModel):
+    """Base of every response body."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
 
-class Problem(Answer):
-    """Why there is no answer (RFC 9457)."""
+class Problem(Document):
+    """Why a request failed (RFC 9457)."""
 
     type: Annotated[str, Field(description="urn:octollm:problem:<code>; the code is stable.")]
     title: Annotated[str, Field(description="The status in words.")]
@@ -32,53 +32,53 @@ class Problem(Answer):
     field: Annotated[str | None, Field(description="The parameter, header or field to correct.")] = None
 
 
-class Accepted(Answer):
-    """A task that was taken in."""
+class Accepted(Document):
+    """A task that was admitted."""
 
     task: str
     tenant: str
     state: TaskStateName
     durability: Annotated[
-        str, Field(description="What the 202 stands on: redis, fsync, replicated(n), fsync+replicated(n) or stored.")
+        str, Field(description="Guarantee of the 202: redis, fsync, replicated(n), fsync+replicated(n) or stored.")
     ]
-    duplicate: Annotated[bool, Field(description="The same submission came before; this is its task.")]
+    duplicate: Annotated[bool, Field(description="The same submission was received before; this is its task.")]
     status_url: str
 
 
-class Cancellation(Answer):
-    """A task that was asked to end. Ended ones stay as they are."""
+class Cancellation(Document):
+    """A task whose cancellation was requested. A task that has ended is not changed."""
 
     task: str
     state: TaskStateName
 
 
-class Redrive(Answer):
+class Redrive(Document):
     """Whether another run was requested. A task that needs none is unchanged."""
 
     task: str
     state: TaskStateName
-    run: Annotated[int, Field(description="The run that the next one follows, or the newest.")]
+    run: Annotated[int, Field(description="The run that the requested one follows, or the newest run.")]
     accepted: Annotated[bool, Field(description="False: no run was requested.")]
     detail: Annotated[str | None, Field(description="Why no run was requested.")] = None
 
 
-class Drop(Answer):
+class Drop(Document):
     """Whether the archive was told to drop a dead letter."""
 
     id: int
     accepted: Annotated[bool, Field(description="False: it was dropped before.")]
 
 
-class Page(Answer, Generic[Item]):
-    """Some items, and the way to those that follow."""
+class Page(Document, Generic[Item]):
+    """Some items of a list, and the cursor of the next page."""
 
     items: list[Item]
     next: Annotated[
-        str | None, Field(description="Give it as `cursor` (events: `after`) to go on; null: there is no more.")
+        str | None, Field(description="Pass it as `cursor` (events: `after`) for the next page; null: the last page.")
     ]
 
 
-class TaskItem(Answer):
+class TaskItem(Document):
     """One task in a list."""
 
     task: str
@@ -87,16 +87,16 @@ class TaskItem(Answer):
     state: TaskStateName
     reason: Annotated[str | None, Field(description="Why it did not succeed.")] = None
     detail: str | None = None
-    source: Annotated[str, Field(description="The door it came through.")]
+    source: Annotated[str, Field(description="How it was submitted: http, webhook or stream.")]
     priority: Literal["high", "normal", "low"]
-    goal: Annotated[str | None, Field(description="Redacted. Absent where the message could not be read.")] = None
+    goal: Annotated[str | None, Field(description="Redacted; absent if the message could not be read.")] = None
     run: int
     created_at: str
     updated_at: str
     deadline_at: str | None = None
 
 
-class RunItem(Answer):
+class RunItem(Document):
     """One execution of a task."""
 
     run: int
@@ -106,11 +106,11 @@ class RunItem(Answer):
     started_at: str | None = None
     finished_at: str | None = None
     plan: Annotated[
-        dict[str, Any] | None, Field(description="As it was when the run began; absent: it never got one.")
+        dict[str, Any] | None, Field(description="The plan at the start of the run; absent if there was none.")
     ] = None
 
 
-class StepItem(Answer):
+class StepItem(Document):
     """One step in one repair round."""
 
     run: int
@@ -125,14 +125,14 @@ class StepItem(Answer):
     worker: str | None = None
     duration_ms: int | None = None
     error: str | None = None
-    output: Annotated[
-        dict[str, Any] | None, Field(description="Absent while there is none, and where it is too large to show.")
-    ] = None
-    output_sha256: Annotated[str | None, Field(description="Of an output that is too large to show.")] = None
+    output: Annotated[dict[str, Any] | None, Field(description="Absent if there is none, or if it is too large.")] = (
+        None
+    )
+    output_sha256: Annotated[str | None, Field(description="Hash of an output that is too large.")] = None
 
 
-class AttemptItem(Answer):
-    """How one attempt at a step ended."""
+class AttemptItem(Document):
+    """One attempt at a step and its outcome."""
 
     run: int
     step: str
@@ -141,7 +141,7 @@ class AttemptItem(Answer):
     delivery: Annotated[int, Field(description="How often its message had been delivered.")]
     outcome: Annotated[
         str,
-        Field(description="As the arm told it; `dropped`: made from an output that was not the one committed."),
+        Field(description="As the arm reported it; `dropped`: its input was not the output that was committed."),
     ]
     worker: str
     duration_ms: int
@@ -149,12 +149,12 @@ class AttemptItem(Answer):
     error_code: str | None = None
     error_message: str | None = None
     error_class: Annotated[
-        str | None, Field(description="transient, permanent or needs_person; null: it did not fail, or nobody knows.")
+        str | None, Field(description="transient, permanent or needs_person; null: it did not fail, or it is unknown.")
     ] = None
 
 
-class Cost(Answer):
-    """What calls to models took."""
+class Cost(Document):
+    """Number, tokens and cost of calls to models."""
 
     calls: int
     input_tokens: int
@@ -162,9 +162,9 @@ class Cost(Answer):
     cache_read_tokens: int
     cache_write_tokens: int
     cost_usd: Annotated[
-        str | None, Field(description="Exact decimal of the calls whose price is known; null: of none.")
+        str | None, Field(description="Exact decimal, of the calls whose price is known; null: of none.")
     ]
-    unpriced_calls: Annotated[int, Field(description="Calls whose price is not known; they are not in cost_usd.")]
+    unpriced_calls: Annotated[int, Field(description="Calls whose price is not known; cost_usd does not include them.")]
 
 
 class CostItem(Cost):
@@ -173,43 +173,43 @@ class CostItem(Cost):
     key: Annotated[str, Field(description="Task id, arm, model, or day (UTC).")]
 
 
-class DeadLetterItem(Answer):
-    """A message that was given up on."""
+class DeadLetterItem(Document):
+    """A dead letter: a message that could not be processed."""
 
     id: int
     tenant: str
     task: str | None = None
-    run: Annotated[int | None, Field(description="The task's run that it belongs to.")] = None
+    run: Annotated[int | None, Field(description="The run of the task that it belongs to.")] = None
     reason: str
     message: Annotated[str, Field(description="What was wrong.")]
     stage: Annotated[str, Field(description="before_admission or after_admission.")]
     stream: str
-    type: Annotated[str, Field(description="Its field `type`, cleaned.")]
-    bytes: Annotated[int, Field(description="Length of the body as it came.")]
+    type: Annotated[str, Field(description="The message's field `type`, without control characters.")]
+    bytes: Annotated[int, Field(description="Length of the body as it was received.")]
     received_at: str
-    redriven_at: Annotated[str | None, Field(description="Its task has begun another run.")] = None
-    dropped_at: Annotated[str | None, Field(description="Somebody wants nothing done about it.")] = None
+    redriven_at: Annotated[str | None, Field(description="When its task started another run.")] = None
+    dropped_at: Annotated[str | None, Field(description="When it was marked as needing no action.")] = None
 
 
 class DeadLetter(DeadLetterItem):
-    """One dead letter with what is kept of it."""
+    """One dead letter with the stored part of its message."""
 
-    letter: Annotated[dict[str, Any], Field(description="The event dead.letter.v1 as it was stored.")]
-    stored_bytes: Annotated[int, Field(description="Length of what is kept: redacted text, or the admitted body.")]
-    text: Annotated[str | None, Field(description="What is kept; absent where it is no UTF-8 text.")] = None
+    dead_letter: Annotated[dict[str, Any], Field(description="The event dead.letter.v1 as it was stored.")]
+    stored_bytes: Annotated[int, Field(description="Length of what is stored: redacted text, or the admitted body.")]
+    text: Annotated[str | None, Field(description="What is stored; absent if it is not UTF-8 text.")] = None
 
 
-class Digest(Answer):
-    """What something was, without itself."""
+class Digest(Document):
+    """The hash of a value, in place of the value."""
 
     sha256: Annotated[
-        str, Field(description="Of its JSON with sorted keys and no spaces; for outputs kept apart, of their bytes.")
+        str, Field(description="Of its JSON with sorted keys and no spaces; for an output stored apart, of its bytes.")
     ]
-    stored: Annotated[Literal["row", "apart"], Field(description="`apart`: too large for its row.")]
+    stored: Annotated[Literal["row", "apart"], Field(description="`apart`: outside the row, because it is large.")]
 
 
-class ModelCall(Answer):
-    """One answer of a model."""
+class ModelCall(Document):
+    """One call to a model."""
 
     step: str | None = None
     round: int | None = None
@@ -226,15 +226,15 @@ class ModelCall(Answer):
     answered_at: str
 
 
-class StepProvenance(Answer):
-    """One step: what it built on, who tried it, what came of it."""
+class StepProvenance(Document):
+    """One step: what it depended on, its attempts, its output."""
 
     step: str
     round: int
     arm: str
     state: str
-    needs: Annotated[list[str], Field(description="Steps that had to succeed before.")]
-    references: Annotated[list[str], Field(description="Expressions by which its input was taken from task and steps.")]
+    needs: Annotated[list[str], Field(description="Steps that had to succeed first.")]
+    references: Annotated[list[str], Field(description="Expressions in its input that refer to the task and to steps.")]
     sent_by: str
     sent_at: str
     output: Digest | None = None
@@ -243,32 +243,32 @@ class StepProvenance(Answer):
     model_calls: list[ModelCall]
 
 
-class Admission(Answer):
-    """How the task came in."""
+class Admission(Document):
+    """How the task was submitted."""
 
     received_at: str
     source: str
     idempotency_key: str
     fingerprint: Annotated[str, Field(description="SHA-256 of the body as it was received, before redaction.")]
-    redactions: Annotated[dict[str, int], Field(description="Pieces of personal data that were replaced, by type.")]
+    redactions: Annotated[dict[str, int], Field(description="How many pieces of personal data were replaced, by type.")]
     traceparent: str
 
 
-class ResultProvenance(Answer):
-    """How the run ended."""
+class ResultProvenance(Document):
+    """The result of the run."""
 
     state: TaskStateName
     reason: str | None = None
     detail: str | None = None
     finished_at: str
-    mode: Annotated[
-        str | None, Field(description="deterministic: made without any model; model: at least one was asked.")
-    ] = None
-    answer: Annotated[Digest | None, Field(description="Kept of the newest run only.")] = None
+    mode: Annotated[str | None, Field(description="deterministic: no model was called; model: at least one was.")] = (
+        None
+    )
+    answer: Annotated[Digest | None, Field(description="Only of the newest run.")] = None
 
 
-class Provenance(Answer):
-    """Who asked for what, what was done, when, by whom, and what came of it, for one run of a task."""
+class Provenance(Document):
+    """The provenance of one run: the request, the steps with their attempts and model calls, the result."""
 
     task: str
     tenant: str
@@ -276,14 +276,14 @@ class Provenance(Answer):
     runs: Annotated[int, Field(description="How many runs there are.")]
     kind: str | None = None
     goal: str | None = None
-    submission: Annotated[Digest, Field(description="What was asked for, after redaction.")]
+    submission: Annotated[Digest, Field(description="The submission after redaction.")]
     admission: Admission
     plan: dict[str, Any] | None = None
     steps: list[StepProvenance]
     other_model_calls: Annotated[list[ModelCall], Field(description="Calls that belong to no step of the run.")]
     cost: Cost
     result: ResultProvenance | None = None
-    events: Annotated[int, Field(description="How many events the run has; they are at /v1/tasks/{id}/events.")]
+    events: Annotated[int, Field(description="Number of events of the run; /v1/tasks/{id}/events lists them.")]
 
 
 class TaskPage(Page[TaskItem]):
@@ -311,7 +311,7 @@ class DeadLetterPage(Page[DeadLetterItem]):
 
 
 class CostPage(Page[CostItem]):
-    """Costs by group, greatest key first: newest day, newest task."""
+    """Costs by group, greatest key first: the newest day, the newest task."""
 
     group: CostGroup
-    total: Annotated[Cost, Field(description="Of everything that was asked for, not of this page alone.")]
+    total: Annotated[Cost, Field(description="Of everything that matches, not only of this page.")]

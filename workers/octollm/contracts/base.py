@@ -9,7 +9,7 @@ class Strict(BaseModel):
     """Base of every generated model: `"5"` is no integer, unknown fields are refused, nothing is changed later."""
 
     # Errors are logged and stored: they name the field and never its value.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 def nulls(value: object) -> Iterator[str]:

@@ -1,18 +1,18 @@
-"""Whose letters are whose. A message that names no tenant, or nothing that could be one, is nobody's."""
+"""Which tenant a dead letter belongs to. A message without a valid tenant belongs to none."""
 
 import re
 
-NOBODY = ""
+NO_TENANT = ""
 _OPERATOR = "default"
-"""Until there are credentials, whoever is at the loopback door is this tenant, and runs the place."""
+"""Until there are credentials, callers on the loopback address are this tenant and operate the deployment."""
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
-def tenant_of(claimed: str) -> str:
-    """The tenant that a given-up message claims, where it can be one."""
-    return claimed if _TENANT.fullmatch(claimed) else NOBODY
+def claimed_tenant(name: str) -> str:
+    """Return the tenant that a dead-lettered message claims to belong to, or NO_TENANT if the name is invalid."""
+    return name if _TENANT.fullmatch(name) else NO_TENANT
 
 
-def letters_of(tenant: str) -> list[str]:
-    """Under which tenants the letters are stored that `tenant` may see and drop: what is nobody's is the operator's."""
-    return [tenant, NOBODY] if tenant == _OPERATOR else [tenant]
+def dead_letter_tenants(tenant: str) -> list[str]:
+    """Return the tenants whose dead letters `tenant` may see and drop. Those of no tenant belong to the operator."""
+    return [tenant, NO_TENANT] if tenant == _OPERATOR else [tenant]

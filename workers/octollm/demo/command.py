@@ -51,7 +51,7 @@ def demo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
-    """Run real tasks through every door of a stack (its own, or with --against another) and check every outcome."""
+    """Run the demo tasks and check every outcome."""
     settings = load_settings()
     # What the workers have to say below a warning would drown the demo.
     configure_logging(settings.log.model_copy(update={"level": "error"}))

@@ -22,7 +22,7 @@ from octollm.errors import RefusedError, StartError
 from octollm.observability.logging import without_passwords
 from octollm.runtime.connect_retry import ADVICE, cause
 
-_PATIENCE_S = 60
+_RETRY_FOR_S = 60
 _STREAM = "ingest:default"
 WEBHOOK_SECRET = "GITHUB_WEBHOOK_SECRET"  # noqa: S105  a variable's name, as in webhooks.yaml
 
@@ -62,7 +62,7 @@ async def _over_http(task: DemoTask, doors: Doors) -> Outcome:
                     event for event in client.events(ident) if isinstance(event, TaskEvent) and event.arm == "executor"
                 )
                 client.cancel(ident, "the demo takes it back")
-            client.wait(ident, _PATIENCE_S)
+            client.wait(ident, _RETRY_FOR_S)
             return ident
 
     ident = await asyncio.to_thread(send_and_wait)
@@ -82,7 +82,7 @@ async def _as_webhook(task: DemoTask, doors: Doors) -> Outcome:
         headers = sign("github", secret, task.body, event=EVENT, delivery=delivery, now_s=now_s)
         with Client(doors.http_url) as client:
             ident = str(client.deliver(SOURCE, task.body, headers)["task"])
-            client.wait(ident, _PATIENCE_S)
+            client.wait(ident, _RETRY_FOR_S)
             return ident
 
     try:
@@ -91,10 +91,10 @@ async def _as_webhook(task: DemoTask, doors: Doors) -> Outcome:
         return Outcome("refused", error.code, str(error), 0, None, "", "")
     connection = await _connect(doors.postgres_dsn)
     try:
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _RETRY_FOR_S
         while not await connection.fetchval("SELECT indexed_at IS NOT NULL FROM tasks WHERE id = $1", ident):
             if time.monotonic() > deadline:
-                raise StartError(f"memory has nothing of task {ident} within {_PATIENCE_S} s")
+                raise StartError(f"memory has nothing of task {ident} within {_RETRY_FOR_S} s")
             await asyncio.sleep(0.02)
         return await _stored_task(connection, "id", ident)
     finally:
@@ -106,7 +106,7 @@ async def _over_the_stream(task: DemoTask, doors: Doors) -> Outcome:
     entry = await asyncio.to_thread(_xadd, doors.redis_url, task.body, key)
     connection = await _connect(doors.postgres_dsn)
     try:
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _RETRY_FOR_S
         while time.monotonic() < deadline:
             if task.kind == "-":
                 letter = await connection.fetchrow(
@@ -124,7 +124,7 @@ async def _over_the_stream(task: DemoTask, doors: Doors) -> Outcome:
             await asyncio.sleep(0.02)
     finally:
         await connection.close()
-    raise StartError(f"nothing came of entry {entry} on {_STREAM} within {_PATIENCE_S} s")
+    raise StartError(f"nothing came of entry {entry} on {_STREAM} within {_RETRY_FOR_S} s")
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:

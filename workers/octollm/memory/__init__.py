@@ -1,1 +1,1 @@
-"""Memory: documents, artifacts and graph in Postgres, vectors behind one interface, embeddings. Knows no bus."""
+"""Memory: documents, artifacts and the graph in Postgres, embeddings, vector stores. Does not import the protocol."""

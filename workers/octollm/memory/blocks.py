@@ -1,4 +1,4 @@
-"""The blocks a text is made of: paragraphs, code blocks, tables, definitions, and which section each is of. Pure."""
+"""Split a text into blocks: paragraphs, code blocks, tables, definitions, each with its section. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ HEADING_JOIN = " > "
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of a text that is kept whole where it fits."""
+    """A part of a text that is not split if it fits into a passage."""
 
     span: Span
     section: int
-    """Blocks of different sections never share a passage."""
+    """Number of the section. Blocks of different sections never share a passage."""
     heading: str
     prose: bool
-    """Cut by sentences where it is too long, else by lines."""
+    """Whether a block that is too long is split at sentences; otherwise at lines."""
     head: bool = False
-    """A heading: what follows it leaves room for it."""
+    """Whether it is a heading. The block after a heading must leave space for it."""
 
 
 def text_blocks(text: str) -> list[Block]:
-    """Paragraphs: blank lines stand between them."""
+    """Return the paragraphs of a plain text; blank lines separate them."""
     return [Block(span, 0, "", prose=True) for span in _paragraphs(text, Lines(text).spans(len(text)))]
 
 
 def code_blocks(text: str) -> list[Block]:
-    """Top-level definitions, each with the comments and decorators right above it."""
+    """Return the top-level definitions of a program, each with the comments and decorators directly above it."""
     found: list[Block] = []
     begin = end = -1
     blank = True
@@ -41,7 +41,7 @@ def code_blocks(text: str) -> list[Block]:
         if not words.strip():
             blank = True
             continue
-        # Closing brackets stand at the edge too and begin nothing.
+        # A closing bracket at the start of a line does not begin a definition.
         if begin >= 0 and blank and not words[0].isspace() and words[0] not in ")]}":
             found.append(Block(Span(begin, end), 0, "", prose=False))
             begin = -1
@@ -54,7 +54,10 @@ def code_blocks(text: str) -> list[Block]:
 
 
 def markdown_blocks(text: str) -> list[Block]:
-    """Headings, paragraphs, lists, tables and fenced code. A heading alone goes with the section below it."""
+    """Return the headings, paragraphs, lists, tables and code blocks of a Markdown text.
+
+    A heading without text of its own belongs to the section below it.
+    """
     reader = _Markdown(text)
     for line in Lines(text).spans(len(text)):
         reader.take(line)
@@ -63,7 +66,7 @@ def markdown_blocks(text: str) -> list[Block]:
 
 
 class _Markdown:
-    """Reads line by line; `blocks` is what is done."""
+    """A reader that is given line by line; `blocks` holds the finished blocks."""
 
     def __init__(self, text: str) -> None:
         self.blocks: list[Block] = []
@@ -71,13 +74,13 @@ class _Markdown:
         self._path: list[tuple[int, str]] = []
         self._section = 0
         self._bare = True
-        """The section has no block but headings yet."""
+        """Whether the section contains only headings so far."""
         self._open: list[Span] = []
         self._kind = ""
         self._fence = ""
 
     def take(self, line: Span) -> None:
-        """The next line."""
+        """Process the next line."""
         words = self._text[line.start : line.end]
         fence = _FENCE.match(words)
         if self._fence:
@@ -121,7 +124,7 @@ class _Markdown:
         self._put(line, prose=False, head=True)
 
     def close(self) -> None:
-        """End of a block."""
+        """Finish the open block, if there is one."""
         if self._open:
             self._bare = False
             self._put(Span(self._open[0].start, self._open[-1].end), prose=self._kind in {"prose", "list"})
@@ -130,7 +133,7 @@ class _Markdown:
     def _put(self, span: Span, *, prose: bool, head: bool = False) -> None:
         whole = trimmed(self._text, span)
         if whole is not None:
-            # Indentation is part of what a line says.
+            # Keep the indentation: it has a meaning in Markdown and code.
             start = self._text.rfind("\n", span.start, whole.start) + 1 or span.start
             heading = HEADING_JOIN.join(title for _, title in self._path if title)
             self.blocks.append(Block(Span(start, whole.end), self._section, heading, prose, head))

@@ -1,4 +1,4 @@
-"""Takes out of memory what tasks left there: for the purge of old tasks, before their rows go."""
+"""Deletes what memory holds about tasks. Retention needs it before it deletes the tasks themselves."""
 
 from collections.abc import Sequence
 
@@ -10,27 +10,30 @@ from octollm.memory.documents import Documents
 _SQL = queries("octollm.memory", "index")
 
 
-async def forget_tasks(pool: Pool, documents: Documents, tasks: Sequence[str]) -> None:
-    """Their documents with passages and vectors, their artifacts, and what of the graph they alone say.
+async def delete_task_memory(pool: Pool, documents: Documents, tasks: Sequence[str]) -> None:
+    """Delete the tasks' documents with passages and vectors, their artifacts, and graph rows that only they state.
 
-    Doing it again finishes what was cut short. Raises StoreUnavailableError while a store is away; then delete no task
-    yet.
+    Idempotent: a second call completes an interrupted one. Raises StoreUnavailableError when a store is unavailable;
+    the tasks themselves must not be deleted then.
     """
     async with transaction(pool) as connection:
-        left = await connection.fetch(_SQL["documents_of"], tasks)
-    for row in left:
-        await documents.forget(row["tenant"], row["collection"], row["name"])
+        rows = await connection.fetch(_SQL["documents_of"], tasks)
+    for row in rows:
+        await documents.delete(row["tenant"], row["collection"], row["name"])
     async with transaction(pool) as connection:
-        await graph.forget(connection, tasks)
-        await connection.execute(_SQL["forget_artifacts"], tasks)
+        await graph.delete_statements(connection, tasks)
+        await connection.execute(_SQL["delete_artifacts"], tasks)
 
 
-async def forget_marked(pool: Pool, documents: Documents, most: int) -> int:
-    """Forget up to `most` tasks that are marked for the purge and say so in their rows, which may go then; how many."""
+async def delete_marked(pool: Pool, documents: Documents, limit: int) -> int:
+    """Delete the memory of up to `limit` tasks marked for the purge, and return how many there were.
+
+    Sets `tasks.memory_deleted_at`, after which the rows of the tasks can be deleted.
+    """
     async with transaction(pool) as connection:
-        tasks = [row["id"] for row in await connection.fetch(_SQL["to_forget"], most)]
+        tasks = [row["id"] for row in await connection.fetch(_SQL["marked_for_purge"], limit)]
     if tasks:
-        await forget_tasks(pool, documents, tasks)
+        await delete_task_memory(pool, documents, tasks)
         async with transaction(pool) as connection:
-            await connection.execute(_SQL["forgotten"], tasks)
+            await connection.execute(_SQL["set_memory_deleted"], tasks)
     return len(tasks)

@@ -1,7 +1,7 @@
-"""Takes documents in and lets them go. Postgres has the truth, vectors follow it; a crash in between is mended.
+"""Ingests and deletes documents. Postgres is the source of truth; the vector store follows it.
 
-A document is `pending` from the commit of its passages until its vectors are stored, `deleting` from the loss of its
-passages until its vectors are gone. Whoever meets such a state finishes it: the retry, or `mend`.
+A document is `pending` after its passages are committed until its vectors are stored, and `deleting` after its passages
+are deleted until its vectors are. After a crash in between, a retry or `reconcile` completes the operation.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from octollm.ports import Document, Ingested
 from octollm.text.words import names
 
 _SQL = queries("octollm.memory", "search")
-_CUTTING = 1
-"""Raised when documents would be cut differently: then the same text is no longer unchanged."""
-_WORDS = 180
-"""Longest passage in words and signs where no embedder counts tokens."""
+_SPLITTER_VERSION = 1
+"""Incremented when documents are split differently, so that unchanged texts are ingested again."""
+_MAX_WORDS = 180
+"""Maximum words and punctuation marks of a passage when there is no embedder to count tokens."""
 _WORD = re.compile(r"\w+|[^\w\s]")
 _FORMER = "former"
-"""In place of an embedder's name: the store has vectors, but of a text before this one."""
-_LEFT_S = 600
-"""After how long an unfinished document is taken for abandoned."""
+"""In place of an embedder's name: the store still has vectors of an earlier version of the text."""
+_ABANDONED_S = 600
+"""Age from which an unfinished document counts as abandoned."""
 _log = structlog.get_logger(__name__)
 
 
@@ -42,20 +42,29 @@ class Documents:
     """The documents of all tenants."""
 
     def __init__(self, pool: Pool, dense: Dense | None) -> None:
-        """`dense` None: passages are found by their words only."""
+        """`dense`: embedder and vector store; None: documents are found by keywords only."""
         self._pool = pool
         self._dense = dense
 
     async def ingest(self, tenant: str, document: Document, task: str | None = None) -> Ingested:
-        """All or nothing to who searches by words; by meaning once this returns. `task`: whose result it is."""
+        """Store a document, replacing one with the same name. `task`: the task whose result it is.
+
+        Keyword search sees the change at once and completely, vector search when this returns. Raises
+        StoreUnavailableError, EmbeddingError or VectorStoreError.
+        """
         id_ = document_id(tenant, document.collection, document.name)
         sha256 = _fingerprint(document)
         async with self._locked(id_) as connection:
             known = await connection.fetchrow(_SQL["document"], id_)
-            if known is not None and known["state"] == "ready" and known["sha256"] == sha256 and self._current(known):
+            if (
+                known is not None
+                and known["state"] == "ready"
+                and known["sha256"] == sha256
+                and self._is_current(known)
+            ):
                 await connection.execute(_SQL["claim_for_task"], id_, task)
                 return Ingested(document.name, "unchanged", known["passages"], known["tokens"])
-            cut = await asyncio.to_thread(self._cut, document)
+            cut = await asyncio.to_thread(self._split, document)
             ids = [passage_id(id_, number, one.text) for number, one in enumerate(cut)]
             tokens = sum(one.tokens for one in cut) if self._dense else 0
             async with connection.transaction():
@@ -75,8 +84,11 @@ class Documents:
             await connection.execute(_SQL["ready"], id_)
         return Ingested(document.name, _state(known, sha256), len(cut), tokens)
 
-    async def forget(self, tenant: str, collection: str, name: str) -> bool:
-        """Whether it was there. Without the store that has its vectors it stays `deleting` until there is one."""
+    async def delete(self, tenant: str, collection: str, name: str) -> bool:
+        """Delete a document and return whether it existed.
+
+        If it has vectors and there is no vector store here, it stays `deleting` until `reconcile` runs with one.
+        """
         id_ = document_id(tenant, collection, name)
         async with self._locked(id_) as connection:
             known = await connection.fetchrow(_SQL["document"], id_)
@@ -84,64 +96,65 @@ class Documents:
                 return False
             async with connection.transaction():
                 await connection.execute(_SQL["delete_passages"], id_)
-                await connection.execute(_SQL["leave"], id_)
+                await connection.execute(_SQL["mark_deleting"], id_)
             if self._dense is not None:
                 await self._dense.store.delete_document(tenant, collection, name)
             if self._dense is not None or known["embedder"] is None:
                 await connection.execute(_SQL["delete_document"], id_)
         return bool(known["state"] != "deleting")
 
-    async def mend(self, most: int) -> int:
-        """Finish what was left unfinished and embed anew what another embedder, or none, had; how many it was."""
+    async def reconcile(self, limit: int) -> int:
+        """Complete up to `limit` abandoned documents, or embed those of another embedder; return how many."""
         embedder = self._dense.embedder.name if self._dense else None
         async with transaction(self._pool) as connection:
-            rows = await connection.fetch(_SQL["unfinished"], float(_LEFT_S), embedder, most)
-        mended = 0
+            rows = await connection.fetch(_SQL["unfinished"], float(_ABANDONED_S), embedder, limit)
+        completed = 0
         for row in rows:
             if row["state"] == "deleting":
-                mended += await self._finish_leaving(row)
+                completed += await self._finish_deletion(row)
                 continue
             document = Document(row["name"], row["text"], row["collection"], row["media"], row["attributes"])
             try:
                 await self.ingest(row["tenant"], document, row["task"])
-                mended += 1
+                completed += 1
             except EmbeddingError as error:
-                _log.warning("a document cannot be embedded", document=row["name"], error=error.message)
-        return mended
+                _log.warning("failed to embed a document", document=row["name"], error=error.message)
+        return completed
 
-    async def _finish_leaving(self, row: asyncpg.Record) -> int:
+    async def _finish_deletion(self, row: asyncpg.Record) -> int:
         if self._dense is None:
             return 0
-        await self.forget(row["tenant"], row["collection"], row["name"])
+        await self.delete(row["tenant"], row["collection"], row["name"])
         return 1
 
-    def _current(self, known: asyncpg.Record) -> bool:
-        """Without an embedder what another run embedded is left as it is."""
+    def _is_current(self, known: asyncpg.Record) -> bool:
+        """Whether the vectors are up to date. Without an embedder, existing vectors are left as they are."""
         return self._dense is None or known["embedder"] == self._dense.embedder.name
 
-    def _cut(self, document: Document) -> list[Chunk]:
+    def _split(self, document: Document) -> list[Chunk]:
         if self._dense is None:
-            return chunks(document.text, document.media, _count_words, _WORDS)
-        return chunks(document.text, document.media, self._dense.embedder.count_tokens, self._dense.longest)
+            return chunks(document.text, document.media, _count_words, _MAX_WORDS)
+        return chunks(document.text, document.media, self._dense.embedder.count_tokens, self._dense.max_passage_tokens)
 
     def _embedder_of(self, known: asyncpg.Record | None) -> str | None:
-        """Whose vectors are stored once what is taken in is ready. Those that cannot be deleted now must be later."""
+        """Return the embedder of the stored vectors once the document is ready.
+
+        Without an embedder here, existing vectors cannot be deleted now; _FORMER marks them for a later deletion.
+        """
         if self._dense is not None:
             return self._dense.embedder.name
         return None if known is None or known["embedder"] is None else _FORMER
 
     @asynccontextmanager
     async def _locked(self, document: UUID) -> AsyncIterator[Connection]:
-        """A connection on which nobody else changes this document. Raises StoreUnavailableError while Postgres is
-        away.
-        """
+        """Hold an advisory lock on the document; yields the connection. Raises StoreUnavailableError."""
         try:
             async with self._pool.acquire() as connection:
                 await connection.execute(_SQL["lock_document"], str(document))
                 try:
                     yield connection
                 finally:
-                    # A connection that broke has let go of its locks by itself.
+                    # Postgres releases the locks of a broken connection.
                     if not connection.is_closed():
                         await connection.execute(_SQL["unlock_document"], str(document))
         except TRANSIENT_POSTGRES_ERRORS as error:
@@ -149,12 +162,12 @@ class Documents:
 
 
 def _fingerprint(document: Document) -> str:
-    parts = [_CUTTING, document.media, document.text, sorted(document.attributes.items())]
+    parts = [_SPLITTER_VERSION, document.media, document.text, sorted(document.attributes.items())]
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()
 
 
 def _state(known: asyncpg.Record | None, sha256: str) -> Literal["new", "replaced"]:
-    """What came before counts only if somebody was told of it."""
+    """Return the state to report. An earlier version counts only if its ingestion was reported."""
     if known is None or known["state"] == "deleting":
         return "new"
     return "new" if known["state"] == "pending" and known["sha256"] == sha256 else "replaced"

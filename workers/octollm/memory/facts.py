@@ -1,4 +1,4 @@
-"""What is to be remembered of a task, as its recipe made it and the orchestrator stored it."""
+"""What a recipe wants memory to store about a task, as the orchestrator saved it in `tasks.memory`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ class _Closed(BaseModel):
 
 
 class Thing(_Closed):
-    """An entity."""
+    """An entity of the graph."""
 
     type: str
     name: str
@@ -22,7 +22,7 @@ class Thing(_Closed):
 
 
 class Relationship(_Closed):
-    """From one entity to another."""
+    """A relationship between two entities."""
 
     from_: Thing = Field(alias="from")
     type: str
@@ -30,8 +30,8 @@ class Relationship(_Closed):
     attributes: dict[str, Any] = {}
 
 
-class Remembered(_Closed):
-    """A document for later searches, and what the task says about things."""
+class TaskMemory(_Closed):
+    """A document to search for later, and entities and relationships for the graph."""
 
     title: str
     text: str
@@ -41,11 +41,11 @@ class Remembered(_Closed):
     relationships: list[Relationship] = []
 
 
-def remembered(stored: Mapping[str, Any]) -> Remembered:
-    """From the column `tasks.memory`. Raises ContractError."""
+def parse_task_memory(stored: Mapping[str, Any]) -> TaskMemory:
+    """Return the content of the column `tasks.memory`. Raises ContractError that names the invalid field."""
     try:
-        return Remembered.model_validate_json(orjson.dumps(stored))
+        return TaskMemory.model_validate_json(orjson.dumps(stored))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part)[:80] for part in first["loc"])
-        raise ContractError("schema", f"what is to be remembered of the task: {place}: {first['msg']}") from error
+        raise ContractError("schema", f"tasks.memory: {place}: {first['msg']}") from error

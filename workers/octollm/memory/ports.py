@@ -1,7 +1,7 @@
-"""The two interfaces inside memory: what embeds texts, and what keeps vectors. One suite judges all makings of each.
+"""The interfaces inside memory: embedders and vector stores. One test suite runs against every implementation.
 
-Postgres is the truth about passages; a vector store holds only vectors, ids and what a search filters by, and can be
-built again from Postgres.
+Postgres is the source of truth for passages. A vector store contains only vectors, ids and filter fields, and can be
+rebuilt from Postgres.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One vector. Its id is derived from what it describes, so that writing twice changes nothing."""
+    """One vector. Its id is derived from the passage, so writing it twice is harmless."""
 
     id: UUID
     vector: NDArray[np.float32]
@@ -30,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A point near to a query."""
+    """A point that a search found."""
 
     id: UUID
     score: float
@@ -38,7 +38,7 @@ class Near:
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors."""
+    """Converts texts into vectors."""
 
     @property
     def name(self) -> str:
@@ -46,32 +46,33 @@ class Embedder(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Of each vector."""
+        """Length of each vector."""
 
     @property
-    def longest_tokens(self) -> int:
-        """Tokens beyond which a text is cut before it is embedded; chunks stay below."""
+    def max_tokens(self) -> int:
+        """Maximum tokens of a text. A longer text is truncated before it is embedded; passages are shorter."""
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """Tokens of each text, special ones not counted, uncut."""
+        """Return the number of tokens of each text, without special tokens and without truncation."""
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Off the event loop. Raises StoreUnavailableError where a remote provider is away, EmbeddingError where it
-        refuses.
+        """Return one row per text. Does not block the event loop.
+
+        Raises StoreUnavailableError when a remote provider is unavailable, EmbeddingError when it rejects the texts.
         """
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and stop threads."""
 
 
 class VectorStore(Protocol):
-    """Keeps points. Every read names its tenant; no call can see another's."""
+    """Stores points. Every call names its tenant and sees only that tenant's points."""
 
     async def open(self, embedder: str, dimension: int) -> None:
-        """Make or check the collection. Raises VectorStoreError where it holds vectors of another dimension or name."""
+        """Create or check the collection. Raises VectorStoreError if it belongs to another embedder or dimension."""
 
     async def put(self, points: Sequence[Point]) -> None:
-        """Write points; ones with a known id are replaced. On return they can be found."""
+        """Store points, replacing those with the same id. They can be found when this returns."""
 
     async def search(
         self,
@@ -82,16 +83,16 @@ class VectorStore(Protocol):
         collection: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> Sequence[Near]:
-        """The nearest points, best first."""
+        """Return the points nearest to `vector`, best first, that match the filter."""
 
     async def delete(self, tenant: str, ids: Sequence[UUID]) -> None:
-        """Remove points of this tenant; unknown ids are no error."""
+        """Delete points of this tenant; unknown ids are ignored."""
 
     async def delete_document(self, tenant: str, collection: str, document: str) -> None:
-        """Remove every point of a document."""
+        """Delete every point of a document."""
 
     async def count(self, tenant: str) -> int:
-        """Points of a tenant."""
+        """Return the number of points of a tenant."""
 
     async def close(self) -> None:
-        """Flush and let go; an embedded store may be opened by another process afterwards."""
+        """Flush and close. Another process can open an embedded store afterwards."""

@@ -1,29 +1,32 @@
-"""Reciprocal rank fusion: makes one order of several without comparing their scores. Pure."""
+"""Reciprocal rank fusion: combines several rankings without comparing their scores. Pure."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 K = 60
-"""How slowly a rank loses its worth; the value of the paper that named the method (Cormack et al., 2009)."""
+"""Smoothing constant; the value of the paper that introduced the method (Cormack et al., 2009)."""
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Fused(Generic[Key]):
-    """One thing that at least one leg found."""
+class Ranked(Generic[Key]):
+    """An item that at least one ranking contains."""
 
     key: Key
     score: float
     ranks: Mapping[str, int]
-    """By leg, from 1."""
+    """Rank by the name of the ranking, from 1."""
 
 
-def fuse(legs: Mapping[str, Sequence[Key]]) -> list[Fused[Key]]:
-    """Best first. Of equals the one with the better best rank, then the one that an earlier leg found."""
+def fuse_ranks(rankings: Mapping[str, Sequence[Key]]) -> list[Ranked[Key]]:
+    """Return all items of `rankings` (by name, best first), best first.
+
+    Items with equal scores are ordered by their best rank, then by the order of the rankings.
+    """
     ranks: dict[Key, dict[str, int]] = {}
-    for leg, keys in legs.items():
+    for name, keys in rankings.items():
         for rank, key in enumerate(dict.fromkeys(keys), 1):
-            ranks.setdefault(key, {})[leg] = rank
-    fused = [Fused(key, sum(1 / (K + rank) for rank in found.values()), found) for key, found in ranks.items()]
-    return sorted(fused, key=lambda one: (-one.score, min(one.ranks.values())))
+            ranks.setdefault(key, {})[name] = rank
+    ranked = [Ranked(key, sum(1 / (K + rank) for rank in found.values()), found) for key, found in ranks.items()]
+    return sorted(ranked, key=lambda one: (-one.score, min(one.ranks.values())))

@@ -1,4 +1,4 @@
-"""Memory as the arms know it: search by meaning and by words, one order of both; ingest, read, forget."""
+"""The memory store that arms use: vector and keyword search with rank fusion; ingest, read and delete."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -13,24 +13,24 @@ from octollm.memory import keyword
 from octollm.memory.dense import Dense
 from octollm.memory.documents import Documents
 from octollm.memory.frequencies import Frequencies
-from octollm.memory.rank_fusion import Fused, fuse
+from octollm.memory.rank_fusion import Ranked, fuse_ranks
 from octollm.ports import Document, Hits, Ingested, Passage, SearchMode
 
 _SQL = queries("octollm.memory", "search")
-_LONGEST_QUERY = 2000
-_FEWEST = 50
-_TIMES = 4
-"""Each leg looks further than what is wanted: what both find may stand low in each."""
+_MAX_QUERY = 2000
+_MIN_DEPTH = 50
+_DEPTH_FACTOR = 4
+"""Each search returns more than the limit, since a passage that both find may be low in each ranking."""
 
 
 class StoredMemory:
-    """`octollm.ports.Recall` on Postgres, with vectors where there are an embedder and a store."""
+    """`octollm.ports.MemoryStore` on Postgres, with vector search if there is an embedder and a vector store."""
 
-    def __init__(self, pool: Pool, dense: Dense | None, lack: str | None = None) -> None:
-        """`dense` has its store open; without it searches are by words only, and `lack` says why."""
+    def __init__(self, pool: Pool, dense: Dense | None, no_vectors_reason: str | None = None) -> None:
+        """`dense`: with its vector store open; None: keyword search only, and `no_vectors_reason` says why."""
         self._pool = pool
         self._dense = dense
-        self._lack = lack or "search is by words only: there are no vectors here"
+        self._no_vectors_reason = no_vectors_reason or "keyword search only: this process has no vector store"
         self._frequencies = Frequencies()
         self.documents = Documents(pool, dense)
 
@@ -44,59 +44,58 @@ class StoredMemory:
         collection: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> Hits:
-        """The best passages of this tenant, by the first 2,000 characters of the query.
-
-        Raises StoreUnavailableError while a store is away.
-        """
-        query = query[:_LONGEST_QUERY]
+        """Return the best passages for the first 2,000 characters of `query`. See `MemoryStore.search`."""
+        query = query[:_MAX_QUERY]
         where = keyword.Where(tenant, collection, attributes)
         used: SearchMode = mode if self._dense is not None else "keyword"
-        deep = max(_FEWEST, _TIMES * limit)
-        legs: dict[str, Sequence[UUID]]
+        depth = max(_MIN_DEPTH, _DEPTH_FACTOR * limit)
+        rankings: dict[str, Sequence[UUID]]
         if used == "keyword":
-            legs = {"keyword": await self._by_words(where, query, deep)}
+            rankings = {"keyword": await self._keyword_search(where, query, depth)}
         elif used == "dense":
-            legs = {"dense": await self._by_meaning(where, query, deep)}
+            rankings = {"dense": await self._vector_search(where, query, depth)}
         else:
             dense, words = await asyncio.gather(
-                self._by_meaning(where, query, deep), self._by_words(where, query, deep)
+                self._vector_search(where, query, depth), self._keyword_search(where, query, depth)
             )
-            legs = {"dense": dense, "keyword": words}
-        passages = await self._passages(tenant, fuse(legs), limit)
-        return Hits(passages, used, self._lack if used != mode else None)
+            rankings = {"dense": dense, "keyword": words}
+        passages = await self._passages(tenant, fuse_ranks(rankings), limit)
+        return Hits(passages, used, self._no_vectors_reason if used != mode else None)
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:
-        """One after the other, each all or nothing; an unchanged one costs nothing."""
+        """Ingest documents one by one. See `MemoryStore.ingest`."""
         return [await self.documents.ingest(tenant, document) for document in documents]
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
-        """The stored text between two offsets; None where there is no such document."""
+        """Return a part of a document's text. See `MemoryStore.read`."""
         async with transaction(self._pool) as connection:
             text = await connection.fetchval(_SQL["read"], tenant, collection, document, start, max(start, end))
         return None if text is None else str(text)
 
-    async def forget(self, tenant: str, collection: str, document: str) -> bool:
-        """Remove a document, its passages and its vectors; whether it was there."""
-        return await self.documents.forget(tenant, collection, document)
+    async def delete(self, tenant: str, collection: str, document: str) -> bool:
+        """Delete a document and return whether it existed. See `MemoryStore.delete`."""
+        return await self.documents.delete(tenant, collection, document)
 
-    async def _by_words(self, where: keyword.Where, query: str, limit: int) -> list[UUID]:
+    async def _keyword_search(self, where: keyword.Where, query: str, limit: int) -> list[UUID]:
         async with transaction(self._pool) as connection:
             return await keyword.find(connection, self._frequencies, where, query, limit)
 
-    async def _by_meaning(self, where: keyword.Where, query: str, limit: int) -> list[UUID]:
+    async def _vector_search(self, where: keyword.Where, query: str, limit: int) -> list[UUID]:
         if self._dense is None:
             return []
         return await self._dense.near(where.tenant, query, limit, where.collection, where.attributes)
 
-    async def _passages(self, tenant: str, fused: Sequence[Fused[UUID]], limit: int) -> list[Passage]:
-        """The first that are still there: a vector may outlive its passage for a moment."""
+    async def _passages(self, tenant: str, ranked: Sequence[Ranked[UUID]], limit: int) -> list[Passage]:
+        """Load the first `limit` passages. Vectors of passages deleted just now are skipped."""
         found: list[Passage] = []
         async with transaction(self._pool) as connection:
-            for begin in range(0, len(fused), limit):
-                some = fused[begin : begin + limit]
-                rows = await connection.fetch(_SQL["passages"], tenant, [one.key for one in some])
-                there = {row["id"]: _passage(row) for row in rows}
-                found += [replace(there[one.key], score=one.score, ranks=one.ranks) for one in some if one.key in there]
+            for begin in range(0, len(ranked), limit):
+                batch = ranked[begin : begin + limit]
+                rows = await connection.fetch(_SQL["passages"], tenant, [one.key for one in batch])
+                stored = {row["id"]: _passage(row) for row in rows}
+                found += [
+                    replace(stored[one.key], score=one.score, ranks=one.ranks) for one in batch if one.key in stored
+                ]
                 if len(found) >= limit:
                     break
         return found[:limit]

@@ -1,4 +1,4 @@
-"""The mind that arms ask: the journal first, then the model; every answer is journalled, then checked, then used."""
+"""The model client of arms: asks the journal first, then the model. Answers are journalled before they are used."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from octollm.models.schemas import in_words, value_of
 from octollm.ports import Question, Reply
 
 MAX_REPAIRS = 2
-"""How often a model is told that its answer breaks the schema. Each is a call of its own, journalled and paid."""
+"""How often an answer that breaks its schema is sent back to the model; each time is a paid, journalled call."""
 _STORE_PAUSE_S = 0.5
 _log = structlog.get_logger(__name__)
 NEEDS_MODEL = "this needs a model and none is configured; set ANTHROPIC_API_KEY or OPENAI_API_KEY and start again"
@@ -45,9 +45,7 @@ class JournalledModelClient:
         self._delivery = delivery
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
-        """See `ModelClient.ask`. Raises StoreUnavailableError as well, while Postgres is away before anything was paid
-        for.
-        """
+        """See `ModelClient.ask`. Also raises StoreUnavailableError if Postgres is unavailable before the call."""
         journal = await self._journal()
         request = Request(question.system, question.prompt, question.schema)
         spent, old = _Spent(), True

@@ -16,7 +16,7 @@ _SAID = 300
 _PASSING = frozenset({408, 409, 425, 429})
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_error", "billing_hard_limit_reached"})
 _TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})
-# Inside a stream the request was taken, so whatever ends it is the server's trouble, except these.
+# Inside a stream the request was taken, so an error that ends it is the server's, except these.
 _FOR_GOOD = frozenset({"invalid_request_error", "invalid_prompt", "content_filter", "bio_policy"})
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|key|tok)[-_][A-Za-z0-9_*.-]{6,}|Bearer\s+\S+", re.IGNORECASE)
 

@@ -59,7 +59,7 @@ class Paid:
 
 
 class Journal:
-    """Reads and writes it. Both raise StoreUnavailableError while Postgres is away."""
+    """Reads and writes it. Both raise StoreUnavailableError when Postgres is unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -11,7 +11,7 @@ import structlog
 
 from octollm.contracts import DeadDrop, DeadLetter, read
 from octollm.contracts.ids import is_task_id, lane_of, parse_message_id, utc_now
-from octollm.contracts.tenants import letters_of, tenant_of
+from octollm.contracts.tenants import claimed_tenant, dead_letter_tenants
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import ContractError, StoreUnavailableError
@@ -65,7 +65,7 @@ class Archive:
             await connection.execute(
                 _SQL["insert_dead_letter"],
                 f"{entry.stream} {entry.id}",
-                tenant_of(letter.tenant),
+                claimed_tenant(letter.tenant),
                 task,
                 letter.reason,
                 letter.message,
@@ -81,7 +81,7 @@ class Archive:
 
     async def _drop(self, drop: DeadDrop) -> Answer:
         async with transaction(self._pool) as connection:
-            await connection.execute(_SQL["drop_dead_letter"], drop.letter, letters_of(drop.tenant))
+            await connection.execute(_SQL["drop_dead_letter"], drop.letter, dead_letter_tenants(drop.tenant))
         return ()
 
 
@@ -101,7 +101,7 @@ async def _fail_task(
     detail = f"its message on {topic} became a dead letter ({letter.reason}): {letter.message}"[:4000]
     row = await connection.fetchrow(_SQL["poison_task"], task, detail, now, run)
     if row is None and topic.startswith("tasks:"):
-        tenant = tenant_of(letter.tenant) or "unknown"
+        tenant = claimed_tenant(letter.tenant) or "unknown"
         row = await connection.fetchrow(_SQL["poison_unknown_task"], task, tenant, detail, traceparent, now)
     if row is None:
         # Delivered again: what followed may have been lost between the commit and its publication.

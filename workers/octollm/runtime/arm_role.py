@@ -13,7 +13,7 @@ from octollm.database.outputs import store_output
 from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.plans.chain import next_request
-from octollm.ports import ModelClient, Recall
+from octollm.ports import MemoryStore, ModelClient
 from octollm.resources import rules_path
 from octollm.steps.runner import Onward, StepRunner
 from octollm.topology import LaneKeys, Topic, Topology
@@ -28,7 +28,7 @@ def arm_handler(
     consumer: str,
     get_pool: GetPool,
     get_model_client: GetModelClient,
-    recall: Recall | None,
+    memory_store: MemoryStore | None,
     onward: Onward,
 ) -> Handler:
     """Return the handler of an arm's topic.
@@ -39,8 +39,8 @@ def arm_handler(
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
-    mind = get_model_client() if uses_model(arm) else None
-    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), recall=recall, mind=mind)
+    model = get_model_client() if uses_model(arm) else None
+    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), memory=memory_store, model=model)
 
     async def work(step: StepRequested) -> dict[str, Any]:
         return await arm.handle(step, context)

@@ -12,12 +12,12 @@ import structlog
 
 from octollm.database.pool import Pool
 from octollm.errors import ContractError, StoreUnavailableError
-from octollm.memory.deletion import forget_marked
+from octollm.memory.deletion import delete_marked
 from octollm.memory.dense import Dense
 from octollm.memory.embed.choose import choose_embedder
+from octollm.memory.indexer import Indexer
 from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.vectors.choose import choose_store
-from octollm.memory.worker import Memory
 from octollm.orchestrator.intake import InvalidMessage
 from octollm.orchestrator.service import Answer
 from octollm.ports import Document, Hits, Ingested, SearchMode
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ProcessMemory:
-    """The `octollm.ports.Recall` of this process, opened when first needed."""
+    """The `octollm.ports.MemoryStore` of this process, opened when first needed."""
 
     def __init__(self, settings: Settings, get_pool: Callable[[], Awaitable[Pool]], exits: AsyncExitStack) -> None:
         """`exits` closes what is opened."""
@@ -68,7 +68,7 @@ class ProcessMemory:
             return None, _NO_STORE
         chosen = await asyncio.to_thread(choose_embedder, self._settings.embedding)
         if chosen.embedder is None:
-            return None, chosen.why_none
+            return None, chosen.reason
         try:
             await store.open(chosen.embedder.name, chosen.embedder.dimension)
         except BaseException:
@@ -88,38 +88,38 @@ class ProcessMemory:
         collection: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> Hits:
-        """See `Recall`."""
-        recall = await self.opened()
-        return await recall.search(
+        """See `MemoryStore`."""
+        memory_store = await self.opened()
+        return await memory_store.search(
             tenant, query, limit=limit, mode=mode, collection=collection, attributes=attributes
         )  # fmt: skip
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:
-        """See `Recall`."""
+        """See `MemoryStore`."""
         return await (await self.opened()).ingest(tenant, documents)
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
-        """See `Recall`."""
+        """See `MemoryStore`."""
         return await (await self.opened()).read(tenant, collection, document, start, end)
 
-    async def forget(self, tenant: str, collection: str, document: str) -> bool:
-        """See `Recall`."""
-        return await (await self.opened()).forget(tenant, collection, document)
+    async def delete(self, tenant: str, collection: str, document: str) -> bool:
+        """See `MemoryStore`."""
+        return await (await self.opened()).delete(tenant, collection, document)
 
     async def index(self, entries: Sequence[Entry]) -> list[Answer | Exception]:
         """Index the results of finished tasks; return for each entry, in order, what follows from it.
 
         Raises StoreUnavailableError while Postgres is unavailable.
         """
-        memory = Memory(await self._get_pool(), (await self.opened()).documents)
-        return [_answer(error) for error in await memory.handle(entries)]
+        indexer = Indexer(await self._get_pool(), (await self.opened()).documents)
+        return [_answer(error) for error in await indexer.handle(entries)]
 
     async def maintain(self) -> None:
         """Delete the data of tasks that are to be purged, and finish documents that a crash left unfinished."""
         documents = (await self.opened()).documents
-        while await forget_marked(await self._get_pool(), documents, _LIMIT) == _LIMIT:
+        while await delete_marked(await self._get_pool(), documents, _LIMIT) == _LIMIT:
             pass
-        finished = await documents.mend(_LIMIT)
+        finished = await documents.reconcile(_LIMIT)
         if finished:
             _log.info("finished incomplete documents", documents=finished)
 

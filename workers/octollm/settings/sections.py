@@ -62,7 +62,7 @@ Consumer = Annotated[str, Field(pattern=r"\A[A-Za-z0-9._:-]{0,128}\z")]
 class Section(BaseModel):
     """Frozen, so that no part can change another part's settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class RedisSettings(Section):

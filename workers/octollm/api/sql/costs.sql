@@ -1,6 +1,6 @@
 -- name: grouped
--- Days are those of UTC, the session's time zone. Answers that came too late to count were paid for all the same.
-WITH asked AS (
+-- Days are in UTC, the time zone of the session. Surplus answers came too late to be used, but were paid for.
+WITH matching AS (
     SELECT calls.*,
            CASE $2
                WHEN 'task' THEN calls.task
@@ -19,7 +19,7 @@ SELECT key, count(*) + sum(surplus_calls)::bigint AS calls,
        coalesce(sum(cache_read_tokens), 0)::bigint AS cache_read_tokens,
        coalesce(sum(cache_write_tokens), 0)::bigint AS cache_write_tokens,
        sum(cost_usd + surplus_cost_usd) AS cost_usd, count(*) - count(cost_usd) AS unpriced_calls
-FROM asked
+FROM matching
 WHERE $6::text IS NULL OR key < $6
 GROUP BY key
 ORDER BY key DESC

@@ -1,4 +1,4 @@
--- Every query filters by the tenant, also where a task has been found before.
+-- Every query filters by the tenant, even if an earlier query has found the task.
 
 -- name: list
 SELECT id, tenant, kind, state, reason, detail, source, priority, submission->>'goal' AS goal, run,
@@ -17,7 +17,7 @@ ORDER BY received_at DESC, id DESC
 LIMIT $11
 
 -- name: status
--- One statement, so that the state and its open steps are of one moment.
+-- One statement, so that the state and the open steps belong to one snapshot.
 SELECT id, tenant, kind, state, run, version, reason, detail, received_at, updated_at, result,
        CASE WHEN state IN ('accepted', 'running') THEN (
            SELECT jsonb_agg(jsonb_build_object('step', step, 'arm', arm, 'sent_at', sent_at) ORDER BY sent_at, step)
@@ -34,7 +34,7 @@ WHERE id = $2 AND tenant = $1
 SELECT run FROM tasks WHERE id = $2 AND tenant = $1
 
 -- name: runs
--- Of an earlier run the last event tells how it ended.
+-- The last event of an earlier run says how it ended.
 SELECT number AS run, runs.plan,
        (SELECT min(events.at) FROM events WHERE events.task = tasks.id AND events.run = number) AS started_at,
        finished.at AS finished_at,

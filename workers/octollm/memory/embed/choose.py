@@ -1,4 +1,4 @@
-"""Which embedder a deployment has, by its settings. Without one, search is by keywords only, and says so."""
+"""Chooses the embedder by the settings. Without one, search uses keywords only and says so."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -25,17 +25,17 @@ class EmbeddingSection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChosenEmbedder:
-    """Either of the two is there."""
+    """An embedder, or the reason why there is none."""
 
     embedder: Embedder | None
-    why_none: str | None
-    """A sentence for whoever searches."""
+    reason: str | None
+    """A sentence that searches return as a note."""
 
 
 def choose_embedder(section: EmbeddingSection) -> ChosenEmbedder:
-    """Blocks while a local model loads.
+    """Return the configured embedder. Blocks while a local model loads.
 
-    Raises EmbeddingError where the chosen one cannot be had, and where `auto` finds files that are not the model's.
+    Raises EmbeddingError when the configured embedder is not available, or when `auto` finds damaged model files.
     """
     match section.provider:
         case "none":

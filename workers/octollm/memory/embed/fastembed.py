@@ -17,7 +17,7 @@ _BATCH = 16  # texts, for one turn of the thread
 class FastEmbedder:
     """An `Embedder`. One thread computes."""
 
-    longest_tokens = 254
+    max_tokens = 254
     """The package does not tell what its model takes; none takes less than 256 with the two special tokens."""
 
     def __init__(self, model: str, dimension: int, folder: str = "") -> None:

@@ -31,7 +31,7 @@ class MiniLm:
 
     name = f"minilm/{MODEL}"
     dimension = _DIMENSION
-    longest_tokens = _LONGEST - 2
+    max_tokens = _LONGEST - 2
 
     def __init__(self, tokenizer: Tokenizer, bert: Bert) -> None:
         """Use `load`."""
@@ -85,7 +85,7 @@ class MiniLm:
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[self._first, *self._encode(text)[: self.longest_tokens], self._last] for text in texts]
+        return [[self._first, *self._encode(text)[: self.max_tokens], self._last] for text in texts]
 
     def _encode(self, text: str) -> list[int]:
         try:

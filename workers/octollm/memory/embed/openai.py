@@ -34,7 +34,7 @@ class _Answer(BaseModel):
 class OpenAiEmbedder:
     """An `Embedder`."""
 
-    longest_tokens = 512
+    max_tokens = 512
     """What the smaller of the common models take; the API does not say."""
 
     def __init__(self, model: str, dimension: int, url: str = "") -> None:

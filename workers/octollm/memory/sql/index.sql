@@ -1,21 +1,21 @@
 -- name: finished
--- Locked in the order in which the orchestrator locks them. What is marked for the purge is to be forgotten.
-SELECT id, tenant, run, state, left(submission ->> 'goal', 500) AS goal, memory, indexed_at IS NOT NULL AS remembered
+-- Locks the tasks in the same order as the orchestrator. Tasks marked for the purge are not indexed.
+SELECT id, tenant, run, state, left(submission ->> 'goal', 500) AS goal, memory, indexed_at IS NOT NULL AS indexed
 FROM tasks WHERE id = ANY ($1::text[]) AND purge_requested_at IS NULL
 ORDER BY id FOR NO KEY UPDATE
 
--- name: remembered
+-- name: set_indexed
 UPDATE tasks SET indexed_at = now()
 FROM jsonb_to_recordset($1::jsonb) AS done (task text, run integer)
 WHERE tasks.id = done.task AND tasks.run = done.run AND tasks.purge_requested_at IS NULL
 
--- name: is_kept
+-- name: is_not_purged
 SELECT EXISTS (SELECT FROM tasks WHERE id = $1 AND purge_requested_at IS NULL)
 
--- name: to_forget
+-- name: marked_for_purge
 SELECT id FROM tasks WHERE purge_requested_at IS NOT NULL AND memory_deleted_at IS NULL ORDER BY purge_requested_at LIMIT $1
 
--- name: forgotten
+-- name: set_memory_deleted
 UPDATE tasks SET memory_deleted_at = now() WHERE id = ANY ($1::text[])
 
 -- name: put_artifacts
@@ -25,11 +25,11 @@ FROM jsonb_to_recordset($1::jsonb) AS new (task text, run integer, tenant text, 
                                            attributes jsonb, created_at timestamptz)
 ON CONFLICT DO NOTHING
 
--- name: share_graph
--- Whoever adds to a tenant's graph shares this lock; whoever takes away what nobody says any more holds it alone.
+-- name: lock_graph_shared
+-- Writers that add to a tenant's graph share this lock; one that deletes from it holds it exclusively.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('graph ' || tenant, 0)) FROM unnest($1::text[]) AS tenant
 
--- name: hold_graph
+-- name: lock_graph
 SELECT pg_advisory_xact_lock(hashtextextended('graph ' || tenant, 0)) FROM unnest($1::text[]) AS tenant
 
 -- name: put_entities
@@ -60,21 +60,21 @@ SELECT tenant, collection, name FROM documents WHERE task = ANY ($1::text[])
 SELECT DISTINCT entities.tenant FROM entity_sources JOIN entities ON entities.id = entity_sources.entity
 WHERE entity_sources.task = ANY ($1::text[]) ORDER BY tenant
 
--- name: forget_relationships
-WITH unsaid AS (
+-- name: delete_relationships
+WITH removed AS (
     DELETE FROM relationship_sources WHERE task = ANY ($1::text[]) RETURNING relationship
 )
-DELETE FROM relationships WHERE id IN (SELECT relationship FROM unsaid) AND NOT EXISTS (
+DELETE FROM relationships WHERE id IN (SELECT relationship FROM removed) AND NOT EXISTS (
     SELECT FROM relationship_sources
     WHERE relationship_sources.relationship = relationships.id AND NOT relationship_sources.task = ANY ($1::text[]))
 
--- name: forget_entities
-WITH unsaid AS (
+-- name: delete_entities
+WITH removed AS (
     DELETE FROM entity_sources WHERE task = ANY ($1::text[]) RETURNING entity
 )
-DELETE FROM entities WHERE id IN (SELECT entity FROM unsaid) AND NOT EXISTS (
+DELETE FROM entities WHERE id IN (SELECT entity FROM removed) AND NOT EXISTS (
     SELECT FROM entity_sources
     WHERE entity_sources.entity = entities.id AND NOT entity_sources.task = ANY ($1::text[]))
 
--- name: forget_artifacts
+-- name: delete_artifacts
 DELETE FROM artifacts WHERE task = ANY ($1::text[])

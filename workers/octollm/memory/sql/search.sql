@@ -33,7 +33,7 @@ UPDATE documents SET state = 'ready', changed_at = now() WHERE id = $1
 -- name: claim_for_task
 UPDATE documents SET task = $2 WHERE id = $1 AND task IS DISTINCT FROM $2
 
--- name: leave
+-- name: mark_deleting
 UPDATE documents SET state = 'deleting', text = '', sha256 = '', changed_at = now() WHERE id = $1
 
 -- name: delete_document

@@ -31,7 +31,7 @@ _STOPS: dict[str, Stop] = {
 
 
 class Anthropic:
-    """A model of Anthropic, or of whoever ANTHROPIC_BASE_URL names. Key and URL are read by the SDK itself."""
+    """A model of Anthropic, or of the server in ANTHROPIC_BASE_URL. Key and URL are read by the SDK itself."""
 
     name = "anthropic"
 

@@ -22,7 +22,7 @@ _STOPS: dict[str, Stop] = {"stop": "end", "length": "max_tokens", "content_filte
 
 
 class Compatible:
-    """One model at one server; remembers for as long as it lives which rung of the ladder that server takes."""
+    """One model at one server; keeps the form of structured output that the server accepts."""
 
     name = "compatible"
 

@@ -1,7 +1,7 @@
-"""Remembers finished tasks: an artifact of each, and of those that say so a document, entities and relationships.
+"""Indexes finished tasks: an artifact of each and, if its recipe asks for it, a document, entities and relationships.
 
-Works on `results`, many messages at a time. Doing it twice changes nothing; `tasks.indexed_at` is set last, so that
-whoever looks for tasks without it finds every one that a crash cut short. A store that is away delays it.
+Handles batches of messages from `results`. Idempotent: `tasks.indexed_at` is set last, so a task whose indexing a crash
+interrupted is found by its absence. While a store is unavailable, indexing is delayed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from octollm.database.queries import queries
 from octollm.errors import ContractError, EmbeddingError, StoreUnavailableError, VectorStoreError
 from octollm.memory import graph
 from octollm.memory.documents import Documents
-from octollm.memory.facts import Remembered, remembered
+from octollm.memory.facts import TaskMemory, parse_task_memory
 from octollm.ports import Document
 from octollm.protocol.fields import clean
 from octollm.protocol.handoff import Entry
@@ -29,27 +29,27 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
-    """A result with its task's row."""
+    """A result, and what is needed of its task's row."""
 
     result: TaskResult
     goal: str
     newest: bool
-    """Of the task's latest run: only that is remembered as a document."""
-    remembered: Remembered | None
+    """Whether it is the result of the newest run; only that one becomes a document."""
+    memory: TaskMemory | None
 
 
-class Memory:
-    """Works on `results`."""
+class Indexer:
+    """Indexes the results of tasks."""
 
     def __init__(self, pool: Pool, documents: Documents) -> None:
         self._pool = pool
         self._documents = documents
 
     async def handle(self, messages: Sequence[Entry]) -> list[Exception | None]:
-        """For each message, in order: None when it is remembered, or what went wrong with it alone.
+        """Index a batch. Return for each message, in order, None or its error.
 
-        A ContractError can never be worked on; a StoreUnavailableError will pass. Raises StoreUnavailableError while
-        Postgres is away.
+        A ContractError is permanent, a StoreUnavailableError temporary. Raises StoreUnavailableError when Postgres is
+        unavailable.
         """
         answers: list[Exception | None] = []
         results: list[TaskResult] = []
@@ -59,81 +59,79 @@ class Memory:
                 answers.append(None)
             except ContractError as error:
                 answers.append(error)
-        faults = await self._remember(results)
-        left = iter(results)
-        return [answer or faults.get(_key(next(left))) for answer in answers]
+        faults = await self._index(results)
+        remaining = iter(results)
+        return [answer or faults.get(_key(next(remaining))) for answer in answers]
 
-    async def _remember(self, results: Sequence[TaskResult]) -> Mapping[tuple[str, int], Exception]:
-        """Faults by task and run."""
+    async def _index(self, results: Sequence[TaskResult]) -> Mapping[tuple[str, int], Exception]:
+        """Index results and return the errors by task and run."""
         try:
             finished, faults = await self._record(results)
         except StoreUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001  whatever it is, only its own message may pay for it
+        except Exception as error:  # noqa: BLE001  an error must affect its own message only
             if len(results) == 1:
-                _log.exception("a result cannot be remembered", task=results[0].task)
+                _log.exception("failed to index a result", task=results[0].task)
                 return {_key(results[0]): error}
-            alone = [await self._remember([result]) for result in results]
+            alone = [await self._index([result]) for result in results]
             return {key: fault for found in alone for key, fault in found.items()}
         for one in finished:
             try:
-                await self._keep(one)
+                await self._store_document(one)
             except StoreUnavailableError as error:
                 faults[_key(one.result)] = error
             except (EmbeddingError, VectorStoreError) as error:
-                # Whoever runs this can mend it; until then nothing is lost.
+                # An operator can fix the configuration; the message is retried until then.
                 faults[_key(one.result)] = StoreUnavailableError(error.message)
             except Exception as error:  # noqa: BLE001  as above
-                _log.exception("a document cannot be remembered", task=one.result.task)
+                _log.exception("failed to index the document of a task", task=one.result.task)
                 faults[_key(one.result)] = error
         return faults
 
     async def _record(self, results: Sequence[TaskResult]) -> tuple[list[_Finished], dict[tuple[str, int], Exception]]:
-        """Everything that Postgres alone can do, in one transaction; what still has a document to come."""
+        """Write what belongs into Postgres alone, in one transaction; return the results that also have a document."""
         faults: dict[tuple[str, int], Exception] = {}
         found: dict[tuple[str, int], _Finished] = {}
         async with transaction(self._pool) as connection:
             rows = {row["id"]: row for row in await connection.fetch(_SQL["finished"], [one.task for one in results])}
             for result in results:
                 row = rows.get(result.task)
-                # A task that is gone was purged or is about to be; one that was remembered needs nothing more.
-                if row is None or row["tenant"] != result.tenant or (row["run"] == result.run and row["remembered"]):
+                # A missing task was purged, or is marked for it; an indexed one is complete.
+                if row is None or row["tenant"] != result.tenant or (row["run"] == result.run and row["indexed"]):
                     continue
                 try:
                     found[_key(result)] = _finished(result, row)
                 except ContractError as error:
                     faults[_key(result)] = error
             await connection.execute(_SQL["put_artifacts"], [_artifact(one) for one in found.values()])
-            await graph.add(
-                connection,
-                [
-                    graph.Said(one.result.task, one.result.tenant, one.remembered)
-                    for one in found.values()
-                    if one.remembered
-                ],
-            )
-            done = [one for one in found.values() if one.newest and one.remembered is None]
-            await connection.execute(_SQL["remembered"], [_run(one.result) for one in done])
-        return [one for one in found.values() if one.remembered], faults
+            statements = [
+                graph.TaskStatements(one.result.task, one.result.tenant, one.memory)
+                for one in found.values()
+                if one.memory
+            ]
+            await graph.add_statements(connection, statements)
+            done = [one for one in found.values() if one.newest and one.memory is None]
+            await connection.execute(_SQL["set_indexed"], [_run(one.result) for one in done])
+        return [one for one in found.values() if one.memory], faults
 
-    async def _keep(self, one: _Finished) -> None:
-        if one.remembered is None:
+    async def _store_document(self, one: _Finished) -> None:
+        if one.memory is None:
             return
         document = Document(
             name=one.result.task,
-            # The title as a heading: it belongs to each of its passages.
-            text=f"# {' '.join(one.remembered.title.split())}\n\n{one.remembered.text}",
-            collection=one.remembered.collection,
+            # As a heading, the title belongs to each of the passages.
+            text=f"# {' '.join(one.memory.title.split())}\n\n{one.memory.text}",
+            collection=one.memory.collection,
             media="markdown",
-            attributes=one.remembered.attributes,
+            attributes=one.memory.attributes,
         )
         await self._documents.ingest(one.result.tenant, document, one.result.task)
         async with transaction(self._pool) as connection:
-            await connection.execute(_SQL["remembered"], [_run(one.result)])
-            kept = await connection.fetchval(_SQL["is_kept"], one.result.task)
-        if not kept:
-            # The purge came in between: what it looked for was not there yet.
-            await self._documents.forget(one.result.tenant, document.collection, document.name)
+            await connection.execute(_SQL["set_indexed"], [_run(one.result)])
+            exists = await connection.fetchval(_SQL["is_not_purged"], one.result.task)
+        if not exists:
+            # The purge ran in between, when the document did not exist yet.
+            await self._documents.delete(one.result.tenant, document.collection, document.name)
 
 
 def _read(message: Entry) -> TaskResult:
@@ -144,19 +142,19 @@ def _read(message: Entry) -> TaskResult:
 
 def _finished(result: TaskResult, row: asyncpg.Record) -> _Finished:
     newest = row["run"] == result.run
-    keeps = newest and result.state == "succeeded" and row["memory"] is not None
-    return _Finished(result, row["goal"] or "", newest, remembered(row["memory"]) if keeps else None)
+    has_memory = newest and result.state == "succeeded" and row["memory"] is not None
+    return _Finished(result, row["goal"] or "", newest, parse_task_memory(row["memory"]) if has_memory else None)
 
 
 def _artifact(one: _Finished) -> dict[str, Any]:
-    kept, result = one.remembered, one.result
+    memory, result = one.memory, one.result
     return {
         **_run(result),
         "tenant": result.tenant,
-        "title": kept.title if kept else one.goal,
-        "text": kept.text if kept else "",
+        "title": memory.title if memory else one.goal,
+        "text": memory.text if memory else "",
         "answer": result.answer,
-        "attributes": kept.attributes if kept else {},
+        "attributes": memory.attributes if memory else {},
         "created_at": result.finished_at,
     }
 

@@ -1,0 +1,110 @@
+"""What a response means: a typed document, or a typed error with one sentence. Sends nothing."""
+
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import httpx2
+import orjson
+from pydantic import BaseModel
+
+from octollm.contracts import read
+from octollm.errors import ApiError, BusyError, ContractError, RefusedError, UnknownError, UnreachableError
+
+Model = TypeVar("Model", bound=BaseModel)
+TRANSPORT_ERRORS = (httpx2.TransportError, httpx2.InvalidURL, httpx2.DecodingError)
+EVENT_STREAM = "text/event-stream"
+_RETRYABLE = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+_MAX_RETRY_AFTER_S = 3600.0
+
+
+def unreachable(url: str, error: Exception) -> UnreachableError:
+    """Return the error to raise when `error`, one of TRANSPORT_ERRORS, ended a request to the reflex at `url`."""
+    if isinstance(error, httpx2.TimeoutException):
+        return UnreachableError(f"the reflex at {url} did not answer in time; is it overloaded?")
+    reason = str(error) or type(error).__name__
+    return UnreachableError(
+        f"the reflex at {url} cannot be reached ({reason}); start the stack with `octollm up`, "
+        "or set OCTOLLM_REFLEX_URL to the address of the reflex"
+    )
+
+
+def raise_for_status(url: str, response: httpx2.Response) -> None:
+    """Raise UnknownError, RefusedError, BusyError or ApiError unless the status is 2xx.
+
+    `url`: of the reflex, for the message; `response`: with its content loaded unless its status is 2xx.
+    """
+    if response.is_success:
+        return
+    status = response.status_code
+    problem = _problem(response)
+    if status in _RETRYABLE:
+        raise BusyError(_sentence(url, status, problem), retry_after_s=_retry_after_s(response))
+    if problem is None:
+        raise ApiError(f"{url} answered {status} without JSON; is it really an OctoLLM reflex?")
+    if status == HTTPStatus.NOT_FOUND:
+        raise UnknownError(_sentence(url, status, problem))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.BAD_REQUEST:
+        raise ApiError(_sentence(url, status, problem))
+    field = problem.get("field")
+    code = str(problem.get("type", "")).rpartition(":")[2]
+    raise RefusedError(
+        _sentence(url, status, problem), status=status, code=code, field=None if field is None else str(field)
+    )
+
+
+def require_event_stream(url: str, response: httpx2.Response) -> None:
+    """Raise ApiError unless the response of the reflex at `url` is a stream of events."""
+    if not response.headers.get("content-type", "").startswith(EVENT_STREAM):
+        raise ApiError(f"{url} did not answer with a stream of events; is it really an OctoLLM reflex?")
+
+
+def parse(model: type[Model], url: str, content: bytes) -> Model:
+    """Return `content`, JSON sent by the reflex at `url`, as `model`. Raises ApiError when it does not match."""
+    try:
+        return read(model, content)
+    except ContractError as error:
+        raise ApiError(
+            f"{url} answered with something that is not a valid {model.__name__} ({error}); "
+            "is it really an OctoLLM reflex, and of this version?"
+        ) from error
+
+
+def parse_object(url: str, content: bytes) -> dict[str, Any]:
+    """Return a JSON object of any shape. Raises ApiError when `content` is something else."""
+    try:
+        found = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise ApiError(f"{url} did not answer with a JSON object; is it really an OctoLLM reflex?")
+    return found
+
+
+def _problem(response: httpx2.Response) -> dict[str, object] | None:
+    try:
+        found = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _sentence(url: str, status: int, problem: dict[str, object] | None) -> str:
+    if problem is None:
+        return f"{url} cannot answer right now; try again later [{status}]"
+    text = str(problem.get("detail") or problem.get("title") or f"{url} refused the request")
+    field = problem.get("field")
+    suffix = f" (field {field})" if field and str(field) not in text else ""
+    return f"{text}{suffix} [{status}]"
+
+
+def _retry_after_s(response: httpx2.Response) -> float | None:
+    """Read Retry-After in seconds. Dates are ignored: they depend on two clocks."""
+    text = response.headers.get("retry-after", "")
+    return min(float(text), _MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() else None
