@@ -7,9 +7,9 @@ from dataclasses import replace
 import redis.asyncio
 from faststream.redis import RedisBroker
 
-from octollm.consumer.circuit_breaker import NEVER
+from octollm.consumer.circuit_breaker import NEVER_OPENS
 from octollm.consumer.consumer import Consumer
-from octollm.consumer.leases import Leases
+from octollm.consumer.leases import LeaseRenewer
 from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id
 from octollm.protocol.fairness import Fairness
@@ -72,12 +72,12 @@ class Member:
         keep=keep_nothing,
         handler=None,
         fairness=None,
-        fuse=NEVER,
+        circuit_breaker=NEVER_OPENS,
         **options,
     ):
         """`handler`: a role's own, instead of one made from `work`, which may take `options`."""
         self.supervisor = Supervisor()
-        self.leases = Leases(url, topic.group, name, topic.heartbeat_s)
+        self.leases = LeaseRenewer(url, topic.group, name, topic.heartbeat_s)
         handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
         self.consumer = Consumer(
             client,
@@ -89,7 +89,7 @@ class Member:
             concurrency,
             self.supervisor,
             fairness or Fairness(topology(), "l0"),
-            fuse,
+            circuit_breaker,
         )
         self.broker = RedisBroker(url, apply_types=False, logger=None)  # type: ignore[arg-type]  # as the worker does
 

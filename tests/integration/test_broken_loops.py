@@ -5,14 +5,15 @@ Alive, it would keep what it holds and finish nothing.
 
 import asyncio
 from http.server import ThreadingHTTPServer
-from typing import Any
 
 import httpx
 import pytest
 
 from octollm.consumer import worker as worker_module
 from octollm.consumer.consumer import Consumer
-from octollm.consumer.leases import Leases
+from octollm.consumer.executor import Executor
+from octollm.consumer.intake import Intake
+from octollm.consumer.leases import LeaseRenewer
 from octollm.consumer.reader import _Subscriber
 from octollm.consumer.worker import Worker
 from octollm.devstack.embedded.ports import Ports
@@ -40,9 +41,9 @@ BROKEN = {
     "promote l0": (Handoff, "promote", _break_later),
     "listen": (worker_module, "listen", _break_later),
     "read arm.judge": (_Subscriber, "_read", _break_later),
-    "take": (Consumer, "_take", _break_later),
-    "work arm.judge": (Consumer, "_work", _break_later),
-    "leases judge": (Leases, "_run", _break),
+    "admit": (Intake, "admit", _break_later),
+    "work arm.judge": (Executor, "_run", _break_later),
+    "leases judge": (LeaseRenewer, "_run", _break),
 }
 
 
@@ -66,7 +67,7 @@ async def test_a_worker_ends_when_one_of_its_loops_breaks(redis_server, client, 
     settings = load_settings()
     await client.xadd(LaneKeys("l0").stream(judge()), fields(step()))
     topology = load_topology(topology_path(settings), schemas_path())
-    broken = "read arm.judge" if name == "take" else name
+    broken = "read arm.judge" if name == "admit" else name
     with pytest.raises(WorkerError, match=rf"'{broken}' ended unexpectedly \(ZeroDivisionError\('odd'\)\)"):
         async with asyncio.timeout(60):
             await run_roles(["judge"], settings, topology, concurrency=None, stop=asyncio.Event())
@@ -91,7 +92,7 @@ async def test_a_start_that_fails_half_way_leaves_nothing_behind(redis_server, m
     settings = load_settings()
     topology = load_topology(topology_path(settings), schemas_path())
     start = Consumer.start
-    started: list[Any] = []
+    started: list[Consumer] = []
 
     async def second_breaks(self, broker):
         if started:

@@ -73,7 +73,7 @@ async def test_a_foreign_marker_changes_nothing(client):
     # Redis has lost the status, so that nothing says whose the task is.
     assert await cancel(client, step(1), tenant="other") == ("accepted", "")
     assert await handoff.renew([ours]) == [LeaseStatus.VALID]
-    assert await handoff.complete([Completion(ours, SEND, only_cancelled=True)]) == [LeaseStatus.VALID]
+    assert await handoff.complete([Completion(ours, SEND, only_if_cancelled=True)]) == [LeaseStatus.VALID]
     assert await client.xlen(STREAM) == 1
     assert await handoff.complete([Completion(ours, SEND)]) == [LeaseStatus.DONE]
     # As soon as the status is back, its owner can cancel.

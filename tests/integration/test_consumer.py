@@ -351,7 +351,7 @@ async def test_stopping_finishes_what_runs_and_gives_back_the_rest(url, client):
 
     async def gives_back(consumer) -> bool:
         pending = await client.xpending_range(stream, "judge", "-", "+", 10, "released")
-        return consumer._stopping and bool(pending)
+        return consumer._intake._closed and bool(pending)
 
     async with consuming(url, client, topic, work, concurrency=2) as member:
         async with asyncio.timeout(60):

@@ -203,7 +203,7 @@ async def test_intake_lets_a_newcomer_pass_and_counts_what_waits(client):
         keys = [f"{{l0}}:idempotency:{tenant}:{number}", stream, KEYS.status(f"{tenant}{number}")]
         args: list[str | bytes | int] = ["aa", f"{tenant}{number}", 60, mark, 1, "state", "accepted"]
         args += (3, "type", "task.submitted.v1", "id", f"{tenant}{number}", "tenant", tenant)
-        fairness.describe([fairness.every[stream]], keys, args)
+        fairness.describe([fairness.topics[stream]], keys, args)
         return await scripts.admit(keys=keys, args=args)
 
     for number in range(10):
@@ -231,7 +231,7 @@ async def test_the_number_that_waits_is_known(client):
     handoff = made(client, wiring)
     await send(handoff, range(10))
     await handoff.promote()
-    assert {stream: count for stream, count in handoff.waiting.items() if count} == {STREAM: 8}
+    assert {stream: count for stream, count in handoff.queued.items() if count} == {STREAM: 8}
 
 
 async def test_a_key_of_another_type_is_refused_before_anything_is_written(client):

@@ -1,6 +1,6 @@
 """What would grow with every crash and every task, although nobody looks at it again."""
 
-from octollm.consumer import reclaimer as takeover
+from octollm.consumer import reclaimer
 from octollm.consumer.worker import Worker
 from octollm.contracts.ids import new_task_id
 from octollm.orchestrator.maintenance import Maintenance
@@ -17,7 +17,7 @@ STREAM = KEYS.stream(judge())
 
 
 async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, client, monkeypatch):
-    monkeypatch.setattr(takeover, "FORGET_AFTER_S", 0.01)
+    monkeypatch.setattr(reclaimer, "DEAD_AFTER_S", 0.01)
     topic = judge()
     stream = KEYS.stream(topic)
     await dead_workers(client, stream, 1, [1])
@@ -34,7 +34,7 @@ async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, clie
 
 
 async def test_a_worker_that_owns_something_is_never_forgotten(redis_server, client, monkeypatch):
-    monkeypatch.setattr(takeover, "FORGET_AFTER_S", 0.0)
+    monkeypatch.setattr(reclaimer, "DEAD_AFTER_S", 0.0)
     topic = judge()
     stream = KEYS.stream(topic)
     await dead_workers(client, stream, 1, [1], idle=0)
@@ -76,7 +76,8 @@ async def walk(handoff, most=10):
 async def test_names_whose_messages_went_with_their_stream_do_not_stay(client):
     """Also where their tasks have ended, so that no sweeper asks for them."""
     handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
-    await handoff.publish([message(number) for number in range(600)])
+    unlimited = Handoff(client, "l0", "judge", "a")
+    await unlimited.publish([message(number) for number in range(600)])
     assert await walk(handoff) == (await looks_at(client), 0)
     await client.delete(STREAM)
     looks, forgotten = await walk(handoff)

@@ -340,7 +340,7 @@ async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
     async def admit(fingerprint: str, task: str, mark: int = 0) -> list[bytes]:
         keys = ["{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status(task)]
         args: list[str | bytes | int] = [fingerprint, task, 60, mark, 1, "state", "accepted", 1, "id", task]
-        fairness.describe([fairness.every["{l0}:tasks:normal"]], keys, args)
+        fairness.describe([fairness.topics["{l0}:tasks:normal"]], keys, args)
         answer: list[bytes] = await scripts.admit(keys=keys, args=args)
         return answer
 

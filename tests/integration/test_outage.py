@@ -4,14 +4,14 @@ import asyncio
 
 import orjson
 
-from octollm.consumer import consumer as consumer_module
+from octollm.consumer import pool as pool_module
 from octollm.errors import StoreUnavailableError
 from tests.helpers.consumers import KEYS, consuming, fields, judge, renewed, step
 from tests.helpers.waiting import until
 
 
 async def test_a_large_output_waits_for_postgres_and_keeps_its_lease(redis_server, client, monkeypatch):
-    monkeypatch.setattr(consumer_module, "_GRACE_S", 0.5)
+    monkeypatch.setattr(pool_module, "_GRACE_S", 0.5)
     topic = judge(timeout_s=1, max_deliveries=2, heartbeat_s=0.2)
     stream = KEYS.stream(topic)
     await client.xadd(stream, fields(step()))

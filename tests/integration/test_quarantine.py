@@ -4,7 +4,7 @@ import asyncio
 
 import orjson
 
-from octollm.consumer import consumer as consumer_module
+from octollm.consumer import pool as pool_module
 from octollm.contracts.ids import parse_message_id
 from tests.helpers.consumers import KEYS, Member, age, consuming, dead_workers, judge
 from tests.helpers.waiting import until
@@ -45,7 +45,7 @@ async def test_an_entry_that_kills_its_workers_takes_no_neighbour_with_it(redis_
 
 async def test_waiting_in_quarantine_costs_no_delivery(redis_server, client, monkeypatch):
     """Ten slow ones behind each other: who waits longer than a handler may run must not lose its lease meanwhile."""
-    monkeypatch.setattr(consumer_module, "_GRACE_S", 0.5)
+    monkeypatch.setattr(pool_module, "_GRACE_S", 0.5)
     topic = judge(max_deliveries=3, timeout_s=6, lease_s=5)
     stream = KEYS.stream(topic)
     await dead_workers(client, stream, 8, range(8))

@@ -1,7 +1,7 @@
-"""The fuse of one consumer: stops it when its handler breaks on whatever it gets, as it does after a bad deploy.
+"""The circuit breaker of one consumer: stops it when its handler fails on whatever it gets, as after a bad deploy.
 
-Knows no Redis. It counts only what is certainly the handler's own fault: it raised what nobody foresaw, or gave what is
-no output. What an arm says about a message, a store that is away and messages that cannot be read never count.
+Knows no Redis. It counts only what is certainly the handler's own fault: an exception that nobody foresaw, or an output
+that is no output. What an arm says about a message, an unavailable store and unreadable messages never count.
 docs/decisions/008-the-fuse.md says why it takes several tasks, and several tenants where there are several.
 """
 
@@ -14,146 +14,144 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 CIRCUIT_OPEN = Gauge(
-    "octollm_circuit_open", "Consumers that are stopped by their fuse, or try a first message after that.", ("topic",)
+    "octollm_circuit_open", "Consumers whose circuit breaker is open, or half-open with one trial message.", ("topic",)
 )
-CIRCUIT_OPENED = Counter("octollm_circuit_opened_total", "How often a consumer was stopped by its fuse.", ("topic",))
+CIRCUIT_OPENED = Counter("octollm_circuit_opened_total", "How often a consumer's circuit breaker opened.", ("topic",))
 _log = structlog.get_logger(__name__)
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """What the consumer may do."""
 
     CLOSED = "closed"
-    """Work as ever."""
-    CIRCUIT_OPEN = "fused"
-    """Begin nothing; what breaks now is given back."""
-    TRYING = "trying"
-    """One message, after which it is closed or fused again."""
+    """Begin whatever there is."""
+    OPEN = "open"
+    """Begin nothing; a message whose handler fails now is given back."""
+    HALF_OPEN = "half_open"
+    """Begin one trial message, after which the breaker is closed or open again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreakerRule:
-    """When it blows, and for how long."""
+    """When the breaker opens, and for how long."""
 
     tasks: int
-    """On so many different tasks in a row, without anything that went well in between; 0: never."""
+    """Opens after failures on this many different tasks with no success in between; 0: never."""
     tenants: int
-    """Of so many different tenants; two at least from the moment that two have been met."""
+    """Minimum number of distinct tenants with failures; at least 2 once a second tenant has been seen."""
     cooldown_s: float
+    """How long it stays open before the trial message."""
 
 
-NEVER = CircuitBreakerRule(tasks=0, tenants=1, cooldown_s=0)
+NEVER_OPENS = CircuitBreakerRule(tasks=0, tenants=1, cooldown_s=0)
 
 
 class CircuitBreaker:
-    """Of one consumer of one topic in one lane. One event loop; `out` may be read from any thread.
-
-    A tenant is whatever tells it from others.
-    """
+    """The breaker of one consumer of one topic in one lane. One event loop; any thread may read `tripped`."""
 
     def __init__(self, rule: CircuitBreakerRule, topic: str) -> None:
         self._rule = rule
         self._topic = topic
-        self._state = State.CLOSED
-        self._broken: dict[str, bytes] = {}
-        """Tasks on which the handler broke since anything went well, and whose they are."""
-        self._met: set[bytes] = set()
-        """Tenants; two are enough to know."""
-        self._until = 0.0
-        """On the monotonic clock: when it may try."""
-        self._tried = False
-        """Whether the one message of `TRYING` is on its way."""
+        self._state = BreakerState.CLOSED
+        self._failed: dict[str, bytes] = {}
+        """Tasks on which the handler has failed since its last success, with their tenants."""
+        self._tenants: set[bytes] = set()
+        """Tenants that were seen; two are enough to know that there are several."""
+        self._open_until = 0.0
+        """When the cool-down ends, on the monotonic clock."""
+        self._trial_begun = False
+        """Whether the trial message of HALF_OPEN has begun."""
         self._changed = asyncio.Event()
 
     @property
-    def out(self) -> bool:
-        """Whether the consumer is stopped, or trying its first message after that."""
-        return self._state is not State.CLOSED
+    def tripped(self) -> bool:
+        """Whether the breaker is open or half-open."""
+        return self._state is not BreakerState.CLOSED
 
-    async def room(self, free: int) -> int:
-        """Waits until something may be begun; then how much of `free`."""
-        while self.out:
-            left_s = self._until - time.monotonic()
-            if self._state is State.CIRCUIT_OPEN and left_s <= 0:
-                self._set(State.TRYING)
-                _log.info("the fuse lets one message through", topic=self._topic)
-            if self._state is State.TRYING and not self._tried:
+    async def permits(self, free: int) -> int:
+        """Wait until a message may begin; how many may: `free` while closed, 1 for the trial."""
+        while self.tripped:
+            left_s = self._open_until - time.monotonic()
+            if self._state is BreakerState.OPEN and left_s <= 0:
+                self._set(BreakerState.HALF_OPEN)
+                _log.info("circuit breaker half-open: one message is tried", topic=self._topic)
+            if self._state is BreakerState.HALF_OPEN and not self._trial_begun:
                 return 1
             changed = self._changed
             try:
-                async with asyncio.timeout(left_s if self._state is State.CIRCUIT_OPEN else None):
+                async with asyncio.timeout(left_s if self._state is BreakerState.OPEN else None):
                     await changed.wait()
             except TimeoutError:
                 continue
         return free
 
-    def begin(self) -> bool:
-        """Whether a message may be begun now; the caller gives back what may not."""
-        if self._state is State.CLOSED:
+    def try_acquire(self) -> bool:
+        """Whether one message may begin now, as the trial where one is due. The caller gives back what may not."""
+        if self._state is BreakerState.CLOSED:
             return True
-        if self._state is State.CIRCUIT_OPEN or self._tried:
+        if self._state is BreakerState.OPEN or self._trial_begun:
             return False
-        self._tried = True
+        self._trial_begun = True
         return True
 
-    def well(self, tenant: bytes) -> None:
-        """The handler did what it is there for. What was begun before it blew is proof of that, too."""
-        self._meet(tenant)
-        self._broken.clear()
-        if self.out:
-            self._set(State.CLOSED)
-            _log.info("the fuse is in again: a message went well", topic=self._topic)
+    def record_success(self, tenant: bytes) -> None:
+        """The handler worked; the breaker closes. Also a message that had begun before it opened proves that."""
+        self._see(tenant)
+        self._failed.clear()
+        if self.tripped:
+            self._set(BreakerState.CLOSED)
+            _log.info("circuit breaker closed: the handler works again", topic=self._topic)
 
-    def undecided(self) -> None:
-        """The message said nothing about the handler: another may be tried."""
-        if self._state is State.TRYING:
-            self._set(State.TRYING)
+    def record_inconclusive(self) -> None:
+        """The message said nothing about the handler; another one may be the trial."""
+        if self._state is BreakerState.HALF_OPEN:
+            self._set(BreakerState.HALF_OPEN)
 
-    def broke(self, task: str, tenant: bytes) -> bool:
-        """The handler broke. True: give the message back, as if it had not been begun.
+    def record_failure(self, task: str, tenant: bytes) -> bool:
+        """The handler failed by its own fault; whether to give the message back as if it had not begun.
 
-        The one message of a try is not given back: it would be the next one tried, and could hold up all others.
+        A failed trial message is not given back: it would be the next trial, and could hold up all others.
         """
-        self._meet(tenant)
-        if self._state is State.CIRCUIT_OPEN:
+        self._see(tenant)
+        if self._state is BreakerState.OPEN:
             return True
-        trying = self._state is State.TRYING
-        if not trying:
-            self._broken[task] = tenant  # the same task again is its own retry
-            if not self._blows():
+        trial = self._state is BreakerState.HALF_OPEN
+        if not trial:
+            self._failed[task] = tenant  # the same task again is its own retry
+            if not self._must_open():
                 return False
             CIRCUIT_OPENED.labels(self._topic).inc()
             _log.error(
-                "the fuse is out: the handler breaks on everything, and nothing more is read here; see the errors "
-                "above, mend or roll back, and restart",
+                "circuit breaker open: the handler failed on several tasks in a row and nothing more is read here; "
+                "see the errors above, fix the handler or roll back, and restart",
                 topic=self._topic,
-                tasks=len(self._broken),
-                tries_one_in_s=self._rule.cooldown_s,
+                tasks=len(self._failed),
+                trial_in_s=self._rule.cooldown_s,
             )
-        self._until = time.monotonic() + self._rule.cooldown_s
-        self._set(State.CIRCUIT_OPEN)
-        return not trying
+        self._open_until = time.monotonic() + self._rule.cooldown_s
+        self._set(BreakerState.OPEN)
+        return not trial
 
-    def retire(self) -> None:
-        """Its consumer ends."""
-        if self.out:
-            self._set(State.CLOSED)
+    def reset(self) -> None:
+        """Close it, for the end of the consumer: a stopped consumer is no open breaker in the metrics."""
+        if self.tripped:
+            self._set(BreakerState.CLOSED)
 
-    def _blows(self) -> bool:
-        rule, tenants = self._rule, len(set(self._broken.values()))
-        if rule.tasks and len(self._broken) >= rule.tasks and tenants >= max(rule.tenants, len(self._met)):
+    def _must_open(self) -> bool:
+        rule, tenants = self._rule, len(set(self._failed.values()))
+        if rule.tasks and len(self._failed) >= rule.tasks and tenants >= max(rule.tenants, len(self._tenants)):
             return True
-        # One tenant's tasks may break for ever where it takes two: its newest are enough to remember.
-        while len(self._broken) > max(rule.tasks, 1):
-            del self._broken[next(iter(self._broken))]
+        # One tenant's tasks may fail for ever where it takes two tenants: remember only the newest.
+        while len(self._failed) > max(rule.tasks, 1):
+            del self._failed[next(iter(self._failed))]
         return False
 
-    def _meet(self, tenant: bytes) -> None:
-        if len(self._met) < 2:
-            self._met.add(tenant)
+    def _see(self, tenant: bytes) -> None:
+        if len(self._tenants) < 2:
+            self._tenants.add(tenant)
 
-    def _set(self, state: State) -> None:
-        CIRCUIT_OPEN.labels(self._topic).inc((state is not State.CLOSED) - self.out)
-        self._state, self._tried = state, False
+    def _set(self, state: BreakerState) -> None:
+        CIRCUIT_OPEN.labels(self._topic).inc((state is not BreakerState.CLOSED) - self.tripped)
+        self._state, self._trial_begun = state, False
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

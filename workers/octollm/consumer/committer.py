@@ -1,43 +1,42 @@
-"""Finishes entries: gathers what ends at about the same time into one call of `complete`, and waits out trouble.
+"""Commits completions: sends those that are ready at about the same time in one call of `complete`.
 
-Most of a call's cost is the round trip and the script's start, so a hundred entries share them.
+Most of a call's cost is the round trip and the start of the script, so a hundred entries share them. While Redis is
+unavailable the committer waits; nothing is dropped.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
 
 import structlog
 from redis.exceptions import ResponseError
 
+from octollm.consumer.delivery import Delivery
+from octollm.consumer.pool import DeliveryPool
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
 from octollm.protocol.handoff import BATCH, Completion, Handoff, LeaseStatus
-from octollm.protocol.outcomes import REDIS_ERRORS
+from octollm.protocol.outcomes import REDIS_ERRORS, Outcome
 from octollm.supervision import Supervisor
 
+OUTCOMES: Mapping[LeaseStatus, Outcome] = {
+    LeaseStatus.CANCELLED: Outcome.CANCELLED,
+    LeaseStatus.STALE: Outcome.STALE,
+    LeaseStatus.GONE: Outcome.GONE,
+    LeaseStatus.VALID: Outcome.ABANDONED,
+}
+"""The outcome of a delivery that Redis did not let end as intended."""
 _log = structlog.get_logger(__name__)
-Tag = TypeVar("Tag")
 
 
-class Committer(Generic[Tag]):
-    """One consumer's stream of finishes."""
+class Committer:
+    """The queue of one consumer's completions, and the loop that sends them."""
 
-    def __init__(
-        self,
-        handoff: Handoff,
-        topic: str,
-        supervisor: Supervisor,
-        answered: Callable[[Sequence[tuple[Tag, LeaseStatus | None]]], None],
-    ) -> None:
-        """`answered` is told what became of the entries; None: Redis refuses these very operations, and the entry
-        stays pending.
-        """
+    def __init__(self, handoff: Handoff, topic: str, pool: DeliveryPool, supervisor: Supervisor) -> None:
         self._handoff = handoff
         self._topic = topic
+        self._pool = pool
         self._supervisor = supervisor
-        self._answered = answered
-        self._waiting: list[tuple[Completion, Tag]] = []
-        self._some = asyncio.Event()
+        self._queue: list[tuple[Completion, Delivery]] = []
+        self._queued = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -45,61 +44,67 @@ class Committer(Generic[Tag]):
         self._loop = self._supervisor.spawn_loop(f"complete {self._topic}", self._run())
 
     async def stop(self) -> None:
-        """End at once; what still waits is never answered. Call it when nothing runs any more."""
+        """End at once; deliveries that are still queued stay in the pool. Call it when no handler runs any longer."""
         if self._loop is not None:
             await self._supervisor.end([self._loop])
 
-    def add(self, finish: Completion, tag: Tag) -> None:
-        """Completion this with the next call."""
-        if not self._waiting:
-            self._some.set()
-        self._waiting.append((finish, tag))
+    def add(self, completion: Completion, delivery: Delivery) -> None:
+        """Send this with the next call; then the delivery, in state COMMITTING, is settled or abandoned."""
+        if not self._queue:
+            self._queued.set()
+        self._queue.append((completion, delivery))
 
     async def _run(self) -> None:
-        pause = Backoff()
+        backoff = Backoff()
         while True:
-            await self._some.wait()
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            if not self._waiting:
-                self._some.clear()
+            await self._queued.wait()
+            batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
+            if not self._queue:
+                self._queued.clear()
             while not await self._send(batch):
                 REDIS_ERRORS.labels(self._topic, "complete").inc()
-                await pause.wait()
-            pause.over()
+                await backoff.wait()
+            backoff.reset()
 
-    async def _send(self, batch: list[tuple[Completion, Tag]]) -> bool:
-        """Whether the batch is through. A repeat after a lost reply answers `gone` and writes nothing twice."""
+    async def _send(self, batch: list[tuple[Completion, Delivery]]) -> bool:
+        """Whether Redis has answered. A repeat after a lost reply is answered `gone` and writes nothing twice."""
         try:
-            answers: list[LeaseStatus] = await self._handoff.complete([finish for finish, _ in batch])
+            answers = await self._handoff.complete([completion for completion, _ in batch])
         except ResponseError as error:
-            if _passing(error):
-                _log.warning("Redis does not take completions right now", topic=self._topic, error=str(error))
+            if _is_transient(error):
+                _log.warning("Redis takes no completions right now, trying again", topic=self._topic, error=str(error))
                 return False
             if len(batch) > 1:  # one of them is refused; the others must not suffer
-                pause = Backoff()
+                backoff = Backoff()
                 for one in batch:
                     while not await self._send([one]):
-                        await pause.wait()
+                        await backoff.wait()
                 return True
             _log.error("Redis refuses a completion; its entry stays pending", topic=self._topic, error=str(error))
-            self._answer(batch, [None])
+            self._pool.abandon([delivery for _, delivery in batch])
             return True
         except TRANSIENT_REDIS_ERRORS as error:
             _log.warning("completions wait for Redis", topic=self._topic, error=str(error))
             return False
-        self._answer(batch, answers)
+        self._settle(batch, answers)
         return True
 
-    def _answer(self, batch: list[tuple[Completion, Tag]], answers: Sequence[LeaseStatus | None]) -> None:
-        self._answered([(tag, answer) for (_, tag), answer in zip(batch, answers, strict=True)])
+    def _settle(self, batch: list[tuple[Completion, Delivery]], answers: Sequence[LeaseStatus]) -> None:
+        done = LeaseStatus.DONE
+        self._pool.settle(
+            (delivery, delivery.intended if status is done else OUTCOMES[status])
+            for (_, delivery), status in zip(batch, answers, strict=True)
+        )
 
 
-_STATES = ("LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MASTERDOWN")
+_SERVER_STATES = (
+    "LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MASTERDOWN",
+)  # fmt: skip
 
 
-def _passing(error: ResponseError) -> bool:
-    """Whether the server's refusal is about its own state, not about what was sent.
+def _is_transient(error: ResponseError) -> bool:
+    """Whether the refusal is about the server's own state, not about what was sent.
 
     redis-py cuts the word off the message of those errors that it has a class for, and keeps it as `status_code`.
     """
-    return error.status_code in _STATES or str(error).partition(" ")[0] in _STATES
+    return error.status_code in _SERVER_STATES or str(error).partition(" ")[0] in _SERVER_STATES

@@ -1,4 +1,4 @@
-"""What the current task works on, and what logs say about it. Every command logs, so nothing heavy is imported here."""
+"""The delivery that the current task works on, for log lines. Every command logs, so nothing heavy is imported here."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -12,17 +12,20 @@ if TYPE_CHECKING:
     from octollm.consumer.delivery import Delivery
 
 CURRENT: ContextVar["Delivery | None"] = ContextVar("delivery", default=None)
-"""What the current task works on."""
+"""The delivery that the current task works on; None outside of handlers."""
 
 
 def delivery_count() -> int:
-    """Delivery count of the entry that is being worked on; what is written for a step names it."""
+    """Return how often the entry of the current task was delivered, from 1; outside of handlers 1."""
     current = CURRENT.get()
     return 1 if current is None else current.entry.delivery
 
 
 def add_delivery(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor of structlog: whose work a line is about. Read from the entry only when there is a line."""
+    """Add topic, trace, message, tenant, task, step and attempt to a log line; a processor of structlog.
+
+    The entry is parsed only when there is a line.
+    """
     current = CURRENT.get()
     if current is None:
         return event

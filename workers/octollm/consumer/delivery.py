@@ -1,41 +1,141 @@
-"""One delivery of an entry while this process works on it."""
+"""One delivery of an entry to this process, as a state machine.
+
+The states and the legal transitions between them are one table, `TRANSITIONS`; docs/delivery.md shows the same table.
+A transition that is not in it raises, which ends the process: what this consumer believes about an entry is then wrong,
+and its leases had better run out.
+"""
 
 import asyncio
-from enum import Enum, auto
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
 
 from octollm.protocol.handoff import Entry, LeaseStatus
-from octollm.protocol.operations import Key, Lease
+from octollm.protocol.operations import DeliveryKey, Lease
 from octollm.protocol.outcomes import Outcome
 
 
-class Place(Enum):
-    """What a delivery takes of its consumer's room."""
+class State(StrEnum):
+    """Where a delivery is between its arrival and its end."""
 
-    SLOT = auto()
-    QUEUE = auto()
-    """Nothing yet: it waits to be alone."""
-    ALL = auto()
-    """It is alone, in quarantine."""
+    LEASED = "leased"
+    """It has a slot, and the next free pool task starts its handler."""
+    WAITING_ALONE = "waiting_alone"
+    """It was reclaimed from another worker, and waits until nothing else runs here."""
+    RUNNING = "running"
+    """Its handler runs."""
+    WAITING_FOR_STORE = "waiting_for_store"
+    """A store is unavailable; the handler, or the write before the commit, is tried again after a pause."""
+    STOPPING = "stopping"
+    """Its handler is being cancelled: the task was cancelled, or the lease was lost."""
+    COMMITTING = "committing"
+    """The completion waits for, or is in, a call of the script `complete`."""
+    RETURNING = "returning"
+    """The circuit breaker is open: the entry is being given back as if its handler had not run."""
+    ENDED = "ended"
+    """It has an outcome. Nothing of it is kept."""
+
+
+class Event(StrEnum):
+    """What can happen to a delivery."""
+
+    ISOLATE = "isolate"
+    """Nothing else runs here any longer."""
+    START = "start"
+    """A task of the pool has taken it."""
+    WAIT_FOR_STORE = "wait_for_store"
+    """The handler raised StoreUnavailableError."""
+    RESUME = "resume"
+    """The pause for the store is over."""
+    STOP = "stop"
+    """Redis says that the task is cancelled or that the lease is lost."""
+    COMMIT = "commit"
+    """The handler has a result, or was stopped because its task is cancelled."""
+    RETURN = "return"
+    """The handler is at fault and the circuit breaker is open."""
+    WITHDRAW = "withdraw"
+    """The consumer stops before the handler was started."""
+    SETTLE = "settle"
+    """Redis has answered the completion or the return."""
+    ABANDON = "abandon"
+    """The entry stays pending here; another worker reclaims it when its lease ends."""
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
+    {
+        (State.WAITING_ALONE, Event.ISOLATE): State.LEASED,
+        (State.WAITING_ALONE, Event.WITHDRAW): State.ENDED,
+        (State.WAITING_ALONE, Event.ABANDON): State.ENDED,
+        (State.LEASED, Event.START): State.RUNNING,
+        (State.LEASED, Event.ABANDON): State.ENDED,
+        (State.RUNNING, Event.WAIT_FOR_STORE): State.WAITING_FOR_STORE,
+        (State.RUNNING, Event.STOP): State.STOPPING,
+        (State.RUNNING, Event.COMMIT): State.COMMITTING,
+        (State.RUNNING, Event.RETURN): State.RETURNING,
+        (State.RUNNING, Event.ABANDON): State.ENDED,
+        (State.WAITING_FOR_STORE, Event.RESUME): State.RUNNING,
+        (State.WAITING_FOR_STORE, Event.STOP): State.STOPPING,
+        (State.WAITING_FOR_STORE, Event.ABANDON): State.ENDED,
+        (State.STOPPING, Event.STOP): State.STOPPING,
+        (State.STOPPING, Event.COMMIT): State.COMMITTING,
+        (State.STOPPING, Event.RETURN): State.RETURNING,
+        (State.STOPPING, Event.ABANDON): State.ENDED,
+        (State.COMMITTING, Event.SETTLE): State.ENDED,
+        (State.COMMITTING, Event.ABANDON): State.ENDED,
+        (State.RETURNING, Event.SETTLE): State.ENDED,
+        (State.RETURNING, Event.ABANDON): State.ENDED,
+    }
+)
+"""State and event to the following state; every other pair is illegal."""
+HANDLED = frozenset({State.RUNNING, State.WAITING_FOR_STORE, State.STOPPING})
+"""States in which the handler has begun and has no result yet, so that it can be stopped."""
+
+
+class IllegalTransitionError(Exception):
+    """An event came to a delivery in a state that does not know it: a bug of this package."""
 
 
 class Delivery:
-    """What a consumer knows about it. Changed by that consumer only."""
+    """One delivery and what its consumer knows about it. `DeliveryPool` owns it; one event loop."""
 
-    __slots__ = ("entry", "handling", "held", "key", "meant", "over", "place", "stopped", "task", "topic")
+    __slots__ = ("ended", "entry", "intended", "key", "lease", "state", "stop_reason", "takes_slot", "task", "topic")
 
-    def __init__(self, topic: str, entry: Entry, held: Lease, place: Place) -> None:
+    def __init__(self, topic: str, entry: Entry, lease: Lease, state: State = State.LEASED) -> None:
+        """`state`: LEASED, or WAITING_ALONE for an entry that was reclaimed."""
         self.topic = topic
         self.entry = entry
-        self.held = held
-        self.key: Key = (entry.stream, entry.id, entry.delivery)
-        self.place = place
+        self.lease = lease
+        self.key: DeliveryKey = (entry.stream, entry.id, entry.delivery)
+        self.state = state
+        self.takes_slot = state is State.LEASED
+        """Whether it counts against the pool's size; what runs alone has the whole pool instead."""
         self.task: asyncio.Task[None] | None = None
-        """Whoever works on it, from the moment it has begun."""
-        self.handling = False
-        """Whether its handler runs; what is being finished is no longer handled."""
-        self.stopped: LeaseStatus | None = None
-        """Why its handler is being stopped: it was cancelled, or the lease was lost."""
-        self.meant = Outcome.ABANDONED
-        """How it ends if Redis agrees."""
-        self.over: asyncio.Future[None] | None = None
-        """Set when it has ended, where somebody waits for that."""
+        """The pool's task that runs its handler; None until then."""
+        self.stop_reason: LeaseStatus | None = None
+        """Why the handler is being stopped: CANCELLED, or how the lease was lost."""
+        self.intended = Outcome.ABANDONED
+        """Its outcome if Redis accepts the completion."""
+        self.ended: asyncio.Future[None] | None = None
+        """Resolved at the end; only where somebody waits for it."""
+
+    def advance(self, event: Event) -> None:
+        """Move to the state that follows. Raises IllegalTransitionError where the table has none."""
+        following = TRANSITIONS.get((self.state, event))
+        if following is None:
+            raise IllegalTransitionError(f"event {event} in state {self.state}, entry {self.key}")
+        self.state = following
+
+    def stop(self, reason: LeaseStatus) -> None:
+        """Cancel the handler, once; a later reason replaces the earlier one."""
+        first = self.state is not State.STOPPING
+        self.advance(Event.STOP)
+        self.stop_reason = reason
+        if first and self.task is not None:
+            self.task.cancel()
+
+    def take_back_cancellation(self) -> bool:
+        """Make its task usable for the next delivery, after `stop`; whether `stop` alone had cancelled the task.
+
+        False also where it was not stopped: then somebody else cancelled the task, which has to end.
+        """
+        return self.stop_reason is not None and self.task is not None and self.task.uncancel() == 0

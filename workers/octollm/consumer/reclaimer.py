@@ -1,95 +1,87 @@
-"""Looks for entries that nobody works on any more, and for names of workers that are gone."""
+"""Reclaims entries whose worker has died or hangs, and removes the names of dead workers from the group."""
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import redis.asyncio
 import structlog
 
+from octollm.consumer.intake import Intake
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
-from octollm.protocol.handoff import Entry, Handoff
+from octollm.protocol.handoff import Handoff
 from octollm.protocol.outcomes import MESSAGES, REDIS_ERRORS, Outcome
 from octollm.topology import Topic
 
-FORGET_AFTER_S = 600.0
-"""After how long without a word a worker that owns nothing is taken for gone; a living one reads every two seconds."""
+DEAD_AFTER_S = 600.0
+"""A worker that owns nothing and has not called Redis for this long is dead; a living one reads every two seconds."""
 _log = structlog.get_logger(__name__)
 
 
 class Reclaimer:
-    """Of one consumer. `room` waits until there is some; `most` says how many entries may be taken over at once; `take`
-    begins them, until the next may come.
-    """
+    """The reclaim loop of one consumer."""
 
     def __init__(
-        self,
-        client: redis.asyncio.Redis,
-        handoff: Handoff,
-        topic: Topic,
-        streams: Sequence[str],
-        room: Callable[[], Awaitable[int]],
-        most: Callable[[], int],
-        take: Callable[[Sequence[Entry]], Awaitable[None]],
+        self, client: redis.asyncio.Redis, handoff: Handoff, topic: Topic, streams: Sequence[str], intake: Intake
     ) -> None:
         self._client = client
         self._handoff = handoff
         self._topic = topic
         self._streams = streams
-        self._room = room
-        self._take = take
-        self._most = most
-        self._trust = 1
-        """How many the next takeover may bring."""
-        self._next_forgetting = 0.0
+        self._intake = intake
+        self._group_size = 1
+        """How many entries the next call may reclaim."""
+        self._next_removal = 0.0
+        """When names of dead workers are looked for again, on the monotonic clock."""
 
     async def run(self) -> None:
-        """For ever."""
-        pause = Backoff()
+        """Look for abandoned entries until cancelled."""
+        backoff = Backoff()
         while True:
             try:
-                await self._forget_the_dead()
-                more = await self._claim_once()
-                pause.over()
+                await self._remove_dead_consumers()
+                more = await self._reclaim()
+                backoff.reset()
             except TRANSIENT_REDIS_ERRORS as error:
                 REDIS_ERRORS.labels(self._topic.name, "claim").inc()
                 _log.warning("cannot look for abandoned entries", topic=self._topic.name, error=str(error))
-                await pause.wait()
+                await backoff.wait()
                 continue
             if not more:
-                # Jitter, so that a pool of workers looks all the time and not all at once.
+                # Jitter spreads the calls of a pool of workers over the whole interval.
                 await asyncio.sleep(self._topic.heartbeat_s * random.uniform(0.2, 1.0))  # noqa: S311
 
-    async def _forget_the_dead(self) -> None:
-        """Names of workers that are gone and own nothing. A living one would come back with its next read."""
-        if time.monotonic() < self._next_forgetting:
+    async def _remove_dead_consumers(self) -> None:
+        """Remove consumers that are silent and own nothing. A living one would come back with its next read."""
+        if time.monotonic() < self._next_removal:
             return
-        self._next_forgetting = time.monotonic() + FORGET_AFTER_S
+        self._next_removal = time.monotonic() + DEAD_AFTER_S
         for stream in self._streams:
             for one in await self._client.xinfo_consumers(stream, self._topic.group):
                 name = str(one["name"], "utf-8", "replace")
-                if name != self._handoff.consumer and one["pending"] == 0 and one["idle"] >= FORGET_AFTER_S * 1000:
+                if name != self._handoff.consumer and one["pending"] == 0 and one["idle"] >= DEAD_AFTER_S * 1000:
                     await self._handoff.leave_group([stream], name)
 
-    async def _claim_once(self) -> bool:
-        """Take over entries of each stream where there is room; whether there may be more.
+    async def _reclaim(self) -> bool:
+        """Reclaim entries of each stream while there is capacity; whether there may be more.
 
-        One at first, and twice as many whenever those before have ended: taking over counts as a delivery, and who is
-        taken over with one that kills this process is charged for it. Once only: after that each comes alone.
+        First 1, then 2, 4, ... entries, as long as the group before has ended. Each reclaim counts as a delivery, so an
+        entry may be charged once for a neighbour that kills this process; the script gives out entries that were
+        delivered twice only alone.
         """
         found = False
         for stream in self._streams:
-            await self._room()
-            self._trust = min(self._trust, self._most())
-            entries, dead = await self._handoff.claim(stream, self._topic, self._trust)
-            for given_up in dead:
+            await self._intake.capacity()
+            self._group_size = min(self._group_size, self._intake.reclaim_limit())
+            entries, dead = await self._handoff.claim(stream, self._topic, self._group_size)
+            for entry in dead:
                 MESSAGES.labels(self._topic.name, Outcome.DEAD).inc()
-                _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=given_up)
+                _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=entry)
             if entries:
-                await self._take(entries)
-                self._trust *= 2
+                await self._intake.admit_reclaimed(entries)
+                self._group_size *= 2
             found = found or bool(entries or dead)
         if not found:
-            self._trust = 1
+            self._group_size = 1
         return found

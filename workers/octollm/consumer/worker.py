@@ -1,4 +1,4 @@
-"""All consumers of one process: one broker, one client for the scripts, one lease thread for each group.
+"""All consumers of one process: one broker, one client for the scripts, one lease thread for each consumer group.
 
 The runtime adds a handler per topic, starts, and stops. It never sees redis or FastStream.
 """
@@ -7,14 +7,15 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from faststream.redis import RedisBroker
 
-from octollm.consumer.circuit_breaker import NEVER, CircuitBreakerRule
-from octollm.consumer.consumer import Consumer, Handler
-from octollm.consumer.leases import Leases
+from octollm.consumer.circuit_breaker import NEVER_OPENS, CircuitBreakerRule
+from octollm.consumer.consumer import Consumer
+from octollm.consumer.executor import Handler
+from octollm.consumer.leases import LeaseRenewer
 from octollm.errors import StoreUnavailableError
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
 from octollm.protocol.connection import connect
@@ -22,7 +23,7 @@ from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Fields, Operation
-from octollm.protocol.outcomes import REDIS_ERRORS, WAITING
+from octollm.protocol.outcomes import QUEUED_MESSAGES, REDIS_ERRORS
 from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
@@ -31,69 +32,80 @@ _LONGEST_SLEEP_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
+@contextlib.contextmanager
+def _store_errors() -> Iterator[None]:
+    """Redis is unavailable: say so in the project's own terms."""
+    try:
+        yield
+    except TRANSIENT_REDIS_ERRORS as error:
+        raise StoreUnavailableError(f"Redis: {error}") from error
+
+
 class Worker:
-    """The bus side of one process."""
+    """The Redis side of one process: its consumers, and what else it writes to and reads from Redis."""
 
     def __init__(
         self,
         url: str,
         connect_timeout_s: float,
         topology: Topology,
-        consumer: str,
+        name: str,
         supervisor: Supervisor,
-        fuse: CircuitBreakerRule = NEVER,
+        circuit_breaker: CircuitBreakerRule = NEVER_OPENS,
     ) -> None:
-        """`connect_timeout_s`: longest that one attempt to connect may take. `consumer`: name of this process in every
-        consumer group. `supervisor` owns every loop and thread that `start` begins.
+        """`connect_timeout_s`: longest that one attempt to connect may take. `name`: of this process in every consumer
+        group. `supervisor` owns every loop and thread that `start` begins.
         """
-        self._supervisor = supervisor
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._topology = topology
-        self._name = consumer
-        self._fuse = fuse
+        self._name = name
+        self._supervisor = supervisor
+        self._circuit_breaker = circuit_breaker
         self._client = connect(url, connect_timeout_s)
         log = logging.getLogger("octollm.faststream")
         self._broker = RedisBroker(url, apply_types=False, logger=log, socket_connect_timeout=connect_timeout_s)
+        self._fairness = {lane: Fairness(topology, lane) for lane in topology.lanes}
         self._handoffs = {
-            lane: Handoff(self._client, lane, "", consumer, Fairness(topology, lane)) for lane in topology.lanes
+            lane: Handoff(self._client, lane, "", name, fairness) for lane, fairness in self._fairness.items()
         }
-        """One for each lane: a handoff hashes every script when it is made."""
-        self._leases: dict[str, Leases] = {}
+        """One for each lane: making a hand-off hashes every script."""
+        self._leases: dict[str, LeaseRenewer] = {}
         self._consumers: list[Consumer] = []
         self._loops: list[asyncio.Task[None]] = []
-        """Move what is due, and listen."""
+        """The loops that promote, and the one that listens on the control channel."""
 
     def add(self, topic: Topic, lane: str, handler: Handler, concurrency: int | None = None) -> None:
-        """A consumer of one topic in one lane, with the topic's concurrency unless another is given."""
+        """Add a consumer of one topic in one lane. Without `concurrency` the topic's own applies."""
         if topic.group not in self._leases:
             # One thread for all topics of the group, as often as the most impatient of them asks.
             heartbeat_s = min(one.heartbeat_s for one in self._topology.topics.values() if one.group == topic.group)
-            self._leases[topic.group] = Leases(self._url, topic.group, self._name, heartbeat_s)
-        leases = self._leases[topic.group]
-        slots = concurrency or topic.concurrency
-        consumer = Consumer(
-            self._client,
-            leases,
-            topic,
-            lane,
-            self._name,
-            handler,
-            slots,
-            self._supervisor,
-            self._handoffs[lane].fairness,
-            self._fuse,
+            self._leases[topic.group] = LeaseRenewer(self._url, topic.group, self._name, heartbeat_s)
+        self._consumers.append(
+            Consumer(
+                self._client,
+                self._leases[topic.group],
+                topic,
+                lane,
+                self._name,
+                handler,
+                concurrency or topic.concurrency,
+                self._supervisor,
+                self._fairness[lane],
+                self._circuit_breaker,
+            )
         )
-        self._consumers.append(consumer)
 
     async def start(self) -> None:
-        """Create groups and begin to read. Redis has to be reachable; raises StoreUnavailableError otherwise."""
+        """Create the groups and begin to read. Stops what it has begun when a part cannot start.
+
+        Raises StoreUnavailableError while Redis is unavailable.
+        """
         try:
-            await self._start()
-        except BaseException as error:
+            with _store_errors():
+                await self._start()
+        except BaseException:
             await self.stop(0)
-            if isinstance(error, TRANSIENT_REDIS_ERRORS):
-                raise StoreUnavailableError(f"Redis: {error}") from error
             raise
 
     async def _start(self) -> None:
@@ -107,7 +119,7 @@ class Worker:
         self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, lanes, self._cancel)))
 
     async def stop(self, drain_s: float) -> None:
-        """Stop reading, give back what has not begun, wait up to `drain_s` for what runs, leave the groups."""
+        """Stop reading, give back what has not begun, wait up to `drain_s` for handlers, leave the groups."""
         await self._supervisor.end(self._loops)
         # uvloop raises a RuntimeError for a connection that broke a moment ago.
         with contextlib.suppress(*TRANSIENT_REDIS_ERRORS, RuntimeError):
@@ -117,82 +129,59 @@ class Worker:
             await asyncio.to_thread(leases.stop)
         await self._client.aclose()
 
-    def fused(self) -> list[str]:
-        """Topics that are not worked on here because a fuse is out. From any thread."""
-        return sorted({one.topic for one in self._consumers if one.fused})
+    def tripped(self) -> list[str]:
+        """Names of topics that are not worked on here because their circuit breaker is open. Any thread may ask."""
+        return sorted({one.topic for one in self._consumers if one.tripped})
 
     async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
-        """Write what follows from no entry. Raises StoreUnavailableError while Redis is away."""
-        try:
-            await self._handoff(lane).publish(operations)
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
+        """Apply operations that finish no entry, all of one lane. Raises StoreUnavailableError."""
+        with _store_errors():
+            await self._handoffs[lane].publish(operations)
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
-        """Put a submission on its tenant's ingest stream, as any producer does. Raises StoreUnavailableError while
-        Redis is
-        away.
+        """Put a submission (JSON) with its idempotency key on its tenant's ingest stream, as any producer does.
+
+        Raises StoreUnavailableError.
         """
-        try:
+        with _store_errors():
             await self._client.xadd(ingest_stream(tenant), {"body": body, "idempotency_key": key})
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
 
     async def reach(self) -> None:
-        """Raises StoreUnavailableError while Redis is away."""
-        try:
+        """Raise StoreUnavailableError unless Redis answers."""
+        with _store_errors():
             await self._client.ping()
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
 
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
-        """Whether a step's latest message still exists, see `Handoff.in_flight`.
-
-        Raises StoreUnavailableError while Redis is unavailable.
-        """
-        try:
-            return await self._handoff(lane).in_flight(in_flight, target, claim=claim)
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
+        """Whether a step's latest message still exists, see `Handoff.in_flight`. Raises StoreUnavailableError."""
+        with _store_errors():
+            return await self._handoffs[lane].in_flight(in_flight, target, claim=claim)
 
     async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
-        """Send a step's message again if it is nowhere. Raises StoreUnavailableError while Redis is away."""
-        try:
-            return await self._handoff(lane).republish(in_flight, target, fields)
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
+        """Publish a step's message again unless one exists; whether it did. Raises StoreUnavailableError."""
+        with _store_errors():
+            return await self._handoffs[lane].republish(in_flight, target, fields)
 
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
-        """Forget in-flight index whose message is nowhere any more, as `Handoff.prune` does.
-
-        Raises StoreUnavailableError while Redis is away.
-        """
-        try:
-            return await self._handoff(lane).prune(cursor, most)
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
+        """Remove dead names from the in-flight index, see `Handoff.prune`. Raises StoreUnavailableError."""
+        with _store_errors():
+            return await self._handoffs[lane].prune(cursor, most)
 
     async def oldest_ms(self, topic: Topic) -> int | None:
-        """When the oldest entry came (ms since 1970) that still lies on a topic, in any lane; None: there is none.
+        """When the oldest entry arrived that is still on a topic, in any lane (ms since 1970); None: there is none.
 
-        Raises StoreUnavailableError while Redis is away.
+        Raises StoreUnavailableError.
         """
         found = []
-        try:
+        with _store_errors():
             for stream in (one for lane in self._topology.lanes for one in LaneKeys(lane).streams(topic)):
                 entries = await self._client.xrange(stream, count=1)
                 found += [int(str(entry, "ascii").partition("-")[0]) for entry, _ in entries or ()]  # type: ignore[arg-type]  # bytes by our decoding
-        except TRANSIENT_REDIS_ERRORS as error:
-            raise StoreUnavailableError(f"Redis: {error}") from error
         return min(found, default=None)
 
-    def _handoff(self, lane: str) -> Handoff:
-        return self._handoffs[lane]
-
-    def _count_waiting(self, lane: str, waiting: Mapping[str, int]) -> None:
-        for stream, count in waiting.items():
+    def _show_queued(self, lane: str, queued: Mapping[str, int]) -> None:
+        for stream, count in queued.items():
             _, topic, priority = stream.split(":")
-            WAITING.labels(lane, topic, priority).set(count)
+            QUEUED_MESSAGES.labels(lane, topic, priority).set(count)
 
     async def _cancel(self, lane: str, task: str) -> None:
         for consumer in self._consumers:
@@ -200,17 +189,17 @@ class Worker:
                 await consumer.cancel(task)
 
     async def _promote(self, lane: str) -> None:
-        """Move due retries on and let in what waits, for ever."""
-        handoff, pause = self._handoff(lane), Backoff()
+        """Publish due retries, and dispatch what waits in tenant queues, until cancelled."""
+        handoff, backoff = self._handoffs[lane], Backoff()
         while True:
             try:
-                moved, _ = await handoff.promote()
-                self._count_waiting(lane, handoff.waiting)
-                pause.over()
+                promoted, _ = await handoff.promote()
+                self._show_queued(lane, handoff.queued)
+                backoff.reset()
             except TRANSIENT_REDIS_ERRORS as error:
                 REDIS_ERRORS.labels("schedule", "promote").inc()
                 _log.warning("cannot look for due retries", error=str(error))
-                await pause.wait()
+                await backoff.wait()
                 continue
-            if not moved:
-                await asyncio.sleep(_LONGEST_SLEEP_S * random.uniform(0.5, 1.0))  # noqa: S311  spreads a pool's looks
+            if not promoted:
+                await asyncio.sleep(_LONGEST_SLEEP_S * random.uniform(0.5, 1.0))  # noqa: S311  spreads a pool's calls

@@ -1,1 +1,1 @@
-"""The hand-off on Redis Streams. The only room that imports redis or faststream."""
+"""The hand-off protocol on Redis Streams: typed calls of the Lua scripts, and nothing that runs by itself."""

@@ -1,4 +1,4 @@
-"""How a Redis client is made, and what its server says about itself. Only this room knows redis-py."""
+"""Makes Redis clients, and asks a server about itself."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,13 +12,14 @@ from redis.exceptions import RedisError
 from octollm.errors import StoreUnavailableError
 
 FACTS = ("appendonly", "appendfsync", "maxmemory_policy")
+"""Server settings that `probe` reports, with an underscore where Redis has a hyphen."""
 
 
-class _Ours(AbstractConnection):
+class _FastConnection(AbstractConnection):
     """Packs commands in C: redis-py's asyncio side does it in Python, a fifth of a busy worker's time."""
 
     def pack_command(self, *args: Any) -> list[bytes]:  # noqa: ANN401  as the base class has it
-        """The command as the server reads it."""
+        """Return the command as the server reads it."""
         # redis-py names commands of two words as one argument.
         name = args[0].encode() if isinstance(args[0], str) else args[0]
         return [hiredis.pack_command((*name.split(), *args[1:]))]
@@ -28,9 +29,9 @@ class _Ours(AbstractConnection):
         command: bytes | str | Iterable[bytes],
         check_health: bool = True,  # noqa: FBT001, FBT002  as the base class has it
     ) -> None:
-        """Raises the library's own error for a connection that broke a moment ago.
+        """Raise redis-py's own ConnectionError for a connection that broke a moment ago.
 
-        uvloop says it with a RuntimeError, which nobody who waits for Redis to come back expects.
+        uvloop raises a RuntimeError there, which no code that waits for Redis expects.
         """
         try:
             await super().send_packed_command(command, check_health)
@@ -38,19 +39,19 @@ class _Ours(AbstractConnection):
             raise BrokenError(str(error)) from error
 
 
-class _Tcp(_Ours, redis.asyncio.Connection):
+class _Tcp(_FastConnection, redis.asyncio.Connection):
     pass
 
 
-class _Tls(_Ours, redis.asyncio.SSLConnection):
+class _Tls(_FastConnection, redis.asyncio.SSLConnection):
     pass
 
 
-class _Unix(_Ours, redis.asyncio.UnixDomainSocketConnection):
+class _Unix(_FastConnection, redis.asyncio.UnixDomainSocketConnection):
     pass
 
 
-_OURS: dict[type[AbstractConnection], type[AbstractConnection]] = {
+_FAST: dict[type[AbstractConnection], type[AbstractConnection]] = {
     redis.asyncio.Connection: _Tcp,
     redis.asyncio.SSLConnection: _Tls,
     redis.asyncio.UnixDomainSocketConnection: _Unix,
@@ -58,22 +59,22 @@ _OURS: dict[type[AbstractConnection], type[AbstractConnection]] = {
 
 
 def connect(url: str, timeout_s: float) -> redis.asyncio.Redis:
-    """A client that answers bytes. It connects with its first command; `timeout_s` bounds one attempt."""
+    """Return a client that answers bytes. It connects with its first command; `timeout_s` bounds one attempt."""
     client = redis.asyncio.Redis.from_url(url, socket_connect_timeout=timeout_s, decode_responses=False)
     pool = client.connection_pool
-    pool.connection_class = _OURS[pool.connection_class]
+    pool.connection_class = _FAST[pool.connection_class]
     return client
 
 
 async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
-    """`product`, `version`, `replicas` (how many follow it) and what of `FACTS` the server tells.
+    """Ask a server about itself: `product`, `version`, `replicas` (their number), and what of `FACTS` it tells.
 
-    Raises StoreUnavailableError with the cause in a sentence.
+    `timeout_s`: longest that connecting may take. Raises StoreUnavailableError with the cause in a sentence.
     """
     client = connect(url, timeout_s)
     try:
         info = await client.info("server")
-        # Valkey calls itself a Redis 7.2 as well, for the sake of clients that ask.
+        # For the sake of older clients, Valkey also calls itself Redis 7.2.
         product = "Valkey" if "valkey_version" in info else "Redis"
         found = {"product": product, "version": str(info[f"{product.lower()}_version"])}
         found["replicas"] = str((await client.info("replication"))["connected_slaves"])
@@ -83,7 +84,7 @@ async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
                 for value in config.values():
                     found[name] = str(value, "utf-8") if isinstance(value, bytes) else str(value)
         except RedisError:
-            return found  # managed servers refuse CONFIG; the version is known nevertheless
+            return found  # managed servers refuse CONFIG; the version is known all the same
     except RedisError as error:
         raise StoreUnavailableError(str(error)) from error
     else:

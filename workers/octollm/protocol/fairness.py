@@ -1,6 +1,7 @@
 """Which topics have a window or a cap, described as `lua/fairness.lua` reads it. Pure.
 
-Beyond a topic's window work waits in Redis, a queue for each tenant, and is let in by turns.
+A window bounds the entries on a stream that no worker has read yet; beyond it messages wait in Redis, in one queue per
+tenant, and are dispatched in turns. A cap bounds the entries of one tenant on a topic's streams, running or not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,53 +12,74 @@ from octollm.topology import LaneKeys, Topology
 
 
 @dataclass(frozen=True, slots=True)
+class StreamKeys:
+    """One stream and what waits for it."""
+
+    stream: str
+    waiting: str
+    """Hash: the messages in the tenants' queues, and the bounds of each queue."""
+    ring: str
+    """Sorted set: the tenants with a queue, by whose turn it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class TopicLimits:
-    """A topic with priorities in one lane."""
+    """A topic with priorities in one lane, and its limits there."""
 
-    keys: tuple[str, ...]
-    """What the cap counts, then for each stream: the stream, what waits for it, whose turn it is."""
-    numbers: tuple[int, int, int, str]
-    """Streams, window (0: none), cap (0: none), and the group."""
-
-    @property
-    def running(self) -> str:
-        """Its first key, unlike any other topic's."""
-        return self.keys[0]
+    running: str
+    """Sorted set: what each tenant has on the topic's streams. No other topic has this key."""
+    streams: tuple[StreamKeys, ...]
+    """In the order of reading."""
+    window: int
+    """Entries per stream that no worker has read yet; 0: no window."""
+    cap: int
+    """Entries of one tenant in this lane; 0: no cap."""
+    group: str
+    """The consumer group that reads the streams."""
 
 
 class Fairness:
-    """Of one lane. Not to be changed."""
+    """The limits of all topics in one lane. Immutable; make one per lane and keep it."""
 
     def __init__(self, topology: Topology, lane: str) -> None:
         keys = LaneKeys(lane)
-        every: dict[str, TopicLimits] = {}
+        topics: dict[str, TopicLimits] = {}
         limited: dict[str, TopicLimits] = {}
-        others: list[str] = []
+        unprioritized: list[str] = []
         for topic in topology.topics.values():
             streams = keys.streams(topic)
             if not topic.priorities:
-                others += streams
+                unprioritized += streams
                 continue
-            cap = topology.cap_in(topic, lane)
-            each = [key for one in streams for key in (one, keys.waiting(one), keys.ring(one))]
-            numbers = (len(streams), topic.window or 0, cap, topic.group)
-            described = TopicLimits((keys.running(topic), *each), numbers)
-            every.update(dict.fromkeys(streams, described))
-            if topic.window or cap:
-                limited.update(dict.fromkeys(streams, described))
+            limits = TopicLimits(
+                running=keys.running(topic),
+                streams=tuple(StreamKeys(one, keys.waiting(one), keys.ring(one)) for one in streams),
+                window=topic.window or 0,
+                cap=topology.cap_in(topic, lane),
+                group=topic.group,
+            )
+            topics.update(dict.fromkeys(streams, limits))
+            if limits.window or limits.cap:
+                limited.update(dict.fromkeys(streams, limits))
         self.cancelled = keys.cancelled
-        self.every: Mapping[str, TopicLimits] = MappingProxyType(every)
-        """Topic by stream; all topics with priorities."""
+        """Redis key of the lane's cancelled tasks."""
+        self.topics: Mapping[str, TopicLimits] = MappingProxyType(topics)
+        """By stream: every topic with priorities."""
         self.limited: Mapping[str, TopicLimits] = MappingProxyType(limited)
-        """Those with a window or a cap."""
-        self.others = tuple(others)
+        """By stream: every topic with a window or a cap."""
+        self.unprioritized = tuple(unprioritized)
         """Streams of the topics without priorities."""
 
     def describe(self, topics: Iterable[TopicLimits], keys: list[str], args: list[str | bytes | int]) -> None:
-        """Append the topics to KEYS and ARGV of a script, which reads them last."""
+        """Append topics to the KEYS and ARGV of a script, in the order of `read_fairness` in `lua/fairness.lua`.
+
+        It must be the last thing that is appended to `args`; `keys` may grow further.
+        """
         listed = tuple(topics)
         keys.append(self.cancelled)
         args += (len(keys), len(listed))
         for topic in listed:
-            args += (len(keys) + 1, *topic.numbers)
-            keys += topic.keys
+            args += (len(keys) + 1, len(topic.streams), topic.window, topic.cap, topic.group)
+            keys.append(topic.running)
+            for one in topic.streams:
+                keys += (one.stream, one.waiting, one.ring)

@@ -1,4 +1,4 @@
-"""Fields of an entry, which anyone may have written."""
+"""The fields of an entry: anybody may have written them."""
 
 import re
 
@@ -6,5 +6,5 @@ _PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 def clean(raw: bytes | None) -> str:
-    """Fit for JSON and a terminal."""
+    """Return at most 300 bytes of a field as printable ASCII, fit for JSON and a terminal; '' for None."""
     return _PRINTABLE.sub("?", (raw or b"")[:300].decode("ascii", "replace"))

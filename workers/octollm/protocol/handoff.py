@@ -1,6 +1,6 @@
 """The hand-off protocol of one consumer in one lane, as typed calls of the scripts.
 
-Everything here is one atomic step in Redis. Errors of the server are left to the caller, which knows whether to wait.
+Each method is one atomic step in Redis. All raise RedisError; the caller knows whether to wait.
 """
 
 from collections.abc import Sequence
@@ -11,30 +11,33 @@ import redis.asyncio
 
 from octollm.contracts.ids import utc_now
 from octollm.protocol.fairness import Fairness
-from octollm.protocol.operations import Call, Fields, Lease, Operation, Text
+from octollm.protocol.operations import Fields, Lease, Operation, ScriptCall, Text
 from octollm.protocol.scripts import Scripts
 from octollm.topology import LaneKeys, Topic
 
 BATCH = 100
-"""Entries in one call of `complete`: long enough to share the round trip, short enough not to hold Redis up."""
+"""Entries in one call of `complete`: enough to share the round trip, few enough not to block Redis."""
 
 
 class LeaseStatus(StrEnum):
-    """What became of a held entry."""
+    """What Redis says about an entry that this consumer held."""
 
     DONE = "done"
+    """`complete` has applied the operations and removed the entry."""
     VALID = "valid"
+    """This consumer still holds the entry."""
     CANCELLED = "cancelled"
-    """Its task was cancelled: `complete` has removed it and sent nothing, `renew` keeps it no longer."""
+    """Its task is cancelled: `complete` has removed it and published nothing, `renew` did not renew the lease."""
     RELEASED = "released"
+    """Given back; another consumer may claim it at once."""
     STALE = "stale"
-    """Another consumer holds it, or this one got it again: the lease was lost and nothing was written."""
+    """The lease was lost: another consumer holds the entry, or this one under a later delivery. Nothing was written."""
     GONE = "gone"
-    """Not pending any more, for instance because the first reply to the same call got lost."""
+    """No longer pending, for instance because the reply to an earlier, equal call was lost."""
 
 
 class Entry(NamedTuple):
-    """An entry as it was read: its fields untouched, so that one bad entry is judged alone."""
+    """An entry as it was read. Its fields are not parsed yet, so that one bad entry spoils no other."""
 
     stream: str
     id: str
@@ -43,81 +46,84 @@ class Entry(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """A held entry and what is to be written when it is finished."""
+    """A held entry, and what to write when it is finished."""
 
-    held: Lease
+    lease: Lease
     operations: tuple[Operation, ...]
-    only_cancelled: bool = False
+    only_if_cancelled: bool = False
     """Leave the entry as it is unless its task is cancelled."""
 
 
 class Handoff:
-    """One consumer of one group in one lane."""
+    """One consumer of one group in one lane. Making one hashes every script: make it once and keep it."""
 
     def __init__(
         self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str, fairness: Fairness | None = None
     ) -> None:
-        """`fairness`: of this lane; without it what is added goes to its stream at once, past window and cap."""
+        """`fairness`: of this lane. Without it every message is published at once, past window and cap, and
+        `in_flight`, `republish`, `prune` and `promote` raise ValueError.
+        """
         self.keys = LaneKeys(lane)
-        self.waiting: dict[str, int] = {}
-        """How many messages wait for each stream, as `promote` saw it last."""
+        self.queued: dict[str, int] = {}
+        """By stream: how many messages wait in tenant queues, as the last `promote` saw it."""
         self.fairness = fairness
         self._group = group
         self.consumer = consumer
         self._scripts = Scripts.of(client)
 
-    async def complete(self, finishes: Sequence[Completion]) -> list[LeaseStatus]:
-        """Completion entries, each all or nothing: done, cancelled, stale or gone for each, in order."""
+    async def complete(self, completions: Sequence[Completion]) -> list[LeaseStatus]:
+        """Finish entries, each all or nothing; returns done, cancelled, valid, stale or gone for each, in order."""
         answers: list[LeaseStatus] = []
-        for first in range(0, len(finishes), BATCH):
-            batch = finishes[first : first + BATCH]
-            call = Call(fairness=self.fairness)
-            call.key(self.keys.in_flight)  # the script's first key
+        for first in range(0, len(completions), BATCH):
+            batch = completions[first : first + BATCH]
+            call = ScriptCall(fairness=self.fairness)
+            call.key_index(self.keys.in_flight)  # the script's first key
             call.args += (self.consumer, len(batch))
-            for finish in batch:
-                call.entry(finish.held, self._group, finish.operations, only_cancelled=finish.only_cancelled)
-            call.close()
-            answers += _standings(await self._scripts.complete(keys=call.keys, args=call.args))
+            for one in batch:
+                call.add_completion(one.lease, self._group, one.operations, only_if_cancelled=one.only_if_cancelled)
+            call.add_limits()
+            answers += _statuses(await self._scripts.complete(keys=call.keys, args=call.args))
         return answers
 
     async def publish(self, operations: Sequence[Operation]) -> None:
-        """Write what follows from no entry, for instance from a deadline."""
-        call = Call(fairness=self.fairness)
-        call.key(self.keys.in_flight)
+        """Apply operations that finish no entry, for instance when a deadline has passed."""
+        call = ScriptCall(fairness=self.fairness)
+        call.key_index(self.keys.in_flight)
         call.args += (self.consumer, 1)
-        call.detached(operations)
-        call.close()
+        call.add_operations(operations)
+        call.add_limits()
         await self._scripts.complete(keys=call.keys, args=call.args)
 
     async def in_flight(self, in_flight: str, target: str, *, claim: bool = False) -> bool:
-        """Whether the step's latest message is still somewhere. `target`: the stream of its arm.
+        """Whether a step's latest message still exists. `in_flight`: the step's in-flight field.
 
-        `claim`: where it is not, nobody who repeats what he may have sent before sends it, until `republish` does.
+        `target`: the stream of its arm. `claim`: if it is missing, block `Publish.once` of this step by other
+        processes until `republish` publishes it.
         """
-        return await self._look(in_flight, target, "claim" if claim else "check", {}) == b"exists"
+        return await self._republish(in_flight, target, "claim" if claim else "check", {}) == b"exists"
 
     async def republish(self, in_flight: str, target: str, fields: Fields) -> bool:
-        """Send a step's message to `target`, only if its latest one is nowhere; whether it was sent."""
-        return await self._look(in_flight, target, "publish", fields) == b"published"
+        """Publish a step's message to the stream `target` unless its latest one still exists; whether it did."""
+        return await self._republish(in_flight, target, "publish", fields) == b"published"
 
-    async def _look(self, in_flight: str, target: str, mode: str, fields: Fields) -> bytes:
+    async def _republish(self, in_flight: str, target: str, mode: str, fields: Fields) -> bytes:
         fairness = self._limits()
         keys = [self.keys.in_flight, self.keys.schedule, target, fairness.cancelled]
         args: list[Text | int] = [in_flight, mode, len(fields), *(part for field in fields.items() for part in field)]
-        fairness.describe([fairness.every[target]], keys, args)
-        keys += fairness.others
+        fairness.describe([fairness.topics[target]], keys, args)
+        keys += fairness.unprioritized
         answer: bytes = await self._scripts.republish(keys=keys, args=args)
         return answer
 
     async def prune(self, cursor: int, most: int) -> tuple[int, int]:
-        """Take names from the in-flight index whose message is nowhere any more; looks at about `most` from `cursor`
-        on.
+        """Remove names from the in-flight index whose message no longer exists.
 
-        Answers the cursor to go on from (0: from the beginning again) and how many were pruned.
+        Looks at about `most` names from `cursor` on (0: the beginning). Returns the cursor to go on from, 0 at the end,
+        and how many names were removed.
         """
         fairness = self._limits()
-        waiting = (self.keys.waiting(stream) for stream in fairness.every)
-        places = (self.keys.schedule, *fairness.others, *fairness.every, *waiting)
+        waiting = (self.keys.waiting(stream) for stream in fairness.topics)
+        places = (self.keys.schedule, *fairness.unprioritized, *fairness.topics, *waiting)
         following, pruned = await self._scripts.prune(keys=[self.keys.in_flight, *places], args=[cursor, most])
         return int(following), int(pruned)
 
@@ -126,21 +132,21 @@ class Handoff:
             raise ValueError("this call needs to know all topics: make the hand-off with `fairness`")
         return self.fairness
 
-    async def renew(self, held: Sequence[Lease]) -> list[LeaseStatus]:
-        """Keep the leases: held, cancelled, stale or gone for each, in order."""
-        call = renewal(self._group, self.consumer, held)
-        return _standings(await self._scripts.renew(keys=call.keys, args=call.args))
+    async def renew(self, leases: Sequence[Lease]) -> list[LeaseStatus]:
+        """Renew leases; returns valid, cancelled, stale or gone for each, in order."""
+        call = renewal(self._group, self.consumer, leases)
+        return _statuses(await self._scripts.renew(keys=call.keys, args=call.args))
 
-    async def release(self, held: Sequence[Lease]) -> list[LeaseStatus]:
-        """Give back what was not started: released, stale or gone for each, in order."""
-        call = Call(args=[self._group, self.consumer])
-        call.leases(held)
-        return _standings(await self._scripts.release(keys=call.keys, args=call.args))
+    async def release(self, leases: Sequence[Lease]) -> list[LeaseStatus]:
+        """Give back entries at no cost of a delivery; returns released, stale or gone for each, in order."""
+        call = ScriptCall(args=[self._group, self.consumer])
+        call.add_leases(leases)
+        return _statuses(await self._scripts.release(keys=call.keys, args=call.args))
 
     async def cancel(self, task: str, tenant: str, ttl_s: int, message: Fields) -> tuple[str, str]:
-        """Mark a task as cancelled and put `message` (`task.cancel.v1`) on `steps.done`.
+        """Mark a task as cancelled for `ttl_s` seconds, and put `message` (`task.cancel.v1`) on `steps.done`.
 
-        Answers `marked`, `ended` or `foreign`, and the task's state where Redis holds its status.
+        Returns `accepted`, `ended` or `other_tenant`, and the task's state where Redis holds its status, else ''.
         """
         keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task), self.keys.cancelled)
         flat = [part for field in message.items() for part in field]
@@ -148,9 +154,11 @@ class Handoff:
         return answer.decode(), state.decode()
 
     async def redrive(self, task: str, tenant: str, run: int, message: Fields) -> tuple[str, str]:
-        """Put `message` (`task.redrive.v1`) on `steps.done`, and take back an old wish to cancel the task.
+        """Put `message` (`task.redrive.v1`) on `steps.done`, and remove an old cancel marker.
 
-        Answers `asked`, `left` or `foreign`, and the task's state where Redis holds its status.
+        `run`: the number of the run that ended.
+
+        Returns `accepted`, `unchanged` or `other_tenant`, and the task's state where Redis holds its status, else ''.
         """
         keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task), self.keys.cancelled)
         flat = [part for field in message.items() for part in field]
@@ -158,7 +166,10 @@ class Handoff:
         return answer.decode(), state.decode()
 
     async def claim(self, stream: str, topic: Topic, most: int) -> tuple[list[Entry], list[str]]:
-        """Take over up to `most` entries that nobody works on; also the ids of those given up on at the cap."""
+        """Reclaim up to `most` entries whose lease has ended or that were released.
+
+        Returns them, and the ids of entries that became dead letters because they had their last delivery.
+        """
         keys = [stream, self.keys.dead, self.keys.done, self.keys.in_flight]
         args: list[Text | int] = [self._group, self.consumer]
         args += (topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
@@ -172,33 +183,44 @@ class Handoff:
         return entries, [id_.decode() for id_ in dead]
 
     async def promote(self, most: int = 100) -> tuple[int, int]:
-        """Move due messages on, let in what waits and drop the steps of cancelled tasks: how many, and when the next
-        one is due (ms since 1970, 0: none).
+        """Publish due messages, dispatch from the tenant queues, and drop the steps of cancelled tasks.
+
+        Looks at `most` of each. Returns how many were published or dropped, and when the next message is due (ms since
+        1970, 0: there is none); sets `queued`.
         """
         fairness = self._limits()
-        keys = [self.keys.in_flight, self.keys.schedule, self.keys.messages, fairness.cancelled, *fairness.others]
-        args: list[Text | int] = [most, len(fairness.others)]
-        topics = list(fairness.every.values())
+        keys = [
+            self.keys.in_flight,
+            self.keys.schedule,
+            self.keys.messages,
+            fairness.cancelled,
+            *fairness.unprioritized,
+        ]
+        args: list[Text | int] = [most, len(fairness.unprioritized)]
+        topics = list(fairness.topics.values())
         fairness.describe(dict.fromkeys(topics), keys, args)
-        moved, due, dropped, *waiting = await self._scripts.promote(keys=keys, args=args)
-        self.waiting = dict(zip(fairness.every, waiting, strict=True))
+        moved, due, dropped, *queued = await self._scripts.promote(keys=keys, args=args)
+        self.queued = dict(zip(fairness.topics, queued, strict=True))
         return int(moved) + int(dropped), int(float(due))
 
     async def leave_group(self, streams: Sequence[str], consumer: str | None = None) -> int:
-        """Delete this consumer, or another, where it owns nothing; how many entries it still owns."""
+        """Remove this consumer, or the named one, from the streams where it owns nothing.
+
+        Returns how many entries it still owns.
+        """
         return int(await self._scripts.leave_group(keys=streams, args=(self._group, consumer or self.consumer)))
 
 
-def renewal(group: str, consumer: str, held: Sequence[Lease]) -> Call:
-    """KEYS and ARGV of `renew`."""
-    call = Call(args=[group, consumer])
-    call.leases(held)
-    call.markers(held)
+def renewal(group: str, consumer: str, leases: Sequence[Lease]) -> ScriptCall:
+    """Return the KEYS and ARGV of `renew`, for a caller with a client of its own."""
+    call = ScriptCall(args=[group, consumer])
+    call.add_leases(leases)
+    call.add_markers(leases)
     return call
 
 
-_STANDINGS = {standing.value.encode(): standing for standing in LeaseStatus}
+_STATUSES = {status.value.encode(): status for status in LeaseStatus}
 
 
-def _standings(answers: Sequence[bytes]) -> list[LeaseStatus]:
-    return [_STANDINGS[answer] for answer in answers]
+def _statuses(answers: Sequence[bytes]) -> list[LeaseStatus]:
+    return [_STATUSES[answer] for answer in answers]

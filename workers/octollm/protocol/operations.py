@@ -1,6 +1,6 @@
-"""What `complete` does in the same breath as it finishes an entry, as values. Pure: turns them into KEYS and ARGV.
+"""What `complete` writes when it finishes an entry, as values, and the KEYS and ARGV they become. Pure.
 
-The order of the arguments is documented in `complete.lua`.
+`lua/complete.lua` documents the order of the arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from octollm.protocol.fairness import Fairness, TopicLimits
 
 Text = str | bytes
 Fields = Mapping[str, Text]
-Key = tuple[str, str, int]
-"""One delivery: stream, entry id, delivery count. When Redis stood still for longer than a lease, an entry may come
-back while it still runs."""
+DeliveryKey = tuple[str, str, int]
+"""One delivery: stream, entry id, delivery count. When Redis stood still for longer than a lease, an entry may be
+delivered again to a consumer that still works on it."""
 
 
 class Publish(NamedTuple):
@@ -23,25 +23,29 @@ class Publish(NamedTuple):
     stream: str
     fields: Fields
     in_flight: str = ""
-    """AppendEvent field that shall name the new entry; empty: none."""
+    """In-flight field that shall name the new entry; empty: none."""
     once: bool = False
-    """It was perhaps put there before: not where its in-flight field names a message already."""
+    """Publish nothing where the in-flight field names a message already: this may be a repetition."""
 
 
 class Schedule(NamedTuple):
-    """Put a message on the schedule; `promote` moves it to `stream` when it is due."""
+    """Put a message on the schedule; `promote` publishes it to `stream` when it is due."""
 
     schedule: str
+    """Redis key of the lane's schedule."""
     messages: str
+    """Redis key of the lane's scheduled messages."""
     stream: str
     delay_ms: int
     id: str
+    """Message id; a message that is scheduled under it already is replaced."""
     fields: Fields
     in_flight: str = ""
+    """In-flight field that shall name the scheduled message; empty: none."""
 
 
 class SetStatus(NamedTuple):
-    """Write a task's status hash, only over a lower version."""
+    """Replace a task's status hash, unless its version is this one or a higher one."""
 
     key: str
     version: int
@@ -51,10 +55,11 @@ class SetStatus(NamedTuple):
 
 
 class AppendEvent(NamedTuple):
-    """Put an event on a capped stream."""
+    """Append an event to a capped stream."""
 
     stream: str
     max_length: int
+    """Approximately; Redis trims whole nodes."""
     fields: Fields
 
 
@@ -62,11 +67,11 @@ Operation = Publish | Schedule | SetStatus | AppendEvent
 
 
 Marker = tuple[str, Text]
-"""Where it is said that a step's task is cancelled: the key, and the tenant it has to hold."""
+"""What says that a step's task is cancelled: the marker's key, and the tenant that it has to hold."""
 
 
 class Lease(NamedTuple):
-    """An entry this consumer holds: where it lies and at which delivery it was given to us (the fence)."""
+    """An entry that this consumer holds; the delivery count is the fence against its earlier and later holders."""
 
     stream: str
     entry: str
@@ -78,82 +83,82 @@ class Lease(NamedTuple):
 
 
 @dataclass(slots=True)
-class Call:
-    """KEYS and ARGV of one call of `complete`."""
+class ScriptCall:
+    """The KEYS and ARGV of one call of a script, built from values."""
 
     keys: list[str] = field(default_factory=list)
     args: list[Text | int] = field(default_factory=list)
     fairness: Fairness | None = None
-    """None: whatever is added goes to its stream at once."""
+    """None: every message goes to its stream at once, past window and cap."""
     _index: dict[str, int] = field(default_factory=dict)
-    _described: dict[str, TopicLimits] = field(default_factory=dict)
+    _limits: dict[str, TopicLimits] = field(default_factory=dict)
 
-    def key(self, name: str) -> int:
-        """The key's index in KEYS, from 1; each key stands there once."""
+    def key_index(self, name: str) -> int:
+        """Return the key's index in KEYS, from 1; a new key is appended, a known one is not repeated."""
         known = self._index.get(name)
         if known is None:
             self.keys.append(name)
             known = self._index[name] = len(self.keys)
         return known
 
-    def _concerns(self, stream: str) -> None:
-        if self.fairness is not None and (topic := self.fairness.limited.get(stream)) is not None:
-            self._described[topic.running] = topic
+    def add_limits(self) -> None:
+        """Describe the limited topics that the call concerns. Nothing may be added to the call afterwards."""
+        if self.fairness is not None and self._limits:
+            self.fairness.describe(self._limits.values(), self.keys, self.args)
 
-    def close(self) -> None:
-        """Describe the topics with a window or a cap that are concerned; nothing may be added afterwards."""
-        if self.fairness is not None and self._described:
-            self.fairness.describe(self._described.values(), self.keys, self.args)
-
-    def _fields(self, fields: Fields) -> None:
-        self.args.append(len(fields))
-        self.args += chain.from_iterable(fields.items())
-
-    def _operation(self, operation: Operation) -> None:
-        match operation:
-            case Publish():
-                self.args += (
-                    "publish_once" if operation.once else "publish",
-                    self.key(operation.stream),
-                    operation.in_flight,
-                )
-                self._concerns(operation.stream)
-            case Schedule():
-                self.args += ("schedule", self.key(operation.schedule), self.key(operation.messages))
-                self.args += (self.key(operation.stream), operation.delay_ms, operation.in_flight, operation.id)
-            case SetStatus():
-                self.args += ("set_status", self.key(operation.key), operation.version, operation.ttl_s)
-            case AppendEvent():
-                self.args += ("append_event", self.key(operation.stream), operation.max_length)
-        self._fields(operation.fields)
-
-    def leases(self, leases: Sequence[Lease]) -> None:
-        """Publish entries as `renew` and `release` read them."""
+    def add_leases(self, leases: Sequence[Lease]) -> None:
+        """Append entries as `renew` and `release` read them."""
         self.args.append(len(leases))
         for one in leases:
-            self.args += (self.key(one.stream), one.entry, one.delivery)
+            self.args += (self.key_index(one.stream), one.entry, one.delivery)
 
-    def markers(self, held: Sequence[Lease]) -> None:
-        """Publish the markers of those entries, as `renew` reads them."""
-        for number, one in enumerate(held, 1):
+    def add_markers(self, leases: Sequence[Lease]) -> None:
+        """Append the cancel markers of the same entries in the same order, as `renew` reads them."""
+        for number, one in enumerate(leases, 1):
             if one.marker is not None:
                 key, tenant = one.marker
-                self.args += (number, self.key(key), tenant)
+                self.args += (number, self.key_index(key), tenant)
 
-    def detached(self, operations: Sequence[Operation]) -> None:
-        """Publish operations that finish no entry."""
+    def add_operations(self, operations: Sequence[Operation]) -> None:
+        """Append operations that finish no entry, as one entry of `complete`."""
         self.args += (0, "", "", 0, "", len(operations))
         for operation in operations:
-            self._operation(operation)
+            self._add_operation(operation)
 
-    def entry(self, held: Lease, group: str, operations: Sequence[Operation], *, only_cancelled: bool = False) -> None:
-        """Publish one entry with what is to happen when it is still held (`only_cancelled`: and its task cancelled)."""
-        marker = held.marker
+    def add_completion(
+        self, lease: Lease, group: str, operations: Sequence[Operation], *, only_if_cancelled: bool = False
+    ) -> None:
+        """Append one entry of `complete`, with the operations to apply if the lease is valid.
+
+        `only_if_cancelled`: finish it only if its task is cancelled as well.
+        """
+        marker = lease.marker
         count = len(operations) + (marker is not None)
-        self._concerns(held.stream)
-        self.args += (self.key(held.stream), group, held.entry, held.delivery, held.in_flight, count)
+        self._note_limits(lease.stream)
+        self.args += (self.key_index(lease.stream), group, lease.entry, lease.delivery, lease.in_flight, count)
         if marker is not None:
             key, tenant = marker
-            self.args += ("only_if_cancelled" if only_cancelled else "unless_cancelled", self.key(key), tenant)
+            self.args += ("only_if_cancelled" if only_if_cancelled else "unless_cancelled", self.key_index(key), tenant)
         for operation in operations:
-            self._operation(operation)
+            self._add_operation(operation)
+
+    def _add_operation(self, operation: Operation) -> None:
+        index = self.key_index
+        match operation:
+            case Publish():
+                name = "publish_once" if operation.once else "publish"
+                self.args += (name, index(operation.stream), operation.in_flight)
+                self._note_limits(operation.stream)
+            case Schedule():
+                self.args += ("schedule", index(operation.schedule), index(operation.messages))
+                self.args += (index(operation.stream), operation.delay_ms, operation.in_flight, operation.id)
+            case SetStatus():
+                self.args += ("set_status", index(operation.key), operation.version, operation.ttl_s)
+            case AppendEvent():
+                self.args += ("append_event", index(operation.stream), operation.max_length)
+        self.args.append(len(operation.fields))
+        self.args += chain.from_iterable(operation.fields.items())
+
+    def _note_limits(self, stream: str) -> None:
+        if self.fairness is not None and (topic := self.fairness.limited.get(stream)) is not None:
+            self._limits[topic.running] = topic

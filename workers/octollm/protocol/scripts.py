@@ -1,4 +1,4 @@
-"""The hand-off scripts, put together from `lua/` for Redis. Rust runs the very same files.
+"""The Lua scripts, assembled from the files in `lua/`. Rust runs the same files.
 
 A script's header documents its KEYS and ARGV; `handoff.py` is what the rest of Python calls.
 """
@@ -29,7 +29,7 @@ NAMES = (
 
 @cache
 def source(script: str) -> str:
-    """The text to load; the `#!lua` line stays first, as Redis demands."""
+    """Return the text of a script with its includes in place; the `#!lua` line stays first, as Redis demands."""
     folder = lua_path()
     text = (folder / f"{script}.lua").read_text(encoding="utf-8")
     for name in _INCLUDED:
@@ -39,7 +39,7 @@ def source(script: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scripts:
-    """All scripts, bound to one client. They are called by digest and loaded again where a server forgot them."""
+    """All scripts, bound to one client. They are called by digest, and loaded again when a server has lost them."""
 
     admit: AsyncScript
     cancel: AsyncScript
@@ -55,5 +55,5 @@ class Scripts:
 
     @classmethod
     def of(cls, client: redis.asyncio.Redis) -> "Scripts":
-        """Bound to `client`; nothing is sent yet."""
+        """Bind every script to `client`, which hashes each; nothing is sent yet."""
         return cls(**{name: client.register_script(source(name)) for name in NAMES})

@@ -1,4 +1,4 @@
-"""A histogram of Prometheus that is filled for each message: prometheus-client's own takes two locks for that."""
+"""A Prometheus histogram that is cheap to fill for each message: prometheus-client's own takes two locks for that."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
 
 
 class Timing:
-    """Of one topic. Filled by one thread; another may read it meanwhile and miss the newest."""
+    """The durations of one topic. One thread fills it; others may read it, and miss the newest value."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -18,12 +18,12 @@ class Timing:
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """One more."""
+        """Count one duration."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """How many took at most so long, by bound, and the sum of all seconds."""
+        """Return (upper bound, cumulative count) pairs up to `+Inf`, and the sum of all seconds."""
         found, total = [], 0
         for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
             total += count
@@ -32,7 +32,7 @@ class Timing:
 
 
 class Timings(Collector):
-    """By topic."""
+    """The histograms of all topics under one metric name."""
 
     def __init__(self, name: str, about: str, bounds: Sequence[float], registry: CollectorRegistry = REGISTRY) -> None:
         self._name = name
@@ -42,11 +42,11 @@ class Timings(Collector):
         registry.register(self)
 
     def of(self, topic: str) -> Timing:
-        """The topic's own."""
+        """Return the histogram of a topic; keep it, to fill it without a look-up."""
         return self._of.setdefault(topic, Timing(self._bounds))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What the registry shows."""
+        """Yield the metric family for the registry."""
         family = HistogramMetricFamily(self._name, self._about, labels=("topic",))
         for topic, timing in sorted(self._of.copy().items()):
             buckets, total = timing.buckets()

@@ -7,7 +7,7 @@ from typing import Any, cast
 import structlog
 
 from octollm.arms.base import Arm, ArmContext
-from octollm.consumer.consumer import Handler
+from octollm.consumer.executor import Handler
 from octollm.contracts import StepRequested
 from octollm.database.outputs import store_output
 from octollm.database.pool import Pool, transaction
@@ -15,7 +15,7 @@ from octollm.errors import TopologyError
 from octollm.plans.chain import next_request
 from octollm.ports import MemoryStore, ModelClient
 from octollm.resources import rules_path
-from octollm.steps.runner import Onward, StepRunner
+from octollm.steps.runner import ChainNext, StepRunner
 from octollm.topology import LaneKeys, Topic, Topology
 
 GetPool = Callable[[], Awaitable[Pool]]
@@ -29,7 +29,7 @@ def arm_handler(
     get_pool: GetPool,
     get_model_client: GetModelClient,
     memory_store: MemoryStore | None,
-    onward: Onward,
+    onward: ChainNext,
 ) -> Handler:
     """Return the handler of an arm's topic.
 
@@ -52,7 +52,7 @@ def arm_handler(
     return StepRunner(topic, LaneKeys(lane), consumer, work, keep, onward)
 
 
-def chain_to(topology: Topology, lane: str) -> Onward:
+def chain_to(topology: Topology, lane: str) -> ChainNext:
     """Return a function that gives the next step of a chain and its stream, or None if the orchestrator sends it."""
 
     def onward(step: StepRequested, output: dict[str, Any]) -> tuple[str, StepRequested] | None:

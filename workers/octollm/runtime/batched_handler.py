@@ -3,7 +3,7 @@
 import structlog
 
 from octollm.batching import Batcher
-from octollm.consumer.consumer import Handler
+from octollm.consumer.executor import Handler
 from octollm.contracts.ids import in_flight_field_in
 from octollm.orchestrator.intake import InvalidMessage
 from octollm.orchestrator.service import Answer

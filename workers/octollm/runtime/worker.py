@@ -133,8 +133,8 @@ class _Process:
             *([self.state] if self.state is not None else []),
             *([self.supervisor.failure] if self.supervisor.failure is not None else []),
             *(
-                f"circuit open: {topic} is not consumed here, because its handler failed on every task; see the log"
-                for topic in self.worker.fused()
+                f"circuit breaker open: {topic} is not worked on here, its handler failed on several tasks; see the log"
+                for topic in self.worker.tripped()
             ),
         ]
 

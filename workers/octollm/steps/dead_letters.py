@@ -1,6 +1,6 @@
-"""Dead letters: what is written about a message that is given up on, as operations for `complete`.
+"""Dead letters: what `complete` writes about a message that is given up on.
 
-Every entry that comes here has passed admission, so its body is redacted already and goes on untouched.
+Every entry that comes here has passed admission, so its body is redacted already and is kept unchanged.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 def dead_letter(
     entry: Entry, topic: Topic, keys: LaneKeys, consumer: str, reason: Reason, message: str, code: str | None = None
 ) -> tuple[tuple[Operation, ...], str]:
-    """The operations, and the step's in-flight field where the entry can be attributed to a step (else empty).
+    """Return the operations that write a dead letter, and the step's in-flight field ('' if it is no step's message).
 
-    For a step the orchestrator is told in the same breath, also when only the message id is readable. `code`: of the
-    fault behind the reason, where there is one.
+    For a step the operations also report its end to the orchestrator, even if only the message id is readable.
+    `code`: error code of the fault behind `reason`; without it `reason` is the code.
     """
     body = entry.fields.get(b"body", b"")
     now = utc_now()
-    letter = DeadLetter(
+    report = DeadLetter(
         reason=reason,
         message=message[:2000],
         stage="after_admission",
@@ -44,12 +44,12 @@ def dead_letter(
         sha256=hashlib.sha256(body).hexdigest(),
         at=now,
     )
-    about = {"id": letter.id, "tenant": letter.tenant, "traceparent": clean(entry.fields.get(b"traceparent"))}
+    about = {"id": report.id, "tenant": report.tenant, "traceparent": clean(entry.fields.get(b"traceparent"))}
     operations: list[Operation] = [
-        Publish(keys.dead, {"type": "dead.letter.v1", **about, "body": write(letter), "original": body})
+        Publish(keys.dead, {"type": "dead.letter.v1", **about, "body": write(report), "original": body})
     ]
-    ident = parse_message_id(letter.id)
-    if ident is None or "step.requested.v1" not in topic.accepts or not _TENANT.fullmatch(letter.tenant):
+    ident = parse_message_id(report.id)
+    if ident is None or "step.requested.v1" not in topic.accepts or not _TENANT.fullmatch(report.tenant):
         return tuple(operations), ""
     done = StepDead(
         outcome="dead",
@@ -58,7 +58,7 @@ def dead_letter(
         step=ident.step,
         round=ident.round,
         attempt=ident.attempt,
-        tenant=letter.tenant,
+        tenant=report.tenant,
         arm=topic.group,
         worker=consumer,
         delivery=entry.delivery,

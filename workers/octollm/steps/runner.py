@@ -1,6 +1,6 @@
-"""Runs one step's message through an arm: reads it, runs the arm within its limits, and says what comes next.
+"""Runs one step's message through an arm: parses it, runs the arm within its time limit, and says what comes next.
 
-The arm is a plain callable; this room knows nothing of arms. Everything an arm may do wrong ends here.
+The arm is a plain callable; this package knows nothing about arms. Everything that an arm may do wrong ends here.
 """
 
 import hashlib
@@ -30,23 +30,26 @@ from octollm.protocol.operations import Fields, Publish, Schedule, Text
 from octollm.protocol.outcomes import HandlerResult, Outcome
 from octollm.steps import retry
 from octollm.steps.dead_letters import Reason, dead_letter
-from octollm.steps.timeout import within
+from octollm.steps.timeout import TimeLimitError, run_with_timeout
 from octollm.topology import LaneKeys, Topic
 
 _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
-"""Levels an output may have: room is left for the messages that carry it."""
+"""Levels of nesting an output may have; the messages that carry it need the others."""
 INLINE_LIMIT = 64 * 1024
-"""Bytes of JSON an output may have to travel in the message; larger ones go to Postgres."""
+"""Largest output (bytes of JSON) that travels in the message; a larger one goes to Postgres."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _log = structlog.get_logger(__name__)
-Work = Callable[[StepRequested], Coroutine[Any, Any, dict[str, Any]]]
-Keep = Callable[[str, str, bytes], Awaitable[None]]
-"""Stores a large output: tenant, SHA-256, bytes. Raises StoreUnavailableError while Postgres is away."""
-Onward = Callable[[StepRequested, dict[str, Any]], tuple[str, StepRequested] | None]
-"""What follows a step that had this output without the orchestrator: its stream and message. None: nothing does."""
+RunArm = Callable[[StepRequested], Coroutine[Any, Any, dict[str, Any]]]
+"""Works on a step and returns its output; raises StepError, StoreUnavailableError, or by a fault anything else."""
+StoreOutput = Callable[[str, str, bytes], Awaitable[None]]
+"""Stores a large output: tenant, SHA-256 in hex, JSON. Raises StoreUnavailableError while Postgres is unavailable."""
+ChainNext = Callable[[StepRequested, dict[str, Any]], tuple[str, StepRequested] | None]
+"""For direct hand-off: the stream and the message of the step that follows a step with this output. None: there is no
+such step, or the orchestrator has to publish it.
+"""
 
 
-def _nothing(_step: StepRequested, _output: dict[str, Any]) -> None:
+def _chain_nothing(_step: StepRequested, _output: dict[str, Any]) -> None:
     return None
 
 
@@ -57,147 +60,145 @@ class StepRunner:
     topic: Topic
     keys: LaneKeys
     consumer: str
-    work: Work
-    keep: Keep
-    onward: Onward = _nothing
+    """Name of the worker, for what is written about the step."""
+    run_arm: RunArm
+    store_output: StoreOutput
+    chain_next: ChainNext = _chain_nothing
 
     async def __call__(self, entry: Entry) -> HandlerResult:
-        """Never raises but StoreUnavailableError: each fault has its own ending."""
+        """Run the step of an entry. Raises only StoreUnavailableError; every other fault has its own result."""
         try:
-            step = self._read(entry)
-        except _RefusedError as refused:
-            _log.warning("a message cannot be read and is given up on", reason=refused.reason, fault=str(refused))
-            operations, in_flight = dead_letter(
-                entry, self.topic, self.keys, self.consumer, refused.reason, str(refused)
-            )
-            return HandlerResult(Outcome.DEAD, operations, in_flight)
+            step = self._parse(entry)
+        except _RejectedError as rejected:
+            _log.warning("gave up on a message that cannot be read", reason=rejected.reason, fault=str(rejected))
+            return self._give_up(entry, rejected.reason, str(rejected))
         began = perf_counter()
         limit_s = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
         try:
-            output = await within(limit_s, self.work(step))
-            ending = self._succeeded(entry, step, output, began)
+            output = await run_with_timeout(limit_s, self.run_arm(step))
+            result = self._succeeded(entry, step, output, began)
         except PermanentError as error:
-            ending = self._failed(entry, step, _fault(error.code, error.message), began)
+            result = self._failed(entry, step, _step_error(error.code, error.message), began)
         except NeedsPersonError as error:
-            ending = self._parked(entry, step, _fault(error.code, error.message), began)
+            result = self._needs_person(entry, step, _step_error(error.code, error.message), began)
         except TransientError as error:
-            ending = self._passing(entry, step, _fault(error.code, error.message), began, error.retry_after_s)
-        except TimeoutError:
-            fault = StepError(code="timeout", message=f"no end after {limit_s} s")
-            ending = self._passing(entry, step, fault, began)
+            fault = _step_error(error.code, error.message)
+            result = self._failed_transiently(entry, step, fault, began, error.retry_after_s or 0)
+        except TimeLimitError:
+            fault = StepError(code="timeout", message=f"the step did not end within {limit_s} s")
+            result = self._failed_transiently(entry, step, fault, began)
+        except TimeoutError as error:
+            fault = _step_error("timeout", f"the arm ran into a time limit of its own: {error or 'no message'}")
+            result = self._failed_transiently(entry, step, fault, began)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
             _log.exception("the arm broke")
             fault = StepError(code="internal", message=f"the arm broke: {type(error).__name__}")
-            ending = self._passing(entry, step, fault, began)._replace(broke=True)
-        return ending
+            result = self._failed_transiently(entry, step, fault, began)._replace(handler_fault=True)
+        return result
 
-    def _read(self, entry: Entry) -> StepRequested:
+    def _parse(self, entry: Entry) -> StepRequested:
         kind = entry.fields.get(b"type", b"")
         if kind != b"step.requested.v1":
-            raise _RefusedError("misrouted", f"field type must be step.requested.v1 on {entry.stream}")
+            raise _RejectedError("misrouted", f"field type must be step.requested.v1 on {entry.stream}")
         try:
             step = read(StepRequested, entry.fields.get(b"body", b""))
         except ContractError as error:
-            raise _RefusedError(error.reason, str(error)) from error
+            raise _RejectedError(error.reason, str(error)) from error
         if step.arm != self.topic.group:
-            raise _RefusedError("misrouted", f"the step is for arm {step.arm}, not for {self.topic.group}")
-        ident = _ident(step)
+            raise _RejectedError("misrouted", f"the step is for arm {step.arm}, not for {self.topic.group}")
+        ident = _message_id(step)
         if entry.fields.get(b"id", b"") != ident.encode():
-            raise _RefusedError("misrouted", f"field id is not the body's {ident}")
+            raise _RejectedError("misrouted", f"field id is not the body's {ident}")
         return step
 
     def _succeeded(self, entry: Entry, step: StepRequested, output: dict[str, Any], began: float) -> HandlerResult:
-        if not isinstance(output, dict):  # an arm may be anybody's
+        if not isinstance(output, dict):  # anybody may write an arm
             raise TypeError("an output is an object")
         try:
             raw = orjson.dumps(output)
             strict_json.check_written(raw, _OUTPUT_DEPTH)
         except (TypeError, ContractError) as error:
-            fault = _fault("output_not_json", f"the arm's output is not JSON: {error}")
-            return self._failed(entry, step, fault, began)._replace(broke=True)
+            fault = _step_error("output_not_json", f"the arm's output is not JSON: {error}")
+            return self._failed(entry, step, fault, began)._replace(handler_fault=True)
         value: dict[str, object]
-        before, follows = None, None
+        store, chain = None, None
         if len(raw) <= INLINE_LIMIT:
             value = {"at": "inline", "value": orjson.Fragment(raw)}
-            follows = None if step.continuation is None else self._follows(step, raw)
+            chain = None if step.continuation is None else self._chain(step, raw)
         else:
             digest = hashlib.sha256(raw).hexdigest()
-            before = partial(self.keep, step.tenant, digest, raw)
+            store = partial(self.store_output, step.tenant, digest, raw)
             value = {"at": "postgres", "sha256": digest, "bytes": len(raw)}
-        in_flight = _live(entry)
-        if follows is None:
-            told = self._tell(entry, step, began, in_flight, outcome="succeeded", output=value)
-            return HandlerResult(Outcome.DONE, (told,), in_flight, before)
-        stream, following = follows
+        in_flight = _in_flight_field(entry)
+        if chain is None:
+            done = self._step_done(entry, step, began, in_flight, outcome="succeeded", output=value)
+            return HandlerResult(Outcome.DONE, (done,), in_flight, store)
+        stream, following = chain
         chained = Chained(step=following.step, attempt=following.attempt)
-        told = self._tell(entry, step, began, in_flight, outcome="succeeded", output=value, chained=chained)
-        return HandlerResult(Outcome.DONE, (told, self._send(entry, stream, following)), in_flight, before)
+        done = self._step_done(entry, step, began, in_flight, outcome="succeeded", output=value, chained=chained)
+        publish = Publish(stream, self._step_requested(entry, following), _message_id(following).rpartition(".")[0])
+        return HandlerResult(Outcome.DONE, (done, publish), in_flight, store)
 
-    def _follows(self, step: StepRequested, raw: bytes) -> tuple[str, StepRequested] | None:
-        """What is handed on directly. Of a task that has run out of time nothing is: its end is the orchestrator's."""
+    def _chain(self, step: StepRequested, raw: bytes) -> tuple[str, StepRequested] | None:
+        """The step to publish directly; None after the task's deadline: ending the task is the orchestrator's."""
         if step.deadline_at is not None and step.deadline_at <= utc_now():
             return None
         try:
-            return self.onward(step, orjson.loads(raw))
+            return self.chain_next(step, orjson.loads(raw))
         except Exception:  # noqa: BLE001  a shortcut that breaks must not cost the result
-            _log.exception("the next step cannot be sent from here; the orchestrator sends it")
+            _log.exception("cannot publish the next step from here; the orchestrator publishes it")
             return None
 
     def _failed(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> HandlerResult:
         _log.info("the step failed", code=error.code)
-        in_flight = _live(entry)
-        told = self._tell(entry, step, began, in_flight, outcome="failed", error=error)
-        return HandlerResult(Outcome.FAILED, (told,), in_flight)
+        in_flight = _in_flight_field(entry)
+        done = self._step_done(entry, step, began, in_flight, outcome="failed", error=error)
+        return HandlerResult(Outcome.FAILED, (done,), in_flight)
 
-    def _passing(
-        self, entry: Entry, step: StepRequested, error: StepError, began: float, retry_after_s: float | None = None
+    def _failed_transiently(
+        self, entry: Entry, step: StepRequested, error: StepError, began: float, retry_after_s: float = 0
     ) -> HandlerResult:
-        """A failure that may pass: by the topic's policy tried again, or given up on."""
+        """Try a step whose failure may pass again by the topic's policy, or give up on it."""
         failures = step.failures + 1
-        policy = self.topic.retry
-        chance = random.random()  # noqa: S311  jitter
-        decision = retry.decide(policy, failures, chance, retry_after_s or 0) if policy else retry.GiveUp(failures)
+        decision = retry.after_failure(self.topic.retry, failures, random.random(), retry_after_s)  # noqa: S311  jitter
         if isinstance(decision, retry.GiveUp):
-            message = f"failed {failures} times, last: {error.message}"
-            operations, in_flight = dead_letter(
-                entry, self.topic, self.keys, self.consumer, "failures_exhausted", message
-            )
-            return HandlerResult(Outcome.DEAD, operations, in_flight)
+            return self._give_up(entry, "failures_exhausted", f"failed {failures} times, last: {error.message}")
         _log.info("the step failed and is tried again", code=error.code, failures=failures, delay_ms=decision.delay_ms)
-        return self._again(entry, step, error, began, failures, decision, Outcome.RETRYING)
+        return self._retry(entry, step, error, began, failures, decision, Outcome.RETRYING)
 
-    def _parked(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> HandlerResult:
-        """Nothing that time alone puts right: looked at again now and then, at no cost, for about a day."""
+    def _needs_person(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> HandlerResult:
+        """Park a step that time alone does not fix: it is tried now and then, at no cost, for about a day."""
         decision = retry.park(step.attempt, step.failures, random.random())  # noqa: S311  jitter
         if isinstance(decision, retry.GiveUp):
             message = f"needs a person, who did not come: {error.message}"
-            operations, in_flight = dead_letter(
-                entry, self.topic, self.keys, self.consumer, "failures_exhausted", message, error.code
-            )
-            return HandlerResult(Outcome.DEAD, operations, in_flight)
+            return self._give_up(entry, "failures_exhausted", message, error.code)
         _log.warning("the step needs a person", code=error.code, fault=error.message, delay_ms=decision.delay_ms)
-        return self._again(entry, step, error, began, step.failures, decision, Outcome.PARKED)
+        return self._retry(entry, step, error, began, step.failures, decision, Outcome.PARKED)
 
-    def _again(
+    def _give_up(self, entry: Entry, reason: Reason, message: str, code: str | None = None) -> HandlerResult:
+        operations, in_flight = dead_letter(entry, self.topic, self.keys, self.consumer, reason, message, code)
+        return HandlerResult(Outcome.DEAD, operations, in_flight)
+
+    def _retry(
         self,
         entry: Entry,
         step: StepRequested,
         error: StepError,
         began: float,
         failures: int,
-        decision: retry.Again,
+        decision: retry.RetryLater,
         outcome: Outcome,
     ) -> HandlerResult:
         again = step.model_copy(update={"attempt": step.attempt + 1, "failures": failures})
-        ident = _ident(again)
-        fields = self._request(entry, again)
+        ident = _message_id(again)
+        fields = self._step_requested(entry, again)
         stream = self.keys.stream(self.topic, step.priority)
-        in_flight = _live(entry)
+        in_flight = _in_flight_field(entry)
         operations = (
             # The schedule comes last: the in-flight field names the message that carries the step on.
-            self._tell(
+            self._step_done(
                 entry, step, began, "",
                 outcome="retrying", error=error, next_attempt=again.attempt, failures=failures,
                 delay_ms=decision.delay_ms,
@@ -206,12 +207,14 @@ class StepRunner:
         )  # fmt: skip
         return HandlerResult(outcome, operations, in_flight)
 
-    def _tell(self, entry: Entry, step: StepRequested, began: float, in_flight: str, **how: object) -> Publish:
-        """`step.done.v1`, written without its model, which takes five times as long: all of it was checked when it
-        came. `tests/contract/test_step_endings.py` reads each kind back.
+    def _step_done(self, entry: Entry, step: StepRequested, began: float, in_flight: str, **result: object) -> Publish:
+        """Return `step.done.v1`, with `result` in its body.
+
+        Written without its model, which takes five times as long: every field was validated on arrival.
+        `tests/contract/test_step_endings.py` parses each kind with the model.
         """
         done = {
-            **how,
+            **result,
             "task": step.task,
             "run": step.run,
             "step": step.step,
@@ -230,35 +233,32 @@ class StepRunner:
             self.keys.done, _message(entry, "step.done.v1", entry.fields[b"id"], step.tenant, done), in_flight
         )
 
-    def _request(self, entry: Entry, step: StepRequested) -> Fields:
-        return _message(entry, "step.requested.v1", _ident(step), step.tenant, step)
-
-    def _send(self, entry: Entry, stream: str, step: StepRequested) -> Publish:
-        return Publish(stream, self._request(entry, step), _ident(step).rpartition(".")[0])
+    def _step_requested(self, entry: Entry, step: StepRequested) -> Fields:
+        return _message(entry, "step.requested.v1", _message_id(step), step.tenant, step)
 
 
-class _RefusedError(Exception):
+class _RejectedError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason: Reason = reason
 
 
 def _message(entry: Entry, kind: str, ident: Text, tenant: str, body: object) -> Fields:
-    """What follows from an entry belongs to the same trace."""
+    """Fields of a message that follows from an entry, in the same trace."""
     traceparent = entry.fields.get(b"traceparent", b"")
     return {"type": kind, "id": ident, "tenant": tenant, "traceparent": traceparent, "body": write(body)}
 
 
-def _live(entry: Entry) -> str:
-    """The step's in-flight field, from an id that has been compared with the body."""
+def _in_flight_field(entry: Entry) -> str:
+    """The step's in-flight field, from a message id that was compared with the body."""
     return entry.fields[b"id"].rpartition(b".")[0].decode()
 
 
-def _ident(step: StepRequested) -> str:
+def _message_id(step: StepRequested) -> str:
     return message_id(step.task, step.run, step.step, step.round, step.attempt)
 
 
-def _fault(code: str, message: str) -> StepError:
-    """Whatever an arm says is wrong, as a message can carry it."""
+def _step_error(code: str, message: str) -> StepError:
+    """An arm's error in a form that a message can carry."""
     text = message.encode("utf-8", "replace").decode().replace("\0", " ")[:2000]
     return StepError(code=code if _CODE.fullmatch(code) else "unnamed", message=text or "no message")

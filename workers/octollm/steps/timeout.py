@@ -1,4 +1,4 @@
-"""A time limit that costs nothing where nobody waits."""
+"""A time limit that costs nothing where nothing waits."""
 
 import asyncio
 from collections.abc import Coroutine, Generator
@@ -7,44 +7,55 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-async def within(limit_s: float, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns. Raises TimeoutError when it has not ended after `limit_s` seconds.
+class TimeLimitError(Exception):
+    """The limit of `run_with_timeout` has passed; no `TimeoutError` of the work itself."""
 
-    Until it waits for the first time it cannot be interrupted by anything, so that only then a timer is set.
+
+async def run_with_timeout(limit_s: float, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine and return its result; cancel it after `limit_s` seconds and raise TimeLimitError.
+
+    Nothing can interrupt a coroutine before its first await, so a timer is set only then: `asyncio.timeout` costs 7 us,
+    which is as much as many a handler.
     """
     try:
         first = work.send(None)
     except StopIteration as ended:
         value: Result = ended.value
         return value
-    async with asyncio.timeout(limit_s):
-        result: Result = await _Begun(work, first)
-        return result
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            result: Result = await _Started(work, first)
+            return result
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeLimitError from error
+        raise
 
 
-class _Begun(Generator[Any, Any, Result]):
-    """The rest of a coroutine that waits for `first`."""
+class _Started(Generator[Any, Any, Result]):
+    """The rest of a coroutine that already waits for `first`."""
 
     def __init__(self, work: Coroutine[Any, Any, Result], first: object) -> None:
         self._work = work
         self._first: object = first
-        self._handed = False
+        self._yielded = False
 
-    def __await__(self) -> "_Begun[Result]":
+    def __await__(self) -> "_Started[Result]":
         return self
 
-    def send(self, value: Any) -> Any:  # noqa: ANN401  whatever the event loop and the coroutine say to each other
-        """The first time: what it waits for already."""
-        if not self._handed:
-            self._handed = True
+    def send(self, value: Any) -> Any:  # noqa: ANN401  whatever the event loop and the coroutine exchange
+        """Yield what the coroutine waits for already, then pass values on to it."""
+        if not self._yielded:
+            self._yielded = True
             return self._first
         return self._work.send(value)
 
     def throw(self, *error: Any) -> Any:  # noqa: ANN401  as above
-        """Into the coroutine."""
-        self._handed = True
+        """Raise in the coroutine."""
+        self._yielded = True
         return self._work.throw(*error)
 
     def close(self) -> None:
-        """And the coroutine."""
+        """Close the coroutine."""
         self._work.close()

@@ -1,4 +1,4 @@
-"""How topics are described to the scripts. `schemas/rust/src/fairness.rs` says the same of one topic."""
+"""How topics and their limits are described to the scripts; `schemas/rust/src/fairness.rs` describes one topic."""
 
 from dataclasses import replace
 from types import MappingProxyType
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from octollm.protocol.fairness import Fairness
-from octollm.protocol.operations import Call, Lease, Publish
+from octollm.protocol.operations import Lease, Publish, ScriptCall
 from octollm.resources import checkout, schemas_path
 from octollm.topology import Topology, load_topology
 
@@ -49,17 +49,17 @@ def test_the_shares_of_the_lanes_are_the_cap(topology: Topology):
 
 def test_only_what_has_limits_costs_anything(topology: Topology):
     fairness = Fairness(topology, "l1")
-    assert "{l1}:arm.coder:low" in fairness.every
+    assert "{l1}:arm.coder:low" in fairness.topics
     assert "{l1}:arm.coder:low" not in fairness.limited
-    assert "{l1}:steps.done" not in fairness.every
-    assert set(fairness.others) == {"{l1}:steps.done", "{l1}:results", "{l1}:dead"}
-    plain = Call(fairness=fairness)
-    plain.entry(Lease("{l1}:arm.coder:low", "1-0", 1), "coder", [Publish("{l1}:steps.done", {"type": "x"})])
-    plain.close()
+    assert "{l1}:steps.done" not in fairness.topics
+    assert set(fairness.unprioritized) == {"{l1}:steps.done", "{l1}:results", "{l1}:dead"}
+    plain = ScriptCall(fairness=fairness)
+    plain.add_completion(Lease("{l1}:arm.coder:low", "1-0", 1), "coder", [Publish("{l1}:steps.done", {"type": "x"})])
+    plain.add_limits()
     assert len(plain.keys) == 2
-    limited = Call(fairness=fairness)
-    limited.entry(
+    limited = ScriptCall(fairness=fairness)
+    limited.add_completion(
         Lease("{l1}:arm.coder:low", "1-0", 1), "coder", [Publish(JUDGE, {"type": "x"}), Publish(JUDGE, {"type": "y"})]
     )
-    limited.close()
+    limited.add_limits()
     assert limited.args[-7:] == [3, 1, 4, 3, 64, 1, "judge"]

@@ -41,10 +41,12 @@ async def test_what_a_bad_deploy_holds_is_done_by_a_good_one(redis_server, clien
     async def good(_step):
         return {}
 
-    async with consuming(redis_server.url, client, topic, breaks, name="bad", concurrency=4, fuse=FOR_GOOD) as bad:
+    async with consuming(
+        redis_server.url, client, topic, breaks, name="bad", concurrency=4, circuit_breaker=FOR_GOOD
+    ) as bad:
 
         async def fused():
-            return bad.consumer.fused
+            return bad.consumer.tripped
 
         await until(fused)
         async with consuming(redis_server.url, client, topic, good, name="good"):
@@ -54,7 +56,7 @@ async def test_what_a_bad_deploy_holds_is_done_by_a_good_one(redis_server, clien
                 return await outcomes(client) == {"succeeded": 30}
 
             await until(all_done)
-        assert bad.consumer.fused
+        assert bad.consumer.tripped
     assert await client.xlen(KEYS.dead) == 0
     assert (await client.xlen(STREAM), await client.zcard(KEYS.schedule)) == (0, 0)
 
@@ -64,13 +66,21 @@ async def test_a_whole_pool_that_is_fused_loses_nothing_and_charges_nothing(redi
     async with AsyncExitStack() as pool:
         bad = [
             await pool.enter_async_context(
-                consuming(redis_server.url, client, judge(), breaks, name=f"bad{number}", concurrency=4, fuse=FOR_GOOD)
+                consuming(
+                    redis_server.url,
+                    client,
+                    judge(),
+                    breaks,
+                    name=f"bad{number}",
+                    concurrency=4,
+                    circuit_breaker=FOR_GOOD,
+                )
             )
             for number in range(2)
         ]
 
         async def fused():
-            return all(one.consumer.fused for one in bad)
+            return all(one.consumer.tripped for one in bad)
 
         await until(fused)
         await client.xadd(STREAM, fields(step(99)))  # the sentinel: nobody may touch it any more
@@ -89,13 +99,13 @@ async def test_it_tries_one_message_after_a_while_and_goes_on_where_that_goes_we
         return {} if mended else await breaks(one)
 
     rule = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=0.2)
-    async with consuming(redis_server.url, client, judge(), work, concurrency=2, fuse=rule) as member:
+    async with consuming(redis_server.url, client, judge(), work, concurrency=2, circuit_breaker=rule) as member:
 
         async def blown():
             return REGISTRY.get_sample_value("octollm_circuit_open", {"topic": "arm.judge"}) == 1
 
         await until(blown)
-        assert member.consumer.fused
+        assert member.consumer.tripped
         mended = True
 
         async def all_done():
@@ -103,7 +113,7 @@ async def test_it_tries_one_message_after_a_while_and_goes_on_where_that_goes_we
             return await outcomes(client) == {"succeeded": 10}
 
         await until(all_done)
-        assert not member.consumer.fused
+        assert not member.consumer.tripped
     assert REGISTRY.get_sample_value("octollm_circuit_open", {"topic": "arm.judge"}) == 0
 
 
@@ -116,13 +126,13 @@ async def test_one_tenant_cannot_stop_an_arm_for_the_others(redis_server, client
     async def work(one):
         return {} if one.tenant == "harmless" else await breaks(one)
 
-    async with consuming(redis_server.url, client, topic, work, concurrency=1, fuse=FOR_GOOD) as member:
+    async with consuming(redis_server.url, client, topic, work, concurrency=1, circuit_breaker=FOR_GOOD) as member:
 
         async def all_ended():
             return await outcomes(client) == {"succeeded": 2, "dead": 9}
 
         await until(all_ended)
-        assert not member.consumer.fused
+        assert not member.consumer.tripped
 
 
 async def test_what_an_arm_refuses_and_what_cannot_be_read_never_blows_it(redis_server, client):
@@ -133,13 +143,13 @@ async def test_what_an_arm_refuses_and_what_cannot_be_read_never_blows_it(redis_
     async def refuses(_step):
         raise PermanentError("no", "not like this")
 
-    async with consuming(redis_server.url, client, judge(), refuses, fuse=FOR_GOOD) as member:
+    async with consuming(redis_server.url, client, judge(), refuses, circuit_breaker=FOR_GOOD) as member:
 
         async def all_ended():
             return await outcomes(client) == {"failed": 10} and await client.xlen(KEYS.dead) == 10
 
         await until(all_ended)
-        assert not member.consumer.fused
+        assert not member.consumer.tripped
 
 
 async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis_server, client):
@@ -149,10 +159,12 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
     async def broken(_entry):
         raise KeyError("a bad deploy")
 
-    async with consuming(redis_server.url, client, judge(), None, handler=broken, concurrency=1, fuse=FOR_GOOD) as bad:
+    async with consuming(
+        redis_server.url, client, judge(), None, handler=broken, concurrency=1, circuit_breaker=FOR_GOOD
+    ) as bad:
 
         async def fused():
-            return bad.consumer.fused
+            return bad.consumer.tripped
 
         await until(fused)
     claimed, dead = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), 5)
@@ -173,7 +185,7 @@ async def test_readiness_and_metrics_say_so(redis_server, client):
     await worker.start()
     try:
         await put(client, 3)
-        with MetricsServer("127.0.0.1:0", worker.fused, supervisor) as server:
+        with MetricsServer("127.0.0.1:0", worker.tripped, supervisor) as server:
             url = f"http://{server.address}"
             async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
 

@@ -1,0 +1,158 @@
+"""Runs the handler of each delivery and decides what its end means: a completion, a return, or nothing.
+
+The handler says what an entry leads to; the consumer's pool says what may begin; this is all between the two.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from time import perf_counter
+
+import structlog
+
+from octollm.consumer.circuit_breaker import CircuitBreaker
+from octollm.consumer.committer import OUTCOMES, Committer
+from octollm.consumer.context import CURRENT
+from octollm.consumer.delivery import Delivery, Event, State
+from octollm.consumer.pool import DeliveryPool
+from octollm.consumer.task_pool import TaskPool
+from octollm.errors import StoreUnavailableError
+from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.protocol.fields import clean
+from octollm.protocol.handoff import Completion, Entry, Handoff, LeaseStatus
+from octollm.protocol.outcomes import HANDLER_SECONDS, HandlerResult, Outcome
+from octollm.supervision import Supervisor
+
+Handler = Callable[[Entry], Awaitable[HandlerResult]]
+"""Works on one entry. Raises StoreUnavailableError to be called again; any other exception is its own fault."""
+_HANDLER_WORKED = frozenset({Outcome.DONE, Outcome.FAILED})
+_log = structlog.get_logger(__name__)
+
+
+class Executor:
+    """The handler of one consumer, and the tasks that run it."""
+
+    def __init__(
+        self,
+        topic: str,
+        handler: Handler,
+        handoff: Handoff,
+        pool: DeliveryPool,
+        committer: Committer,
+        breaker: CircuitBreaker,
+        supervisor: Supervisor,
+    ) -> None:
+        self._topic = topic
+        self._handler = handler
+        self._handoff = handoff
+        self._pool = pool
+        self._committer = committer
+        self._breaker = breaker
+        self._tasks: TaskPool[Delivery] = TaskPool(self._run, f"work {topic}", supervisor)
+        self._seconds = HANDLER_SECONDS.of(topic)
+
+    def submit(self, deliveries: Iterable[Delivery]) -> None:
+        """Run the handler on deliveries in state LEASED, as soon as the event loop runs."""
+        self._tasks.put(deliveries)
+
+    async def close(self) -> None:
+        """Cancel every handler that runs; what has not begun never begins."""
+        await self._tasks.close()
+
+    async def _run(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
+        """Work on a delivery until its completion is with the committer, or it has ended."""
+        delivery.task = task
+        delivery.advance(Event.START)
+        CURRENT.set(delivery)
+        began = perf_counter()
+        try:
+            result = await self._handle(delivery)
+        except asyncio.CancelledError:
+            self._breaker.record_inconclusive()
+            if not delivery.take_back_cancellation():  # `close` cancelled it: this task ends
+                self._pool.abandon([delivery])
+                raise
+            self._stopped(delivery)
+        else:
+            if delivery.state is State.STOPPING:
+                # The handler swallowed the cancellation: the next delivery must not be cancelled for it.
+                delivery.take_back_cancellation()
+            if self._is_to_be_returned(delivery.entry, result):
+                await self._return(delivery)
+            elif result is None:
+                self._pool.abandon([delivery])
+            else:
+                self._commit(delivery, result)
+        finally:
+            self._seconds.observe(perf_counter() - began)
+
+    def _stopped(self, delivery: Delivery) -> None:
+        if delivery.stop_reason is not LeaseStatus.CANCELLED:
+            self._pool.abandon([delivery])
+            return
+        delivery.intended = Outcome.CANCELLED
+        delivery.advance(Event.COMMIT)
+        self._committer.add(Completion(delivery.lease, (), only_if_cancelled=True), delivery)
+
+    def _commit(self, delivery: Delivery, result: HandlerResult) -> None:
+        lease = delivery.lease
+        if result.in_flight != lease.in_flight:
+            lease = lease._replace(in_flight=result.in_flight)
+        delivery.intended = result.outcome
+        delivery.advance(Event.COMMIT)
+        self._committer.add(Completion(lease, tuple(result.operations)), delivery)
+
+    async def _return(self, delivery: Delivery) -> None:
+        """Give back an entry whose handler ran. While Redis is unavailable it stays pending until its lease ends."""
+        delivery.advance(Event.RETURN)
+        try:
+            (answer,) = await self._handoff.release([delivery.lease])
+        except TRANSIENT_REDIS_ERRORS as error:
+            _log.warning("an entry stays pending", topic=self._topic, entry=delivery.entry.id, error=str(error))
+            self._pool.abandon([delivery])
+            return
+        outcome = Outcome.RETURNED if answer is LeaseStatus.RELEASED else OUTCOMES[answer]
+        self._pool.settle([(delivery, outcome)])
+
+    def _is_to_be_returned(self, entry: Entry, result: HandlerResult | None) -> bool:
+        """Record the end of the handler with the circuit breaker; whether it is open and wants the entry back."""
+        tenant = entry.fields.get(b"tenant", b"")
+        if result is None or result.handler_fault:
+            task = clean(entry.fields.get(b"id")).partition(".")[0]
+            return self._breaker.record_failure(task or entry.id, tenant)
+        if result.outcome in _HANDLER_WORKED:
+            self._breaker.record_success(tenant)
+        else:
+            self._breaker.record_inconclusive()
+        return False
+
+    async def _handle(self, delivery: Delivery) -> HandlerResult | None:
+        """What the handler makes of the entry, once its stores are available; None: it raised what nobody foresaw.
+
+        Raises CancelledError also where the handler answered its cancellation with another error.
+        """
+        backoff: Backoff | None = None
+        result: HandlerResult | None = None
+        while True:
+            try:
+                if result is None:
+                    result = await self._handler(delivery.entry)
+                if result.before_commit is not None:
+                    await result.before_commit()
+            except StoreUnavailableError as error:
+                if delivery.state is State.STOPPING:
+                    raise asyncio.CancelledError from error
+                # An unavailable store is no fault of the message, and costs it neither an attempt nor a delivery.
+                _log.warning("waiting for a store", error=error.message)
+                delivery.advance(Event.WAIT_FOR_STORE)
+                self._pool.extend_lease(delivery)
+                backoff = backoff or Backoff()
+                await backoff.wait()
+                delivery.advance(Event.RESUME)
+                self._pool.limit_lease(delivery)
+            except Exception as error:  # whatever it is, it must end in an outcome
+                if delivery.state is State.STOPPING:
+                    raise asyncio.CancelledError from error
+                _log.exception("the handler broke; the message stays pending", entry=delivery.entry.id)
+                return None
+            else:
+                return result

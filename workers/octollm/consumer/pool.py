@@ -1,0 +1,206 @@
+"""The deliveries of one consumer: which there are, how many more fit, which leases are renewed, and how each ended.
+
+Everything that changes what this consumer holds goes through here. One event loop, no Redis.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import structlog
+
+from octollm.consumer.delivery import HANDLED, Delivery, Event, State
+from octollm.consumer.leases import LeaseRenewer
+from octollm.contracts.ids import in_flight_field_in
+from octollm.protocol.handoff import Entry, LeaseStatus
+from octollm.protocol.operations import DeliveryKey, Lease
+from octollm.protocol.outcomes import MESSAGES, RUNNING_MESSAGES, Outcome
+from octollm.topology import ARM, LaneKeys, Topic
+
+_GRACE_S = 30.0
+"""How much longer than the handler's own limit a lease is renewed, for the completion."""
+_log = structlog.get_logger(__name__)
+
+
+class DeliveryPool:
+    """The only owner of a consumer's deliveries: a bounded number at a time, or reclaimed ones alone."""
+
+    def __init__(self, topic: Topic, keys: LaneKeys, size: int, leases: LeaseRenewer) -> None:
+        """`size`: how many entries may run at once."""
+        self.size = size
+        self._topic = topic
+        self._keys = keys
+        self._leases = leases
+        self._deliveries: dict[DeliveryKey, Delivery] = {}
+        self._taken = 0
+        """Slots that are in use."""
+        self._isolated = False
+        """Whether reclaimed entries run alone, or wait for that: nothing else begins meanwhile."""
+        self._waiting: list[asyncio.Future[None]] = []
+        self._is_arm = topic.name.startswith(ARM)
+        # Without a limit of its own (the orchestrator's topics) a handler waits for Postgres as long as it takes.
+        self._limit_s = float("inf") if topic.timeout_s is None else topic.timeout_s + _GRACE_S
+        # By topic and outcome once, not with every message.
+        self._running_gauge = RUNNING_MESSAGES.labels(topic.name)
+        self._messages = {outcome: MESSAGES.labels(topic.name, outcome) for outcome in Outcome}
+
+    def __contains__(self, key: object) -> bool:
+        """Whether this delivery is here and has not ended."""
+        return key in self._deliveries
+
+    def __len__(self) -> int:
+        """How many deliveries have not ended."""
+        return len(self._deliveries)
+
+    def free(self) -> int:
+        """How many entries may be admitted right now."""
+        return 0 if self._isolated else max(0, self.size - self._taken)
+
+    async def capacity(self) -> int:
+        """Wait until at least one entry may be admitted; how many may."""
+        while not (free := self.free()):
+            await self._change()
+        return free
+
+    def admit(self, entries: Sequence[Entry]) -> list[Delivery]:
+        """Give each entry a slot, and renew its lease while its handler may run. At most `free()` entries."""
+        self._taken += len(entries)
+        return self._add(entries, State.LEASED, monotonic() + self._limit_s)
+
+    def admit_waiting_alone(self, entries: Sequence[Entry]) -> list[Delivery]:
+        """Take reclaimed entries, which wait for `isolation`. Their leases are renewed without end: waiting is no
+        handler's time.
+        """
+        return self._add(entries, State.WAITING_ALONE, float("inf"))
+
+    @asynccontextmanager
+    async def isolation(self, deliveries: Collection[Delivery]) -> AsyncIterator[list[asyncio.Future[None]]]:
+        """Wait until nothing else runs here, then give these deliveries the whole pool until the block is left.
+
+        Yields a future for each delivery, resolved when it has ended. Nothing else is admitted from the call on.
+        """
+        while self._isolated:
+            await self._change()
+        self._isolated = True
+        try:
+            while self._taken > 0:
+                await self._change()
+            loop = asyncio.get_running_loop()
+            ends: list[asyncio.Future[None]] = []
+            for delivery in deliveries:
+                delivery.advance(Event.ISOLATE)
+                delivery.ended = loop.create_future()
+                ends.append(delivery.ended)
+                self.limit_lease(delivery)
+            yield ends
+        finally:
+            self._isolated = False
+            self._changed()
+
+    def limit_lease(self, delivery: Delivery) -> None:
+        """From now on the handler has its whole time limit; its lease is not renewed past it."""
+        self._leases.add(delivery.key, delivery.lease, monotonic() + self._limit_s, self.stop)
+
+    def extend_lease(self, delivery: Delivery) -> None:
+        """Renew the lease without end, while the handler does not run."""
+        self._leases.add(delivery.key, delivery.lease, float("inf"), self.stop)
+
+    def stop(self, lease: Lease, reason: LeaseStatus) -> None:
+        """Stop a handler whose task was cancelled, or whose lease is lost: its completion would be refused.
+
+        Only while it is handled: a completion that is on its way learns the same from Redis. Handlers without a time
+        limit (the orchestrator's) are not stopped: their effects do not depend on the lease.
+        """
+        key: DeliveryKey = (lease.stream, lease.entry, lease.delivery)
+        self._leases.remove(key)
+        delivery = self._deliveries.get(key)
+        if delivery is None or delivery.state not in HANDLED or self._topic.timeout_s is None:
+            return
+        if reason is LeaseStatus.CANCELLED:
+            if delivery.stop_reason is reason:
+                return
+            _log.info("stopping the step of a cancelled task", topic=self._topic.name, entry=lease.entry)
+        else:
+            _log.warning("lost the lease of an entry", topic=self._topic.name, entry=lease.entry, status=reason)
+        delivery.stop(reason)
+
+    def handled_steps(self, marker: str) -> list[Lease]:
+        """Leases of the steps whose handlers run and whose task has this cancel marker (a Redis key)."""
+        leases = [one.lease for one in self._deliveries.values() if one.state in HANDLED]
+        return [one for one in leases if one.marker is not None and one.marker[0] == marker]
+
+    def withdraw(self, deliveries: Iterable[Delivery]) -> None:
+        """Let go of deliveries that wait to run alone, without an outcome: the caller gives their entries back."""
+        for delivery in deliveries:
+            delivery.advance(Event.WITHDRAW)
+            del self._deliveries[delivery.key]
+            self._leases.remove(delivery.key)
+            self._running_gauge.dec()
+        self._changed()
+
+    def settle(self, ended: Iterable[tuple[Delivery, Outcome]]) -> None:
+        """End deliveries whose completion or return Redis has answered."""
+        self._end(ended, Event.SETTLE)
+
+    def abandon(self, deliveries: Iterable[Delivery]) -> None:
+        """End deliveries that stay pending; another worker reclaims them when their leases end."""
+        self._end([(delivery, Outcome.ABANDONED) for delivery in deliveries], Event.ABANDON)
+
+    def abandon_all(self) -> None:
+        """End whatever has not ended; for the end of the consumer."""
+        self.abandon(list(self._deliveries.values()))
+
+    async def until_empty(self) -> None:
+        """Wait until every delivery has ended."""
+        while self._deliveries:
+            await self._change()
+
+    def _add(self, entries: Sequence[Entry], state: State, renew_until: float) -> list[Delivery]:
+        topic, known, add, stop = self._topic.name, self._deliveries, self._leases.add, self.stop
+        deliveries = [Delivery(topic, entry, self._lease(entry), state) for entry in entries]
+        for delivery in deliveries:
+            known[delivery.key] = delivery
+            add(delivery.key, delivery.lease, renew_until, stop)
+        self._running_gauge.inc(len(deliveries))
+        return deliveries
+
+    def _lease(self, entry: Entry) -> Lease:
+        """Only steps can be cancelled: a message that tells the orchestrator about a task is always worked on."""
+        in_flight = (
+            in_flight_field_in(entry.fields.get(b"id", b"").decode("ascii", "replace")) if self._is_arm else None
+        )
+        if in_flight is None:
+            return Lease(entry.stream, entry.id, entry.delivery)
+        marker = (self._keys.cancel(in_flight.partition(".")[0]), entry.fields.get(b"tenant", b""))
+        return Lease(entry.stream, entry.id, entry.delivery, in_flight, marker)
+
+    def _end(self, ended: Iterable[tuple[Delivery, Outcome]], event: Event) -> None:
+        outcomes: dict[Outcome, int] = {}
+        slots, known, remove = 0, self._deliveries, self._leases.remove
+        for delivery, outcome in ended:
+            delivery.advance(event)
+            del known[delivery.key]
+            remove(delivery.key)
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            slots += delivery.takes_slot
+            if delivery.ended is not None and not delivery.ended.done():
+                delivery.ended.set_result(None)
+        for outcome, count in outcomes.items():
+            self._messages[outcome].inc(count)
+        self._running_gauge.dec(sum(outcomes.values()))
+        self._taken -= slots
+        self._changed()
+
+    async def _change(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def _changed(self) -> None:
+        """Let everyone who waits look again."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
