@@ -291,7 +291,7 @@ async def test_whoever_runs_it_hears_that_it_ended_by_itself_and_nothing_where_i
         running = asyncio.create_task(run_api(load_settings(), asyncio.Event()))
 
         async def serves() -> bool:
-            return any(line["event"] == "the API serves" for line in logs)
+            return any(line["event"] == "API started" for line in logs)
 
         await until(serves)
     (serving,) = [task for task in asyncio.all_tasks() if task.get_name() == TASK]

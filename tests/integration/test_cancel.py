@@ -197,7 +197,7 @@ async def test_one_that_is_stopped_while_the_wish_is_taken_back_stays_for_whoeve
 
 
 async def gone_from(consumer):
-    return not consumer._running
+    return len(consumer._pool) == 0
 
 
 async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, client):

@@ -311,7 +311,7 @@ async def through_an_arm(redis_server, client, output: dict[str, Any], **changes
         return await client.xlen(KEYS.done) == 1
 
     onward = chain_to(topology(), "l0")
-    async with consuming(redis_server.url, client, judge(), work, keep=kept, onward=onward):
+    async with consuming(redis_server.url, client, judge(), work, keep=kept, chain_next=onward):
         await until(told)
     ((_, entry),) = await client.xrange(KEYS.done)
     return read(StepDone, entry[b"body"])
@@ -364,6 +364,6 @@ async def test_of_a_cancelled_task_nothing_is_handed_on(redis_server, client):
     async def gone() -> bool:
         return await client.xlen(KEYS.stream(judge())) == 0
 
-    async with consuming(redis_server.url, client, judge(), work, onward=chain_to(topology(), "l0")):
+    async with consuming(redis_server.url, client, judge(), work, chain_next=chain_to(topology(), "l0")):
         await until(gone)
     assert (await client.xlen(NEXT), await client.xlen(KEYS.done)) == (0, 0)

@@ -46,7 +46,7 @@ async def reads(client):
 async def test_a_stream_that_alone_has_work_gets_all_room_but_not_for_long(
     redis_server, client, monkeypatch, seconds, fourth
 ):
-    monkeypatch.setattr(reader, "_ALONE_S", seconds)
+    monkeypatch.setattr(reader, "_SINGLE_STREAM_S", seconds)
     arm = Gated()
     await fill(client, "normal", [1, 2, 3, 4])
     async with consuming(redis_server.url, client, judge(), arm, concurrency=3):
@@ -59,7 +59,7 @@ async def test_a_stream_that_alone_has_work_gets_all_room_but_not_for_long(
 
 
 async def test_work_on_one_stream_is_read_without_shares_for_the_others(redis_server, client, monkeypatch):
-    monkeypatch.setattr(reader, "_ALONE_S", 1e9)
+    monkeypatch.setattr(reader, "_SINGLE_STREAM_S", 1e9)
     await client.config_resetstat()
     arm = Gated()
     await fill(client, "normal", range(1, 20))
