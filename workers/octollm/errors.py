@@ -154,7 +154,7 @@ class TransientError(StepError):
     transient = True
 
     def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
-        """`retry_after_s`: whoever refused asks not to be bothered before (`Retry-After`); None: nothing was said."""
+        """`retry_after_s`: the `Retry-After` of the server that refused, in seconds; None if it sent none."""
         super().__init__(code, message)
         self.retry_after_s = retry_after_s
 

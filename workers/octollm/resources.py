@@ -53,7 +53,7 @@ def rules_path() -> Path:
 
 
 def _installed() -> list[Path]:
-    """Where pip puts data files: the scheme's data path, the user's, and beside a `--target` folder."""
+    """Return where pip puts data files: the scheme's data path, the user's, and next to a `--target` folder."""
     roots = [Path(sysconfig.get_path("data"))]
     user_scheme = sysconfig.get_preferred_scheme("user")
     roots.append(Path(sysconfig.get_path("data", user_scheme)))

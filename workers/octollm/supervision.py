@@ -1,7 +1,7 @@
 """Owns every background task and thread of a Python process, and notices when one of them ends unexpectedly.
 
 A process whose heartbeat or commit loop has died keeps its leases and finishes nothing. So nothing runs unowned: ruff
-forbids `asyncio.create_task` and `threading.Thread` everywhere else. When owned work ends without having been told to,
+forbids `asyncio.create_task` and `threading.Thread` everywhere else. When owned work ends without an order to stop,
 the supervisor records it (readiness turns red), logs the cause, and `until_failed` raises, so that the process exits.
 """
 
@@ -57,7 +57,7 @@ class Supervisor:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._expected: set[asyncio.Task[Any]] = set()
-        """Tasks that were told to end."""
+        """Tasks that were ordered to end."""
         self._failure: tuple[str, BaseException | None] | None = None
         self._failed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,7 +125,7 @@ class Supervisor:
             _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
 
     async def stop(self) -> None:
-        """End every task that is still owned. Threads are ended by whoever spawned them."""
+        """End every task that is still owned. The code that spawned a thread ends it."""
         await self.end(list(self._tasks))
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Result], *, may_return: bool) -> asyncio.Task[Result]:

@@ -2,7 +2,7 @@
 
 Knows no Redis. It counts only what is certainly the handler's own fault: an exception that nobody foresaw, or an output
 that is no output. What an arm says about a message, an unavailable store and unreadable messages never count.
-docs/decisions/008-the-fuse.md says why it takes several tasks, and several tenants where there are several.
+docs/decisions/008-circuit-breaker.md says why it takes several tasks, and several tenants where there are several.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Connections to Postgres, and which of its errors mean "not now"."""
+"""Connections to Postgres, and which of its errors are transient."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""The listener of a worker process: /metrics for Prometheus, /healthz and /readyz for whoever supervises it.
+"""The listener of a worker process: /metrics for Prometheus, /healthz and /readyz for its supervisor.
 
 Owns one small HTTP server on a thread of its own, so that it answers also while the event loop is busy. It
 counts nothing itself: metrics are registered where they arise, readiness comes from a callable that returns

@@ -29,12 +29,12 @@ def arm_handler(
     get_pool: GetPool,
     get_model_client: GetModelClient,
     memory_store: MemoryStore | None,
-    onward: ChainNext,
+    chain_next: ChainNext,
 ) -> Handler:
     """Return the handler of an arm's topic.
 
     `get_pool` is called for the first output that is too large for a message, `get_model_client` only for an arm that
-    uses models. `onward`: see `chain_to`. Raises TopologyError if the arm cannot be loaded, SettingsError if the model
+    uses models. `chain_next`: see `chain_to`. Raises TopologyError if the arm cannot be loaded, SettingsError if the model
     settings are wrong.
     """
     arm = load_arm(topic)
@@ -49,19 +49,19 @@ def arm_handler(
         async with transaction(await get_pool()) as connection:
             await store_output(connection, tenant, sha256, raw)
 
-    return StepRunner(topic, LaneKeys(lane), consumer, work, keep, onward)
+    return StepRunner(topic, LaneKeys(lane), consumer, work, keep, chain_next)
 
 
 def chain_to(topology: Topology, lane: str) -> ChainNext:
     """Return a function that gives the next step of a chain and its stream, or None if the orchestrator sends it."""
 
-    def onward(step: StepRequested, output: dict[str, Any]) -> tuple[str, StepRequested] | None:
+    def chain_next(step: StepRequested, output: dict[str, Any]) -> tuple[str, StepRequested] | None:
         request = next_request(step, output)
         topic = None if request is None else topology.arm(request.arm)
         # An arm that this process's topology does not have is left to the orchestrator.
         return None if request is None or topic is None else (LaneKeys(lane).stream(topic, request.priority), request)
 
-    return onward
+    return chain_next
 
 
 def uses_model(arm: Arm) -> bool:

@@ -1,4 +1,4 @@
-"""Runs roles of the topology in this process: connects, starts, reports readiness, and drains when told to stop."""
+"""Runs roles of the topology in this process: connects, starts, reports readiness, and drains when it has to stop."""
 
 import asyncio
 import gc
@@ -139,7 +139,7 @@ class _Process:
         ]
 
     async def connect(self, topics: Sequence[Topic], stop: asyncio.Event) -> bool:
-        """Wait until the stores that these topics need are reachable; return False if told to stop before."""
+        """Wait until the stores that these topics need are reachable; return False if `stop` is set first."""
         redis, dsn = self._settings.redis, self._settings.postgres.dsn
         self.state = "Redis is unavailable"
         if await until_reachable("Redis", redis.url, lambda: probe(redis.url, redis.connect_timeout_s), stop) is None:

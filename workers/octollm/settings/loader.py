@@ -1,6 +1,6 @@
 """Every setting of every Python process, read once at start by `load_settings`.
 
-The values come from three places, later ones win: the commented `octollm.default.toml` beside this file (the
+The values come from three places, later ones win: the commented `octollm.default.toml` next to this file (the
 only place with defaults), the file named by OCTOLLM_CONFIG, and the environment (OCTOLLM_<SECTION>_<KEY>).
 A key that nobody knows is refused, because a setting with a typing error would otherwise be a default in
 disguise. Nothing here connects to anything.
