@@ -1,9 +1,9 @@
-"""The project's vocabulary: each concept has one standard name, and private words that it replaced stay out.
+"""Each concept has one standard name, and the private words that it replaced stay out.
 
-`BANNED` maps each retired word to the term to use instead. A pattern is matched against the words of a file: identifiers are split
-at underscores and capitals and lower-cased, so `fuse_tasks`, `FuseTasks` and "the fuse" all contain the word `fuse`. A phrase may
-run over a line break, but not over the end of a sentence. `BANNED_TEXT` is matched against the text as it is, where case or
-punctuation matters. docs/glossary.md lists the private words that stay.
+`BANNED` maps each retired word to the term to use instead. A pattern is matched against the words of a file, which are
+split at underscores and capitals and lower-cased, so that `fuse_tasks`, `FuseTasks` and "the fuse" all contain `fuse`.
+A phrase may run over a line break, but not over the end of a sentence. `BANNED_TEXT` is matched against the text as it
+is, where case or punctuation matters. docs/glossary.md lists the private words that stay.
 """
 
 import re
@@ -43,7 +43,7 @@ BANNED = {
     r"gather (ms|max)|gathers": "batch_wait_ms, batch_max",
     r"octollm waiting": "octollm_queued_messages",
     r"octollm running(?! messages)": "octollm_running_messages",
-    r"builds? on early|steps \. early": "early_results",
+    r"builds? on early|steps \. early(?! results)": "early_results",
     r"troubles?": "error; TRANSIENT_REDIS_ERRORS",
     r"not now": "TRANSIENT_POSTGRES_ERRORS",
     r"not ready error": "StoreUnavailableError",
@@ -64,28 +64,33 @@ BANNED = {
     r"lies": "is",
     r"nobody s": "of no tenant, without an owner",
     r"patien(t|tly|ce)": "with retries; timeout",
-    r"(is|are|was|were|be|been|being|stays?|stayed|while|redis|postgres|qdrant|store|database|server) away": "unavailable",
+    r"(is|are|was|were|be|been|being|stays?|stayed|while|redis|postgres|qdrant|store|database|server) away": (
+        "unavailable"
+    ),
     r"crowded": "overloaded",
     r"thinks": "uses_model",
 }
 
 BANNED_TEXT = {
-    r"\b(?:class|struct|enum|trait|type)\s+(?:Hands|Held|HeldStates|Ending|Finish|Add|Delay|Live|Pauses?|Met|Understood|Refused|Ask|Talk"
-    r"|Taken|About|Wish|Link|Facts|Place|Ran|Described|Birth|RestStep|Rest|Standing|Outgoing|Ears)\b": "see the vocabulary in docs/glossary.md",
-    r"\b(?:def|fn)\s+(?:understand|patiently|against|tend|remind|well|broke|prove|bury|conclude|lose_rights|eager|told_dead)\b": (
-        "the standard verb"
+    r"\b(?:class|struct|enum|trait|type)\s+(?:Hands|Held|HeldStates|Ending|Finish|Add|Delay|Live|Pauses?|Met|Understood|Refused"
+    r"|Ask|Talk|Taken|About|Wish|Link|Facts|Place|Ran|Described|Birth|RestStep|Rest|Standing|Outgoing|Ears)\b": (
+        "the standard noun"
     ),
+    r"\b(?:def|fn)\s+(?:understand|patiently|against|tend|remind|well|broke|prove|bury|conclude"
+    r"|lose_rights|eager|told_dead)\b": ("the standard verb"),
     r"\b(?:LONGEST|MOST)\b": "MAX_...",
     r"\bfuse_|octollm_fuse": "circuit_breaker_..., octollm_circuit_...",
     r"\b(?:ownership|forget|leave|resend)\.lua\b": "lease, prune, leave_group, republish",
     r":turns\b": ":ring",
-    r"\b(?:purge_since|result_sends|looked_at|purge_s)\b": "purge_requested_at, result_send_count, last_seen_at, purge_interval_s",
+    r"\b(?:purge_since|result_sends|looked_at|purge_s)\b": (
+        "purge_requested_at, result_send_count, last_seen_at, purge_interval_s"
+    ),
     r'"(?:asked|alive|unreadable|no_api)"': "accepted, status, malformed, api_not_configured",
     r"\bdoor=": "source=",
     r'"""One more\.': "a sentence with subject and verb",
 }
 
-# The parts that use the standard terms throughout. A part is added when its last retired word is gone, and never removed.
+# The parts that use the standard terms throughout. A part is added with the change that removes its last retired word.
 CHECKED = (
     "README.md",
     "CONTRIBUTING.md",

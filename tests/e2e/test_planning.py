@@ -94,7 +94,7 @@ async def test_a_goal_is_planned_by_the_model_and_paid_for_once(tmp_path: Path):
     assert float(cost["cost_usd"]) > 0
     told = logs(tmp_path)
     assert {"up.log", "octollm-reflex.log", "octollm-executor.log"} <= set(told)
-    assert "planned" in told["up.log"]
+    assert "made a plan" in told["up.log"]
     assert [name for name, text in told.items() if KEY in text] == []
 
 

@@ -71,7 +71,7 @@ def test_what_is_not_mapped_is_passed_over(doors):
         (("github",), {"GITHUB_WEBHOOK_SECRET": "another"}, "signature"),
         (("github",), {"GITHUB_WEBHOOK_SECRET": ""}, "GITHUB_WEBHOOK_SECRET"),
         (("acme",), {"ACME_SECRET": "hunter2!"}, "base64"),
-        (("gitlab",), {}, "there is github, acme, closed"),
+        (("gitlab",), {}, "it has github, acme, closed"),
         (("closed", "--secret-env", "ACME_SECRET"), {}, "ACME_ABSENT"),
         (("github", "--secret-env", "NOWHERE"), {}, "NOWHERE"),
         (("github", "--event", "push"), {}, "--file"),

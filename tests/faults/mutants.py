@@ -34,7 +34,7 @@ class Mutant:
     """Whether it shows only where steps go from arm to arm."""
 
 
-_BUS, _ORCHESTRATOR = "workers/octollm/bus", "workers/octollm/orchestrator"
+_ORCHESTRATOR = "workers/octollm/orchestrator"
 MUTANTS: Mapping[str, Mutant] = {
     "ack_before_commit": Mutant(
         "the orchestrator acknowledges a message before its transaction is committed",
@@ -71,7 +71,7 @@ MUTANTS: Mapping[str, Mutant] = {
         ("duplicate_effects",),
         (
             Change(
-                f"{_BUS}/lua/lease.lua",
+                "lua/lease.lua",
                 "  if holder[2] ~= consumer or holder[4] ~= delivery then return 'stale' end\n",
                 "",
             ),
@@ -109,9 +109,10 @@ MUTANTS: Mapping[str, Mutant] = {
         ("duplicate_effects",),
         (
             Change(
-                f"{_BUS}/steps.py",
-                "            output = await within(limit_s, self.work(step))\n",
-                "            await self.work(step)\n            output = await within(limit_s, self.work(step))\n",
+                "workers/octollm/steps/runner.py",
+                "            output = await run_with_timeout(limit_s, self.run_arm(step))\n",
+                "            await self.run_arm(step)\n"
+                "            output = await run_with_timeout(limit_s, self.run_arm(step))\n",
             ),
         ),
     ),
@@ -133,27 +134,29 @@ MUTANTS: Mapping[str, Mutant] = {
         ("lost", "duplicate_effects"),
         (
             Change(
-                f"{_BUS}/handoff.py",
+                "workers/octollm/protocol/handoff.py",
                 "",
                 "\n\n"
                 "_whole = Handoff.complete\n\n\n"
                 "async def _torn(self, finishes):\n"
-                "    standings = await _whole(self, [finish._replace(operations=()) for finish in finishes])\n"
-                "    for finish, standing in zip(finishes, standings, strict=True):\n"
-                "        if standing is LeaseStatus.DONE:\n"
+                "    statuses = await _whole(self, [finish._replace(operations=()) for finish in finishes])\n"
+                "    for finish, status in zip(finishes, statuses, strict=True):\n"
+                "        if status is LeaseStatus.DONE:\n"
                 "            await self.publish(finish.operations)\n"
-                "    return standings\n\n\n"
+                "    return statuses\n\n\n"
                 "Handoff.complete = _torn\n",
             ),
         ),
     ),
-    "sweeper_resends_live": Mutant(
-        "the sweeper sends steps again that are still being worked on",
+    "reconciler_republishes_in_flight": Mutant(
+        "the reconciler republishes steps that are still in flight",
         ("slow_steps",),
         ("duplicate_effects",),
         (
             Change(
-                f"{_BUS}/lua/republish.lua", "local named = redis.call('HGET', live, field)\n", "local named = false\n"
+                "lua/republish.lua",
+                "local named = redis.call('HGET', in_flight, field)\n",
+                "local named = false\n",
             ),
         ),
     ),
@@ -195,6 +198,7 @@ def plant(name: str, folder: Path) -> Path:
     (folder / "workers").mkdir(parents=True)
     # With what Python has compiled: most of it is unchanged, and a campaign starts many processes.
     shutil.copytree(ROOT / "workers" / "octollm", folder / "workers" / "octollm")
+    shutil.copytree(ROOT / "lua", folder / "lua")
     for shared in ("streams.yaml", "schedules.yaml", "recipes", "schemas"):
         (folder / shared).symlink_to(ROOT / shared)
     for change in MUTANTS[name].changes:

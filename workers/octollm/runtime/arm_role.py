@@ -34,8 +34,8 @@ def arm_handler(
     """Return the handler of an arm's topic.
 
     `get_pool` is called for the first output that is too large for a message, `get_model_client` only for an arm that
-    uses models. `chain_next`: see `chain_to`. Raises TopologyError if the arm cannot be loaded, SettingsError if the model
-    settings are wrong.
+    uses models. `chain_next`: see `chain_to`. Raises TopologyError if the arm cannot be loaded, SettingsError if the
+    model settings are wrong.
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
