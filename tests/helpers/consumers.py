@@ -128,8 +128,9 @@ async def dead_workers(client, stream, count, numbers, idle=60000, group="judge"
     await age(client, stream, idle, group)
 
 
-async def age(client, stream, idle=60000, group="judge"):
-    for one in await client.xpending_range(stream, group, "-", "+", 1000):
+async def age(client, stream, idle=60000, group="judge", consumer=None):
+    """Make pending entries look as if nobody had renewed their leases for `idle` ms; those of one consumer, or all."""
+    for one in await client.xpending_range(stream, group, "-", "+", 1000, consumer):
         await client.xclaim(
             stream,
             group,
@@ -143,9 +144,9 @@ async def age(client, stream, idle=60000, group="judge"):
 
 
 async def renewed(client: redis.asyncio.Redis, stream: str, times: int, group: str = "judge") -> None:
-    """Wait until the lease of the stream's only pending entry has been renewed so often.
+    """Wait until the lease of the stream's oldest pending entry has been renewed so often.
 
-    A renewal, or another worker that takes the entry over, sets the time back for which the entry was idle.
+    A renewal, and also a reclaim, shows in the time for which the entry has been idle: it begins again.
     """
     count, last = 0, 0
     while count < times:

@@ -31,6 +31,10 @@ _IDLE = "60s"
 """After how long Postgres ends a transaction whose client has gone silent, so that its locks block nobody."""
 
 
+_UNUSED_S = 20.0
+"""After how long an unused connection is closed: nobody would notice that it is half-open until its next use."""
+
+
 async def open_pool(dsn: str, size: int, **session: str) -> Pool:
     """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`."""
     return await asyncpg.create_pool(
@@ -40,6 +44,7 @@ async def open_pool(dsn: str, size: int, **session: str) -> Pool:
         init=_speak_json,
         timeout=10,
         command_timeout=_ANSWER_S,
+        max_inactive_connection_lifetime=_UNUSED_S,
         server_settings={"application_name": "octollm", "idle_in_transaction_session_timeout": _IDLE, **session},
     )
 
