@@ -1,8 +1,8 @@
 """Owns every background task and thread of a Python process, and notices when one of them ends unexpectedly.
 
-A process whose heartbeat or commit loop has died keeps its leases and finishes nothing. So nothing runs unowned: ruff
-forbids `asyncio.create_task` and `threading.Thread` everywhere else. When owned work ends without an order to stop,
-the supervisor records it (readiness turns red), logs the cause, and `until_failed` raises, so that the process exits.
+A process whose heartbeat or commit loop has died keeps its leases and finishes nothing. So the
+loops and threads of a worker run under a supervisor. When owned work ends without an order to stop, the
+supervisor records it (readiness turns red), logs the cause, and `until_failed` raises, so that the process exits.
 """
 
 import asyncio
