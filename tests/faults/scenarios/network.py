@@ -54,19 +54,20 @@ async def stalled(ring: Ring) -> Landed:
 
 @scenario("half_open")
 async def half_open(ring: Ring) -> Landed:
-    """An arm's connections to Redis are lost and neither side is told.
+    """Connections are lost and neither side is told: an arm's to Redis, an orchestrator's to Postgres.
 
-    Nothing resets them. The process has to find out by its own time limits, connect again and go on.
+    Nothing resets them. Each process has to find out by its own time limits, connect again and go on.
     """
     arm = ring.rng.choice(ring.stage.of("effect"))
+    orchestrator = ring.rng.choice(ring.stage.of("orchestrator"))
 
     def connected() -> bool:
-        return bool(arm.redis.connections)
+        return bool(arm.redis.connections and orchestrator.postgres.connections)
 
     await ring.stage.until(connected, "connections to lose", PATIENCE_S)
-    ways = {f"{arm.name} to Redis": arm.redis}
+    ways = {f"{arm.name} to Redis": arm.redis, f"{orchestrator.name} to Postgres": orchestrator.postgres}
     # Only TCP's keepalive, which the proxy answers, finds a lost control channel: a subscriber waits for no reply.
-    allowed = {arm.redis: 1}
+    allowed = {arm.redis: 1, orchestrator.postgres: 0}
     opened = {way: way.opened for way in ways.values()}
     began = now()
     lost = {name: way.lose() for name, way in ways.items()}

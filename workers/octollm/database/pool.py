@@ -1,8 +1,8 @@
 """Connections to Postgres, and which of its errors are transient."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -10,6 +10,11 @@ import orjson
 from octollm.errors import StoreUnavailableError
 
 # Quoted: only the stubs know the type parameters.
+if TYPE_CHECKING:
+    _AsyncpgConnection = asyncpg.Connection[asyncpg.Record]
+else:
+    _AsyncpgConnection = asyncpg.Connection
+Result = TypeVar("Result")
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 TRANSIENT_POSTGRES_ERRORS = (
@@ -31,8 +36,35 @@ _IDLE = "60s"
 """After how long Postgres ends a transaction whose client has gone silent, so that its locks block nobody."""
 
 
-_UNUSED_S = 20.0
-"""After how long an unused connection is closed: nobody would notice that it is half-open until its next use."""
+class _TerminatingConnection(_AsyncpgConnection):
+    """A connection that is terminated by its first missing answer.
+
+    It may be half-open: then the rollback, the COMMIT and the reset for the pool would each wait as long again. This
+    also covers the BEGIN and COMMIT that asyncpg sends by itself.
+    """
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ANN401, ASYNC109  asyncpg
+        """Run a command; see asyncpg."""
+        return await self._answer(super().execute(query, *args, timeout=timeout))
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401  asyncpg's own overloads
+        """Return all rows; see asyncpg."""
+        return await self._answer(super().fetch(query, *args, **options))
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401  as above
+        """Return the first row; see asyncpg."""
+        return await self._answer(super().fetchrow(query, *args, **options))
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401  as above
+        """Return a value of the first row; see asyncpg."""
+        return await self._answer(super().fetchval(query, *args, **options))
+
+    async def _answer(self, answer: Awaitable[Result]) -> Result:
+        try:
+            return await answer
+        except TimeoutError:
+            self.terminate()
+            raise
 
 
 async def open_pool(dsn: str, size: int, **session: str) -> Pool:
@@ -42,9 +74,9 @@ async def open_pool(dsn: str, size: int, **session: str) -> Pool:
         min_size=0,
         max_size=size,
         init=_speak_json,
+        connection_class=_TerminatingConnection,
         timeout=10,
         command_timeout=_ANSWER_S,
-        max_inactive_connection_lifetime=_UNUSED_S,
         server_settings={"application_name": "octollm", "idle_in_transaction_session_timeout": _IDLE, **session},
     )
 
@@ -54,12 +86,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """One transaction. Raises StoreUnavailableError for what will pass; other errors as they are."""
     try:
         async with pool.acquire() as connection, connection.transaction():
-            try:
-                yield connection
-            except TimeoutError:
-                # The connection may be half-open. A rollback and the reset for the pool would each wait as long again.
-                connection.terminate()
-                raise
+            yield connection
     except TRANSIENT_POSTGRES_ERRORS as error:
         raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
 
