@@ -1,14 +1,14 @@
 #!lua
--- admit: claim the idempotency key, put the task on its stream and open its status, all or nothing.
--- Without allow-oom on purpose: when Redis is full, nothing new is taken in and running work still ends.
+-- admit: claim the idempotency key, publish the task and create its status, all or nothing.
+-- Deliberately without allow-oom: when Redis is full, no new task is accepted, and running work can still finish.
 --
 -- KEYS[1] idempotency key   KEYS[2] stream of tasks   KEYS[3] status hash of the new task   KEYS[4..] see fairness.lua
 -- ARGV    fingerprint, task id, time to live of the key in s, high-water mark (0: none),
---         status fields, (name, value)*, message fields, (name, value)*, the topic of tasks as fairness.lua describes it
--- Answers {accepted, task} | {duplicate, first task} | {conflict, first task} | {busy, entries waiting}.
--- A repeat (same key, same fingerprint) gives the first task again and changes nothing, also above the mark.
--- Above the mark stand the stream and what waits for it. A tenant that has nothing waiting is let in all the same: what
--- others have piled up must not lock it out.
+--         status fields, (name, value)*, message fields, (name, value)*, the limits of the topic `tasks`, see fairness.lua
+-- Returns {accepted, task} | {duplicate, first task} | {conflict, first task} | {busy, entries waiting}.
+-- A repeat (same key, same fingerprint) returns the first task and changes nothing, even above the high-water mark.
+-- The high-water mark counts the stream and what is queued for it. A tenant with an empty queue is accepted above it, so
+-- that the backlog of other tenants cannot lock it out.
 --@include fairness.lua
 local fingerprint, task = ARGV[1], ARGV[2]
 local ttl, mark = tonumber(ARGV[3]), tonumber(ARGV[4])

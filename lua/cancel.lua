@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- cancel: mark a task as cancelled and tell the orchestrator, all or nothing.
--- The marker makes `complete` and `renew` drop the task's steps, its line among the cancelled tasks those that wait or are
--- scheduled; the message makes the task end.
+-- cancel: mark a task as cancelled and notify the orchestrator, all or nothing.
+-- The marker makes `complete` and `renew` drop the task's steps. The member of the set of cancelled tasks makes `promote`
+-- and the dispatcher drop steps that are queued or scheduled. The message ends the task.
 --
--- KEYS[1] marker of the task   KEYS[2] stream of step ends   KEYS[3] status hash of the task   KEYS[4] cancelled tasks
+-- KEYS[1] marker of the task   KEYS[2] stream steps.done   KEYS[3] status hash of the task   KEYS[4] cancelled tasks
 -- ARGV    tenant, time to live of the marker in s, message fields, (name, value)*
--- Answers {accepted, state} | {ended, state} | {other_tenant, ''}; state '' where Redis holds no status.
--- Asked again it tells again: the first message may have been lost with its stream.
+-- Returns {accepted, state} | {ended, state} | {other_tenant, ''}; state is '' if Redis holds no status.
+-- A repeated call publishes the message again, because the first one may have been lost with its stream.
 local tenant, ttl, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if not (tenant and ttl and ttl > 0 and count and count > 0 and #ARGV == 3 + 2 * count) then
   error({err = 'ERR cancel: missing or wrong arguments'})
@@ -18,7 +18,7 @@ end
 local known = redis.call('HMGET', KEYS[3], 'tenant', 'state')
 local holder, state = known[1], known[2] or ''
 local marked = redis.call('GET', KEYS[1])
--- The status knows whose the task is; without one the first who asked is believed, and `complete` compares again.
+-- The status names the task's tenant. Without a status the first caller is trusted; `complete` compares the tenant again.
 if (holder or marked or tenant) ~= tenant then return {'other_tenant', ''} end
 local ended = {succeeded = true, failed = true, rejected = true, cancelled = true, expired = true}
 if ended[state] then return {'ended', state} end

@@ -1,20 +1,19 @@
 #!lua flags=allow-oom
--- claim: take over entries whose lease has run out or that were released; at the cap make them dead letters.
+-- claim: reclaim entries that were released or whose lease has expired; at the delivery cap turn them into dead letters.
 --
 -- KEYS[1] source stream   KEYS[2] dead letters   KEYS[3] steps.done   KEYS[4] in-flight index   KEYS[5..] see fairness.lua
---         (ingest lies outside the lanes: it gives KEYS[1] and KEYS[2] only, see below)
--- ARGV    group, consumer, lease in ms, cap on deliveries (0: never), how many at most, time as RFC 3339,
---         where the topic has a window or a cap: its description, see fairness.lua
--- Answers {claimed, dead}: claimed is a list of {entry id, delivery, {name, value, ...}},
---         dead a list of the entry ids that were given up on.
+--         (ingest streams are outside the lanes and pass KEYS[1] and KEYS[2] only, see below)
+-- ARGV    group, consumer, lease in ms, cap on deliveries (0: none), maximum number of entries, time as RFC 3339,
+--         then, for a topic with a window or a cap, its limits, see fairness.lua
+-- Returns {claimed, dead}: claimed is a list of {entry id, delivery, {name, value, ...}}, dead a list of entry ids.
 --
--- What was delivered once before may be taken over with others; what was delivered more often is taken over alone, so
--- that whatever it does to its worker is charged to nothing else (not with cap 0).
--- Every takeover counts as a delivery; an entry that has had its cap of deliveries is given up on here, by
--- whoever looks, so that a message that kills its worker ends even when nobody can run it.
--- The body goes on untouched in the field `original`. What comes from outside our own writers is cleaned
--- before it enters JSON. Ingest passes cap 0, since what never passed admission must be redacted first: it
--- gets the entry with its delivery count and decides by itself.
+-- An entry delivered once is reclaimed together with others. An entry delivered more often is reclaimed alone, so that it
+-- alone is blamed if it kills its worker (not with cap 0).
+-- Every reclaim counts as a delivery. Any consumer that finds an entry at its cap turns it into a dead letter, so a message
+-- that kills its workers ends even if no worker can run it.
+-- The body is kept unchanged in the field `original`. Fields that other writers may have set are cleaned before they are
+-- put into JSON. Ingest passes cap 0, because an entry that has not passed admission must be redacted first: the caller
+-- gets it with its delivery count and decides.
 --@include fairness.lua
 local key, dead_key, done_key, in_flight = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
@@ -49,7 +48,7 @@ local function give_up(id, last_consumer, deliveries)
           error = {code = 'deliveries_exhausted', message = why}}))
       redis.call('HSET', in_flight, field, done_key .. ' ' .. done)
     elseif names.type == 'step.done.v1' and step[1] and in_flight then
-      -- As `complete` would: from now on its in-flight field names nothing.
+      -- As in `complete`: nothing is in flight for this step any longer.
       local field = step[1] .. '.' .. step[2] .. '.' .. step[3] .. '.' .. step[4]
       if redis.call('HGET', in_flight, field) == key .. ' ' .. id then redis.call('HDEL', in_flight, field) end
     end
@@ -70,7 +69,7 @@ if #candidates < most then
 end
 
 local claimed, dead, seen = {}, {}, {}
--- So that each has run alone before it is given up on.
+-- With a cap of 1 or 2 even the first reclaim is alone, so that each entry has run alone before it becomes a dead letter.
 local alone, together = false, cap > 2 and 1 or 0
 for _, entry in ipairs(candidates) do
   local id, holder, deliveries = entry[1], entry[2], entry[4]

@@ -1,35 +1,34 @@
 #!lua flags=allow-oom
--- complete: finish entries and put what comes next on its streams, each entry all or nothing.
+-- complete: finish entries and publish what follows from them, each entry all or nothing.
 --
 -- KEYS[1]  in-flight index: <task>.<run>.<step>.<round> -> "<key> <entry id or message id>"
 -- KEYS[n]  every other key that ARGV names by its index n
 -- ARGV     consumer, count, then per entry:
 --            source key index, group, entry id, delivery, in-flight field ('' for none), operations,
 --            then per operation one of
---              'publish'    key index, in-flight field ('' for none), fields, (name, value)*
---              'publish_once'  the same, and nothing where the in-flight field names a message already: what is repeated because
---                       nobody knows whether it was done must not be done twice
---              'schedule'  schedule key index, messages key index, stream key index, delay in ms,
---                       in-flight field, message id, fields, (name, value)*
---              'set_status' key index, version, time to live in s (0: keep for ever), fields, (name, value)*
---              'append_event' key index, maximum length, fields, (name, value)*
---              'unless_cancelled' marker key index, tenant: when the marker holds this tenant, the task is cancelled: the entry is
---                       removed, nothing is sent, and the answer is cancelled
---              'only_if_cancelled'   the same, and an entry that is not cancelled stays as it is (answer: valid)
--- An entry with source key index 0 is nobody's: its operations are applied without finishing anything.
---          at the end, where a topic with a window or a cap is concerned: its description, see fairness.lua
--- Answers one of done, cancelled, valid, stale, gone per entry, in order.
+--              'publish'          key index, in-flight field ('' for none), fields, (name, value)*
+--              'publish_once'     the same, but does nothing if the in-flight field already names a message. For a repeat
+--                                 by a caller that does not know whether the first call was executed.
+--              'schedule'         schedule key index, messages key index, stream key index, delay in ms, in-flight field,
+--                                 message id, fields, (name, value)*
+--              'set_status'       key index, version, time to live in s (0: none), fields, (name, value)*
+--              'append_event'     key index, maximum length, fields, (name, value)*
+--              'unless_cancelled' marker key index, tenant: if the marker holds this tenant, the task is cancelled; the
+--                                 entry is removed, nothing is published, and the result is cancelled
+--              'only_if_cancelled' the same, but an entry that is not cancelled is left as it is (result: valid)
+--          A source key index of 0 stands for no entry: the operations are executed and nothing is finished.
+--          At the end, if topics with a window or a cap are involved: their limits, see fairness.lua
+-- Returns done, cancelled, valid, stale or gone per entry, in order.
 --
--- Everything is parsed and every key's type is checked before the first write: Lua has no rollback.
--- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost. What can be done for
--- many entries in one command is done at the end, for those that came through: each command costs more than what it does.
--- An entry's own in-flight field is removed only while it still names this entry, also when the entry itself is nowhere any
--- more; 'publish' and 'schedule' set theirs.
--- What is added to a described topic may have to wait, and what waits is let in as entries are finished: about two for
--- each, so that a call stays short and a tenant alone is never held up.
--- A status is written only over a lower version, so that a late writer changes nothing; it is the whole status, so
--- what the one before said besides is gone. It is written for an entry that is gone, too: whoever finished that had
--- committed what the status says.
+-- All arguments are parsed and the type of every key is checked before the first write, because Lua has no rollback.
+-- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost. Commands that accept many
+-- entries are called once at the end, because a command costs more than its work.
+-- The in-flight field of an entry is removed only while it names this entry, also if the entry itself no longer exists;
+-- 'publish' and 'schedule' set the field of what they write.
+-- A message for a topic with limits may be queued. About two queued messages are dispatched per finished entry, so that a
+-- call stays short and a single tenant is never held up.
+-- A status replaces the whole hash, and only if its version is higher, so that a late writer changes nothing. It is also
+-- written for an entry that is gone: the consumer that finished the entry had committed the same status.
 --@include lease.lua
 --@include fairness.lua
 local KEYS, ARGV = KEYS, ARGV
@@ -146,12 +145,12 @@ end
 if at ~= last then read_fairness(at + 1, in_flight) end
 defer_in_flight(in_flight)
 
--- All markers in one command: a batch has as many as it has steps.
+-- Read all markers with one command: a batch has one per step.
 local holders = #markers > 0 and redis.call('MGET', unpack(markers)) or {}
 local function cancelled(marker) return marker and holders[marker.at] == marker.tenant end
 
--- What this consumer holds, where many entries of a stream are finished: one look instead of one for each. Whatever is
--- not among it is looked at alone.
+-- If many entries of a stream are finished, list this consumer's leases once. Entries that are not listed are checked one
+-- by one.
 local sources = {}
 for _, entry in ipairs(entries) do
   local name = entry.key .. ' ' .. entry.group
@@ -208,11 +207,11 @@ local function process(i)
   end
   if answer == 'done' or answer == 'cancelled' then finish(entry) end
   if answer == 'gone' then
-    -- What its handler has stored is true all the same, and a status that is known already changes nothing.
+    -- What the handler has committed is valid, and a known status changes nothing.
     for _, op in ipairs(entry.ops) do
       if op.name == 'set_status' then apply.set_status(op) end
     end
-    -- Deleted with its stream while it was worked on: nothing else would ever take its name from the in-flight index.
+    -- Deleted with its stream while it was running: nothing else would remove it from the in-flight index.
     if entry.in_flight ~= '' and #redis.call('XRANGE', entry.key, entry.id, entry.id) == 0 then
       clear_in_flight(entry.in_flight, entry.key .. ' ' .. entry.id)
     end

@@ -1,24 +1,24 @@
--- Shared by admit, claim, complete, promote and republish (their loader puts it where they say `--@include fairness.lua`).
--- It decides whether a message goes to its stream at once or waits, and lets in by turns what waits.
+-- Shared by admit, claim, complete, promote and republish; the loader inserts it at `--@include fairness.lua`.
+-- Decides whether a message is published or queued, and dispatches queued messages to streams, one tenant after another.
 --
--- Of each stream S of a topic with priorities:
---   S           the stream. Its entries that nobody has read yet are `ready`; beyond `window` of them work waits.
---   S:waiting   hash: <tenant> -> "<first> <next>", the numbers of its queue, and <tenant>.<number> -> a message
---   S:ring     sorted set: each tenant with a queue, the next one first; score inf: it is at its cap
--- and of each topic T
---   T:running      sorted set of "<tenant> <stream> <entry>", every score 0: what a tenant has on the topic's streams, being
---               worked on or not. Kept only where there is a cap.
+-- Keys of each stream S of a topic with priorities:
+--   S           the stream. `ready` are its entries that were not read yet; beyond `window` of them messages are queued.
+--   S:waiting   hash: <tenant> -> "<first> <next>", the numbers in its queue, and <tenant>.<number> -> message
+--   S:ring      sorted set: each tenant with a queue, the next one first; score inf: the tenant is at its cap
+-- and of each topic T:
+--   T:running   sorted set of "<tenant> <stream> <entry>" with score 0: a tenant's entries on the topic's streams, running
+--               or not. Only maintained for a topic with a cap.
 --
--- How many are ready is counted in the stream itself (its length without what its group has pending), so that nothing
--- has to be kept in step: whatever becomes of a stream, the next call sees it as it is.
+-- `ready` is derived from the stream (its length minus the group's pending entries) instead of stored, so that it is right
+-- whatever happens to the stream.
 --
--- read_fairness(at) reads the end of ARGV, from `at`: key index of the cancelled tasks, number of topics, then per topic
---   index of its first key, streams, window (0: none), cap (0: none), group
--- A topic's keys stand together in KEYS: T:running, then per stream S, S:waiting, S:ring. Types are checked here, before
--- anything is written.
+-- read_fairness(at) parses the end of ARGV, from `at`: key index of the cancelled tasks, number of topics, then per topic
+--   index of its first key, number of streams, window (0: none), cap (0: none), group
+-- The keys of a topic are adjacent in KEYS: T:running, then per stream S, S:waiting, S:ring. Types are checked here, before
+-- the first write.
 local fair = {of = {}, topics = {}, dropped = 0}
 
--- Which message a live step has, by its field: written at once, or (`complete`) with all others of the call.
+-- Records which message of a step is in flight: at once, or in `complete` together with all others of the call.
 local function set_in_flight(field, value)
   if not fair.names then return redis.call('HSET', fair.in_flight, field, value) end
   local names = fair.names
@@ -27,7 +27,7 @@ local function set_in_flight(field, value)
   fair.renamed[field] = true
 end
 local function defer_in_flight(in_flight) fair.in_flight, fair.names, fair.renamed, fair.unnamed = in_flight, {}, {}, {} end
--- The field goes if it still names this at the end of the call.
+-- Removes the field at the end of the call if it still holds this value.
 local function clear_in_flight(field, value)
   if fair.renamed[field] then return end
   local unnamed = fair.unnamed
@@ -72,7 +72,7 @@ local function read_fairness(at, in_flight)
       if not KEYS[first + 2] then error({err = 'ERR fairness: a key is missing'}) end
       beside[2 * i - 1], beside[2 * i] = KEYS[first + 1], KEYS[first + 2]
     end
-    -- Mostly nothing waits: one command says so for all of them.
+    -- Usually nothing is queued, which one command shows for all streams.
     local any = streams > 0 and redis.call('EXISTS', unpack(beside)) > 0
     for _, stream in ipairs(topic.streams) do
       if any then has_type(stream.ring, 'zset') end
@@ -92,7 +92,7 @@ local function field_of(fields, name)
   return ''
 end
 
--- How many more may be put on the stream before its window is full.
+-- How many more messages fit into the stream's window.
 local function capacity_of(stream)
   if stream.topic.window == 0 then return math.huge end
   if not stream.ready then
@@ -107,13 +107,13 @@ local function capacity_of(stream)
   return stream.topic.window - stream.ready
 end
 
--- How many messages wait for the stream: the hash without its queues' numbers, a field for each tenant.
+-- Number of messages queued for the stream: the fields of the hash, without the one per tenant that holds the numbers.
 local function waiting_of(stream)
   if not stream.some then return 0 end
   return math.max(redis.call('HLEN', stream.waiting) - redis.call('ZCARD', stream.ring), 0)
 end
 
--- `more`: what is about to be put on the streams besides.
+-- `more`: messages of the tenant that are about to be published as well.
 local function below_cap(topic, tenant, more)
   if topic.cap == 0 then return true end
   if not topic.counts[tenant] then
@@ -152,7 +152,7 @@ local function wait(stream, tenant, in_flight_field, fields)
   return member
 end
 
--- Puts a message on its stream, or into its tenant's queue: not past what waits already, not beyond window or cap.
+-- Publishes a message, or queues it for its tenant if other messages are queued or the window or cap is reached.
 local function push(stream, in_flight_field, fields)
   local tenant = field_of(fields, 'tenant')
   stream.topic.touched = true
@@ -173,7 +173,7 @@ local function is_cancelled(fields)
   return ends and tonumber(ends) > tonumber(redis.call('TIME')[1])
 end
 
--- Messages of the queues to the stream, in this order; how many entered. Steps of cancelled tasks are dropped instead.
+-- Moves queued messages to the stream, in this order. Returns how many; steps of cancelled tasks are dropped instead.
 local function move(stream, tenants, members)
   local named, texts, in_flight_fields, messages = {}, redis.call('HMGET', stream.waiting, unpack(members)), {}, {}
   for i, text in ipairs(texts) do
@@ -203,7 +203,7 @@ local function move(stream, tenants, members)
   return entered
 end
 
--- Up to `most` messages of a stream's queues, one of each tenant in turn; how many were looked at, and entered.
+-- Dispatches up to `most` messages from a stream's queues, one per tenant in turn. Returns how many were examined and moved.
 local function dispatch(stream, most)
   local ring, front, back, looked = {}, 1, 0, 0
   local tenants, members, planned = {}, {}, {}
@@ -246,7 +246,7 @@ local function dispatch(stream, most)
   return looked, #members > 0 and move(stream, tenants, members) or 0
 end
 
--- A topic's streams, high first; one time in eight low first and one in eight normal first, for under a cap they share.
+-- Refills a topic's streams, high first. One call in eight begins with low and one with normal, because they share the cap.
 local function refill(topic, most)
   local some = false
   for _, stream in ipairs(topic.streams) do some = some or stream.some end
@@ -256,7 +256,7 @@ local function refill(topic, most)
   for i = 0, #topic.streams - 1 do
     local stream = topic.streams[(begin + i) % #topic.streams + 1]
     local looked, entered = stream.some and 1 or 0, 0
-    -- Again where all were dropped or at their cap: an empty stream has no completion that would go on with it.
+    -- Repeat if all were dropped or at their cap: an empty stream has no completion that would continue.
     while most > 0 and looked > 0 and entered == 0 do
       looked, entered = dispatch(stream, most)
       most, total = most - looked, total + entered
@@ -271,7 +271,7 @@ local function rejoin_ring(stream, tenant)
   end
 end
 
--- An entry is gone from its stream: its tenant has one less, and its turn again, before the next refill.
+-- Counts an entry as removed from its stream: its tenant is below its cap again and rejoins the ring before the next refill.
 local function leave(stream, tenant, id)
   local topic = stream.topic
   topic.touched = true

@@ -1,8 +1,8 @@
--- Shared by complete, renew and release (their loader puts it where they say `--@include lease.lua`).
--- lease_status(key, group, consumer, id, delivery): does this consumer still hold this entry at this delivery count?
---   'valid'   yes
---   'stale'  another consumer holds it, or this one got it again later: the lease was lost
---   'gone'   it is not pending any more, or stream or group are missing
+-- Shared by complete, renew and release; the loader inserts it at `--@include lease.lua`.
+-- lease_status(key, group, consumer, id, delivery): whether this consumer holds the lease of an entry at this delivery.
+--   'valid'  yes
+--   'stale'  the lease was lost: another consumer holds it, or this one got the entry again later
+--   'gone'   the entry is no longer pending, or the stream or group does not exist
 local function lease_status(key, group, consumer, id, delivery)
   local pending = redis.pcall('XPENDING', key, group, id, id, 1)
   if pending.err or #pending == 0 then return 'gone' end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- leave_group: delete this consumer where it owns nothing. XGROUP DELCONSUMER would destroy what it still owns.
+-- leave_group: delete this consumer from the group where it owns no entries. XGROUP DELCONSUMER would destroy them.
 --
 -- KEYS  streams      ARGV  group, consumer
--- Answers how many entries it still owns over all streams; 0 means it is gone everywhere.
+-- Returns how many entries the consumer still owns on all streams; 0: it has been deleted everywhere.
 local owned = 0
 for _, key in ipairs(KEYS) do
   local pending = redis.pcall('XPENDING', key, ARGV[1], '-', '+', 1000, ARGV[2])

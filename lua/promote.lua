@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- promote: move due messages from the schedule on, each once, and let in what waits; drop the steps of cancelled tasks.
+-- promote: publish due messages of the schedule, each once, dispatch queued messages, and drop steps of cancelled tasks.
 --
 -- KEYS[1] in-flight index   KEYS[2] schedule (message id by due time in ms)
 -- KEYS[3] messages (message id -> JSON of stream, in-flight field and fields)
--- KEYS[4] cancelled tasks      KEYS[5..] other streams that scheduled messages may go to, then what fairness.lua describes
--- ARGV    how many at most, how many other streams, all topics with priorities as fairness.lua describes them
--- Answers {moved, due time in ms of the next one or 0, dropped, (number waiting for a stream)*}, in the order described.
+-- KEYS[4] cancelled tasks      KEYS[5..] other streams of scheduled messages, then the keys of fairness.lua
+-- ARGV    maximum number of messages, number of other streams, limits of all topics with priorities, see fairness.lua
+-- Returns {moved, due time in ms of the next message or 0, dropped, (messages queued for a stream)*}, in the given order.
 --
--- All topics with priorities, also those without window and cap: what waited before these were taken out must not stay.
+-- Includes topics with priorities that have no window or cap: what was queued before the limit was removed must not stay.
 --@include lease.lua
 --@include fairness.lua
 local most, others = number(ARGV[1], 'most'), number(ARGV[2], 'other streams')
@@ -18,8 +18,8 @@ read_fairness(3, in_flight)
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 
--- A stream this caller does not know belongs to a newer topology: leave it for a caller who does, and look past it, or
--- enough of them would hold up everything else for good.
+-- A stream that this caller does not know belongs to a newer topology. Its messages are left to a caller that knows it, and
+-- skipped, so that they cannot block the others.
 local moved, left, page = 0, 0, nil
 local function move(id)
   local text = redis.call('HGET', messages, id)
@@ -51,7 +51,7 @@ repeat
   end
 until #page < most or moved + fair.dropped > 0
 
--- What a lost key, an entry deleted by hand or a changed cap leaves behind is mended a little in each call.
+-- Each call repairs a little of what a lost key, a manually deleted entry or a changed cap has left inconsistent.
 local function repair_ring(stream)
   if not stream.some then return end
   if redis.call('ZCARD', stream.ring) == 0 then
@@ -70,7 +70,7 @@ local function repair_running(topic)
   for _, stream in ipairs(topic.streams) do length = length + redis.call('XLEN', stream.key) end
   if redis.call('ZCARD', topic.running) == length then return end
   for _, stream in ipairs(topic.streams) do
-    -- The oldest: those are the ones that run.
+    -- The oldest entries, which are the running ones.
     for _, entry in ipairs(redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 100)) do
       redis.call('ZADD', topic.running, 0, field_of(entry[2], 'tenant') .. ' ' .. stream.key .. ' ' .. entry[1])
     end

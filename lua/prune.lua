@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- prune: take names from the in-flight index whose message is nowhere any more, as after its stream was deleted.
--- What would have finished such a message is what takes its name, so the name would stay for ever. Such a name says no
--- more than no name at all, `republish` treats the two alike; but what it claimed lately it is about to send.
+-- prune: remove fields from the in-flight index whose message no longer exists, for instance after its stream was deleted.
+-- Such a field would stay for ever, because only finishing the message removes it. It means the same as no field:
+-- `republish` treats both alike. Fields that `republish` has claimed recently are kept, since it is about to publish.
 --
--- KEYS[1] in-flight index   KEYS[2..] all places where a message may lie: the schedule, streams, what waits for them
--- ARGV    cursor, about how many names to look at
--- Answers {next cursor, pruned}. What is named on a key that is not among these is left alone.
+-- KEYS[1] in-flight index   KEYS[2..] every place where a message may be: the schedule, streams and their queues
+-- ARGV    cursor, approximate number of fields to examine
+-- Returns {next cursor, pruned}. A field that names any other key is left unchanged.
 --@include lease.lua
-local CLAIM_S = 300  -- no sweeper is that long about it
+local CLAIM_S = 300  -- longer than any reconciler takes to publish
 local in_flight, count, kind = KEYS[1], number(ARGV[2], 'count'), {}
 local latest = redis.call('TIME')[1] - CLAIM_S
 for i = 2, #KEYS do kind[KEYS[i]] = redis.call('TYPE', KEYS[i]).ok end

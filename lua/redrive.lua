@@ -1,12 +1,12 @@
 #!lua
--- redrive: ask for one more run of a task that did not succeed, and take back an old wish to cancel it.
--- Without allow-oom on purpose: when Redis is full, nothing begins anew.
+-- redrive: request another run of a task that did not succeed, and withdraw an earlier cancel request.
+-- Deliberately without allow-oom: when Redis is full, nothing new is started.
 --
--- KEYS[1] marker of a cancelled task   KEYS[2] stream of step ends   KEYS[3] status hash of the task   KEYS[4] cancelled tasks
+-- KEYS[1] marker of a cancelled task   KEYS[2] stream steps.done   KEYS[3] status hash of the task   KEYS[4] cancelled tasks
 -- ARGV    tenant, the run that ended, message fields, (name, value)*
--- Answers {accepted, state, run} | {unchanged, state, run} | {other_tenant, '', ''}; state and run are '' where Redis holds no status.
--- Whether the run is opened is the orchestrator's to say; asked again it opens no other one, since the message names the
--- run that it follows. The marker has to go with it: what a late wish marked would drop every step of the next run.
+-- Returns {accepted, state, run} | {unchanged, state, run} | {other_tenant, '', ''}; state and run are '' without a status.
+-- The orchestrator decides whether to open the run. A repeated request opens no second one, because the message names the
+-- run that it follows. The cancel marker is removed, since it would drop every step of the new run.
 local tenant, run, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if not (tenant and run and run > 0 and count and count > 0 and #ARGV == 3 + 2 * count) then
   error({err = 'ERR redrive: missing or wrong arguments'})

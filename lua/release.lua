@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- release: give back entries that were read but not started, due at once for anyone.
--- They go to the pseudo consumer `released`; the delivery count is set back, since nobody tried them.
+-- release: return entries that were read but not started, so that any consumer can claim them at once.
+-- They are assigned to the pseudo consumer `released`, and their delivery count is restored, because nobody tried them.
 --
 -- KEYS  streams      ARGV  group, consumer, count, then per entry: key index, entry id, delivery
--- Answers released, stale or gone per entry, in order.
+-- Returns released, stale or gone per entry, in order.
 --@include lease.lua
 local group, consumer = ARGV[1], ARGV[2]
 local answers = {}

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- renew: keep the leases of entries that are being worked on. The delivery count stays as it is.
+-- renew: extend the leases of running entries. The delivery count does not change.
 --
--- KEYS  streams, then markers of tasks
+-- KEYS  streams, then cancel markers of tasks
 -- ARGV  group, consumer, count, then per entry: key index, entry id, delivery
---       then, where there are any, per step: number of its entry, marker key index, tenant
--- Answers valid, cancelled, stale or gone per entry, in order. A caller that gets anything but valid must stop that handler.
--- cancelled: the marker holds this tenant. The lease is not kept, and `complete` removes the entry.
+--       then per step of a task: number of its entry, marker key index, tenant
+-- Returns valid, cancelled, stale or gone per entry, in order. For anything but valid the caller must stop the handler.
+-- cancelled: the marker holds this tenant. The lease is not extended, and `complete` removes the entry.
 --@include lease.lua
 local group, consumer = ARGV[1], ARGV[2]
 local count = number(ARGV[3], 'count')

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
--- republish: put a step on its way again, only if its latest message is nowhere any more.
+-- republish: publish a step again, but only if its latest message no longer exists.
 --
--- KEYS[1] in-flight index   KEYS[2] schedule   KEYS[3] stream to send to   KEYS[4] cancelled tasks
--- KEYS[5..] the topic to send to as fairness.lua describes it, then other streams on which its message may lie
--- ARGV    in-flight field, mode (check | claim | publish), fields, (name, value)* (0 fields unless publish), the topic's description
--- Answers exists, missing (check, claim) or published (publish). Look-up and send are one script, so that two sweepers send once.
--- What is claimed is named as an entry that there never is, 0-<seconds of the claim>, until it is sent: whoever repeats an
--- older message meanwhile (`publish_once` in complete.lua) would send an attempt that the sweeper is about to replace, and both
--- would run. A sweeper that died on the way leaves the name to the next one, or to `prune`.
+-- KEYS[1] in-flight index   KEYS[2] schedule   KEYS[3] stream to publish to   KEYS[4] cancelled tasks
+-- KEYS[5..] keys of the stream's topic, see fairness.lua, then other streams that may hold the message
+-- ARGV    in-flight field, mode (check | claim | publish), fields, (name, value)* (0 fields unless publish), topic limits
+-- Returns exists, missing (check, claim) or published (publish). Check and publish are one script, so that two reconcilers
+-- publish once.
+-- A claim sets the in-flight field to an entry id that cannot exist, 0-<seconds of the claim>, until the step is published.
+-- Meanwhile `publish_once` in complete.lua does not repeat an older message: it would publish an attempt that the
+-- reconciler is about to replace, and both would run. If a reconciler dies in between, the next one or `prune` continues.
 --@include lease.lua
 --@include fairness.lua
 local in_flight, field, mode, count = KEYS[1], ARGV[1], ARGV[2], number(ARGV[3], 'fields')
