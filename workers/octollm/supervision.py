@@ -1,8 +1,9 @@
 """Owns every background task and thread of a Python process, and notices when one of them ends unexpectedly.
 
-A process whose heartbeat or commit loop has died keeps its leases and finishes nothing. So the
-loops and threads of a worker run under a supervisor. When owned work ends without an order to stop, the
-supervisor records it (readiness turns red), logs the cause, and `until_failed` raises, so that the process exits.
+A process whose heartbeat or commit loop has died keeps its leases and finishes nothing. So the loops and threads of a
+worker run under a supervisor; ruff forbids `asyncio.create_task` and `threading.Thread` elsewhere, unless a comment
+says who waits for the task. When owned work ends without an order to stop, the supervisor records it (readiness turns
+red), logs the cause, and `until_failed` raises, so that the process exits.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ class SupervisedThread:
         self._target = target
         self._ended = ended
         self._end_expected = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)  # noqa: TID251  owned here
         self._thread.start()
 
     def expect_end(self) -> None:

@@ -70,8 +70,8 @@ async def _run(settings: Settings) -> list[Row]:
     os.environ.setdefault(WEBHOOK_SECRET, secrets.token_hex(16))  # for the reflex, a child of this process
     async with Stack(settings, progress=note) as running:
         doors = Doors(running.http_url, running.redis_url, running.postgres_dsn)
-        work = asyncio.ensure_future(_all(doors))
-        broken = asyncio.ensure_future(running.wait())
+        work = asyncio.ensure_future(_all(doors))  # noqa: TID251  awaited below
+        broken = asyncio.ensure_future(running.wait())  # noqa: TID251  awaited below
         try:
             await asyncio.wait((work, broken), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():

@@ -237,7 +237,8 @@ class Stack:
         roles = [role for role in python_roles(topology) if role not in self._without]
         self._tell(f"starting the Python workers: {', '.join(roles)}")
         stop = asyncio.Event()
-        work = asyncio.create_task(run_roles(roles, settings, topology, concurrency=self._concurrency, stop=stop))
+        roles_run = run_roles(roles, settings, topology, concurrency=self._concurrency, stop=stop)
+        work = asyncio.create_task(roles_run)  # noqa: TID251  its end, for any reason, is the stack's failure
         work.add_done_callback(self._workers_ended)
         try:
             yield
@@ -265,7 +266,7 @@ class Stack:
             await child.wait()
             self._fail(child.ended())
 
-        self._watchers.add(asyncio.create_task(until_ended()))
+        self._watchers.add(asyncio.create_task(until_ended()))  # noqa: TID251  ends with the child it watches
 
     def _fail(self, error: OctoError) -> None:
         if not self._stopping and not self._failed.done():

@@ -46,7 +46,7 @@ async def serve_api(
         )
         server = _Server(config)
         address = join_listen(*listener.getsockname()[:2])
-        work = asyncio.create_task(server.serve(sockets=[listener]), name=TASK)
+        work = asyncio.create_task(server.serve(sockets=[listener]), name=TASK)  # noqa: TID251  `ended` reports its end
 
         def ended(work: asyncio.Task[None]) -> None:
             failed(_ended(work))
@@ -96,7 +96,7 @@ class _Server(uvicorn.Server):
 
     async def until_started(self, work: asyncio.Task[None]) -> None:
         """Wait until the server listens. Raises StartError if `work`, the server's own task, ends before."""
-        started = asyncio.create_task(self._up.wait())
+        started = asyncio.create_task(self._up.wait())  # noqa: TID251  awaited below
         try:
             await asyncio.wait((work, started), return_when=asyncio.FIRST_COMPLETED)
         finally:
