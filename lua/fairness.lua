@@ -65,15 +65,15 @@ local function read_fairness(at, in_flight)
     at = at + 1
     topic.running, topic.left, topic.back = KEYS[base], {}, {}
     if topic.cap > 0 then has_type(topic.running, 'zset') end
-    local beside = {}
+    local side_keys = {}
     for i = 1, streams do
       local first = base + 3 * i - 2
       topic.streams[i] = {topic = topic, key = KEYS[first], waiting = KEYS[first + 1], ring = KEYS[first + 2]}
       if not KEYS[first + 2] then error({err = 'ERR fairness: a key is missing'}) end
-      beside[2 * i - 1], beside[2 * i] = KEYS[first + 1], KEYS[first + 2]
+      side_keys[2 * i - 1], side_keys[2 * i] = KEYS[first + 1], KEYS[first + 2]
     end
     -- Usually nothing is queued, which one command shows for all streams.
-    local any = streams > 0 and redis.call('EXISTS', unpack(beside)) > 0
+    local any = streams > 0 and redis.call('EXISTS', unpack(side_keys)) > 0
     for _, stream in ipairs(topic.streams) do
       if any then has_type(stream.ring, 'zset') end
       stream.some = any and has_type(stream.waiting, 'hash')

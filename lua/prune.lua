@@ -11,7 +11,7 @@ local CLAIM_S = 300  -- longer than any reconciler takes to publish
 local in_flight, count, kind = KEYS[1], number(ARGV[2], 'count'), {}
 local latest = redis.call('TIME')[1] - CLAIM_S
 for i = 2, #KEYS do kind[KEYS[i]] = redis.call('TYPE', KEYS[i]).ok end
-local function lies(key, id)
+local function exists(key, id)
   if kind[key] == 'stream' then return #redis.pcall('XRANGE', key, id, id) > 0 end
   if kind[key] == 'hash' then return redis.call('HEXISTS', key, id) == 1 end
   return kind[key] == 'zset' and redis.call('ZSCORE', key, id)
@@ -21,7 +21,7 @@ local page, lost = redis.call('HSCAN', in_flight, ARGV[1], 'COUNT', count), {}
 for i = 1, #page[2], 2 do
   local key, id = string.match(page[2][i + 1], '^(%S+) (%S+)$')
   local claimed_at = tonumber(id and string.match(id, '^0%-(%d+)$') or 0)
-  if key and kind[key] and claimed_at < latest and not lies(key, id) then lost[#lost + 1] = page[2][i] end
+  if key and kind[key] and claimed_at < latest and not exists(key, id) then lost[#lost + 1] = page[2][i] end
 end
 for _, name in ipairs(lost) do redis.call('HDEL', in_flight, name) end
 return {page[1], #lost}

@@ -99,6 +99,7 @@ CHECKED = (
     "docs/delivery.md",
     "docs/glossary.md",
     "docs/settings.md",
+    "lua/",
     "workers/octollm/api/",
     "workers/octollm/cli/",
     "workers/octollm/client/",

@@ -251,7 +251,8 @@ async fn replica_count(connection: &mut MultiplexedConnection) -> Option<usize> 
     }
 }
 
-/// A server that refuses to tell its role is taken for a replica: whoever asks has a reason to suspect it.
+/// Whether the server is a replica. One that does not answer ROLE counts as a replica: callers ask only after a
+/// refused write.
 async fn is_replica(connection: &mut MultiplexedConnection) -> bool {
     !matches!(role(connection).await, Some(Role::Primary { .. }))
 }

@@ -157,7 +157,7 @@ impl ConsumerGroup {
         Ok(entries.collect())
     }
 
-    /// Take over up to `count` entries of a stream whose lease has run out or that were released.
+    /// Reclaim up to `count` entries of a stream whose lease has expired or that were released.
     pub async fn claim(&self, stream: &str, count: usize) -> Result<Claimed, StoreError> {
         let mut call = ScriptCall::new(Script::Claim);
         call.key(stream);

@@ -1,18 +1,23 @@
-//! The environment of the tests: a real Redis and the real program as child processes, and a minimal HTTP client.
+//! The environment of the tests: the real program as a child process, on a real Redis, with a minimal HTTP client.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)] // a broken setup ends the test
 #![allow(dead_code)] // each test file uses its part
 #![allow(clippy::disallowed_methods)] // a thread reads the log
 
+mod answer;
 pub mod api;
 pub mod events;
 pub mod history;
 #[path = "../../../tests/ports.rs"]
 mod ports;
+mod redis_server;
 
+pub use answer::Answer;
 pub use ports::free_port;
+#[allow(unused_imports)] // each test file uses its part
+pub use redis_server::{url, Entry, Redis};
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -38,140 +43,6 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 /// The repository's root.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The Redis server to test with; the same variable as the setting `redis.server`.
-fn redis_server() -> String {
-    let chosen = std::env::var("OCTOLLM_REDIS_SERVER").unwrap_or_default();
-    if chosen.is_empty() {
-        return "redis-server".to_owned();
-    }
-    chosen
-}
-
-/// A Redis server for one test.
-pub struct Redis {
-    child: Child,
-    pub port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Redis {
-    pub fn start() -> Self {
-        Self::start_on(free_port(), &[])
-    }
-
-    pub fn start_on(port: u16, more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new(redis_server())
-            .args(["--port", &port.to_string(), "--save", "", "--dir"])
-            .arg(folder.path())
-            .args(more)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let redis = Self {
-            child,
-            port,
-            _folder: folder,
-        };
-        until("Redis starts", || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        redis
-    }
-
-    pub fn url(&self) -> String {
-        url(self.port)
-    }
-
-    /// Another server that follows this one.
-    pub fn start_replica(&self) -> Self {
-        let _: () = self.ask("CONFIG|SET|repl-diskless-sync-delay|0");
-        let primary = format!("127.0.0.1 {}", self.port);
-        let replica = Self::start_on(free_port(), &["--replicaof", &primary]);
-        until("the replica follows", || {
-            let said: String = self.ask("INFO|replication");
-            said.contains("state=online").then_some(())
-        });
-        replica
-    }
-
-    /// One command, its words separated by `|`.
-    pub fn ask<T: redis::FromRedisValue>(&self, words: &str) -> T {
-        self.ask_raw(&words.split('|').map(str::as_bytes).collect::<Vec<_>>())
-    }
-
-    pub fn ask_raw<T: redis::FromRedisValue>(&self, words: &[&[u8]]) -> T {
-        let mut connection = redis::Client::open(self.url())
-            .unwrap()
-            .get_connection()
-            .unwrap();
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(*word);
-        }
-        command.query(&mut connection).unwrap()
-    }
-
-    /// All entries of a stream, their fields as text.
-    pub fn entries(&self, key: &str) -> Vec<Entry> {
-        let raw: Vec<(String, Vec<String>)> = self.ask(&format!("XRANGE|{key}|-|+"));
-        raw.into_iter().map(|(_, fields)| Entry(fields)).collect()
-    }
-
-    /// Puts an entry on the default tenant's ingest stream.
-    pub fn submit(&self, fields: &[(&str, &str)]) -> String {
-        let mut words = vec!["XADD", "ingest:default", "*"];
-        for (name, value) in fields {
-            words.extend([*name, *value]);
-        }
-        self.ask_raw(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
-    }
-
-    /// Sends the server a signal, by its name without SIG.
-    pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let signal = format!("-{name}");
-        assert!(Command::new("kill")
-            .args([&signal, &pid])
-            .status()
-            .unwrap()
-            .success());
-    }
-
-    pub fn length(&self, key: &str) -> usize {
-        self.ask(&format!("XLEN|{key}"))
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub fn url(port: u16) -> String {
-    format!("redis://127.0.0.1:{port}/0")
-}
-
-/// The fields of a stream entry.
-pub struct Entry(Vec<String>);
-
-impl Entry {
-    pub fn field(&self, name: &str) -> &str {
-        let pair = self.0.chunks(2).find(|pair| pair[0] == name);
-        &pair.unwrap_or_else(|| panic!("no field {name} in {:?}", self.0))[1]
-    }
-
-    pub fn body(&self) -> Value {
-        serde_json::from_str(self.field("body")).unwrap()
-    }
-
-    pub fn all(&self) -> String {
-        self.0.join(" ")
-    }
 }
 
 /// The program with only the given settings in its environment.
@@ -351,62 +222,6 @@ impl Drop for Reflex {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// An HTTP answer.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
-}
-
-impl Answer {
-    pub fn read(stream: &mut TcpStream) -> Self {
-        let mut raw = Vec::new();
-        // A reset after the answer does not change it.
-        let _ = stream.read_to_end(&mut raw);
-        let text = String::from_utf8(raw).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-        Self {
-            status: status.unwrap_or(0),
-            head: head.to_lowercase(),
-            body: body.to_owned(),
-        }
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
-    }
-
-    /// The JSON of an answer with any transfer encoding.
-    pub fn json_of_chunks(&self) -> Value {
-        if !self.head.contains("transfer-encoding: chunked") {
-            return self.json();
-        }
-        let (mut text, mut rest) = (String::new(), self.body.as_str());
-        while let Some((size, after)) = rest.split_once("\r\n") {
-            let size = usize::from_str_radix(size, 16).unwrap();
-            text.push_str(&after[..size]);
-            rest = after[size..].trim_start_matches("\r\n");
-        }
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// The problem's code and field. Panics if this is not a problem document.
-    pub fn problem(&self) -> (String, String) {
-        assert!(
-            self.head.contains("content-type: application/problem+json"),
-            "{self:?}"
-        );
-        let body = self.json();
-        assert_eq!(body["status"], self.status, "{self:?}");
-        assert!(!body["detail"].as_str().unwrap().is_empty());
-        let code = body["type"].as_str().unwrap().rsplit(':').next().unwrap();
-        let field = body["field"].as_str().unwrap_or("");
-        (code.to_owned(), field.to_owned())
     }
 }
 

@@ -111,8 +111,8 @@ impl CircuitBreaker {
                 topic = self.topic,
                 tasks,
                 cooldown_s = self.cooldown.as_secs(),
-                "circuit breaker open: every step fails here, so none is read any more; see the errors above, fix or \
-                 roll back, and restart"
+                "circuit breaker open: every step failed, so this worker has stopped reading; see the errors \
+                 above, fix or roll back, and restart"
             );
         }
         self.changed.notify_waiters();

@@ -1,6 +1,6 @@
 //! When a worker stops by itself because every step breaks on it, as after a bad deploy. Pure: the time is passed in.
 //!
-//! The rules are those of the Python workers; `docs/decisions/008-the-fuse.md` gives the reasons.
+//! The rules are those of the Python workers; `docs/decisions/008-circuit-breaker.md` gives the reasons.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
