@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from octollm.devstack.embedded.process import Child
 from octollm.errors import StartError
@@ -50,13 +50,13 @@ async def _ready(child: Child, url: str) -> None:
     """Until the program answers that it is ready; raises StartError when it ends or takes too long."""
     answer = "it does not answer"
     deadline = asyncio.get_running_loop().time() + _READY_S
-    async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+    async with httpx2.AsyncClient(timeout=2, trust_env=False) as client:
         while asyncio.get_running_loop().time() < deadline:
             if child.exit_code is not None:
                 raise child.ended()
             try:
                 response = await client.get(url)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 answer = f"it does not answer ({type(error).__name__})"
             else:
                 if response.is_success:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import asyncpg
-import httpx
+import httpx2
 import orjson
 
 from octollm.database.migrate import current_revision, newest_revision, revision_problem
@@ -214,9 +214,9 @@ async def _postgres(settings: Settings) -> Check:
 async def _reflex(settings: Settings) -> Check:
     url = f"{settings.reflex.url}/readyz"
     try:
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        async with httpx2.AsyncClient(timeout=5, trust_env=False) as client:
             answer = await client.get(url)
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         todo = "start it with `octollm up` or `octollm-reflex`, or set OCTOLLM_REFLEX_URL"
         verdict = Verdict.FAIL if is_set("reflex", "url") else Verdict.WARN
         return Check("reflex", verdict, f"{settings.reflex.url} cannot be reached ({cause(error)})", todo)
