@@ -80,7 +80,8 @@ def test_no_text_breaks_the_reader(text):
 
 def test_gits_own_lines_and_comments_are_passed_over():
     head = "From someone\n\ndiff --git a/f.txt b/f.txt\nindex 123..456 100644\n"
-    assert apply({"f.txt": FILE}, head + FIX) == {"f.txt": FILE.replace("three", "THREE")}
+    for tail in ("", "-- \n2.43.0\n", "\n\nA remark.\n"):
+        assert apply({"f.txt": FILE}, head + FIX + tail) == {"f.txt": FILE.replace("three", "THREE")}
 
 
 def test_files_are_created_and_removed():
@@ -104,6 +105,20 @@ def test_files_are_created_and_removed():
         ({"f.txt": "one\ntwo\n"}, FIX, "it expects more lines, the file has 2"),
         ({"f.txt": FILE}, FIX.replace("-2,3", "-12,3"), "the file has 5 (what it expects begins on line 2: correct"),
         ({"f.txt": FILE}, FIX.replace("-2,3", "-2,4"), "promises 4 old and 3 new lines"),
+        (
+            {"f.txt": FILE},
+            FIX.replace("-2,3 +2,3", "-2,2 +2,2"),
+            "line 7 of the patch: the hunk continues after the 2 old",
+        ),
+        ({"f.txt": FILE}, FIX + "+more\n", "line 8 of the patch: the hunk continues"),
+        ({"f.txt": FILE}, FIX + "-less\n", "line 8 of the patch: the hunk continues"),
+        ({"f.txt": FILE}, FIX + "--- x\n", "line 8 of the patch: the hunk continues"),
+        (
+            {"f.txt": FILE},
+            FIX + FIX.replace("@@ -2,3 +2,3 @@", "@@ -2,3 +two,3 @@"),
+            "line 10 of the patch: not a hunk's",
+        ),
+        ({"f.txt": FILE}, FIX.replace("-2,3", "-\u0662,3"), "not a hunk's head"),
         ({"f.txt": FILE}, FIX.replace("@@ -2,3 +2,3 @@", "@@ here @@"), "not a hunk's head"),
         ({"f.txt": FILE}, FIX.replace("+++ b/f.txt\n", ""), "must follow the line ---"),
         ({"f.txt": FILE}, FIX.replace("+++ b/f.txt", "+++ b/g.txt"), "one file on both sides"),
