@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octollm.code.patch import apply
-from octollm.code.python import look_through
+from octollm.code.python import check_source
 from octollm.errors import PatchError
 
 FILE = "one\ntwo\nthree\nfour\nfive\n"
@@ -151,7 +151,7 @@ def test_every_hunk_that_does_not_fit_is_named():
 
 
 def rules(text, file="m.py"):
-    return [(one.line, one.rule) for one in look_through(file, text)]
+    return [(one.line, one.rule) for one in check_source(file, text)]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,13 @@ def rules(text, file="m.py"):
         ("x = y\n", [(1, "undefined_name")]),
         ("def f():\n    return lenght([])\n", [(2, "undefined_name")]),
         ("class A:\n    def f(self):\n        return slf\n", [(3, "undefined_name")]),
-        ("class A:\n    b = 1\n    c = [b for _ in range(3)]\n", [(3, "undefined_name")]),
+        ("x: int\nprint(x)\n", [(2, "undefined_name")]),
+        ("__all__ = ['gone']\n", [(1, "undefined_export")]),
+        ("def f():\n    found = 1\n", [(2, "unused_variable")]),
+        ("if (1, 2):\n    pass\n", [(1, "if_tuple")]),
+        ("x = {'a': 1, 'a': 2}\n", [(1, "multi_value_repeated_key_literal")] * 2),
+        ("print('%d and %d' % (1,))\n", [(1, "percent_format_positional_count_mismatch")]),
+        ("x = " + "+".join(["1"] * 900), [(1, "nested_too_deeply")]),
         ("import os\nimport sys\nprint(sys)\n", [(1, "unused_import")]),
         ("from a import b as c, d\nprint(d)\n", [(1, "unused_import")]),
         ("try:\n    pass\nexcept:\n    pass\n", [(3, "bare_except")]),
@@ -185,13 +191,15 @@ def test_what_is_wrong_is_found_where_it_is(text, found):
         "",
         "import os\n\ndef f() -> 'os.PathLike[str]':\n    ...\n",
         "import os\n__all__ = ['os']\n",
-        "import os as os\n",
+        "import os as os\nfrom a import b as b\nfrom . import c as c\nfrom ..d.e import f as f\n",
         "from __future__ import annotations\n",
         "try:\n    import json\nexcept ImportError:\n    json = None\n",
         "try:\n    pass\nexcept:\n    print(1)\n    raise\n",
         "def f(a=None, b=(), c=1):\n    return a or b or c\n",
         "def f():\n    global x\n    x = 1\n\ndef g():\n    return x\n",
-        "x: int\nprint(x)\n",
+        "x: int = 1\nprint(x)\n",
+        "def f():\n    return g()\n\ndef g():\n    return 1\n\nf()\ndel g\n",
+        "import enum\n\n@enum.global_enum\nclass A(enum.Enum):\n    B = 1\n\nprint(B)\n",
         "from m import *\nprint(y)\n",
         "try:\n    unicode\nexcept NameError:\n    unicode = str\n",
         "class A:\n    def top(self, which):\n        return which\n",
@@ -222,7 +230,7 @@ def test_our_own_code_has_no_findings():
     files = [path for folder in ("workers", "tests", "bench") for path in (root / folder).rglob("*.py")]
     files = [path for path in files if "generated" not in path.parts]
     assert len(files) > 100
-    found = [one for path in files for one in look_through(str(path), path.read_text(encoding="utf-8"))]
+    found = [one for path in files for one in check_source(str(path), path.read_text(encoding="utf-8"))]
     assert found == []
 
 
@@ -231,6 +239,6 @@ def test_the_standard_library_has_no_undefined_names():
     folder = Path(os.__file__).parent
     wrong = []
     for path in sorted(folder.glob("*.py")):
-        found = look_through(path.name, path.read_text(encoding="utf-8"))
+        found = check_source(path.name, path.read_text(encoding="utf-8"))
         wrong += [one for one in found if one.rule in ("syntax", "undefined_name")]
     assert wrong == []
