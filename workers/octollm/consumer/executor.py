@@ -11,7 +11,7 @@ import structlog
 
 from octollm.consumer.circuit_breaker import CircuitBreaker
 from octollm.consumer.committer import OUTCOMES, Committer
-from octollm.consumer.context import CURRENT
+from octollm.consumer.context import set_current
 from octollm.consumer.delivery import Delivery, Event, State
 from octollm.consumer.pool import DeliveryPool
 from octollm.consumer.task_pool import TaskPool
@@ -62,7 +62,7 @@ class Executor:
         """Work on a delivery until its completion is with the committer, or it has ended."""
         delivery.task = task
         delivery.advance(Event.START)
-        CURRENT.set(delivery)
+        set_current(delivery)
         began = perf_counter()
         try:
             result = await self._handle(delivery)
