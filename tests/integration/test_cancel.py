@@ -24,7 +24,7 @@ def in_flight_field_of(one):
 
 async def cancel(client, one, tenant="default", ttl_s=60):
     message = {"type": "task.cancel.v1", "id": one.task, "tenant": tenant, "body": "{}"}
-    return await Handoff(client, "l0", "judge", "door").cancel(one.task, tenant, ttl_s, message)
+    return await Handoff(client, "l0", "judge", "ingress").cancel(one.task, tenant, ttl_s, message)
 
 
 async def held(client, one, consumer="a"):
@@ -50,7 +50,7 @@ async def test_steps_of_a_marked_task_are_removed_and_send_nothing(client):
     assert await handoff.complete([Completion(marked, SEND)]) == [LeaseStatus.GONE]
 
 
-async def test_a_live_field_that_names_a_newer_message_stays(client):
+async def test_an_in_flight_field_that_names_a_newer_message_stays(client):
     marked = await held(client, step(1))
     await client.hset(KEYS.in_flight, in_flight_field_of(step(1)), f"{STREAM} 9-9")
     await cancel(client, step(1))
@@ -152,11 +152,11 @@ def ended(outcome):
     return MESSAGES.labels("arm.judge", outcome)._value.get()
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["control", "heartbeat"])
-async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, told):
+@pytest.mark.parametrize("reported", [True, False], ids=["control", "heartbeat"])
+async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, reported):
     work, before = Waiting(), ended("cancelled")
     # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
-    topic = judge(heartbeat_s=600, lease_s=1800) if told else judge()
+    topic = judge(heartbeat_s=600, lease_s=1800) if reported else judge()
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
         ear = asyncio.create_task(listen(redis_server.url, 2, ["l0"], lambda _, task: member.consumer.cancel(task)))
         await client.xadd(STREAM, fields(step(1)))
@@ -165,7 +165,7 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
         await until(lambda: listening(client))
         await client.publish(KEYS.control, f"cancel {step(1).task}")  # not marked: it goes on
         await cancel(client, step(1))
-        if told:
+        if reported:
             await client.publish(KEYS.control, "word-of-a-newer-version")
             await client.publish(KEYS.control, f"cancel {step(1).task}")
         await work.stopped.wait()
@@ -176,7 +176,7 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
     assert ended("cancelled") == before + 1
 
 
-async def test_one_that_is_stopped_while_the_wish_is_taken_back_stays_for_whoever_comes_next(redis_server, client):
+async def test_an_entry_whose_cancellation_is_withdrawn_while_it_stops_stays_for_others(redis_server, client):
     work, before = Waiting(), (ended("cancelled"), ended("abandoned"))
 
     async def regretted(one):
@@ -202,7 +202,7 @@ async def gone_from(consumer):
 
 async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, client):
     work, before = Waiting(), ended("cancelled")
-    # No lease ends here: whoever was stopped by mistake must not be mended by a takeover.
+    # No lease ends here: a handler that was stopped by mistake must not be replaced by a reclaim.
     topic = judge(heartbeat_s=600, lease_s=1800)
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
         await client.xadd(STREAM, fields(step(1)))
