@@ -210,7 +210,7 @@ fn who_lost_the_lease_stops_and_writes_nothing() {
 }
 
 #[test]
-fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
+fn an_ended_runs_process_is_killed_at_once_and_nothing_is_told() {
     // No heartbeat comes while this runs: only the control channel tells.
     let stage = Stage::with(1800, 600);
     let worker = stage.worker(&[]);
@@ -219,15 +219,15 @@ fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
         0,
     ));
     until("the step is taken", || stage.pending() == 1);
-    // Neither an order that no marker bears out nor a foreign marker stops it.
-    stage.say(&format!("cancel {TASK}"));
-    stage.mark("other");
-    stage.say(&format!("cancel {TASK}"));
+    // Neither a message that Redis does not confirm nor another tenant's run stops it.
+    stage.say(&format!("ended {TASK}.1"));
+    stage.end_run("other");
+    stage.say(&format!("ended {TASK}.1"));
     stage.say("a word of a newer version");
     assert_eq!((stage.pending(), stage.length(STREAM)), (1, 1));
-    stage.mark("default");
-    stage.say(&format!("cancel {TASK}"));
-    worker.until_metrics("outcome=\"cancelled\"} 1");
+    stage.end_run("default");
+    stage.say(&format!("ended {TASK}.1"));
+    worker.until_metrics("outcome=\"run_ended\"} 1");
     assert_eq!(
         (stage.length("{l0}:steps.done"), stage.length(STREAM)),
         (0, 0)
@@ -237,7 +237,7 @@ fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
 }
 
 #[test]
-fn a_heartbeat_finds_a_cancelled_task_when_nobody_said_so() {
+fn a_heartbeat_finds_an_ended_run_when_nobody_said_so() {
     let stage = Stage::new();
     let worker = stage.worker(&[]);
     stage.add(&Stage::message(
@@ -245,8 +245,8 @@ fn a_heartbeat_finds_a_cancelled_task_when_nobody_said_so() {
         0,
     ));
     until("the step is taken", || stage.pending() == 1);
-    stage.mark("default");
-    worker.until_metrics("outcome=\"cancelled\"} 1");
+    stage.end_run("default");
+    worker.until_metrics("outcome=\"run_ended\"} 1");
     assert_eq!(
         (stage.length("{l0}:steps.done"), stage.length(STREAM)),
         (0, 0)
@@ -254,17 +254,18 @@ fn a_heartbeat_finds_a_cancelled_task_when_nobody_said_so() {
 }
 
 #[test]
-fn a_step_that_ends_after_its_task_was_cancelled_tells_nobody() {
+fn a_step_that_ends_after_its_run_tells_nobody() {
     let stage = Stage::new();
-    stage.mark("default");
+    stage.end_run("default");
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "echo done"}),
         0,
     ));
     let worker = stage.worker(&[]);
-    worker.until_metrics("outcome=\"cancelled\"} 1");
+    worker.until_metrics("outcome=\"run_ended\"} 1");
     assert_eq!(stage.length("{l0}:steps.done"), 0);
-    stage.mark("other");
+    stage.forget_ended_runs();
+    stage.end_run("other");
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "echo done"}),
         0,

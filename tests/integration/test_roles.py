@@ -11,7 +11,7 @@ import redis.asyncio
 from octollm.contracts import TaskCancel, write
 from octollm.contracts.ids import utc_now
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
-from octollm.protocol.operations import Lease
+from octollm.protocol.operations import Lease, StepRun
 from octollm.resources import schemas_path
 from octollm.runtime.roles import python_roles
 from octollm.runtime.worker import run_roles
@@ -121,18 +121,18 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
         "body": body,
     }
     ingress = Handoff(client, "l0", "executor", "ingress")
-    assert await ingress.cancel(task, "other", 60, message) == ("other_tenant", "")
-    assert await ingress.cancel(task, "default", 60, message) == ("accepted", "running")
+    assert await ingress.cancel(task, "other", 1, 60, message) == ("other_tenant", "")
+    assert await ingress.cancel(task, "default", 1, 60, message) == ("accepted", "running")
     end = await ended(client, task)
     assert (end["state"], end["reason"], end["detail"]) == ("cancelled", "requested", "changed my plan")
     assert "open" not in end
-    assert await ingress.cancel(task, "default", 60, message) == ("ended", "cancelled")
+    assert await ingress.cancel(task, "default", 1, 60, message) == ("ended", "cancelled")
     # A worker that reads the step now acknowledges it without running it.
     await client.xgroup_create(stream, "executor", "0")
     ((_, ((entry, fields),)),) = await client.xreadgroup("executor", "ingress", {stream: ">"})
     field = fields[b"id"].decode().rpartition(".")[0]
-    held = Lease(stream, entry.decode(), 1, field, (KEYS.cancel(task), "default"))
-    assert await ingress.complete([Completion(held, ())]) == [LeaseStatus.CANCELLED]
+    held = Lease(stream, entry.decode(), 1, field, StepRun(KEYS.ended_runs, f"{task}.1", "default"))
+    assert await ingress.complete([Completion(held, ())]) == [LeaseStatus.RUN_ENDED]
     assert (await client.xlen(stream), await client.hlen(KEYS.in_flight)) == (0, 0)
 
 

@@ -10,8 +10,8 @@ pub enum Outcome {
     Failed,
     Retrying,
     Dead,
-    /// Its task was cancelled; nothing was published.
-    Cancelled,
+    /// Its run has ended; nothing was published.
+    RunEnded,
     /// Another worker has the entry; what this one did is discarded.
     Stale,
     Gone,
@@ -35,7 +35,7 @@ impl From<LeaseState> for Outcome {
     fn from(state: LeaseState) -> Self {
         match state {
             LeaseState::Gone => Self::Gone,
-            LeaseState::Cancelled => Self::Cancelled,
+            LeaseState::RunEnded => Self::RunEnded,
             LeaseState::Released => Self::Released,
             LeaseState::Valid => Self::Abandoned,
             LeaseState::Done | LeaseState::Stale => Self::Stale,

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use bus::backoff::random_number;
-use bus::{Backoff, CancelMarker, Completion, Entry, Lease, LeaseState};
+use bus::{Backoff, Completion, Entry, Lease, LeaseState, StepRun};
 use contracts::events::{Object, StepRequested};
 use contracts::ContractError;
 use futures_util::FutureExt;
@@ -25,7 +25,7 @@ enum StepResult {
     PermanentFailure(Fault),
     /// A fault of this machine or this program.
     TransientFailure(Fault),
-    /// The lease is lost, the task cancelled or the process stops: nothing is written.
+    /// The lease is lost, the run has ended or the process stops: nothing is written.
     Stopped,
 }
 
@@ -58,7 +58,7 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
         worker: &consumer.group.consumer,
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
-    let marker = CancelMarker::of(entry, &consumer.keys);
+    let run = StepRun::of(entry, &consumer.keys);
     let mut worker_failed = false;
     let report = match parse_message(entry, &consumer.topic) {
         Err(rejected) => {
@@ -66,9 +66,9 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
             reporter().dead(rejected.reason, &rejected.message)
         }
         Ok(step) => match catch_panic(perform(consumer, &step, lease)).await {
-            StepResult::Stopped => match (lease.lost(), &marker) {
-                (Some(LeaseState::Cancelled), Some(marker)) => {
-                    Ok(Report::cancelled(marker.in_flight.clone()))
+            StepResult::Stopped => match (lease.lost(), &run) {
+                (Some(LeaseState::RunEnded), Some(run)) => {
+                    Ok(Report::run_ended(run.in_flight.clone()))
                 }
                 (lost, _) => {
                     consumer.shared.breaker.record_neutral();
@@ -98,7 +98,7 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
     else {
         return Outcome::Abandoned;
     };
-    match complete(consumer, entry, marker.as_ref(), &completion).await {
+    match complete(consumer, entry, run.as_ref(), &completion).await {
         Some(LeaseState::Done) => outcome,
         state => state.map_or(Outcome::Abandoned, Outcome::from),
     }
@@ -139,12 +139,12 @@ async fn give_back(consumer: &Consumer, entry: &Entry) -> Outcome {
 async fn complete(
     consumer: &Consumer,
     entry: &Entry,
-    marker: Option<&CancelMarker>,
+    run: Option<&StepRun>,
     completion: &Completion,
 ) -> Option<LeaseState> {
     let mut backoff = Backoff::default();
     loop {
-        match consumer.group.complete(entry, marker, completion).await {
+        match consumer.group.complete(entry, run, completion).await {
             Ok(state) => return Some(state),
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "a finished step cannot be reported; trying again");

@@ -244,9 +244,15 @@ impl Stage {
         names.filter(|name| name != "released").count()
     }
 
-    /// As `cancel` marks the task of every message here.
-    pub fn mark(&self, tenant: &str) {
-        let () = self.ask(&["SET", &format!("{{l0}}:cancel:{TASK}"), tenant]);
+    /// As `cancel` ends the run of every message here.
+    pub fn end_run(&self, tenant: &str) {
+        let run = format!("{TASK}.1 {tenant}");
+        let _: usize = self.ask(&["ZADD", "{l0}:ended-runs", "4102444800", &run]);
+    }
+
+    /// As if nobody had ended any run.
+    pub fn forget_ended_runs(&self) {
+        let _: usize = self.ask(&["DEL", "{l0}:ended-runs"]);
     }
 
     /// Says so to all workers, as soon as one listens.
