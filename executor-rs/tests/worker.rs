@@ -316,24 +316,39 @@ fn a_message_that_outlives_its_workers_is_given_up_on_at_the_cap() {
 }
 
 #[test]
-fn what_outlives_the_drain_is_killed_and_stays_for_others() {
-    let stage = Stage::new();
-    let mut worker = stage.worker(&[("OCTOLLM_EXECUTOR_DRAIN_S", "1")]);
+fn what_outlives_the_drain_is_released_uncharged_and_resumes_elsewhere() {
+    // Leases far longer than this test's patience: only a release lets another worker resume.
+    let stage = Stage::with(1800, 600);
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "sleep 60"}),
         0,
     ));
-    until("the step is taken", || stage.pending() == 1);
-    worker.terminate();
-    assert_eq!(worker.wait(), Some(0));
+    // As many deploys as no step would survive if each cost it a delivery.
+    for _ in 0..6 {
+        let mut worker = stage.worker(&[("OCTOLLM_EXECUTOR_DRAIN_S", "1")]);
+        until("the step is taken", || stage.held_by_workers() == 1);
+        assert_eq!(stage.delivery(), 1, "a deploy costs no delivery");
+        worker.terminate();
+        assert_eq!(worker.wait(), Some(0));
+        assert_eq!(stage.deliveries(), [("released".to_owned(), 0)]);
+        assert_eq!(stage.consumers(), 0, "it has left its group");
+    }
     assert_eq!(
-        (
-            stage.length("{l0}:steps.done"),
-            stage.pending(),
-            stage.consumers()
-        ),
-        (0, 1, 1)
+        (stage.length("{l0}:steps.done"), stage.length("{l0}:dead")),
+        (0, 0)
     );
+}
+
+#[test]
+fn a_stop_by_a_fault_of_its_own_charges_what_was_running() {
+    let stage = Stage::new();
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 60"}),
+        0,
+    ));
+    let mut worker = stage.worker(&[("TEST_BREAK_LOOP", "control channel=panic")]);
+    assert_eq!(worker.wait(), Some(1));
+    assert_eq!((stage.delivery(), stage.held_by_workers()), (1, 1));
 }
 
 #[test]

@@ -127,7 +127,8 @@ async def test_a_reclaimed_step_of_an_ended_run_is_removed_and_becomes_no_dead_l
     assert found.ended == [theirs.entry]
     assert [one.id for one in found.entries] + found.dead == [others.entry]
     dead_letters = await client.xrange(KEYS.dead)
-    assert [dead_letter[b"id"].decode().partition(".")[0] for _, dead_letter in dead_letters] == [step(2).task] * len(found.dead)
+    tasks = [fields[b"id"].decode().partition(".")[0] for _, fields in dead_letters]
+    assert tasks == [step(2).task] * len(found.dead)
     assert not await client.hexists(KEYS.in_flight, in_flight_field_of(step(1)))
 
 

@@ -15,7 +15,7 @@ pub enum Outcome {
     /// Another worker has the entry; what this one did is discarded.
     Stale,
     Gone,
-    /// Read but not started; given back.
+    /// Not started, or stopped by the end of the process: given back at no cost.
     Released,
     /// The step could not be run and the circuit breaker is open: given back as if it had not been started.
     Returned,

@@ -72,7 +72,10 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
                 }
                 (lost, _) => {
                     consumer.shared.breaker.record_neutral();
-                    return lost.map_or(Outcome::Abandoned, Outcome::from);
+                    return match lost {
+                        Some(state) => Outcome::from(state),
+                        None => release_stopped(consumer, entry).await,
+                    };
                 }
             },
             result => {
@@ -89,7 +92,10 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
         }
     };
     if record(consumer, entry, report.as_ref().filter(|_| !worker_failed)) {
-        return give_back(consumer, entry).await;
+        return match give_back(consumer, entry).await {
+            Outcome::Released => Outcome::Returned,
+            other => other,
+        };
     }
     let Some(Report {
         outcome,
@@ -121,12 +127,22 @@ fn record(consumer: &Consumer, entry: &Entry, report: Option<&Report>) -> bool {
     false
 }
 
-/// While Redis is unavailable the entry stays pending until its lease ends.
+/// Release the entry of a step that the end of this process has stopped: it resumes elsewhere at once, and a deploy costs
+/// it no delivery. A process that stops because one of its own tasks broke may have been broken by the step, so there
+/// the delivery is charged and another worker waits for the end of the lease.
+async fn release_stopped(consumer: &Consumer, entry: &Entry) -> Outcome {
+    if consumer.shared.supervisor.failure().is_some() {
+        return Outcome::Abandoned;
+    }
+    give_back(consumer, entry).await
+}
+
+/// Give the entry back at no cost. While Redis is unavailable it stays pending until its lease ends.
 async fn give_back(consumer: &Consumer, entry: &Entry) -> Outcome {
     match consumer.group.release(std::slice::from_ref(entry)).await {
         Ok(states) => match states.first() {
-            Some(LeaseState::Released) => Outcome::Returned,
-            state => state.map_or(Outcome::Abandoned, |state| Outcome::from(*state)),
+            Some(state) => Outcome::from(*state),
+            None => Outcome::Abandoned,
         },
         Err(error) => {
             tracing::warn!(%error, entry = %entry.id, "an entry stays pending until its lease ends");
@@ -219,7 +235,8 @@ async fn perform(consumer: &Consumer, step: &StepRequested, lease: &Lease) -> St
         })
     };
     match consumer.runner.run(&checked, lease.revoked.clone()).await {
-        Ok(_) if *lease.revoked.borrow() => StepResult::Stopped,
+        // Also where the sandbox failed: being stopped is why.
+        _ if *lease.revoked.borrow() => StepResult::Stopped,
         Ok(output) => {
             let seconds = started.elapsed().as_secs_f64();
             consumer.shared.metrics.observe_step(checked.kind, seconds);

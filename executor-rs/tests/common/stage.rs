@@ -214,6 +214,9 @@ impl Stage {
 
     /// Who holds each entry that was read, and how often it was delivered; `released` holds what was given back.
     pub fn deliveries(&self) -> Vec<(String, u64)> {
+        if self.pending() == 0 {
+            return Vec::new();
+        }
         let all: Vec<(String, String, u64, u64)> =
             self.ask(&["XPENDING", STREAM, "executor", "-", "+", "100"]);
         all.into_iter().map(|one| (one.1, one.3)).collect()
