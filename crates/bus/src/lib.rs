@@ -14,6 +14,7 @@ pub mod error;
 pub mod group;
 pub mod lease;
 pub mod reader;
+pub mod run_state;
 pub mod script;
 
 pub use backoff::Backoff;

@@ -130,6 +130,22 @@ impl Stage {
         .to_vec()
     }
 
+    /// A message of a task whose deadline is that many ms from now; negative: it has passed.
+    pub fn message_due_in(input: &Value, ms: i64) -> Message {
+        let at = contracts::ids::now_ms().saturating_add_signed(ms);
+        let deadline = format!(
+            "\"timeout_s\":100,\"deadline_at\":\"{}\"",
+            contracts::ids::timestamp(at)
+        );
+        let mut message = Self::message(input, 0);
+        for (name, value) in &mut message {
+            if name == "body" {
+                *value = value.replace("\"timeout_s\":100", &deadline);
+            }
+        }
+        message
+    }
+
     pub fn add(&self, message: &Message) -> String {
         let mut words = vec!["XADD", STREAM, "*"];
         words.extend(
