@@ -253,14 +253,48 @@ impl Stage {
         all.first().map_or(0, |one| one.3)
     }
 
+    /// Add a consumer to the group.
+    pub fn join_group(&self, name: &str) {
+        let _: usize = self.ask(&["XGROUP", "CREATECONSUMER", STREAM, "executor", name]);
+    }
+
+    /// Read all new entries as that consumer.
+    pub fn read_as(&self, name: &str) {
+        let words = [
+            "XREADGROUP",
+            "GROUP",
+            "executor",
+            name,
+            "STREAMS",
+            STREAM,
+            ">",
+        ];
+        let _: redis::Value = self.ask(&words);
+    }
+
+    /// Whether Redis has run that command since it started.
+    pub fn was_called(&self, command: &str) -> bool {
+        let calls: String = self.ask(&["INFO", "commandstats"]);
+        calls.contains(&format!("cmdstat_{command}:"))
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
     /// Workers in the group; `released` is none, it only holds what was given back.
     pub fn consumers(&self) -> usize {
+        let names = self.consumer_names();
+        names.iter().filter(|name| *name != "released").count()
+    }
+
+    pub fn consumer_names(&self) -> Vec<String> {
         let all: Vec<HashMap<String, redis::Value>> =
             self.ask(&["XINFO", "CONSUMERS", STREAM, "executor"]);
-        let names = all
-            .iter()
-            .map(|one| redis::from_redis_value::<String>(&one["name"]).unwrap());
-        names.filter(|name| name != "released").count()
+        let names = all.iter().map(|one| redis::from_redis_value(&one["name"]));
+        let mut names: Vec<String> = names.map(Result::unwrap).collect();
+        names.sort();
+        names
     }
 
     /// As `cancel` ends the run of every message here.
@@ -303,10 +337,7 @@ impl Stage {
     fn program(&self, settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(super::common::PROGRAM);
         command
-            .env(
-                "OCTOLLM_REDIS_URL",
-                format!("redis://127.0.0.1:{}/0", self.port),
-            )
+            .env("OCTOLLM_REDIS_URL", self.url())
             .env("OCTOLLM_TOPOLOGY_FILE", self.topology())
             .env("OCTOLLM_EXECUTOR_WORKSPACE_DIR", self.workspaces())
             .env("OCTOLLM_LOG_FORMAT", "json")
