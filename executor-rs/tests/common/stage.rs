@@ -101,6 +101,13 @@ impl Stage {
         child.wait().unwrap();
     }
 
+    /// Send a signal to Redis: STOP lets it hang, CONT wakes it.
+    pub fn signal_redis(&self, signal: &str) {
+        let id = self.redis.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
     fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
