@@ -89,13 +89,13 @@ def test_a_failure_travels_with_its_code():
 
 
 def test_what_the_same_input_always_causes_fails_at_once_with_its_cause():
-    done = told(wrong_input)
+    done = reported(wrong_input)
     assert (done.outcome, done.error.code) == ("failed", "internal")
     assert done.error.message == "the arm broke: OverflowError: cannot convert float infinity to integer"
 
 
 def test_a_fault_that_may_pass_is_tried_again_and_its_cause_shows_no_password():
-    done = told(broken)
+    done = reported(broken)
     assert done.error.message.startswith("the arm broke: ConnectionResetError: [Errno 104] Connection reset by peer")
     assert "secret" not in done.error.message
 

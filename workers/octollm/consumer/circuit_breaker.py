@@ -174,10 +174,10 @@ class CircuitBreaker:
         steps = len({one.step for one in failed}) >= len(self._steps)
         if rule.tasks and len(failed) >= rule.tasks and tenants and steps:
             return True
-        self._forget_failures()
+        self._drop_old_failures()
         return False
 
-    def _forget_failures(self) -> None:
+    def _drop_old_failures(self) -> None:
         """Keep the newest failures only: one tenant's or one step's tasks may fail for ever where it takes two."""
         while len(self._failed) > max(self._rule.tasks, 1):
             del self._failed[next(iter(self._failed))]
