@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from faststream.redis import RedisBroker
+from redis.exceptions import ResponseError
 
 from octollm.consumer.circuit_breaker import NEVER_OPENS, CircuitBreakerRule
 from octollm.consumer.consumer import Consumer
 from octollm.consumer.executor import Handler
 from octollm.consumer.leases import LeaseRenewer
-from octollm.errors import StoreUnavailableError
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.errors import StoreRefusedError, StoreUnavailableError
+from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff, is_transient
 from octollm.protocol.connection import connect
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
@@ -34,9 +35,13 @@ _log = structlog.get_logger(__name__)
 
 @contextlib.contextmanager
 def _store_errors() -> Iterator[None]:
-    """Redis is unavailable: say so in the project's own terms."""
+    """Redis is unavailable, or refuses what it was asked: say so in the project's own terms."""
     try:
         yield
+    except ResponseError as error:
+        if is_transient(error):
+            raise StoreUnavailableError(f"Redis: {error}") from error
+        raise StoreRefusedError(f"Redis: {error}") from error
     except TRANSIENT_REDIS_ERRORS as error:
         raise StoreUnavailableError(f"Redis: {error}") from error
 
@@ -160,6 +165,11 @@ class Worker:
         """Publish a step's message again unless one exists; whether it did. Raises StoreUnavailableError."""
         with _store_errors():
             return await self._handoffs[lane].republish(in_flight, target, fields)
+
+    async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
+        """How many of these steps a worker works on, see `Handoff.executing`. Raises StoreUnavailableError."""
+        with _store_errors():
+            return await self._handoffs[lane].executing(in_flight)
 
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         """Remove dead names from the in-flight index, see `Handoff.prune`. Raises StoreUnavailableError."""

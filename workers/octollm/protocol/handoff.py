@@ -71,7 +71,7 @@ class Handoff:
         self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str, fairness: Fairness | None = None
     ) -> None:
         """`fairness`: of this lane. Without it every message is published at once, past window and cap, and
-        `in_flight`, `republish`, `prune` and `promote` raise ValueError.
+        `in_flight`, `republish`, `executing`, `prune` and `promote` raise ValueError.
         """
         self.keys = LaneKeys(lane)
         self.queued: dict[str, int] = {}
@@ -124,6 +124,13 @@ class Handoff:
         keys += fairness.unprioritized
         answer: bytes = await self._scripts.republish(keys=keys, args=args)
         return answer
+
+    async def executing(self, in_flight: Sequence[str]) -> int:
+        """How many of these steps, given by their in-flight fields, a worker works on right now."""
+        topics = dict.fromkeys(self._limits().topics.values())
+        groups = {one.stream: topic.group for topic in topics for one in topic.streams}
+        keys = [self.keys.in_flight, *groups]
+        return int(await self._scripts.executing(keys=keys, args=[*groups.values(), *in_flight]))
 
     async def prune(self, cursor: int, most: int) -> tuple[int, int]:
         """Remove names from the in-flight index whose message no longer exists.
