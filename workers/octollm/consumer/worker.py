@@ -25,6 +25,7 @@ from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Fields, Operation
 from octollm.protocol.outcomes import QUEUED_MESSAGES, REDIS_ERRORS
+from octollm.protocol.run_watch import RedisClock, RunWatch
 from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
@@ -75,6 +76,7 @@ class Worker:
             lane: Handoff(self._client, lane, "", name, fairness) for lane, fairness in self._fairness.items()
         }
         """One for each lane: making a hand-off hashes every script."""
+        self._clock = RedisClock()
         self._leases: dict[str, LeaseRenewer] = {}
         self._consumers: list[Consumer] = []
         self._loops: list[asyncio.Task[None]] = []
@@ -101,6 +103,10 @@ class Worker:
             )
         )
 
+    def run_watch(self, lane: str) -> RunWatch:
+        """Return what tells an arm of this process in this lane whether a step's run has ended."""
+        return RunWatch(self._client, lane, self._clock)
+
     async def start(self) -> None:
         """Create the groups and begin to read. Stops what it has begun when a part cannot start.
 
@@ -114,6 +120,8 @@ class Worker:
             raise
 
     async def _start(self) -> None:
+        seconds, microseconds = await self._client.time()
+        self._clock.sync(seconds * 1000 + microseconds // 1000)
         for leases in self._leases.values():
             leases.start(self._supervisor)
         for consumer in self._consumers:
@@ -204,6 +212,7 @@ class Worker:
         while True:
             try:
                 promoted, _ = await handoff.promote()
+                self._clock.sync(handoff.redis_ms)
                 self._show_queued(lane, handoff.queued)
                 backoff.reset()
             except TRANSIENT_REDIS_ERRORS as error:

@@ -76,6 +76,8 @@ class Handoff:
         self.keys = LaneKeys(lane)
         self.queued: dict[str, int] = {}
         """By stream: how many messages wait in tenant queues, as the last `promote` saw it."""
+        self.redis_ms = 0
+        """Redis' time at the last `promote`, in ms since 1970."""
         self.fairness = fairness
         self._group = group
         self.consumer = consumer
@@ -203,7 +205,7 @@ class Handoff:
         """Publish due messages, dispatch from the tenant queues, and drop the steps of ended runs.
 
         Looks at `most` of each. Returns how many were published or dropped, and when the next message is due (ms since
-        1970, 0: there is none); sets `queued`.
+        1970, 0: there is none); sets `queued` and `redis_ms`.
         """
         fairness = self._limits()
         keys = [
@@ -216,7 +218,7 @@ class Handoff:
         args: list[Text | int] = [most, len(fairness.unprioritized)]
         topics = list(fairness.topics.values())
         fairness.describe(dict.fromkeys(topics), keys, args)
-        moved, due, dropped, *queued = await self._scripts.promote(keys=keys, args=args)
+        moved, due, dropped, self.redis_ms, *queued = await self._scripts.promote(keys=keys, args=args)
         self.queued = dict(zip(fairness.topics, queued, strict=True))
         return int(moved) + int(dropped), int(float(due))
 
