@@ -86,12 +86,12 @@ class Executor:
             self._seconds.observe(perf_counter() - began)
 
     def _stopped(self, delivery: Delivery) -> None:
-        if delivery.stop_reason is not LeaseStatus.CANCELLED:
+        if delivery.stop_reason is not LeaseStatus.RUN_ENDED:
             self._pool.abandon([delivery])
             return
-        delivery.intended = Outcome.CANCELLED
+        delivery.intended = Outcome.RUN_ENDED
         delivery.advance(Event.COMMIT)
-        self._committer.add(Completion(delivery.lease, (), only_if_cancelled=True), delivery)
+        self._committer.add(Completion(delivery.lease, (), only_if_ended=True), delivery)
 
     def _commit(self, delivery: Delivery, result: HandlerResult) -> None:
         lease = delivery.lease
