@@ -155,8 +155,8 @@ async def test_a_decision_that_cannot_be_published_fails_its_task_and_the_others
     await rows(pool, "UPDATE tasks SET not_before = now() - interval '1 s' RETURNING 1")
 
     class Refusing(FakePublisher):
-        async def publish(self, lane, operations):
-            if any(bad in str(one) and "running" in str(one) for one in operations):
+        async def publish(self, lane, *groups):
+            if any(bad in str(one) and "running" in str(one) for one in groups):
                 raise ValueError("WRONGTYPE")
 
     await Maintenance(orchestrator, pool, topology(), message_builder(), Refusing()).start_due_runs()

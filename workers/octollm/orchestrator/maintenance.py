@@ -1,6 +1,6 @@
 """Periodic work of the orchestrator that no message causes: deadlines, scheduled starts, lost steps, retention."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -21,6 +21,8 @@ from octollm.topology.schedules import Schedule
 
 _LIMIT = 200
 """Tasks, steps or fields handled in one transaction or script call."""
+_PUBLISH_LIMIT = 100
+"""Decisions published in one script call."""
 _KEY_LIMIT = 10_000
 _DUE_INTERVAL_S = 1.0
 """How often deadlines and starts are looked for. An alarm makes them exact; without it they are at most this late."""
@@ -109,11 +111,27 @@ class Maintenance:
     async def _publish_all(self, decide: Callable[[int], Awaitable[Sequence[Decision]]]) -> None:
         while True:
             decisions = await decide(_LIMIT)
-            published = [decision.state.task for decision in decisions if await self._publish(decision)]
+            published: list[str] = []
+            for lane, some in _batches(decisions):
+                together = await self._publish_together(lane, some)
+                published += [one.state.task for one in some if together or await self._publish(one)]
             if published:
                 await self._orchestrator.mark_published(published)
             if len(published) < _LIMIT:
                 return
+
+    async def _publish_together(self, lane: str, decisions: Sequence[Decision]) -> bool:
+        """Publish in one call; return False if a decision makes that impossible, and then nothing is published."""
+        try:
+            await self._publisher.publish(lane, *map(self._messages.operations, decisions))
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, each decision is tried by itself next
+            _log.warning(
+                "decisions cannot be published together", lane=lane, decisions=len(decisions), error=repr(error)
+            )
+            return False
+        return True
 
     async def _publish(self, decision: Decision) -> bool:
         """Publish what follows from a decision, or fail its task if that is impossible. Return whether it was done."""
@@ -127,3 +145,13 @@ class Maintenance:
             failed = [] if decision.state.ended else await self._orchestrator.fail(task, error)
             return any([await self._publish(one) for one in failed])
         return True
+
+
+def _batches(decisions: Sequence[Decision]) -> Iterator[tuple[str, Sequence[Decision]]]:
+    """Split decisions into what one call may publish: decisions of one lane, at most `_PUBLISH_LIMIT`."""
+    lanes: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        lanes.setdefault(lane_of(decision.state.task), []).append(decision)
+    for lane, some in lanes.items():
+        for first in range(0, len(some), _PUBLISH_LIMIT):
+            yield lane, some[first : first + _PUBLISH_LIMIT]
