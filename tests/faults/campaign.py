@@ -22,6 +22,7 @@ import uvloop
 
 from octollm.errors import StartError
 from tests.faults import checker, system
+from tests.faults.after_end import with_ends
 from tests.faults.ledger import Fault, Log, asked, lines, now, runs
 from tests.faults.load import Load
 from tests.faults.mutants import MUTANTS, plant
@@ -120,7 +121,7 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
 
 async def _judged(stage: Stage, producers: Log, faults: list[Fault]) -> checker.Verdict:
     """By all logs as they are now."""
-    effects = lines(stage.effects)
+    effects = with_ends(lines(stage.effects), lines(stage.effects.with_name(f"{stage.effects.name}.ends")))
     for one in stage.of("executor"):
         effects += runs(stage.folder / f"{one.name}.log")
     return checker.check(asked(producers.path), effects, await system.read_system(stage), faults)
@@ -185,7 +186,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         landed[fault.scenario] = landed.get(fault.scenario, 0) + (fault.count if fault.landed else 0)
     kinds = (
         *("lost", "unprotected", "duplicate_effects", "second_terminals", "unauthorised"),
-        *("mixed_results", "wrong_ends", "undrained"),
+        *("mixed_results", "wrong_ends", "undrained", "work_after_end"),
     )
     return {
         "verdict": outcome.verdict,
