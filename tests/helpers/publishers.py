@@ -23,7 +23,7 @@ class FakePublisher:
     async def reach(self) -> None:
         pass
 
-    async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
+    async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
         pass
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:

@@ -133,10 +133,10 @@ class Worker:
         """Names of topics that are not worked on here because their circuit breaker is open. Any thread may ask."""
         return sorted({one.topic for one in self._consumers if one.tripped})
 
-    async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
-        """Apply operations that finish no entry, all of one lane. Raises StoreUnavailableError."""
+    async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
+        """Apply operations that finish no entry, see `Handoff.publish`. Raises StoreUnavailableError."""
         with _store_errors():
-            await self._handoffs[lane].publish(operations)
+            await self._handoffs[lane].publish(*groups)
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
         """Put a submission (JSON) with its idempotency key on its tenant's ingest stream, as any producer does.

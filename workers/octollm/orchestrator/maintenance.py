@@ -1,12 +1,13 @@
 """Periodic work of the orchestrator that no message causes: deadlines, scheduled starts, lost steps, retention."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
 from octollm.contracts.ids import lane_of
 from octollm.database.pool import Pool
+from octollm.errors import StoreUnavailableError
 from octollm.orchestrator.messages import MessageBuilder
 from octollm.orchestrator.publisher import Publisher, two_leases_s
 from octollm.orchestrator.reconciler import Reconciler
@@ -20,6 +21,8 @@ from octollm.topology.schedules import Schedule
 
 _LIMIT = 200
 """Tasks, steps or fields handled in one transaction or script call."""
+_PUBLISH_LIMIT = 100
+"""Decisions published in one script call."""
 _KEY_LIMIT = 10_000
 _START_INTERVAL_S = 1.0
 """A scheduled task starts at most this late."""
@@ -102,9 +105,34 @@ class Maintenance:
     async def _publish_all(self, decide: Callable[[int], Awaitable[Sequence[Decision]]]) -> None:
         while True:
             decisions = await decide(_LIMIT)
-            for decision in decisions:
-                await self._publisher.publish(lane_of(decision.state.task), self._messages.operations(decision))
+            for lane, some in _batches(decisions):
+                if not await self._publish_together(lane, some):
+                    for decision in some:
+                        await self._publisher.publish(lane, self._messages.operations(decision))
             if decisions:
                 await self._orchestrator.mark_published([decision.state.task for decision in decisions])
             if len(decisions) < _LIMIT:
                 return
+
+    async def _publish_together(self, lane: str, decisions: Sequence[Decision]) -> bool:
+        """Publish in one call; return False if a decision makes that impossible, and then nothing is published."""
+        try:
+            await self._publisher.publish(lane, *map(self._messages.operations, decisions))
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, each decision is tried by itself next
+            _log.warning(
+                "decisions cannot be published together", lane=lane, decisions=len(decisions), error=repr(error)
+            )
+            return False
+        return True
+
+
+def _batches(decisions: Sequence[Decision]) -> Iterator[tuple[str, Sequence[Decision]]]:
+    """Split decisions into what one call may publish: decisions of one lane, at most `_PUBLISH_LIMIT`."""
+    lanes: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        lanes.setdefault(lane_of(decision.state.task), []).append(decision)
+    for lane, some in lanes.items():
+        for first in range(0, len(some), _PUBLISH_LIMIT):
+            yield lane, some[first : first + _PUBLISH_LIMIT]

@@ -13,8 +13,8 @@ class Publisher(Protocol):
     async def reach(self) -> None:
         """Check that Redis can be reached."""
 
-    async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
-        """Apply operations, all or none."""
+    async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
+        """Apply groups of operations in one call, at most a hundred; if one group is refused, none is applied."""
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
         """Put a submission on its tenant's ingest stream under an idempotency key."""

@@ -95,12 +95,16 @@ class Handoff:
             answers += _statuses(await self._scripts.complete(keys=call.keys, args=call.args))
         return answers
 
-    async def publish(self, operations: Sequence[Operation]) -> None:
-        """Apply operations that finish no entry, for instance when a deadline has passed."""
+    async def publish(self, *groups: Sequence[Operation]) -> None:
+        """Apply operations that finish no entry, for instance when a deadline has passed.
+
+        One script call applies all groups or, if one of them is refused, none. More than `BATCH` groups block Redis.
+        """
         call = ScriptCall(fairness=self.fairness)
         call.key_index(self.keys.in_flight)
-        call.args += (self.consumer, 1)
-        call.add_operations(operations)
+        call.args += (self.consumer, len(groups))
+        for operations in groups:
+            call.add_operations(operations)
         call.add_limits()
         await self._scripts.complete(keys=call.keys, args=call.args)
 
