@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 from octollm.contracts import StepRequested
 
 SearchMode = Literal["hybrid", "dense", "keyword"]
+MAX_REPAIRS = 2
+"""How often a step may send an answer back to the model, whatever is wrong with it; each time is a paid call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ class Question:
     schema: Mapping[str, Any] | None = None
     """JSON Schema of the answer; None: free text."""
     call: int = 1
-    """Number of the call with this purpose within one attempt at the step, from 1."""
+    """Number of the question with this purpose within one attempt at the step, from 1."""
+    repairs: int = MAX_REPAIRS
+    """How often an answer that breaks the schema may be sent back to the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ class Reply:
     output_tokens: int
     journalled: bool
     """Whether it was read from the journal, without a call to the model."""
+    repairs: int = 0
+    """How often the answer was sent back before this one kept the schema."""
 
 
 class ModelClient(Protocol):
