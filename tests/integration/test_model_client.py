@@ -134,11 +134,19 @@ async def test_a_crash_between_two_repairs_pays_only_for_what_is_missing(pool, p
     assert len(models.requests) == 3
 
 
+async def always_faulty(_value):
+    return ["no good"]
+
+
+async def below_three(value):
+    return [] if value["n"] == 3 else ["too few"]
+
+
 async def test_the_schema_and_the_arms_rules_share_one_budget(pool, provider, models, step):
     models.script(Say("no"), Say('{"n": 3}'), Say('{"n": 3}'))
     context = ArmContext(structlog.get_logger(), "w", Path(), model=model(pool, provider))
     with pytest.raises(PermanentError) as caught:
-        await ask_model(context, step, ASKED, lambda _: ["no good"], "counting")
+        await ask_model(context, step, ASKED, always_faulty, "counting")
     assert caught.value.code == "model_answer_unusable"
     assert len(models.requests) == 3
 
@@ -146,7 +154,7 @@ async def test_the_schema_and_the_arms_rules_share_one_budget(pool, provider, mo
 async def test_an_answer_that_keeps_its_schema_in_the_last_repair_is_accepted(pool, provider, models, step):
     models.script(Say("no"), Say('{"n": 1}'), Say('{"n": 3}'))
     context = ArmContext(structlog.get_logger(), "w", Path(), model=model(pool, provider))
-    accepted = await ask_model(context, step, ASKED, lambda one: [] if one["n"] == 3 else ["too few"], "counting")
+    accepted = await ask_model(context, step, ASKED, below_three, "counting")
     assert accepted.value == {"n": 3}
 
 

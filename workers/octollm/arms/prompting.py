@@ -4,7 +4,7 @@ A prompt file contains no time and no id, so that the same question is always th
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -38,7 +38,7 @@ async def ask_model(
     ctx: ArmContext,
     step: StepRequested,
     question: Question,
-    find_faults: Callable[[Any], list[str]],
+    find_faults: Callable[[Any], Awaitable[list[str]]],
     purpose: str,
 ) -> AcceptedAnswer:
     """Ask the model until its answer has no faults, with at most MAX_REPAIRS + 1 calls, those for the schema included.
@@ -56,7 +56,7 @@ async def ask_model(
         left -= reply.repairs
         input_tokens += reply.input_tokens
         output_tokens += reply.output_tokens
-        faults = find_faults(reply.value)
+        faults = await find_faults(reply.value)
         if not faults:
             return AcceptedAnswer(reply.value, reply, input_tokens, output_tokens)
         ctx.log.info(

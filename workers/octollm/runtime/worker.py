@@ -18,6 +18,7 @@ from octollm.consumer.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import WorkerError
+from octollm.isolation.pool import ProcessPool
 from octollm.models.choose import expected
 from octollm.observability.metrics import MetricsServer
 from octollm.orchestrator.archive import Archive
@@ -118,6 +119,8 @@ class _Process:
         self._pool: Pool | None = None
         self._model_client: WorkerModelClient | None = None
         self._opening = asyncio.Lock()
+        self._isolation = ProcessPool()
+        exits.push_async_callback(self._isolation.close)
         self.supervisor = Supervisor()
         exits.push_async_callback(self.supervisor.stop)
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -185,7 +188,9 @@ class _Process:
             for lane in self._topology.lanes:
                 if topic.name.startswith(ARM):
                     chain = chain_to(self._topology, lane)
-                    handler = arm_handler(topic, lane, self.consumer, self.pool, self.model_client, memory, chain)
+                    handler = arm_handler(
+                        topic, lane, self.consumer, self.pool, self.model_client, memory, self._isolation, chain
+                    )
                 else:
                     handler = batched_handler(batchers[topic.name], topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)
