@@ -24,7 +24,7 @@ pub use consumer_name::consumer_name;
 pub use control::Control;
 pub use entry::{CancelMarker, Entry};
 pub use error::StoreError;
-pub use group::{Claimed, ConsumerGroup};
+pub use group::{ClaimLimits, Claimed, ConsumerGroup};
 pub use lease::{Lease, LeaseState, Leases};
 pub use reader::Reader;
 pub use script::Script;

@@ -40,11 +40,18 @@ class TaskPool(Generic[Item]):
         self._queue.extend(items)
         self._wake()
 
-    async def close(self) -> None:
-        """Cancel the items that are worked on, and drop those that have not begun."""
+    def drop_queued(self) -> None:
+        """Drop the items that have not begun."""
+        self._queue.clear()
+
+    async def close(self, timeout_s: float) -> None:
+        """Cancel the items that are worked on, and drop those that have not begun.
+
+        Waits up to `timeout_s` for work that ignores its cancellation.
+        """
         self._queue.clear()
         self._idle.clear()
-        await self._supervisor.end(list(self._tasks))
+        await self._supervisor.end(list(self._tasks), timeout_s)
 
     def _wake(self) -> None:
         """Let one more task run, where there is an item for it and none is about to run."""
