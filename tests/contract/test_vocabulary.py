@@ -100,6 +100,7 @@ CHECKED = (
     "docs/glossary.md",
     "docs/settings.md",
     "lua/",
+    "tests/faults/",
     "workers/octollm/api/",
     "workers/octollm/cli/",
     "workers/octollm/client/",

@@ -167,7 +167,7 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
             return bad.consumer.tripped
 
         await until(fused)
-    claimed, dead = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), CLAIM_ALL)
+    claimed, dead, _ = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), CLAIM_ALL)
     assert dead == []
     assert [one.delivery for one in claimed] == [1, 1, 1]
     assert await client.xlen(STREAM) == 5

@@ -353,9 +353,9 @@ async def test_what_an_arm_cannot_send_is_left_to_the_orchestrator(redis_server,
     assert await client.xlen(NEXT) == 0
 
 
-async def test_of_a_cancelled_task_nothing_is_handed_on(redis_server, client):
+async def test_of_an_ended_run_nothing_is_handed_on(redis_server, client):
     one = step(continuation=REST)
-    await client.set(KEYS.cancel(one.task), "default")
+    await client.zadd(KEYS.ended_runs, {f"{one.task}.1 default": 2**40})
     await client.xadd(KEYS.stream(judge()), fields(one))
 
     async def work(_one: StepRequested) -> dict[str, Any]:

@@ -136,30 +136,31 @@ async def test_a_due_retry_waits_behind_what_waits_already(client):
 
 
 @pytest.mark.parametrize("cap", [None, 1])
-async def test_waiting_steps_of_a_cancelled_task_are_dropped(client, cap):
+async def test_waiting_steps_of_an_ended_run_are_dropped(client, cap):
     handoff = made(client, limited(window=1, cap=cap))
     await send(handoff, range(6))
     for number, tenant in ((2, "ann"), (3, "bob"), (4, "ann"), (5, "ann")):
         told = {"type": "task.cancel.v1", "id": step(number).task, "tenant": tenant, "body": "{}"}
-        assert await handoff.cancel(step(number).task, tenant, 60, told) == ("accepted", "")
-    # A redrive takes the wish back: what the next run sends is not dropped.
-    told = {"type": "task.redrive.v1", "id": step(5).task, "tenant": "ann", "body": "{}"}
-    assert await handoff.redrive(step(5).task, "ann", 1, told) == ("accepted", "")
+        assert await handoff.cancel(step(number).task, tenant, 1, 60, told) == ("accepted", "")
+    # Another run of the same task is not concerned.
+    following = message(5)
+    fields_ = {**following.fields, "id": f"{step(5).task}.2.check.0.1"}
+    await handoff.publish([following._replace(fields=fields_, in_flight=f"{step(5).task}.2.check.0")])
     # Number 3 is not bob's to cancel.
     assert [number for _, number in await work(client, handoff)] == [0, 1, 3, 5]
     assert await left(client) == [0, 0, 0, 0]
 
 
-async def test_a_wish_to_cancel_is_forgotten_with_its_marker(client):
+async def test_an_ended_run_is_forgotten_after_its_time(client):
     handoff = made(client, limited(window=1))
     told = {"type": "task.cancel.v1", "tenant": "ann", "body": "{}"}
-    await handoff.cancel(step(1).task, "ann", 60, told)
-    await client.zadd(KEYS.cancelled, {f"{step(1).task} ann": 1})
-    await client.delete(KEYS.cancel(step(1).task))
+    for number in (1, 2):
+        await handoff.cancel(step(number).task, "ann", 1, 60, told)
+    await client.zadd(KEYS.ended_runs, {f"{step(1).task}.1 ann": 1})
     await send(handoff, range(2))
     assert [number for _, number in await work(client, handoff)] == [0, 1]
-    await handoff.cancel(step(2).task, "ann", 60, told)
-    assert await client.zrange(KEYS.cancelled, 0, -1) == [f"{step(2).task} ann".encode()]
+    await handoff.promote()
+    assert await client.zrange(KEYS.ended_runs, 0, -1) == [f"{step(2).task}.1 ann".encode()]
 
 
 async def test_a_flush_and_a_deleted_stream_leave_nothing_that_blocks(client):

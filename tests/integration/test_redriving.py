@@ -198,23 +198,23 @@ async def test_what_is_nobodys_is_the_operators_to_see_and_to_drop(pool, api, cl
     assert (await get(api, "/v1/dead-letters"))["items"] == []
 
 
-async def test_the_script_takes_back_an_old_wish_to_cancel_and_knows_who_may_ask(client):
+async def test_the_script_ends_the_earlier_run_and_knows_who_may_ask(client):
     door, task = Handoff(client, "l0", "", "door"), new_task_id("l0")
     message: dict[str, str | bytes] = {"type": "task.redrive.v1", "id": task, "body": orjson.dumps({})}
 
     async def asked(state: str | None, run: int = 1, tenant: str = "default") -> tuple[str, str]:
         await client.flushall()
-        await client.set(KEYS.cancel(task), "default")
         if state is not None:
             await client.hset(KEYS.status(task), mapping={"tenant": "default", "state": state, "run": "1"})
-        return await door.redrive(task, tenant, run, message)
+        return await door.redrive(task, tenant, run, 60, message)
 
     for state in ("failed", "expired", None):
         assert await asked(state) == ("accepted", state or "")
-        assert (await client.exists(KEYS.cancel(task)), await client.xlen(KEYS.done)) == (0, 1)
+        assert await client.zrange(KEYS.ended_runs, 0, -1) == [f"{task}.1 default".encode()]
+        assert await client.xlen(KEYS.done) == 1
     for state in ("accepted", "running", "succeeded", "rejected", "cancelled"):
         assert await asked(state) == ("unchanged", state)
-        assert (await client.exists(KEYS.cancel(task)), await client.xlen(KEYS.done)) == (1, 0)
+        assert (await client.exists(KEYS.ended_runs), await client.xlen(KEYS.done)) == (0, 0)
     assert await asked("failed", run=2) == ("unchanged", "failed")
     assert await asked("failed", tenant="other") == ("other_tenant", "")
     assert await client.xlen(KEYS.done) == 0

@@ -11,7 +11,7 @@ import redis.asyncio
 from octollm.contracts import TaskCancel, write
 from octollm.contracts.ids import utc_now
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
-from octollm.protocol.operations import Lease
+from octollm.protocol.operations import Lease, StepRun
 from octollm.resources import schemas_path
 from octollm.runtime.roles import python_roles
 from octollm.runtime.worker import run_roles
@@ -121,18 +121,18 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
         "body": body,
     }
     door = Handoff(client, "l0", "executor", "door")
-    assert await door.cancel(task, "other", 60, message) == ("other_tenant", "")
-    assert await door.cancel(task, "default", 60, message) == ("accepted", "running")
+    assert await door.cancel(task, "other", 1, 60, message) == ("other_tenant", "")
+    assert await door.cancel(task, "default", 1, 60, message) == ("accepted", "running")
     end = await ended(client, task)
     assert (end["state"], end["reason"], end["detail"]) == ("cancelled", "requested", "changed my mind")
     assert "open" not in end
-    assert await door.cancel(task, "default", 60, message) == ("ended", "cancelled")
+    assert await door.cancel(task, "default", 1, 60, message) == ("ended", "cancelled")
     # Whoever takes the step now gets rid of it without a word.
     await client.xgroup_create(stream, "executor", "0")
     ((_, ((entry, fields),)),) = await client.xreadgroup("executor", "door", {stream: ">"})
     live = fields[b"id"].decode().rpartition(".")[0]
-    held = Lease(stream, entry.decode(), 1, live, (KEYS.cancel(task), "default"))
-    assert await door.complete([Completion(held, ())]) == [LeaseStatus.CANCELLED]
+    held = Lease(stream, entry.decode(), 1, live, StepRun(KEYS.ended_runs, f"{task}.1", "default"))
+    assert await door.complete([Completion(held, ())]) == [LeaseStatus.RUN_ENDED]
     assert (await client.xlen(stream), await client.hlen(KEYS.in_flight)) == (0, 0)
 
 

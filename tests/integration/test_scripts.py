@@ -28,6 +28,6 @@ async def test_a_step_end_that_is_given_up_on_leaves_no_live_field(client):
     await client.hset(KEYS.in_flight, ident.rpartition(".")[0], f"{KEYS.done} {entry}")
     await client.xreadgroup("orchestrator", "killed", {KEYS.done: ">"})
     await client.xclaim(KEYS.done, "orchestrator", "killed", 0, [entry], idle=60000, retrycount=5, justid=True)
-    _, dead = await Handoff(client, "l0", "orchestrator", "b").claim(KEYS.done, topic, CLAIM_ALL)
+    _, dead, _ = await Handoff(client, "l0", "orchestrator", "b").claim(KEYS.done, topic, CLAIM_ALL)
     assert dead == [entry]
     assert await client.hlen(KEYS.in_flight) == 0

@@ -290,7 +290,7 @@ def file(name: str, text: str = "x = 1\n") -> dict[str, str]:
         ([file("main.py")], "main.py is reserved"),
         ([file("a"), file("a/b.py")], "both a file and a folder"),
         ([file("a.py", "def f(:\n")], "a.py, line 1: "),
-        ([file("a.py", "print(y)\n")], "y is never given a value"),
+        ([file("a.py", "print(y)\n")], "undefined name 'y'"),
         ([file(f"f{number}.py") for number in range(65)], "at most 64 files"),
     ],
 )
@@ -309,7 +309,7 @@ async def test_a_check_counts_what_it_finds_and_says_what_it_did_not_look_at():
         "line": 2,
         "rule": "undefined_name",
         "severity": "error",
-        "message": "y is never given a value",
+        "message": "undefined name 'y'",
     }
     assert (answer["checked"], answer["skipped"], answer["mode"]) == (["a.py", "b.py"], ["notes.md"], "deterministic")
 

@@ -22,7 +22,7 @@ pub use client::{RedisClient, ServerInfo};
 pub use completion::{Completion, Operation};
 pub use consumer_name::consumer_name;
 pub use control::Control;
-pub use entry::{CancelMarker, Entry};
+pub use entry::{Entry, StepRun};
 pub use error::StoreError;
 pub use group::{ClaimLimits, Claimed, ConsumerGroup};
 pub use lease::{Lease, LeaseState, Leases};

@@ -45,12 +45,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a step that was stopped because its task is cancelled.
+    /// Of a step that was stopped because its run has ended.
     #[must_use]
-    pub fn cancelled(in_flight: String) -> Self {
+    pub fn run_ended(in_flight: String) -> Self {
         Self {
-            outcome: Outcome::Cancelled,
-            completion: Completion::cancelled(in_flight),
+            outcome: Outcome::RunEnded,
+            completion: Completion::run_ended(in_flight),
         }
     }
 
@@ -60,7 +60,7 @@ impl Report {
             completion: Completion {
                 in_flight,
                 operations,
-                only_if_cancelled: false,
+                only_if_ended: false,
             },
         }
     }

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use bus::backoff::random_number;
-use bus::{Backoff, CancelMarker, Completion, Entry, Lease, LeaseState};
+use bus::{Backoff, Completion, Entry, Lease, LeaseState, StepRun};
 use contracts::events::{Object, StepRequested};
 use contracts::ContractError;
 use futures_util::FutureExt;
@@ -25,7 +25,7 @@ enum StepResult {
     PermanentFailure(Fault),
     /// A fault of this machine or this program.
     TransientFailure(Fault),
-    /// The lease is lost, the task cancelled or the process stops: nothing is written.
+    /// The lease is lost, the run has ended or the process stops: nothing is written.
     Stopped,
 }
 
@@ -58,7 +58,7 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
         worker: &consumer.group.consumer,
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
-    let marker = CancelMarker::of(entry, &consumer.keys);
+    let run = StepRun::of(entry, &consumer.keys);
     let mut worker_failed = false;
     let report = match parse_message(entry, &consumer.topic) {
         Err(rejected) => {
@@ -66,13 +66,16 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
             reporter().dead(rejected.reason, &rejected.message)
         }
         Ok(step) => match catch_panic(perform(consumer, &step, lease)).await {
-            StepResult::Stopped => match (lease.lost(), &marker) {
-                (Some(LeaseState::Cancelled), Some(marker)) => {
-                    Ok(Report::cancelled(marker.in_flight.clone()))
+            StepResult::Stopped => match (lease.lost(), &run) {
+                (Some(LeaseState::RunEnded), Some(run)) => {
+                    Ok(Report::run_ended(run.in_flight.clone()))
                 }
                 (lost, _) => {
                     consumer.shared.breaker.record_neutral();
-                    return lost.map_or(Outcome::Abandoned, Outcome::from);
+                    return match lost {
+                        Some(state) => Outcome::from(state),
+                        None => release_stopped(consumer, entry).await,
+                    };
                 }
             },
             result => {
@@ -89,7 +92,10 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
         }
     };
     if record(consumer, entry, report.as_ref().filter(|_| !worker_failed)) {
-        return give_back(consumer, entry).await;
+        return match give_back(consumer, entry).await {
+            Outcome::Released => Outcome::Returned,
+            other => other,
+        };
     }
     let Some(Report {
         outcome,
@@ -98,7 +104,7 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
     else {
         return Outcome::Abandoned;
     };
-    match complete(consumer, entry, marker.as_ref(), &completion).await {
+    match complete(consumer, entry, run.as_ref(), &completion).await {
         Some(LeaseState::Done) => outcome,
         state => state.map_or(Outcome::Abandoned, Outcome::from),
     }
@@ -121,12 +127,22 @@ fn record(consumer: &Consumer, entry: &Entry, report: Option<&Report>) -> bool {
     false
 }
 
-/// While Redis is unavailable the entry stays pending until its lease ends.
+/// Release the entry of a step that the end of this process has stopped: it resumes elsewhere at once, and a deploy costs
+/// it no delivery. A process that stops because one of its own tasks broke may have been broken by the step, so there
+/// the delivery is charged and another worker waits for the end of the lease.
+async fn release_stopped(consumer: &Consumer, entry: &Entry) -> Outcome {
+    if consumer.shared.supervisor.failure().is_some() {
+        return Outcome::Abandoned;
+    }
+    give_back(consumer, entry).await
+}
+
+/// Give the entry back at no cost. While Redis is unavailable it stays pending until its lease ends.
 async fn give_back(consumer: &Consumer, entry: &Entry) -> Outcome {
     match consumer.group.release(std::slice::from_ref(entry)).await {
         Ok(states) => match states.first() {
-            Some(LeaseState::Released) => Outcome::Returned,
-            state => state.map_or(Outcome::Abandoned, |state| Outcome::from(*state)),
+            Some(state) => Outcome::from(*state),
+            None => Outcome::Abandoned,
         },
         Err(error) => {
             tracing::warn!(%error, entry = %entry.id, "an entry stays pending until its lease ends");
@@ -139,12 +155,12 @@ async fn give_back(consumer: &Consumer, entry: &Entry) -> Outcome {
 async fn complete(
     consumer: &Consumer,
     entry: &Entry,
-    marker: Option<&CancelMarker>,
+    run: Option<&StepRun>,
     completion: &Completion,
 ) -> Option<LeaseState> {
     let mut backoff = Backoff::default();
     loop {
-        match consumer.group.complete(entry, marker, completion).await {
+        match consumer.group.complete(entry, run, completion).await {
             Ok(state) => return Some(state),
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "a finished step cannot be reported; trying again");
@@ -219,7 +235,8 @@ async fn perform(consumer: &Consumer, step: &StepRequested, lease: &Lease) -> St
         })
     };
     match consumer.runner.run(&checked, lease.revoked.clone()).await {
-        Ok(_) if *lease.revoked.borrow() => StepResult::Stopped,
+        // Also where the sandbox failed: being stopped is why.
+        _ if *lease.revoked.borrow() => StepResult::Stopped,
         Ok(output) => {
             let seconds = started.elapsed().as_secs_f64();
             consumer.shared.metrics.observe_step(checked.kind, seconds);

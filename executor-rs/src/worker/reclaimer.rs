@@ -59,9 +59,10 @@ impl Consumer {
             for entry in &claimed.dead {
                 tracing::error!(entry, "gave up on an entry that was delivered too often");
             }
-            let dead = claimed.dead.len();
+            let (dead, ended) = (claimed.dead.len(), claimed.ended.len());
             self.shared.metrics.count_outcome(Outcome::Dead, dead);
-            found = found || !claimed.entries.is_empty() || dead > 0;
+            self.shared.metrics.count_outcome(Outcome::RunEnded, ended);
+            found = found || !claimed.entries.is_empty() || dead + ended > 0;
             // The script gives at most one suspect.
             let (ordinary, suspects): (Vec<Entry>, Vec<Entry>) = claimed
                 .entries

@@ -214,6 +214,9 @@ impl Stage {
 
     /// Who holds each entry that was read, and how often it was delivered; `released` holds what was given back.
     pub fn deliveries(&self) -> Vec<(String, u64)> {
+        if self.pending() == 0 {
+            return Vec::new();
+        }
         let all: Vec<(String, String, u64, u64)> =
             self.ask(&["XPENDING", STREAM, "executor", "-", "+", "100"]);
         all.into_iter().map(|one| (one.1, one.3)).collect()
@@ -244,9 +247,15 @@ impl Stage {
         names.filter(|name| name != "released").count()
     }
 
-    /// As `cancel` marks the task of every message here.
-    pub fn mark(&self, tenant: &str) {
-        let () = self.ask(&["SET", &format!("{{l0}}:cancel:{TASK}"), tenant]);
+    /// As `cancel` ends the run of every message here.
+    pub fn end_run(&self, tenant: &str) {
+        let run = format!("{TASK}.1 {tenant}");
+        let _: usize = self.ask(&["ZADD", "{l0}:ended-runs", "4102444800", &run]);
+    }
+
+    /// As if nobody had ended any run.
+    pub fn forget_ended_runs(&self) {
+        let _: usize = self.ask(&["DEL", "{l0}:ended-runs"]);
     }
 
     /// Says so to all workers, as soon as one listens.

@@ -66,11 +66,13 @@ class Reclaimer:
         found = False
         for stream in self._streams:
             await self._intake.capacity()
-            entries, dead = await self._handoff.claim(stream, self._topic, self._intake.claim_limits())
+            entries, dead, ended = await self._handoff.claim(stream, self._topic, self._intake.claim_limits())
             for entry in dead:
                 MESSAGES.labels(self._topic.name, Outcome.DEAD).inc()
                 _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=entry)
+            if ended:
+                MESSAGES.labels(self._topic.name, Outcome.RUN_ENDED).inc(len(ended))
             if entries:
                 self._intake.admit_reclaimed(entries)
-            found = found or bool(entries or dead)
+            found = found or bool(entries or dead or ended)
         return found

@@ -5,6 +5,7 @@ awaits; then another task goes on with the queue.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
@@ -44,7 +45,7 @@ class TaskPool(Generic[Item]):
         """Drop the items that have not begun."""
         self._queue.clear()
 
-    async def close(self, timeout_s: float) -> None:
+    async def close(self, timeout_s: float = math.inf) -> None:
         """Cancel the items that are worked on, and drop those that have not begun.
 
         Waits up to `timeout_s` for work that ignores its cancellation.

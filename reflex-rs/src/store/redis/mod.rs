@@ -112,9 +112,10 @@ impl TaskStore for RedisStore {
     async fn cancel(
         &self,
         message: &TaskCancel,
+        run: i64,
         traceparent: &str,
     ) -> Result<Cancelled, StoreError> {
-        self.cancel(message, traceparent).await
+        self.cancel(message, run, traceparent).await
     }
 
     async fn redrive(
