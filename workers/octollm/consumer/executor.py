@@ -9,7 +9,7 @@ from time import perf_counter
 
 import structlog
 
-from octollm.consumer.circuit_breaker import CircuitBreaker
+from octollm.consumer.circuit_breaker import CircuitBreaker, Source
 from octollm.consumer.committer import Committer
 from octollm.consumer.context import set_current
 from octollm.consumer.delivery import HANDLED, Delivery, Event, State
@@ -17,8 +17,8 @@ from octollm.consumer.pool import DeliveryPool
 from octollm.consumer.releaser import Releaser
 from octollm.consumer.task_pool import TaskPool
 from octollm.errors import StoreUnavailableError
+from octollm.faults import may_be_process_fault
 from octollm.protocol.backoff import Backoff
-from octollm.protocol.fields import clean
 from octollm.protocol.handoff import Completion, Entry, LeaseStatus
 from octollm.protocol.operations import DeliveryKey
 from octollm.protocol.outcomes import HANDLER_SECONDS, HandlerResult, Outcome
@@ -102,7 +102,7 @@ class Executor:
                     return
             if self._is_to_be_returned(delivery.entry, result):
                 self._releaser.add([delivery], Outcome.RETURNED)
-            elif result is None:
+            elif isinstance(result, Exception):
                 self._pool.abandon([delivery])
             else:
                 self._commit(delivery, result)
@@ -110,9 +110,9 @@ class Executor:
             self._seconds.observe(perf_counter() - began)
 
     @staticmethod
-    def _failed_by_release(delivery: Delivery, result: HandlerResult | None) -> bool:
+    def _failed_by_release(delivery: Delivery, result: HandlerResult | Exception) -> bool:
         """Whether the handler made a failure of the cancellation at the end of a drain: a deploy fails no step."""
-        failed = result is None or result.outcome is not Outcome.DONE
+        failed = isinstance(result, Exception) or result.outcome is not Outcome.DONE
         return delivery.stop_reason is LeaseStatus.RELEASED and failed
 
     def _stopped(self, delivery: Delivery) -> None:
@@ -134,20 +134,21 @@ class Executor:
         delivery.advance(Event.COMMIT)
         self._committer.add(Completion(lease, tuple(result.operations)), delivery)
 
-    def _is_to_be_returned(self, entry: Entry, result: HandlerResult | None) -> bool:
+    def _is_to_be_returned(self, entry: Entry, result: HandlerResult | Exception) -> bool:
         """Record the end of the handler with the circuit breaker; whether it is open and wants the entry back."""
-        tenant = entry.fields.get(b"tenant", b"")
-        if result is None or result.handler_fault:
-            task = clean(entry.fields.get(b"id")).partition(".")[0]
-            return self._breaker.record_failure(task or entry.id, tenant)
-        if result.outcome in _HANDLER_WORKED:
-            self._breaker.record_success(tenant)
-        else:
-            self._breaker.record_inconclusive()
+        if isinstance(result, Exception):
+            if may_be_process_fault(result):
+                return self._breaker.record_failure(_source(entry))
+        elif result.handler_fault:
+            return self._breaker.record_failure(_source(entry))
+        elif result.outcome in _HANDLER_WORKED:
+            self._breaker.record_success(_source(entry))
+            return False
+        self._breaker.record_inconclusive()
         return False
 
-    async def _handle(self, delivery: Delivery) -> HandlerResult | None:
-        """What the handler makes of the entry, once its stores are available; None: it raised what nobody foresaw.
+    async def _handle(self, delivery: Delivery) -> HandlerResult | Exception:
+        """What the handler makes of the entry, once its stores are available, or what it raised that nobody foresaw.
 
         Raises CancelledError also where the handler answered its cancellation with another error.
         """
@@ -174,6 +175,13 @@ class Executor:
                 if delivery.state is State.STOPPING:
                     raise asyncio.CancelledError from error
                 _log.exception("the handler broke; the message stays pending", entry=delivery.entry.id)
-                return None
+                return error
             else:
                 return result
+
+
+def _source(entry: Entry) -> Source:
+    parts = entry.fields.get(b"id", b"").split(b".")
+    is_step = len(parts) == 5  # task, run, step, round, attempt
+    step = parts[2] if is_step else entry.fields.get(b"type", b"")
+    return Source(parts[0] or entry.id.encode(), entry.fields.get(b"tenant", b""), step)
