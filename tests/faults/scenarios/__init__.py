@@ -53,6 +53,7 @@ _FILES = (
     "processes",
     "redis_faults",
     "replicas",
+    "rust_programs",
     "stores",
 )
 
