@@ -65,7 +65,7 @@ async def _until_held(ring: Ring, order: Order) -> int:
                 for one in await client.xpending_range(stream, "executor", "-", "+", 100):
                     (entry,) = await client.xrange(stream, one["message_id"], one["message_id"]) or [(b"", {})]
                     if one["consumer"] != b"released" and entry[1].get(b"id", b"").startswith(task.encode() + b"."):
-                        found.append(one["times_delivered"])
+                        found.append(int(one["times_delivered"]))
         return bool(found)
 
     await ring.stage.until(held, "a long step in the sandbox", TIMEOUT_S)
