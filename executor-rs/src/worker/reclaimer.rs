@@ -1,10 +1,10 @@
-//! Reclaims the entries that other workers abandoned. One that was started before runs in quarantine: alone.
+//! Reclaims the entries that other workers abandoned. A suspect runs in quarantine: alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::backoff::random_part;
-use bus::{Backoff, DeadConsumers, Entry, StoreError};
+use bus::{Backoff, ClaimLimits, DeadConsumers, Entry, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
 use super::consumer::Consumer;
@@ -55,7 +55,12 @@ impl Consumer {
                 _ = self.shared.capacity() => {}
                 () = stop.requested() => return Ok(false),
             }
-            let claimed = self.group.claim(stream, 1).await?;
+            let limits = ClaimLimits {
+                most: 1,
+                started: 1,
+                suspects: 1,
+            };
+            let claimed = self.group.claim(stream, limits).await?;
             for entry in &claimed.dead {
                 tracing::error!(entry, "gave up on an entry that was delivered too often");
             }
@@ -63,13 +68,13 @@ impl Consumer {
             self.shared.metrics.count_outcome(Outcome::Dead, dead);
             self.shared.metrics.count_outcome(Outcome::RunEnded, ended);
             found = found || !claimed.entries.is_empty() || dead + ended > 0;
-            // The script gives at most one entry that was started before.
-            let (fresh, started): (Vec<Entry>, Vec<Entry>) = claimed
+            // The script gives at most one suspect.
+            let (ordinary, suspects): (Vec<Entry>, Vec<Entry>) = claimed
                 .entries
                 .into_iter()
-                .partition(|entry| entry.delivery == 1);
-            self.start_all(fresh).await;
-            if let Some(entry) = started.into_iter().next() {
+                .partition(|entry| entry.delivery < self.topic.suspect_from());
+            self.start_all(ordinary).await;
+            if let Some(entry) = suspects.into_iter().next() {
                 self.start_in_quarantine(entry, quarantine).await;
             }
         }

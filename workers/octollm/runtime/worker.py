@@ -84,7 +84,7 @@ async def run_roles(
         try:
             await process.supervisor.run_until(stop)
         except WorkerError:
-            await process.worker.stop(0)
+            await process.worker.stop(0, failed=True)
             raise
         _log.info("stopping: no new messages are read, running ones may finish", drain_s=settings.worker.drain_s)
         process.state = "stopping"
