@@ -19,9 +19,12 @@ Kind = Literal[
     "mixed_results",
     "wrong_ends",
     "undrained",
+    "costly_crash",
 ]
 TERMINAL = {"succeeded", "failed", "rejected", "cancelled", "expired"}
 SHOWN = 8
+_KEPT = 0.8
+"""What a crash must leave of the throughput of those who survive it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,19 @@ def check(
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
     verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unindexed]
     verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
+    verdict.offences += _costs(faults)
     return verdict
+
+
+def _costs(faults: Iterable[Fault]) -> list[Offence]:
+    """A crash may cost the others a fifth of their throughput, counted over more than a lease."""
+    found = []
+    for fault in faults:
+        before, after = fault.throughput or (0, 0)
+        if after < _KEPT * before:
+            text = f"the survivors did {after:.1f} steps/s after the crash, and {before:.1f} before"
+            found.append(Offence("costly_crash", fault.scenario, text))
+    return found
 
 
 def _one(
@@ -204,6 +219,9 @@ def _work(system: System, effects: Sequence[Mapping[str, Any]], excused: set[str
     ended = {task["id"] for task in system.tasks if task["state"] in TERMINAL}
     calls: Counter[tuple[Any, ...]] = Counter()
     for effect in effects:
+        if "stopped" in effect:  # by a deploy: the step was given back, which charges no delivery
+            calls[_attempt(effect)] -= 1
+            continue
         calls[_attempt(effect)] += 1
         if effect["task"] in tenants and effect["tenant"] != tenants[effect["task"]]:
             text = f"step {effect['step']} ran for {effect['tenant']}, its task is {tenants[effect['task']]}'s"

@@ -127,6 +127,8 @@ class Fault:
     """Tasks that come from the fault itself and from no producer."""
     broken: tuple[str, ...] = ()
     """Promises that the scenario itself has seen broken, a sentence each."""
+    throughput: tuple[float, float] | None = None
+    """Steps per second of those who survived a crash, before and after it."""
     recovery_s: float | None = None
     detail: str = ""
     count: int = 1

@@ -185,6 +185,21 @@ def _seen_by_the_scenario(history: History) -> None:
     history.faults[0].broken = ("a result waited",)
 
 
+def _slowed_down(history: History) -> None:
+    history.faults[0].throughput = (10.0, 7.9)
+
+
+def _ran_again_after_a_deploy_that_was_none(history: History) -> None:
+    history.effects += [history.effects[0], {**history.effects[0], "stopped": True}, history.effects[0]]
+
+
+def test_a_crash_may_cost_a_fifth_and_a_deploy_may_stop_a_step():
+    history = History()
+    history.faults[0].throughput = (10.0, 8.0)
+    history.effects += [{**history.effects[0], "stopped": True}, history.effects[0]]
+    assert history.judged().broken == []
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind"),
     [
@@ -213,6 +228,8 @@ def _seen_by_the_scenario(history: History) -> None:
         (_reported_otherwise, "wrong_ends"),
         (_not_reported, "wrong_ends"),
         (_seen_by_the_scenario, "wrong_ends"),
+        (_slowed_down, "costly_crash"),
+        (_ran_again_after_a_deploy_that_was_none, "duplicate_effects"),
     ],
 )
 def test_each_broken_promise_is_found(break_it: Callable[[History], None], kind: str):

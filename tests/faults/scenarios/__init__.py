@@ -33,6 +33,8 @@ class Landed:
     """Tasks that come from the fault itself and from no producer."""
     broken: tuple[str, ...] = ()
     """Promises that the scenario itself has seen broken, a sentence each."""
+    throughput: tuple[float, float] | None = None
+    """Steps per second of those who survived a crash, before and after it."""
 
 
 class MissedError(Exception):
@@ -55,6 +57,7 @@ _FILES = (
     "replicas",
     "rust_programs",
     "stores",
+    "survivors",
 )
 
 
