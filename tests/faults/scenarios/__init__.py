@@ -55,6 +55,7 @@ _FILES = (
     "processes",
     "redis_faults",
     "replicas",
+    "rust_programs",
     "stores",
     "survivors",
 )
