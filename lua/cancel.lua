@@ -8,7 +8,7 @@
 -- Returns {accepted, state} | {ended, state} | {other_tenant, ''}; state is '' if Redis holds no status.
 -- A repeated call publishes the message again, because the first one may have been lost with its stream.
 local tenant, ttl, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-if not (tenant and ttl and ttl > 0 and count and count > 0 and #ARGV == 3 + 2 * count) then
+if not (tenant and ttl and ttl > 0 and ttl <= 2147483647 and ttl % 1 == 0 and count and count > 0 and #ARGV == 3 + 2 * count) then
   error({err = 'ERR cancel: missing or wrong arguments'})
 end
 for i, kind in ipairs({'string', 'stream', 'hash', 'zset'}) do

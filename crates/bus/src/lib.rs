@@ -16,7 +16,7 @@ pub mod lease;
 pub mod reader;
 pub mod script;
 
-pub use backoff::Backoff;
+pub use backoff::{random_part, Backoff};
 pub use call::ScriptCall;
 pub use client::{RedisClient, ServerInfo};
 pub use completion::{Completion, Operation};

@@ -58,10 +58,15 @@ impl Consumer {
         let mut last_claim = None;
         while !stop.is_requested() {
             match self.turn(&mut reader, &mut last_claim, &stop).await {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    self.handler.common.health.succeeded(self.stream());
+                    backoff.reset();
+                }
                 Err(error) => {
                     // An outage is reported by the client, once.
                     if let StoreError::Refused(_) = error {
+                        let health = &self.handler.common.health;
+                        health.failed(self.stream(), error.to_string());
                         tracing::warn!(stream = self.stream(), %error, "cannot read an ingest stream");
                     }
                     stop.sleep(backoff.next_delay()).await;
