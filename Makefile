@@ -88,7 +88,7 @@ generate: $(STAMP)  ## write the pydantic models, the vectors and the record of 
 	@$(PY) -m tests.compat.record
 
 lock: $(STAMP)  ## resolve requirements.lock again from pyproject.toml
-	@uv=build/uv/bin/uv; [ -x $$uv ] || uv=uv; $$uv pip compile pyproject.toml --group dev --universal \
+	@uv=build/uv/bin/uv; [ -x $$uv ] || uv=uv; $$uv pip compile pyproject.toml --extra minilm --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 

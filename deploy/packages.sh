@@ -13,4 +13,4 @@ rm -rf "$wheels"
 rm -rf "$folder"
 # The lock file gives versions and hashes; a package that is missing there or has another hash is refused.
 "$uv" pip install --quiet --target "$folder" --python-version "$version" --only-binary :all: \
-    --constraints requirements.lock --excludes deploy/excludes.txt "$wheels"/octollm-*.whl
+    --constraints requirements.lock --excludes deploy/excludes.txt "$(echo "$wheels"/octollm-*.whl)[minilm]"

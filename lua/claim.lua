@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- claim: reclaim entries that were released or whose lease has expired; at the delivery cap turn them into dead letters.
 --
--- KEYS[1] source stream   KEYS[2] dead letters   KEYS[3] steps.done   KEYS[4] in-flight index   KEYS[5..] see fairness.lua
+-- KEYS[1] source stream   KEYS[2] dead letters   KEYS[3] steps.done   KEYS[4] in-flight index   KEYS[5] ended runs
+-- KEYS[6..] see fairness.lua
 --         (ingest streams are outside the lanes and pass KEYS[1] and KEYS[2] only, see below)
 -- ARGV    group, consumer, lease in ms, cap on deliveries (0: none), maximum number of entries, time as RFC 3339,
 --         then, for a topic with a window or a cap, its limits, see fairness.lua
--- Returns {claimed, dead}: claimed is a list of {entry id, delivery, {name, value, ...}}, dead a list of entry ids.
+-- Returns {claimed, dead, ended}: claimed is a list of {entry id, delivery, {name, value, ...}}, dead and ended are lists of
+-- entry ids. `ended`: steps of ended runs (see ended_runs.lua), which are removed; they become no dead letters.
 --
 -- An entry delivered once is reclaimed together with others. An entry delivered more often is reclaimed alone, so that it
 -- alone is blamed if it kills its worker (not with cap 0).
@@ -15,7 +17,7 @@
 -- put into JSON. Ingest passes cap 0, because an entry that has not passed admission must be redacted first: the caller
 -- gets it with its delivery count and decides.
 --@include fairness.lua
-local key, dead_key, done_key, in_flight = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local key, dead_key, done_key, in_flight, ended_runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer = ARGV[1], ARGV[2]
 local lease, cap, most, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 if not (lease and cap and most and now) then error({err = 'ERR claim: missing or wrong arguments'}) end
@@ -23,8 +25,27 @@ if #ARGV > 6 then read_fairness(7, in_flight) end
 
 local function clean(text) return (string.gsub(string.sub(text or '', 1, 300), '[^\32-\126]', '?')) end
 
+local function is_of_ended_run(fields)
+  local id = ended_runs and field_of(fields, 'id') or ''
+  if field_of(fields, 'type') ~= 'step.requested.v1' then return false end
+  return which_ended(ended_runs, {{run_in(id), field_of(fields, 'tenant')}})[1]
+end
+
+local function remove(id, fields)
+  local field = string.match(field_of(fields, 'id'), '^(.*)%.%d+$')
+  if field and redis.call('HGET', in_flight, field) == key .. ' ' .. id then redis.call('HDEL', in_flight, field) end
+  redis.call('XACK', key, group, id)
+  redis.call('XDEL', key, id)
+  if fair.of[key] then leave(fair.of[key], field_of(fields, 'tenant'), id) end
+end
+
+local dead, ended = {}, {}
 local function give_up(id, last_consumer, deliveries)
   local found = redis.call('XRANGE', key, id, id)[1]
+  if found and is_of_ended_run(found[2]) then
+    ended[#ended + 1] = id
+    return remove(id, found[2])
+  end
   if found then
     local names = {}
     for i = 1, #found[2], 2 do names[found[2][i]] = found[2][i + 1] end
@@ -56,6 +77,7 @@ local function give_up(id, last_consumer, deliveries)
   redis.call('XACK', key, group, id)
   redis.call('XDEL', key, id)
   if found and fair.of[key] then leave(fair.of[key], field_of(found[2], 'tenant'), id) end
+  dead[#dead + 1] = id
 end
 
 local candidates = {}
@@ -68,7 +90,7 @@ if #candidates < most then
   collect(redis.pcall('XPENDING', key, group, 'IDLE', lease, '-', '+', most - #candidates))
 end
 
-local claimed, dead, seen = {}, {}, {}
+local claimed, seen = {}, {}
 -- With a cap of 1 or 2 even the first reclaim is alone, so that each entry has run alone before it becomes a dead letter.
 local alone, together = false, cap > 2 and 1 or 0
 for _, entry in ipairs(candidates) do
@@ -77,15 +99,17 @@ for _, entry in ipairs(candidates) do
     seen[id] = true
     if cap > 0 and deliveries >= cap then
       give_up(id, holder, deliveries)
-      dead[#dead + 1] = id
     elseif not alone and (cap == 0 or deliveries <= together or #claimed == 0) then
       local taken = redis.call('XCLAIM', key, group, consumer, 0, id)[1]
-      if taken then
+      if taken and is_of_ended_run(taken[2]) then
+        ended[#ended + 1] = id
+        remove(id, taken[2])
+      elseif taken then
         claimed[#claimed + 1] = {id, deliveries + 1, taken[2]}
         alone = cap > 0 and deliveries > together
       end
     end
   end
 end
-refill_touched(2 * #dead)
-return {claimed, dead}
+refill_touched(2 * (#dead + #ended))
+return {claimed, dead, ended}

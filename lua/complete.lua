@@ -13,12 +13,14 @@
 --                                 message id, fields, (name, value)*
 --              'set_status'       key index, version, time to live in s (0: none), fields, (name, value)*
 --              'append_event'     key index, maximum length, fields, (name, value)*
---              'unless_cancelled' marker key index, tenant: if the marker holds this tenant, the task is cancelled; the
---                                 entry is removed, nothing is published, and the result is cancelled
---              'only_if_cancelled' the same, but an entry that is not cancelled is left as it is (result: valid)
+--              'end_run'          key index of the ended runs, key index of the control channel, run, tenant, time to live
+--                                 in s: no step of this run is started, completed or renewed from now on
+--              'unless_ended'     key index of the ended runs, run, tenant: if the run has ended, the entry is removed,
+--                                 nothing is published, and the result is run_ended
+--              'only_if_ended'    the same, but an entry of a run that has not ended is left as it is (result: valid)
 --          A source key index of 0 stands for no entry: the operations are executed and nothing is finished.
 --          At the end, if topics with a window or a cap are involved: their limits, see fairness.lua
--- Returns done, cancelled, valid, stale or gone per entry, in order.
+-- Returns done, run_ended, valid, stale or gone per entry, in order.
 --
 -- All arguments are parsed and the type of every key is checked before the first write, because Lua has no rollback.
 -- XADD comes before XACK and XDEL, so that an error leaves the entry pending and nothing is lost. Commands that accept many
@@ -63,12 +65,12 @@ local function take_fields()
 end
 
 local in_flight = KEYS[1]
-local markers = {}
-local function take_marker(name)
-  local key, tenant = KEYS[take_number('marker key')], take('tenant')
-  if not key then error({err = 'ERR no such key index: marker key'}) end
-  markers[#markers + 1] = key
-  return {at = #markers, tenant = tenant, only = name == 'only_if_cancelled'}
+local runs, ended_runs = {}, nil
+local function take_run(name)
+  ended_runs = take_key('ended runs key', 'zset')
+  local run, tenant = take('run'), take('tenant')
+  runs[#runs + 1] = {run, tenant}
+  return {at = #runs, tenant = tenant, only = name == 'only_if_ended'}
 end
 local function take_publish()
   return {key = take_key('publish key', 'stream'), in_flight = take('in-flight field'), fields = take_fields()}
@@ -85,6 +87,12 @@ local parse = {
   end,
   set_status = function()
     return {key = take_key('status key', 'hash'), version = take_number('version'), ttl = take_number('ttl'), fields = take_fields()}
+  end,
+  end_run = function()
+    local op = {key = take_key('ended runs key', 'zset'), control = KEYS[take_number('control channel')], run = take('run'),
+                tenant = take('tenant'), ttl = take_number('ttl')}
+    if not op.control then error({err = 'ERR no such key index: control channel'}) end
+    return op
   end,
   append_event = function()
     return {key = take_key('event key', 'stream'), maxlen = take('maximum length'), fields = take_fields()}
@@ -111,6 +119,7 @@ local apply = {
     redis.call('HSET', op.key, 'version', string.format('%d', op.version), unpack(op.fields))
     if op.ttl > 0 then redis.call('EXPIRE', op.key, op.ttl) end
   end,
+  end_run = function(op) end_run(op.key, op.control, op.run, op.tenant, op.ttl) end,
   append_event = function(op)
     redis.call('XADD', op.key, 'MAXLEN', '~', op.maxlen, '*', unpack(op.fields))
   end,
@@ -131,8 +140,8 @@ for i = 1, take_number('count') do
   }
   for j = 1, take_number('operations') do
     local name = take('operation')
-    if name == 'unless_cancelled' or name == 'only_if_cancelled' then
-      entry.marker = take_marker(name)
+    if name == 'unless_ended' or name == 'only_if_ended' then
+      entry.run = take_run(name)
     else
       if not parse[name] then error({err = 'ERR unknown operation: ' .. name}) end
       local op = parse[name]()
@@ -145,9 +154,8 @@ end
 if at ~= last then read_fairness(at + 1, in_flight) end
 defer_in_flight(in_flight)
 
--- Read all markers with one command: a batch has one per step.
-local holders = #markers > 0 and redis.call('MGET', unpack(markers)) or {}
-local function cancelled(marker) return marker and holders[marker.at] == marker.tenant end
+-- Read with one command for all steps of the batch.
+local ended = ended_runs and which_ended(ended_runs, runs) or {}
 
 -- If many entries of a stream are finished, list this consumer's leases once. Entries that are not listed are checked one
 -- by one.
@@ -176,8 +184,8 @@ local function check(entry)
   if source.leases[entry.id] ~= entry.delivery then
     answer = lease_status(entry.key, entry.group, consumer, entry.id, entry.delivery)
   end
-  if answer == 'valid' and cancelled(entry.marker) then return 'cancelled' end
-  if answer == 'valid' and not (entry.marker and entry.marker.only) then return 'done' end
+  if answer == 'valid' and entry.run and ended[entry.run.at] then return 'run_ended' end
+  if answer == 'valid' and not (entry.run and entry.run.only) then return 'done' end
   return answer
 end
 
@@ -186,7 +194,7 @@ local function finish(entry)
   source.seen[entry.id] = true
   source.finished[#source.finished + 1] = entry.id
   if entry.in_flight ~= '' then clear_in_flight(entry.in_flight, entry.key .. ' ' .. entry.id) end
-  if fair.of[entry.key] then leave(fair.of[entry.key], entry.marker and entry.marker.tenant, entry.id) end
+  if fair.of[entry.key] then leave(fair.of[entry.key], entry.run and entry.run.tenant, entry.id) end
 end
 local function flush()
   write_in_flight()
@@ -205,7 +213,7 @@ local function process(i)
   if answer == 'done' or answer == 'detached' then
     for _, op in ipairs(entry.ops) do apply[op.name](op) end
   end
-  if answer == 'done' or answer == 'cancelled' then finish(entry) end
+  if answer == 'done' or answer == 'run_ended' then finish(entry) end
   if answer == 'gone' then
     -- What the handler has committed is valid, and a known status changes nothing.
     for _, op in ipairs(entry.ops) do

@@ -12,10 +12,11 @@
 -- `ready` is derived from the stream (its length minus the group's pending entries) instead of stored, so that it is right
 -- whatever happens to the stream.
 --
--- read_fairness(at) parses the end of ARGV, from `at`: key index of the cancelled tasks, number of topics, then per topic
+-- read_fairness(at) parses the end of ARGV, from `at`: key index of the ended runs, number of topics, then per topic
 --   index of its first key, number of streams, window (0: none), cap (0: none), group
 -- The keys of a topic are adjacent in KEYS: T:running, then per stream S, S:waiting, S:ring. Types are checked here, before
 -- the first write.
+--@include ended_runs.lua
 local fair = {of = {}, topics = {}, dropped = 0}
 
 -- Records which message of a step is in flight: at once, or in `complete` together with all others of the call.
@@ -59,7 +60,7 @@ local function read_fairness(at, in_flight)
     at = at + 1
     return value
   end
-  fair.in_flight, fair.cancelled = in_flight, KEYS[take()]
+  fair.in_flight, fair.ended_runs = in_flight, KEYS[take()]
   for _ = 1, take() do
     local base, streams, topic = take(), take(), {window = take(), cap = take(), group = ARGV[at], counts = {}, streams = {}}
     at = at + 1
@@ -167,27 +168,30 @@ local function push(stream, in_flight_field, fields)
   return at
 end
 
-local function is_cancelled(fields)
-  if not fair.any then fair.any = redis.call('ZCARD', fair.cancelled) end
-  if fair.any == 0 then return false end
-  local task = string.match(field_of(fields, 'id'), '^([^.]+)%.%d+%.[^.]+%.%d+%.%d+$')
-  local ends = task and redis.call('ZSCORE', fair.cancelled, task .. ' ' .. field_of(fields, 'tenant'))
-  return ends and tonumber(ends) > tonumber(redis.call('TIME')[1])
+-- Whether each of these messages (a list of fields, or nil) is a step of a run that has ended. Returns a list.
+local function are_of_ended_runs(messages, count)
+  local runs = {}
+  for i = 1, count do
+    local fields = messages[i]
+    runs[i] = fields and {run_in(field_of(fields, 'id')), field_of(fields, 'tenant')} or {}
+  end
+  return which_ended(fair.ended_runs, runs)
 end
 
--- Moves queued messages to the stream, in this order. Returns how many; steps of cancelled tasks are dropped instead.
+-- Moves queued messages to the stream, in this order. Returns how many; steps of ended runs are dropped instead.
 local function move(stream, tenants, members)
   local named, texts, in_flight_fields, messages = {}, redis.call('HMGET', stream.waiting, unpack(members)), {}, {}
   for i, text in ipairs(texts) do
-    messages[i] = text and cmsgpack.unpack(text) or {'', nil}
-    in_flight_fields[i] = messages[i][1]
+    local queued = text and cmsgpack.unpack(text) or {'', nil}
+    in_flight_fields[i], messages[i] = queued[1], queued[2]
   end
+  local dropped = are_of_ended_runs(messages, #members)
   if fair.in_flight then named = redis.call('HMGET', fair.in_flight, unpack(in_flight_fields)) end
   local entered, renamed, ended = 0, {}, {}
   for i, member in ipairs(members) do
-    local in_flight_field, fields = messages[i][1], messages[i][2]
+    local in_flight_field, fields = in_flight_fields[i], messages[i]
     local ours = named[i] and named[i] == stream.waiting .. ' ' .. member
-    if fields and is_cancelled(fields) then
+    if fields and dropped[i] then
       fair.dropped = fair.dropped + 1
       if ours then ended[#ended + 1] = in_flight_field end
     elseif fields then

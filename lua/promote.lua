@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
--- promote: publish due messages of the schedule, each once, dispatch queued messages, and drop steps of cancelled tasks.
+-- promote: publish due messages of the schedule, each once, dispatch queued messages, and drop steps of ended runs.
 --
 -- KEYS[1] in-flight index   KEYS[2] schedule (message id by due time in ms)
 -- KEYS[3] messages (message id -> JSON of stream, in-flight field and fields)
--- KEYS[4] cancelled tasks      KEYS[5..] other streams of scheduled messages, then the keys of fairness.lua
+-- KEYS[4] ended runs      KEYS[5..] other streams of scheduled messages, then the keys of fairness.lua
 -- ARGV    maximum number of messages, number of other streams, limits of all topics with priorities, see fairness.lua
 -- Returns {moved, due time in ms of the next message or 0, dropped, (messages queued for a stream)*}, in the given order.
 --
+-- Also removes ended runs whose time is over, see ended_runs.lua.
 -- Includes topics with priorities that have no window or cap: what was queued before the limit was removed must not stay.
 --@include lease.lua
 --@include fairness.lua
@@ -28,7 +29,7 @@ local function move(id)
     local stream = fair.of[message.stream]
     if not (stream or allowed[message.stream]) then return false end
     local ours = message.in_flight ~= '' and redis.call('HGET', in_flight, message.in_flight) == schedule .. ' ' .. id
-    if is_cancelled(message.fields) then
+    if are_of_ended_runs({message.fields}, 1)[1] then
       if ours then redis.call('HDEL', in_flight, message.in_flight) end
       fair.dropped = fair.dropped + 1
     elseif stream then
@@ -89,5 +90,6 @@ for _, topic in ipairs(fair.topics) do
   moved = moved + refill(topic, most)
   for _, stream in ipairs(topic.streams) do waiting[#waiting + 1] = waiting_of(stream) end
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', redis_time_s())
 local next_due = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
 return {moved, next_due or '0', fair.dropped, unpack(waiting)}

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- republish: publish a step again, but only if its latest message no longer exists.
 --
--- KEYS[1] in-flight index   KEYS[2] schedule   KEYS[3] stream to publish to   KEYS[4] cancelled tasks
+-- KEYS[1] in-flight index   KEYS[2] schedule   KEYS[3] stream to publish to   KEYS[4] ended runs
 -- KEYS[5..] keys of the stream's topic, see fairness.lua, then other streams that may hold the message
 -- ARGV    in-flight field, mode (check | claim | publish), fields, (name, value)* (0 fields unless publish), topic limits
 -- Returns exists, missing (check, claim) or published (publish). Check and publish are one script, so that two reconcilers

@@ -210,7 +210,7 @@ fn who_lost_the_lease_stops_and_writes_nothing() {
 }
 
 #[test]
-fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
+fn an_ended_runs_process_is_killed_at_once_and_nothing_is_told() {
     // No heartbeat comes while this runs: only the control channel tells.
     let stage = Stage::with(1800, 600);
     let worker = stage.worker(&[]);
@@ -219,15 +219,15 @@ fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
         0,
     ));
     until("the step is taken", || stage.pending() == 1);
-    // Neither an order that no marker bears out nor a foreign marker stops it.
-    stage.say(&format!("cancel {TASK}"));
-    stage.mark("other");
-    stage.say(&format!("cancel {TASK}"));
+    // Neither a message that Redis does not confirm nor another tenant's run stops it.
+    stage.say(&format!("ended {TASK}.1"));
+    stage.end_run("other");
+    stage.say(&format!("ended {TASK}.1"));
     stage.say("a word of a newer version");
     assert_eq!((stage.pending(), stage.length(STREAM)), (1, 1));
-    stage.mark("default");
-    stage.say(&format!("cancel {TASK}"));
-    worker.until_metrics("outcome=\"cancelled\"} 1");
+    stage.end_run("default");
+    stage.say(&format!("ended {TASK}.1"));
+    worker.until_metrics("outcome=\"run_ended\"} 1");
     assert_eq!(
         (stage.length("{l0}:steps.done"), stage.length(STREAM)),
         (0, 0)
@@ -237,7 +237,7 @@ fn a_cancelled_tasks_process_is_killed_at_once_and_nothing_is_told() {
 }
 
 #[test]
-fn a_heartbeat_finds_a_cancelled_task_when_nobody_said_so() {
+fn a_heartbeat_finds_an_ended_run_when_nobody_said_so() {
     let stage = Stage::new();
     let worker = stage.worker(&[]);
     stage.add(&Stage::message(
@@ -245,8 +245,8 @@ fn a_heartbeat_finds_a_cancelled_task_when_nobody_said_so() {
         0,
     ));
     until("the step is taken", || stage.pending() == 1);
-    stage.mark("default");
-    worker.until_metrics("outcome=\"cancelled\"} 1");
+    stage.end_run("default");
+    worker.until_metrics("outcome=\"run_ended\"} 1");
     assert_eq!(
         (stage.length("{l0}:steps.done"), stage.length(STREAM)),
         (0, 0)
@@ -254,20 +254,70 @@ fn a_heartbeat_finds_a_cancelled_task_when_nobody_said_so() {
 }
 
 #[test]
-fn a_step_that_ends_after_its_task_was_cancelled_tells_nobody() {
+fn a_step_of_an_ended_run_is_never_started() {
     let stage = Stage::new();
-    stage.mark("default");
+    stage.end_run("default");
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "echo done"}),
         0,
     ));
     let worker = stage.worker(&[]);
-    worker.until_metrics("outcome=\"cancelled\"} 1");
+    let metrics = worker.until_metrics("outcome=\"run_ended\"} 1");
+    assert!(!metrics.contains("octollm_step_seconds_count"), "{metrics}");
     assert_eq!(stage.length("{l0}:steps.done"), 0);
-    stage.mark("other");
+    stage.forget_ended_runs();
+    stage.end_run("other");
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "echo done"}),
         0,
+    ));
+    assert_eq!(stage.done(0).1["outcome"], "succeeded");
+}
+
+#[test]
+fn a_step_past_its_deadline_is_removed_without_starting() {
+    let stage = Stage::new();
+    stage.add(&Stage::message_due_in(
+        &json!({"language": "shell", "code": "echo late"}),
+        -1,
+    ));
+    let worker = stage.worker(&[]);
+    let metrics = worker.until_metrics("outcome=\"run_ended\"} 1");
+    assert!(!metrics.contains("octollm_step_seconds_count"), "{metrics}");
+    assert_eq!(
+        (stage.length("{l0}:steps.done"), stage.length("{l0}:dead")),
+        (0, 0)
+    );
+    assert_eq!((stage.length(STREAM), stage.live()), (0, None));
+}
+
+#[test]
+fn a_running_step_is_stopped_when_its_deadline_passes() {
+    let stage = Stage::new();
+    let worker = stage.worker(&[]);
+    worker.until_ready();
+    let began = std::time::Instant::now();
+    stage.add(&Stage::message_due_in(
+        &json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}}),
+        2000,
+    ));
+    worker.until_metrics("octollm_running_messages{topic=\"arm.executor\"} 1");
+    worker.until_metrics("outcome=\"run_ended\"} 1");
+    assert!(began.elapsed() >= std::time::Duration::from_secs(2));
+    assert_eq!(
+        (stage.length("{l0}:steps.done"), stage.length(STREAM)),
+        (0, 0)
+    );
+    worker.until_metrics("octollm_running_messages{topic=\"arm.executor\"} 0");
+}
+
+#[test]
+fn a_step_before_its_deadline_is_reported_as_any_other() {
+    let stage = Stage::new();
+    let _worker = stage.worker(&[]);
+    stage.add(&Stage::message_due_in(
+        &json!({"language": "shell", "code": "echo done"}),
+        60_000,
     ));
     assert_eq!(stage.done(0).1["outcome"], "succeeded");
 }
@@ -315,24 +365,39 @@ fn a_message_that_outlives_its_workers_is_given_up_on_at_the_cap() {
 }
 
 #[test]
-fn what_outlives_the_drain_is_killed_and_stays_for_others() {
-    let stage = Stage::new();
-    let mut worker = stage.worker(&[("OCTOLLM_EXECUTOR_DRAIN_S", "1")]);
+fn what_outlives_the_drain_is_released_uncharged_and_resumes_elsewhere() {
+    // Leases far longer than this test's patience: only a release lets another worker resume.
+    let stage = Stage::with(1800, 600);
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "sleep 60"}),
         0,
     ));
-    until("the step is taken", || stage.pending() == 1);
-    worker.terminate();
-    assert_eq!(worker.wait(), Some(0));
+    // As many deploys as no step would survive if each cost it a delivery.
+    for _ in 0..6 {
+        let mut worker = stage.worker(&[("OCTOLLM_EXECUTOR_DRAIN_S", "1")]);
+        until("the step is taken", || stage.held_by_workers() == 1);
+        assert_eq!(stage.delivery(), 1, "a deploy costs no delivery");
+        worker.terminate();
+        assert_eq!(worker.wait(), Some(0));
+        assert_eq!(stage.deliveries(), [("released".to_owned(), 0)]);
+        assert_eq!(stage.consumers(), 0, "it has left its group");
+    }
     assert_eq!(
-        (
-            stage.length("{l0}:steps.done"),
-            stage.pending(),
-            stage.consumers()
-        ),
-        (0, 1, 1)
+        (stage.length("{l0}:steps.done"), stage.length("{l0}:dead")),
+        (0, 0)
     );
+}
+
+#[test]
+fn a_stop_by_a_fault_of_its_own_charges_what_was_running() {
+    let stage = Stage::new();
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "sleep 60"}),
+        0,
+    ));
+    let mut worker = stage.worker(&[("TEST_BREAK_LOOP", "control channel=panic")]);
+    assert_eq!(worker.wait(), Some(1));
+    assert_eq!((stage.delivery(), stage.held_by_workers()), (1, 1));
 }
 
 #[test]

@@ -14,7 +14,7 @@ const TASK: &str = "l0-01h00000000000000000000000";
 const JSON: &str = "content-type: application/json\r\n";
 
 #[test]
-fn a_running_task_is_marked_and_orchestrator_and_workers_are_notified() {
+fn what_runs_of_a_task_is_ended_and_orchestrator_and_workers_are_notified() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
     let task = accepted(&reflex);
@@ -28,12 +28,11 @@ fn a_running_task_is_marked_and_orchestrator_and_workers_are_notified() {
     assert_eq!(answer.status, 202, "{answer:?}");
     assert_eq!(answer.json(), json!({"task": task, "state": "accepted"}));
     let notified: String = control.get_message().unwrap().get_payload().unwrap();
-    assert_eq!(notified, format!("cancel {task}"));
-    assert_eq!(
-        redis.ask::<String>(&format!("GET|{{l0}}:cancel:{task}")),
-        "default"
-    );
-    let ttl: i64 = redis.ask(&format!("TTL|{{l0}}:cancel:{task}"));
+    assert_eq!(notified, format!("ended {task}.1"));
+    let now: (i64, i64) = redis.ask("TIME");
+    let until: f64 = redis.ask(&format!("ZSCORE|{{l0}}:ended-runs|{task}.1 default"));
+    #[allow(clippy::cast_possible_truncation)] // seconds
+    let ttl = until as i64 - now.0;
     assert!((604_000..=604_800).contains(&ttl), "{ttl}");
     let entries = redis.entries("{l0}:steps.done");
     assert_eq!(entries[0].field("type"), "task.cancel.v1");
@@ -84,8 +83,10 @@ fn an_ended_task_is_answered_with_its_state_and_another_tenants_does_not_exist()
         (ended.status, ended.json()),
         (200, json!({"task": TASK, "state": "failed"}))
     );
+    // Nobody is asked to end it again, and what is left of its newest run is stopped.
     assert_eq!(redis.length("{l0}:steps.done"), 0);
-    assert_eq!(redis.ask::<i64>(&format!("EXISTS|{{l0}}:cancel:{TASK}")), 0);
+    let ended: Vec<String> = redis.ask("ZRANGE|{l0}:ended-runs|0|-1");
+    assert_eq!(ended, [format!("{TASK}.1 default")]);
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn an_invalid_request_marks_nothing() {
 }
 
 #[test]
-fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
+fn a_task_that_only_the_api_knows_is_stopped_even_if_it_has_ended() {
     let redis = Redis::start();
     let api = Api::start();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
@@ -131,14 +132,15 @@ fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
     api.answer(
         &url,
         200,
-        &json!({"task": TASK, "state": "succeeded", "run": 1}),
+        &json!({"task": TASK, "state": "succeeded", "run": 3}),
     );
     let ended = reflex.request("DELETE", &url, "", b"");
     assert_eq!(
         (ended.status, &ended.json()["state"]),
         (200, &json!("succeeded"))
     );
-    assert_eq!(redis.length("{l0}:steps.done"), 0);
+    let ended: Vec<String> = redis.ask("ZRANGE|{l0}:ended-runs|0|-1");
+    assert_eq!(ended, [format!("{TASK}.3 default")]);
     api.answer(
         &url,
         200,
@@ -149,7 +151,7 @@ fn a_task_that_only_the_api_knows_is_marked_unless_it_has_ended() {
         (marked.status, &marked.json()["state"]),
         (202, &json!("running"))
     );
-    assert_eq!(redis.length("{l0}:steps.done"), 1);
+    assert_eq!(redis.length("{l0}:steps.done"), 2);
     assert!(api
         .requests()
         .iter()

@@ -27,16 +27,15 @@ fn a_task_that_failed_or_expired_can_run_again() {
     for (number, state) in ["failed", "expired"].into_iter().enumerate() {
         redis.make_status(TASK, "default", state);
         redis.set_status(TASK, "run|2");
-        // An old cancellation must not drop the steps of the next run.
-        let marker = format!("{{l0}}:cancel:{TASK}");
-        let _: String = redis.ask(&format!("SET|{marker}|default"));
         let answer = redrive(&reflex, TASK, "");
         assert_eq!(answer.status, 202, "{answer:?}");
         assert_eq!(
             answer.json(),
             json!({"task": TASK, "state": state, "run": 2, "accepted": true})
         );
-        assert_eq!(redis.ask::<i64>(&format!("EXISTS|{marker}")), 0);
+        // What is left of the earlier run is stopped, and nothing of the next one.
+        let ended: Vec<String> = redis.ask("ZRANGE|{l0}:ended-runs|0|-1");
+        assert_eq!(ended, [format!("{TASK}.2 default")]);
         let entry = &redis.entries(DONE)[number];
         assert_eq!(
             (

@@ -239,15 +239,15 @@ async fn a_task_is_cancelled_for_its_own_tenant_until_it_has_ended() {
             detail: None,
         };
         let (own, foreign) = (cancel("acme"), cancel("other"));
-        let answer = store.cancel(&foreign, "").await.unwrap();
+        let answer = store.cancel(&foreign, 1, "").await.unwrap();
         assert_eq!(answer, Cancelled::OtherTenant, "{name}");
         for _ in 0..2 {
-            let answer = store.cancel(&own, "").await.unwrap();
+            let answer = store.cancel(&own, 1, "").await.unwrap();
             let accepted = Cancelled::Accepted(Some(TaskState::Accepted));
             assert_eq!(answer, accepted, "{name}");
         }
         stage.set_status(&task.task, "acme", "failed");
-        let answer = store.cancel(&own, "").await.unwrap();
+        let answer = store.cancel(&own, 1, "").await.unwrap();
         assert_eq!(answer, Cancelled::Ended(TaskState::Failed), "{name}");
     }
 }

@@ -34,12 +34,11 @@ def test_the_lane_has_its_fixed_keys():
     keys = LaneKeys("l0")
     assert {name: getattr(keys, name) for name in CASES["fixed"]} == CASES["fixed"]
     assert [keys.status(case["task"]) for case in CASES["status"]] == [case["key"] for case in CASES["status"]]
-    assert [keys.cancel(case["task"]) for case in CASES["cancel"]] == [case["key"] for case in CASES["cancel"]]
     assert [ingest_stream(case["tenant"]) for case in CASES["ingest"]] == [case["key"] for case in CASES["ingest"]]
 
 
 @pytest.mark.parametrize("case", CASES["fairness"], ids=lambda case: case["topic"])
-def test_what_waits_lies_beside_its_stream(topology: Topology, case):
+def test_waiting_messages_share_the_slot_of_their_stream(topology: Topology, case):
     keys = LaneKeys("l0")
     assert keys.running(topology.topics[case["topic"]]) == case["running"]
     assert (keys.waiting(case["stream"]), keys.ring(case["stream"])) == (case["waiting"], case["ring"])

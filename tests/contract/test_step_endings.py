@@ -25,7 +25,7 @@ ENTRY = Entry(
 )  # fmt: skip
 
 
-def told(work):
+def reported(work):
     async def keep(tenant, sha256, raw):
         raise AssertionError("stored only when the entry is finished")
 
@@ -66,7 +66,7 @@ async def broken(_step):
 
 
 def test_an_output_travels_in_the_message():
-    done = told(small)
+    done = reported(small)
     assert (done.outcome, done.output.at, done.output.value) == (
         "succeeded",
         "inline",
@@ -75,17 +75,17 @@ def test_an_output_travels_in_the_message():
 
 
 def test_a_large_output_travels_by_its_digest():
-    done = told(large)
+    done = reported(large)
     assert (done.outcome, done.output.at, done.output.bytes) == ("succeeded", "postgres", 70_011)
 
 
 def test_a_failure_travels_with_its_code():
-    done = told(wrong)
+    done = reported(wrong)
     assert (done.outcome, done.error.code, done.error.message) == ("failed", "no_such_file", "there is no such file")
 
 
 @pytest.mark.parametrize(("work", "code"), [(busy, "busy"), (broken, "internal")])
 def test_a_retry_travels_with_its_delay(work, code: str):
-    done = told(work)
+    done = reported(work)
     assert (done.outcome, done.error.code, done.next_attempt, done.failures) == ("retrying", code, 4, 1)
     assert done.delay_ms >= 0

@@ -2,7 +2,8 @@
 
 Usage: python -m tests.faults.campaign [--seed N] [--tasks N] [--minutes N] [--scenario all|NAME,...] [--mutant NAME]
     [--direct] [--durability auto|stored]
-The last line is one JSON object; exit code 0 only on `valid`. Loopback only; all lies in one folder and ends with it.
+The last line is one JSON object; exit code 0 only on `valid`. Loopback only; all files are in one folder, which
+is deleted at the end.
 """
 
 import argparse
@@ -29,8 +30,8 @@ from tests.faults.stage import ROOT, Stage
 
 _DRAIN_S = 240.0
 _PROBE_S = 60.0
-_DOORS = {"auto": ("http0", "http1", "stream"), "stored": ("http0", "http1")}
-"""By durability, the doors that keep it: on a stream Redis itself answers, and promises no more than it can."""
+_SOURCES = {"auto": ("http0", "http1", "stream"), "stored": ("http0", "http1")}
+"""By durability, the sources that keep it: on a stream Redis itself answers, and promises no more than it can."""
 _LONGEST_S = 900.0
 """After that a scenario has failed."""
 _FOR_GOOD: frozenset[checker.Kind] = frozenset(
@@ -49,7 +50,7 @@ class Plan:
     scenarios: list[str]
     mutant: str | None = None
     direct: bool = False
-    """Whether linear stretches go from arm to arm."""
+    """Whether linear chains go from arm to arm."""
     durability: str = "auto"
     """What the deployment needs for a 202."""
     keep: Path | None = None
@@ -79,13 +80,13 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
     missed: dict[str, str] = {}
     (folder / "stage").mkdir()
     began = now()
-    # The mark lies low, so that an overload reaches it with a load that two cores can make.
+    # The mark is low, so that an overload reaches it with a load that two cores can make.
     async with Stage(
         folder / "stage", package=package, high_water=100, direct=plan.direct, durability=plan.durability
     ) as stage:
         how = "with direct hand-off, " if plan.direct else ""
         say(f"the stack runs after {now() - began:.1f} s; {how}seed {plan.seed}, scenarios: {', '.join(order)}")
-        load = Load(stage, producers, rng, _DOORS[plan.durability])
+        load = Load(stage, producers, rng, _SOURCES[plan.durability])
         ring = Ring(stage, load, rng)
         over = asyncio.Event()
         rate = plan.tasks / (plan.minutes * 60)
@@ -99,7 +100,7 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
             await load.settle()
 
             async def caught() -> bool:
-                """Whether a planted bug has done what cannot be mended."""
+                """Whether a planted bug has done damage that cannot be undone."""
                 shown = _FOR_GOOD.intersection(MUTANTS[plan.mutant].shows) if plan.mutant else ()
                 found = await _judged(stage, producers, faults)
                 return any(found.count(kind) for kind in shown)
@@ -155,7 +156,7 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
 
 async def _probe(ring: Ring) -> float | None:
     """Seconds until a task that is sent now has ended; None when it has not."""
-    order = ring.load.order({}, door="both")
+    order = ring.load.order({}, source="both")
     began = now()
     ring.load.send(order)
 
@@ -214,9 +215,9 @@ def _plan(arguments: list[str]) -> Plan:
     parser.add_argument(
         "--mutant", choices=sorted(MUTANTS), help="a planted bug; its own scenarios unless others are named"
     )
-    parser.add_argument("--direct", action="store_true", help="linear stretches go from arm to arm (handoff.direct)")
+    parser.add_argument("--direct", action="store_true", help="linear chains go from arm to arm (handoff.direct)")
     parser.add_argument(
-        "--durability", choices=sorted(_DOORS), default="auto", help="what the deployment needs for a 202"
+        "--durability", choices=sorted(_SOURCES), default="auto", help="what the deployment needs for a 202"
     )
     parser.add_argument("--keep", type=Path, help="a folder for the logs of a campaign that is not valid")
     options = parser.parse_args(arguments)

@@ -68,11 +68,11 @@ def check(
         rows = by_key.get((one.tenant, one.key), [])
         _one(verdict, one, rows, system, losses, excuses)
     verdict.offences += _ends(system)
-    verdict.offences += _told(system, losses)
+    verdict.offences += _reported(system, losses)
     verdict.offences += _work(system, effects, _excused(asked.values(), system, losses))
     verdict.offences += _made_of(system, effects)
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
-    verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unremembered]
+    verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unindexed]
     verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
     return verdict
 
@@ -83,9 +83,11 @@ def _one(
     """What became of one submission."""
     if one.outcome == "ok":
         verdict.accepted += 1
-    if one.expected == "letter":
+    if one.expected == "dead_letter":
         stream = f"ingest:{one.tenant}"
-        known = any(letter["entry"] == one.entry and letter["stream"] == stream for letter in system.letters)
+        known = any(
+            dead_letter["entry"] == one.entry and dead_letter["stream"] == stream for dead_letter in system.dead_letters
+        )
         verdict.terminal += known
         if one.outcome == "ok" and not known:
             kind: Kind = "unprotected" if _may_be_gone(one, losses) else "lost"
@@ -154,13 +156,13 @@ def _ends(system: System) -> list[Offence]:
     ]
 
 
-def _told(system: System, losses: list[Fault]) -> list[Offence]:
-    """Whoever asks is told what is true; that nothing is known here is no lie once Redis has lost something."""
+def _reported(system: System, losses: list[Fault]) -> list[Offence]:
+    """A producer that asks gets the true state, or nothing once Redis has lost something."""
     found = []
     for task in system.tasks:
-        told = system.statuses.get(task["id"])
-        if told != task["state"] and not (told is None and losses):
-            text = f"whoever asks is told that it is {told}, and it is {task['state']}"
+        reported = system.statuses.get(task["id"])
+        if reported != task["state"] and not (reported is None and losses):
+            text = f"reported as {reported}, and it is {task['state']}"
             found.append(Offence("wrong_ends", task["id"], text))
     return found
 
@@ -193,7 +195,7 @@ def _made_of(system: System, effects: Sequence[Mapping[str, Any]]) -> list[Offen
 
 
 def _work(system: System, effects: Sequence[Mapping[str, Any]], excused: set[str]) -> list[Offence]:
-    """Each step is committed once, by whoever held it; it runs once a delivery; it is sent again only after a loss.
+    """Each step is committed once, by its lease's holder, runs once a delivery, and is sent again only after a loss.
 
     `excused`: tasks of which Redis may have lost something.
     """
@@ -226,7 +228,7 @@ def _work(system: System, effects: Sequence[Mapping[str, Any]], excused: set[str
         if count > 1
     ]
     for step in system.steps:
-        # What never ran may be sent again: whoever was to send it died, and the sweeper was quicker than who took over.
+        # What never ran may be sent again: its sender died, and the reconciler was quicker than the reclaimer.
         before = [one for one in range(1, step["attempt"]) if calls[(*_step(step), one)]]
         if step["task"] not in excused and any((*_step(step), one + 1) not in retried for one in before):
             text = (

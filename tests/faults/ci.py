@@ -26,8 +26,8 @@ SEEDS = (7, 19, 31)
 DIRECT = 19
 """The seed whose steps go from arm to arm where they can."""
 _AT_ONCE = 2
-_FORGETS = "flushall"
-"""The seed with this runs in mode `stored`, in which Redis may forget everything."""
+_LOSES_DATA = "flushall"
+"""The seed with this runs in mode `stored`, in which Redis may lose everything."""
 _LONGEST_S = 1200
 _GRACE_S = 30
 _TAIL_LINES = 60
@@ -66,7 +66,7 @@ def jobs() -> list[Job]:
             f"seed-{seed}",
             (
                 *(*_seed(seed), "--tasks", "240", "--minutes", "1"),
-                *("--durability", "stored" if _FORGETS in part else "auto", "--scenario", ",".join(part)),
+                *("--durability", "stored" if _LOSES_DATA in part else "auto", "--scenario", ",".join(part)),
             ),
         )
         for seed, part in zip(SEEDS, shared, strict=True)
@@ -130,10 +130,10 @@ def _last(said: bytes) -> dict[str, Any]:
 
 async def everything(wanted: Sequence[Job]) -> list[Result]:
     """All of them, some at a time, in the order they were given."""
-    room = asyncio.Semaphore(_AT_ONCE)
+    limit = asyncio.Semaphore(_AT_ONCE)
 
     async def one(job: Job) -> Result:
-        async with room:
+        async with limit:
             return await run(job)
 
     return await asyncio.gather(*(one(job) for job in wanted))

@@ -1,4 +1,4 @@
-"""A disk that can be filled: a small file system in memory, and a file that takes its room. Needs root and Linux."""
+"""A disk that can be filled: a small file system in memory, and a file that fills it. Needs root and Linux."""
 
 import asyncio
 import errno
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from io import FileIO
 from pathlib import Path
 
-_ROOM = 256 * 1024 * 1024
+_SIZE_BYTES = 256 * 1024 * 1024
 _STRIDES = (1024 * 1024, 4096)
 
 
@@ -25,9 +25,9 @@ class Disk:
         self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """Take the room that is left, to the last page.
+        """Use the space that is left, to the last page.
 
-        By writing, not by making the disk as small as what lies on it: whoever has it open writes in between, and a
+        By writing, not by making the disk as small as its content: a process that has it open writes in between, and a
         disk smaller than that is refused.
         """
         with self._ballast.open("ab", buffering=0) as ballast:
@@ -35,7 +35,7 @@ class Disk:
                 _write_until_full(ballast, bytes(stride))
 
     def empty(self) -> None:
-        """Room for everything again."""
+        """Free the space again."""
         self._ballast.unlink(missing_ok=True)
 
 
@@ -53,7 +53,7 @@ def _write_until_full(file: FileIO, piece: bytes) -> None:
 async def small_disk(
     folder: Path, stop: Callable[[], Awaitable[None]], start: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[Disk]:
-    """What lies in `folder` is on a disk of its own until the end; `stop` and `start` whoever has it open.
+    """Keep `folder` on a disk of its own until the end; `stop` and `start` the process that has it open.
 
     Raises NoDiskError before anything is stopped.
     """
@@ -100,7 +100,7 @@ def _try(folder: Path) -> None:
 
 
 def _mount(folder: Path) -> None:
-    _run("mount", "-t", "tmpfs", "-o", f"size={_ROOM},mode=0700", "octollm-faults", str(folder))
+    _run("mount", "-t", "tmpfs", "-o", f"size={_SIZE_BYTES},mode=0700", "octollm-faults", str(folder))
 
 
 def _run(*command: str) -> None:

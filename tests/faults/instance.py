@@ -1,6 +1,6 @@
 """One process of the stack: how it is started, kept, asked and ended. Knows nothing of what its role is for.
 
-Whoever dies is started again after a moment, as a restart policy would.
+A process that dies is started again after a moment, as a restart policy would.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Instance:
     """Whether it is started again when it ends."""
     starts: int = 0
     environment: dict[str, str] = field(default_factory=dict)
-    """What this one has beside the others, for instance another clock."""
+    """What this one has and the others do not, for instance another clock."""
 
     @property
     def name(self) -> str:

@@ -72,18 +72,18 @@ class Asked:
 
     key: str
     tenant: str
-    door: str
+    source: str
     expected: str
-    """`succeeded`, `dead` (a poison message) or `letter` (no submission at all)."""
+    """`succeeded`, `dead` (a poison message) or `dead_letter` (no submission at all)."""
     answer: Any
     """What the task has to answer; None: nothing is said of it."""
     invoked_at: float
     outcome: Literal["ok", "fail", "unknown"] = "unknown"
     accepted_at: float | None = None
     task: str | None = None
-    """As the 202 named it; the stream door names none."""
+    """As the 202 named it; the stream source names none."""
     entry: str | None = None
-    """The stream door: the entry's id."""
+    """The stream source: the entry's id."""
     mode: str = "redis"
     """The durability that the 202 named; on a stream what Redis gives."""
     tries: int = 0
@@ -96,7 +96,7 @@ def asked(path: Path) -> dict[str, Asked]:
         if line["what"] == "invoke":
             one = found.get(line["key"])
             if one is None:
-                names = ("key", "tenant", "door", "expected", "answer")
+                names = ("key", "tenant", "source", "expected", "answer")
                 one = found[line["key"]] = Asked(**{name: line[name] for name in names}, invoked_at=line["at"])
             one.tries += 1
         else:
@@ -141,10 +141,10 @@ class System:
     """How many `finished` events each run has."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
-    letters: list[dict[str, Any]] = field(default_factory=list)
+    dead_letters: list[dict[str, Any]] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
-    """What is still in Redis: by key, how many entries, pending ones, schedule and live fields."""
-    unremembered: list[str] = field(default_factory=list)
+    """What is still in Redis: by key, how many entries, pending ones, schedule and in-flight fields."""
+    unindexed: list[str] = field(default_factory=list)
     """Tasks that have ended and whose result memory has not taken."""
     statuses: dict[str, str] = field(default_factory=dict)
-    """What a producer who asks is told, by task: the state that Redis has."""
+    """What a producer that asks gets as the answer, by task: the state that Redis has."""

@@ -1,4 +1,4 @@
-"""The producers of a campaign: a known load through every door, each try written down before it is sent.
+"""The producers of a campaign: a known load through every source, each try written down before it is sent.
 
 A producer behaves as a careful one would: one idempotency key per submission, tried again until it is answered.
 """
@@ -19,7 +19,7 @@ from tests.faults.ledger import Log
 from tests.faults.stage import Stage
 from tests.faults.work import answer_to
 
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 _PAUSE_S = 0.2
 
 
@@ -28,7 +28,7 @@ class Order:
     """One submission to make."""
 
     key: str
-    door: str
+    source: str
     """`http0`, `http1`, `both` (the same over both ingresses) or `stream`."""
     tenant: str
     body: bytes
@@ -42,18 +42,18 @@ class Load:
     """Makes orders and pushes them."""
 
     def __init__(
-        self, stage: Stage, log: Log, rng: random.Random, doors: Sequence[str] = ("http0", "http1", "stream")
+        self, stage: Stage, log: Log, rng: random.Random, sources: Sequence[str] = ("http0", "http1", "stream")
     ) -> None:
-        """`doors`: through which an order goes that names none."""
+        """`sources`: through which an order goes that names none."""
         self._stage = stage
         self._log = log
         self._rng = rng
         self._made = 0
-        self._doors = doors
+        self._sources = sources
         self._client = httpx.AsyncClient(trust_env=False, timeout=5)
         self._running: set[asyncio.Task[None]] = set()
         self.retry_after = 0
-        """How often a producer was told to come back later."""
+        """How often a producer was asked to come back later."""
         self.answered: Counter[str] = Counter()
         """How many 202s named each durability mode."""
 
@@ -61,7 +61,7 @@ class Load:
         self,
         do: dict[str, Any] | None = None,
         *,
-        door: str | None = None,
+        source: str | None = None,
         kind: str | None = None,
         expected: str = "succeeded",
         durability: str = "",
@@ -71,10 +71,10 @@ class Load:
         """
         self._made += 1
         number = self._made
-        door = door or self._rng.choice(self._doors)
-        tenant = self._rng.choice(("default", "other")) if door == "stream" else "default"
+        source = source or self._rng.choice(self._sources)
+        tenant = self._rng.choice(("default", "other")) if source == "stream" else "default"
         key = f"order-{number}"
-        if do is None and kind is None and door == "stream" and self._rng.random() < 0.05:
+        if do is None and kind is None and source == "stream" and self._rng.random() < 0.05:
             return self._unreadable(key, tenant)
         if kind is None:
             chance = self._rng.random()
@@ -83,7 +83,7 @@ class Load:
         priority = self._rng.choice(("high", "normal", "normal", "low"))
         body = json.dumps({"goal": "count", "kind": kind, "priority": priority, "input": given}).encode()
         answer = answer_to(kind, number) if expected == "succeeded" else None
-        return Order(key, door, tenant, body, expected, answer, durability)
+        return Order(key, source, tenant, body, expected, answer, durability)
 
     def unreadable(self) -> Order:
         """One that is no submission at all: it has to become a dead letter."""
@@ -92,7 +92,7 @@ class Load:
 
     @staticmethod
     def _unreadable(key: str, tenant: str) -> Order:
-        return Order(key, "stream", tenant, b'{"goal": "cut', "letter", None)
+        return Order(key, "stream", tenant, b'{"goal": "cut', "dead_letter", None)
 
     def send(self, order: Order) -> asyncio.Task[None]:
         """In the background; `settle` waits for all."""
@@ -102,7 +102,7 @@ class Load:
         return task
 
     async def steady(self, rate: float, until: Callable[[], bool], most: int) -> int:
-        """Open loop: an order every 1/rate seconds until told to end or `most` are sent; how many were."""
+        """Open loop: an order every 1/rate seconds until `until` is true or `most` are sent; how many were."""
         loop = asyncio.get_running_loop()
         due, sent = loop.time(), 0
         while sent < most and not until():
@@ -113,7 +113,7 @@ class Load:
         return sent
 
     async def settle(self) -> None:
-        """Until every producer has its answer or has lost patience."""
+        """Wait until every producer has its answer or has given up."""
         while self._running:
             await asyncio.wait(set(self._running))
 
@@ -126,25 +126,25 @@ class Load:
 
     async def _push(self, order: Order) -> None:
         """Until one answer is final."""
-        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
-        doors = {"both": ("http0", "http1")}.get(order.door, (order.door,))
-        await asyncio.gather(*(self._door(order, door, deadline) for door in doors))
+        deadline = asyncio.get_running_loop().time() + _TIMEOUT_S
+        sources = {"both": ("http0", "http1")}.get(order.source, (order.source,))
+        await asyncio.gather(*(self._submit(order, source, deadline) for source in sources))
 
-    async def _door(self, order: Order, door: str, deadline: float) -> None:
-        send = self._stream if door == "stream" else self._http
+    async def _submit(self, order: Order, source: str, deadline: float) -> None:
+        send = self._stream if source == "stream" else self._http
         while True:
             self._log.write(
-                what="invoke", key=order.key, tenant=order.tenant, door=order.door, expected=order.expected,
+                what="invoke", key=order.key, tenant=order.tenant, source=order.source, expected=order.expected,
                 answer=order.answer,
             )  # fmt: skip
-            if await send(order, door):
+            if await send(order, source):
                 return
             if asyncio.get_running_loop().time() > deadline:
                 return
             await asyncio.sleep(_PAUSE_S * self._rng.uniform(0.5, 1.5))
 
-    async def _http(self, order: Order, door: str) -> bool:
-        url = self._stage.of("reflex")[int(door[-1])].http
+    async def _http(self, order: Order, source: str) -> bool:
+        url = self._stage.of("reflex")[int(source[-1])].http
         headers = {"content-type": "application/json", "idempotency-key": order.key}
         if order.durability:
             headers["octollm-durability"] = order.durability
@@ -165,7 +165,7 @@ class Load:
         self._log.write(what="fail", key=order.key, status=answer.status_code, said=answer.text[:300])
         return True
 
-    async def _stream(self, order: Order, _door: str) -> bool:
+    async def _stream(self, order: Order, _source: str) -> bool:
         client = connect(f"redis://127.0.0.1:{self._stage.redis_port}/0", 5.0)
         try:
             fields = {"idempotency_key": order.key, "body": order.body}

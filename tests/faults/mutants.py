@@ -66,7 +66,7 @@ MUTANTS: Mapping[str, Mutant] = {
         ),
     ),
     "no_fence": Mutant(
-        "whoever still knows an entry may finish it, whoever holds it",
+        "a process that still knows an entry may finish it, even when another one holds its lease",
         ("freeze_arm",),
         ("duplicate_effects",),
         (
@@ -178,7 +178,7 @@ MUTANTS: Mapping[str, Mutant] = {
         ),
     ),
     "any_lineage": Mutant(
-        "what a step that was handed on directly gave is committed, whatever it was made from",
+        "the output of a step that was handed off directly is committed, whatever it was made from",
         ("end_lost",),
         ("mixed_results",),
         (

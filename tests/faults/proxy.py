@@ -91,7 +91,7 @@ class Proxy:
         """Make every connection half-open and return how many there were.
 
         Nothing passes on them again, and neither side learns of it: each keeps its half until it gives up by itself,
-        and the other is not told of that either. New connections work.
+        and the other does not learn that either. New connections work.
         """
         found = [pair for pair in self._pairs if not pair.lost]
         for pair in found:

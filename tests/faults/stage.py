@@ -1,6 +1,6 @@
 """The real stack for a campaign: built programs, one process per role and number, each behind proxies of its own.
 
-Everything lies in one folder and ends with it.
+Everything is in one folder and is deleted with it.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Stage:
         durability: str = "auto",
     ) -> None:
         """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks.
-        `direct`: linear stretches go from arm to arm. `durability`: what the reflexes need for a 202.
+        `direct`: linear chains go from arm to arm. `durability`: what the reflexes need for a 202.
         """
         self.folder = folder
         self._package = package
@@ -202,7 +202,7 @@ class Stage:
             await connection.close()
 
     async def value(self, query: str, *arguments: object) -> Any:
-        """The first value of the first row; None while Postgres is away."""
+        """The first value of the first row; None while Postgres is unavailable."""
         try:
             async with self.database() as connection:
                 return await connection.fetchval(query, *arguments)
@@ -240,10 +240,10 @@ class Stage:
         await self.until(back, f"{one.name} back", _START_S, [one])
 
     async def until(
-        self, condition: Callable[[], object], what: str, patience_s: float, by: Sequence[Instance] = ()
+        self, condition: Callable[[], object], what: str, timeout_s: float, by: Sequence[Instance] = ()
     ) -> None:
         """Poll; StartError names what did not come, and what those who were to bring it have said last."""
-        deadline = asyncio.get_running_loop().time() + patience_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
             for keeper in self._keepers:
                 if keeper.done():
@@ -255,7 +255,7 @@ class Stage:
                 return
             if asyncio.get_running_loop().time() > deadline:
                 said = "".join([f"\n{one.last_words()}" for one in by if not await self.ready(one)])
-                raise StartError(f"{what} did not come within {patience_s} s{said}")
+                raise StartError(f"{what} did not come within {timeout_s} s{said}")
             await asyncio.sleep(0.05)
 
     async def _instance(self, role: str, number: int) -> Instance:
@@ -276,7 +276,7 @@ class Stage:
             "OCTOLLM_HANDOFF_DIRECT": str(self.direct).lower(),
             "OCTOLLM_REFLEX_LISTEN": listen,
             "OCTOLLM_REFLEX_DURABILITY": self.durability,
-            "OCTOLLM_REFLEX_DURABILITY_WAIT_S": "3",  # below the patience of the producers
+            "OCTOLLM_REFLEX_DURABILITY_WAIT_S": "3",  # below the time-out of the producers
             "OCTOLLM_WORKER_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_METRICS_LISTEN": listen,
             "OCTOLLM_EXECUTOR_WORKSPACE_DIR": str(self.folder / "workspaces"),

@@ -21,30 +21,30 @@ FROM tasks
 _FINISHED = "SELECT task, run, count(*) AS n FROM events WHERE body->>'event' = 'finished' GROUP BY task, run"
 _ATTEMPTS = "SELECT task, run, step, round, attempt, delivery, outcome, worker FROM attempts"
 _STEPS = "SELECT task, run, step, round, attempt, state, output->>'mark' AS mark FROM steps"
-_LETTERS = "SELECT reason, task, body->>'stream' AS stream, body->>'entry' AS entry FROM dead_letters"
+_DEAD_LETTERS = "SELECT reason, task, body->>'stream' AS stream, body->>'entry' AS entry FROM dead_letters"
 _OPEN = "SELECT count(*) FROM tasks WHERE state IN ('accepted', 'running')"
-_UNREMEMBERED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND indexed_at IS NULL"
+_UNINDEXED = "SELECT id FROM tasks WHERE state NOT IN ('accepted', 'running') AND indexed_at IS NULL"
 
 _SIGNS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM attempts), (SELECT count(*) FROM dead_letters)"
 _STILL_S = 20.0
-"""Longer than anything that begins by itself waits: a lease, two for the sweeper, a retry."""
+"""Longer than the wait of anything that begins by itself: a lease, two for the reconciler, a retry."""
 
 _ASK_S = 2.0
 
 
-async def drained(stage: Stage, patience_s: float, hopeless: Callable[[], Awaitable[bool]] | None = None) -> float:
+async def drained(stage: Stage, timeout_s: float, hopeless: Callable[[], Awaitable[bool]] | None = None) -> float:
     """Wait until no task is open, no entry is left and memory has every result; seconds it took.
 
     Gives up silently where it takes longer, where nothing has moved for so long that nothing will, or where `hopeless`
-    says that waiting changes nothing any more: the ledger will tell.
+    says that waiting changes nothing: the ledger decides.
     """
     began = moved = asked = now()
     seen: tuple[object, ...] = ()
-    while now() - began < patience_s:
+    while now() - began < timeout_s:
         try:
             async with stage.database() as connection:
                 open_tasks = await connection.fetchval(_OPEN)
-                late = len(await connection.fetch(_UNREMEMBERED))
+                late = len(await connection.fetch(_UNINDEXED))
                 signs = tuple(await connection.fetchrow(_SIGNS) or ())
             entries = await left(stage)
             if not open_tasks and not late and not any(entries.values()):
@@ -68,7 +68,7 @@ async def drained(stage: Stage, patience_s: float, hopeless: Callable[[], Awaita
 
 
 async def left(stage: Stage) -> dict[str, int]:
-    """What still lies in Redis, by key."""
+    """What is still in Redis, by key."""
     topology = load_topology(stage.folder / "streams.yaml", stage.schemas)
     found = {}
     async with stage.client() as client:
@@ -92,10 +92,10 @@ async def read_system(stage: Stage) -> System:
         finished = {(row["task"], row["run"]): row["n"] for row in await connection.fetch(_FINISHED)}
         attempts = [dict(row) for row in await connection.fetch(_ATTEMPTS)]
         steps = [dict(row) for row in await connection.fetch(_STEPS)]
-        letters = [dict(row) for row in await connection.fetch(_LETTERS)]
-        unremembered = [row["id"] for row in await connection.fetch(_UNREMEMBERED)]
+        dead_letters = [dict(row) for row in await connection.fetch(_DEAD_LETTERS)]
+        unindexed = [row["id"] for row in await connection.fetch(_UNINDEXED)]
     statuses = await _statuses(stage, [task["id"] for task in tasks])
-    return System(tasks, finished, attempts, steps, letters, await left(stage), unremembered, statuses)
+    return System(tasks, finished, attempts, steps, dead_letters, await left(stage), unindexed, statuses)
 
 
 async def _statuses(stage: Stage, tasks: Sequence[str]) -> dict[str, str]:

@@ -37,7 +37,7 @@ class History:
         default_factory=lambda: {
             "k1": _asked("k1", TASK),
             "k2": _asked("k2", POISON, "dead", None),
-            "k3": Asked("k3", "default", "stream", "letter", None, 1.0, "ok", 2.0, None, "5-0"),
+            "k3": Asked("k3", "default", "stream", "dead_letter", None, 1.0, "ok", 2.0, None, "5-0"),
             "k4": Asked("k4", "default", "http0", "succeeded", 9, 1.0),
         }
     )
@@ -63,7 +63,7 @@ class History:
                 _work(TASK, step="two", state="succeeded", mark="b"),
                 _work(TASK, step="verdict", state="succeeded", mark=None),
             ],
-            letters=[{"entry": "5-0", "stream": "ingest:default"}],
+            dead_letters=[{"entry": "5-0", "stream": "ingest:default"}],
             left={"stream": 0},
             statuses={TASK: "succeeded", POISON: "failed"},
         )
@@ -88,8 +88,8 @@ def _stuck(history: History) -> None:
     history.system.tasks[0]["state"] = "running"
 
 
-def _letter_lost(history: History) -> None:
-    history.system.letters = []
+def _dead_letter_lost(history: History) -> None:
+    history.system.dead_letters = []
 
 
 def _twice(history: History) -> None:
@@ -169,15 +169,15 @@ def _still_out(history: History) -> None:
     history.system.steps[0]["state"] = "sent"
 
 
-def _not_remembered(history: History) -> None:
-    history.system.unremembered = [TASK]
+def _not_indexed(history: History) -> None:
+    history.system.unindexed = [TASK]
 
 
-def _told_otherwise(history: History) -> None:
+def _reported_otherwise(history: History) -> None:
     history.system.statuses[TASK] = "running"
 
 
-def _not_told(history: History) -> None:
+def _not_reported(history: History) -> None:
     history.system.statuses.pop(TASK)
 
 
@@ -190,7 +190,7 @@ def _seen_by_the_scenario(history: History) -> None:
     [
         (_lose, "lost"),
         (_stuck, "lost"),
-        (_letter_lost, "lost"),
+        (_dead_letter_lost, "lost"),
         (_twice, "duplicate_effects"),
         (_committed_twice, "duplicate_effects"),
         (_ran_twice, "duplicate_effects"),
@@ -209,9 +209,9 @@ def _seen_by_the_scenario(history: History) -> None:
         (_neighbour_charged, "wrong_ends"),
         (_left_over, "undrained"),
         (_still_out, "undrained"),
-        (_not_remembered, "undrained"),
-        (_told_otherwise, "wrong_ends"),
-        (_not_told, "wrong_ends"),
+        (_not_indexed, "undrained"),
+        (_reported_otherwise, "wrong_ends"),
+        (_not_reported, "wrong_ends"),
         (_seen_by_the_scenario, "wrong_ends"),
     ],
 )
@@ -225,7 +225,7 @@ def test_each_broken_promise_is_found(break_it: Callable[[History], None], kind:
 def test_what_only_redis_knew_may_be_gone_with_it_and_nothing_else():
     history = History(faults=[Fault("flushall", 2.1, 2.2, landed=True, loss="redis")])
     _lose(history)
-    _letter_lost(history)
+    _dead_letter_lost(history)
     found = history.judged()
     assert found.broken == []
     assert found.count("unprotected") == 2
@@ -288,7 +288,7 @@ def test_a_retry_is_no_second_sending():
 
 def test_the_producers_log_is_read_by_key_and_a_torn_line_is_left_out(tmp_path):
     log = Log(tmp_path / "log", sync=True)
-    about = {"tenant": "default", "door": "http0", "expected": "succeeded", "answer": 1}
+    about = {"tenant": "default", "source": "http0", "expected": "succeeded", "answer": 1}
     log.write(what="invoke", key="a", **about)
     log.write(what="unknown", key="a", error="ReadError")
     log.write(what="invoke", key="a", **about)

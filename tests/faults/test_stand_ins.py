@@ -62,7 +62,7 @@ async def test_a_trap_waits_for_the_commit_of_a_transaction_that_stores_somethin
     assert not sprung.is_set()
     for data in (b"BEGIN;", STORES):
         assert await send(data) == data
-    assert await send(COMMIT) == b"", "whoever is to be killed gets no answer"
+    assert await send(COMMIT) == b"", "the process that is to be killed gets no answer"
     assert sprung.is_set()
     writer.close()
     await way.stop()
@@ -73,7 +73,7 @@ async def _nobody_to_stop() -> None:
     """Nobody has the folder open while it changes places."""
 
 
-async def test_a_disk_is_filled_while_others_write_to_it_and_has_room_again(tmp_path: Path):
+async def test_a_disk_is_filled_while_others_write_to_it_and_has_space_again(tmp_path: Path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "kept").write_bytes(b"before")
@@ -137,7 +137,7 @@ async def test_a_lost_connection_swallows_everything_and_tells_neither_side():
     assert not answer.done()
     old_writer.close()
     await until(lambda: _unnoticed(way, 0))
-    assert not ended.is_set(), "the server is not told that the process gave up"
+    assert not ended.is_set(), "the server does not learn that the process gave up"
     new_writer.close()
     await way.stop()
     server.close()

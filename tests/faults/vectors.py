@@ -1,7 +1,7 @@
 """A stand-in for a Qdrant server, for machines that have none: its REST calls that memory makes, kept in dictionaries.
 
 It also answers embedding requests, so that memory needs no model. It judges nothing about Qdrant; it is something that
-can be away, can hang, and remembers which points it was given.
+can be unavailable, can hang, and records which points it was given.
 """
 
 import json
@@ -30,7 +30,7 @@ class VectorServer:
         threading.Thread(target=self._http.serve_forever, name="vectors", daemon=True).start()
 
     def stop(self) -> None:
-        """Nobody is served any more."""
+        """Stop serving."""
         self._http.shutdown()
         self._http.server_close()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from octollm.contracts.ids import in_flight_field
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
-from octollm.protocol.operations import Lease, Publish
+from octollm.protocol.operations import Lease, Publish, StepRun
 from tests.helpers.consumers import KEYS, fields, judge, step, topology
 
 JUDGE, SHIPPED = judge(), topology()
@@ -45,7 +45,8 @@ async def read(client, consumer="a", count=1, stream=STREAM):
         for entry, got in entries:
             tenant, task = got[b"tenant"].decode(), got[b"id"].decode().partition(".")[0]
             live = got[b"id"].decode().rpartition(".")[0]
-            held = Lease(name.decode(), entry.decode(), 1, live, (KEYS.cancel(task), tenant))
+            run = StepRun(KEYS.ended_runs, live.rsplit(".", 2)[0], tenant)
+            held = Lease(name.decode(), entry.decode(), 1, live, run)
             found.append((held, tenant, int(task[-5:])))
     return found
 

@@ -1,4 +1,4 @@
-"""Cancelling on the workers' side, on a real Redis: a marked task's steps end nowhere, nobody else's are touched."""
+"""Ended runs on the workers' side, on a real Redis: their steps lead to nothing, nobody else's are touched."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ from octollm.contracts.ids import in_flight_field, message_id
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
-from octollm.protocol.operations import Lease, Publish, Schedule
+from octollm.protocol.operations import EndRun, Lease, Publish, Schedule, StepRun
 from octollm.protocol.outcomes import MESSAGES
 from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
 from tests.helpers.waiting import until
@@ -24,7 +24,7 @@ def in_flight_field_of(one):
 
 async def cancel(client, one, tenant="default", ttl_s=60):
     message = {"type": "task.cancel.v1", "id": one.task, "tenant": tenant, "body": "{}"}
-    return await Handoff(client, "l0", "judge", "door").cancel(one.task, tenant, ttl_s, message)
+    return await Handoff(client, "l0", "judge", "ingress").cancel(one.task, tenant, 1, ttl_s, message)
 
 
 async def held(client, one, consumer="a"):
@@ -34,31 +34,31 @@ async def held(client, one, consumer="a"):
     entry = (await client.xadd(STREAM, fields(one))).decode()
     await client.hset(KEYS.in_flight, in_flight_field_of(one), f"{STREAM} {entry}")
     await client.xreadgroup("judge", consumer, {STREAM: ">"}, count=1)
-    return Lease(STREAM, entry, 1, in_flight_field_of(one), (KEYS.cancel(one.task), "default"))
+    return Lease(STREAM, entry, 1, in_flight_field_of(one), StepRun(KEYS.ended_runs, f"{one.task}.1", "default"))
 
 
-async def test_steps_of_a_marked_task_are_removed_and_send_nothing(client):
+async def test_steps_of_an_ended_run_are_removed_and_send_nothing(client):
     handoff = Handoff(client, "l0", "judge", "a")
     marked, other = await held(client, step(1)), await held(client, step(2))
     assert await cancel(client, step(1)) == ("accepted", "")
-    assert await handoff.renew([marked, other]) == [LeaseStatus.CANCELLED, LeaseStatus.VALID]
+    assert await handoff.renew([marked, other]) == [LeaseStatus.RUN_ENDED, LeaseStatus.VALID]
     answers = await handoff.complete([Completion(marked, SEND), Completion(other, SEND)])
-    assert answers == [LeaseStatus.CANCELLED, LeaseStatus.DONE]
+    assert answers == [LeaseStatus.RUN_ENDED, LeaseStatus.DONE]
     types = [entry[b"type"] for _, entry in await client.xrange(KEYS.done)]
     assert types == [b"task.cancel.v1", b"step.done.v1"]
     assert (await client.xlen(STREAM), await client.hlen(KEYS.in_flight)) == (0, 0)
     assert await handoff.complete([Completion(marked, SEND)]) == [LeaseStatus.GONE]
 
 
-async def test_a_live_field_that_names_a_newer_message_stays(client):
+async def test_an_in_flight_field_that_names_a_newer_message_stays(client):
     marked = await held(client, step(1))
     await client.hset(KEYS.in_flight, in_flight_field_of(step(1)), f"{STREAM} 9-9")
     await cancel(client, step(1))
-    assert await Handoff(client, "l0", "judge", "a").complete([Completion(marked, SEND)]) == [LeaseStatus.CANCELLED]
+    assert await Handoff(client, "l0", "judge", "a").complete([Completion(marked, SEND)]) == [LeaseStatus.RUN_ENDED]
     assert await client.hlen(KEYS.in_flight) == 1
 
 
-async def test_renew_does_not_keep_the_lease_of_a_cancelled_step(client):
+async def test_renew_does_not_keep_the_lease_of_an_ended_run(client):
     marked = await held(client, step(1))
     await cancel(client, step(1))
     await client.xclaim(STREAM, "judge", "a", 0, [marked.entry], idle=50_000, retrycount=1, justid=True)
@@ -67,26 +67,25 @@ async def test_renew_does_not_keep_the_lease_of_a_cancelled_step(client):
     assert pending["time_since_delivered"] >= 50_000
 
 
-async def test_a_foreign_marker_changes_nothing(client):
+async def test_another_tenant_ends_no_run(client):
     handoff = Handoff(client, "l0", "judge", "a")
     ours = await held(client, step(1))
     # Redis has lost the status, so that nothing says whose the task is.
     assert await cancel(client, step(1), tenant="other") == ("accepted", "")
     assert await handoff.renew([ours]) == [LeaseStatus.VALID]
-    assert await handoff.complete([Completion(ours, SEND, only_if_cancelled=True)]) == [LeaseStatus.VALID]
+    assert await handoff.complete([Completion(ours, SEND, only_if_ended=True)]) == [LeaseStatus.VALID]
     assert await client.xlen(STREAM) == 1
     assert await handoff.complete([Completion(ours, SEND)]) == [LeaseStatus.DONE]
-    # As soon as the status is back, its owner can cancel.
     await client.hset(KEYS.status(step(1).task), mapping={"tenant": "default", "state": "running"})
     assert await cancel(client, step(1), tenant="other") == ("other_tenant", "")
     assert await cancel(client, step(1)) == ("accepted", "running")
-    assert await client.get(KEYS.cancel(step(1).task)) == b"default"
+    assert await client.zscore(KEYS.ended_runs, f"{step(1).task}.1 default") is not None
 
 
-async def test_what_tells_the_orchestrator_ignores_the_marker(client):
-    """An entry without a marker of its own: on `tasks` and `steps.done`."""
+async def test_what_tells_the_orchestrator_does_not_end_with_a_run(client):
+    """An entry that is no step: on `tasks` and `steps.done`."""
     await cancel(client, step(1))
-    plain = (await held(client, step(1)))._replace(marker=None)
+    plain = (await held(client, step(1)))._replace(run=None)
     assert await Handoff(client, "l0", "judge", "a").complete([Completion(plain, SEND)]) == [LeaseStatus.DONE]
     assert await client.xlen(KEYS.done) == 2
 
@@ -102,7 +101,7 @@ async def test_who_lost_the_lease_hears_that_first(client):
 
 
 @pytest.mark.parametrize("tenant", ["default", "other"])
-async def test_due_steps_of_a_marked_task_are_dropped(client, tenant):
+async def test_due_steps_of_an_ended_run_are_dropped(client, tenant):
     handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
     for number in range(1, 4):
         one = step(number, attempt=2)
@@ -115,6 +114,49 @@ async def test_due_steps_of_a_marked_task_are_dropped(client, tenant):
     assert await client.xlen(STREAM) == expected
     assert await client.hlen(KEYS.in_flight) == expected
     assert (await client.zcard(KEYS.schedule), await client.hlen(KEYS.messages)) == (0, 0)
+
+
+@pytest.mark.parametrize("deliveries", [1, 5], ids=["reclaimed", "at its last delivery"])
+async def test_a_reclaimed_step_of_an_ended_run_is_removed_and_becomes_no_dead_letter(client, deliveries):
+    theirs, others = await held(client, step(1)), await held(client, step(2))
+    await cancel(client, step(1))
+    for lease in (theirs, others):
+        await client.xclaim(STREAM, "judge", "a", 0, [lease.entry], idle=10**6, retrycount=deliveries, justid=True)
+    handoff = Handoff(client, "l0", "judge", "b", Fairness(topology(), "l0"))
+    found = await handoff.claim(STREAM, judge(), 10)
+    assert found.ended == [theirs.entry]
+    assert [one.id for one in found.entries] + found.dead == [others.entry]
+    dead_letters = await client.xrange(KEYS.dead)
+    tasks = [fields[b"id"].decode().partition(".")[0] for _, fields in dead_letters]
+    assert tasks == [step(2).task] * len(found.dead)
+    assert not await client.hexists(KEYS.in_flight, in_flight_field_of(step(1)))
+
+
+async def test_a_run_that_is_ended_without_an_entry_stops_its_steps_and_no_other_run(client):
+    handoff = Handoff(client, "l0", "judge", "a")
+    ours, other = await held(client, step(1)), await held(client, step(2))
+    later = other._replace(run=StepRun(KEYS.ended_runs, f"{step(1).task}.2", "default"))
+    async with client.pubsub(ignore_subscribe_messages=True) as channel:
+        await channel.subscribe(KEYS.control)
+        await handoff.publish([EndRun(KEYS.ended_runs, KEYS.control, f"{step(1).task}.1", "default", 60)])
+        async with asyncio.timeout(10):
+            while (word := await channel.get_message(timeout=1)) is None:
+                pass
+    assert word["data"] == f"ended {step(1).task}.1".encode()
+    assert await handoff.renew([ours, later]) == [LeaseStatus.RUN_ENDED, LeaseStatus.VALID]
+    assert await handoff.complete([Completion(ours, SEND)]) == [LeaseStatus.RUN_ENDED]
+    assert await client.xlen(KEYS.done) == 0
+
+
+async def test_what_runs_of_a_task_that_has_ended_or_is_not_known_is_stopped_all_the_same(client):
+    for number, state in ((1, "expired"), (2, None)):
+        lease = await held(client, step(number))
+        if state:
+            status = {"tenant": "default", "state": state, "run": "1"}
+            await client.hset(KEYS.status(step(number).task), mapping=status)
+        answer = await cancel(client, step(number))
+        assert answer == (("ended", "expired") if state else ("accepted", ""))
+        assert await Handoff(client, "l0", "judge", "a").renew([lease]) == [LeaseStatus.RUN_ENDED]
 
 
 async def test_due_messages_are_moved_past_those_for_streams_nobody_here_knows(client):
@@ -152,47 +194,48 @@ def ended(outcome):
     return MESSAGES.labels("arm.judge", outcome)._value.get()
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["control", "heartbeat"])
-async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, told):
-    work, before = Waiting(), ended("cancelled")
+@pytest.mark.parametrize("reported", [True, False], ids=["control", "heartbeat"])
+async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, reported):
+    work, before = Waiting(), ended("run_ended")
     # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
-    topic = judge(heartbeat_s=600, lease_s=1800) if told else judge()
+    topic = judge(heartbeat_s=600, lease_s=1800) if reported else judge()
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
-        ear = asyncio.create_task(listen(redis_server.url, 2, ["l0"], lambda _, task: member.consumer.cancel(task)))
+        ear = asyncio.create_task(listen(redis_server.url, 2, ["l0"], lambda _, run: member.consumer.stop_run(run)))
         await client.xadd(STREAM, fields(step(1)))
         await client.xadd(STREAM, fields(step(2)))
         await work.started.wait()
         await until(lambda: listening(client))
-        await client.publish(KEYS.control, f"cancel {step(1).task}")  # not marked: it goes on
-        await cancel(client, step(1))
-        if told:
-            await client.publish(KEYS.control, "word-of-a-newer-version")
-            await client.publish(KEYS.control, f"cancel {step(1).task}")
+        await client.publish(KEYS.control, f"ended {step(1).task}.1")  # Redis does not confirm it: it goes on
+        await client.publish(KEYS.control, "word-of-a-newer-version")
+        if reported:
+            await cancel(client, step(1))
+        else:
+            await client.zadd(KEYS.ended_runs, {f"{step(1).task}.1 default": 2**40})
         await work.stopped.wait()
         await until(lambda: empty(client))
         ear.cancel()
     types = sorted(entry[b"type"] for _, entry in await client.xrange(KEYS.done))
-    assert types == [b"step.done.v1", b"task.cancel.v1"]
-    assert ended("cancelled") == before + 1
+    assert types == [b"step.done.v1", b"task.cancel.v1"][: 1 + reported]
+    assert ended("run_ended") == before + 1
 
 
-async def test_one_that_is_stopped_while_the_wish_is_taken_back_stays_for_whoever_comes_next(redis_server, client):
-    work, before = Waiting(), (ended("cancelled"), ended("abandoned"))
+async def test_a_stopped_step_whose_run_is_deleted_meanwhile_stays_pending(redis_server, client):
+    work, before = Waiting(), (ended("run_ended"), ended("abandoned"))
 
-    async def regretted(one):
+    async def deleted(one):
         try:
             return await work(one)
         finally:
-            await client.delete(KEYS.cancel(one.task))
+            await client.delete(KEYS.ended_runs)
 
     topic = judge(heartbeat_s=600, lease_s=1800)
-    async with consuming(redis_server.url, client, topic, regretted) as member, asyncio.timeout(60):
+    async with consuming(redis_server.url, client, topic, deleted) as member, asyncio.timeout(60):
         await client.xadd(STREAM, fields(step(1)))
         await work.started.wait()
         await cancel(client, step(1))
-        await member.consumer.cancel(step(1).task)
+        await member.consumer.stop_run(f"{step(1).task}.1")
         await until(lambda: gone_from(member.consumer))
-    assert (ended("cancelled"), ended("abandoned")) == (before[0], before[1] + 1)
+    assert (ended("run_ended"), ended("abandoned")) == (before[0], before[1] + 1)
     assert len(await client.xpending_range(STREAM, "judge", "-", "+", 9)) == 1
 
 
@@ -201,14 +244,14 @@ async def gone_from(consumer):
 
 
 async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, client):
-    work, before = Waiting(), ended("cancelled")
-    # No lease ends here: whoever was stopped by mistake must not be mended by a takeover.
+    work, before = Waiting(), ended("run_ended")
+    # No lease ends here: a handler that was stopped by mistake must not be replaced by a reclaim.
     topic = judge(heartbeat_s=600, lease_s=1800)
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
         await client.xadd(STREAM, fields(step(1)))
         await work.started.wait()
         await cancel(client, step(1), tenant="other")
-        await member.consumer.cancel(step(1).task)
+        await member.consumer.stop_run(f"{step(1).task}.1")
         # A handler is stopped with the event loop's next turn: by the end of another step it would have been.
         await client.xadd(STREAM, fields(step(2)))
         await until(lambda: done_is(client, 2))
@@ -216,10 +259,10 @@ async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, clie
         (pending,) = await client.xpending_range(STREAM, "judge", "-", "+", 9)
         assert (pending["consumer"], pending["times_delivered"]) == (b"a", 1)
         await cancel_for_real(client, step(1))
-        await member.consumer.cancel(step(1).task)
+        await member.consumer.stop_run(f"{step(1).task}.1")
         await work.stopped.wait()
         await until(lambda: empty(client))
-    assert ended("cancelled") == before + 1
+    assert ended("run_ended") == before + 1
 
 
 async def done_is(client, length):
@@ -234,18 +277,18 @@ async def cancel_for_real(client, one):
 async def test_a_control_channel_that_broke_is_listened_to_again(redis_server, client):
     heard: asyncio.Queue[Any] = asyncio.Queue()
 
-    async def obey(lane, task):
-        await heard.put((lane, task))
+    async def obey(lane, run):
+        await heard.put((lane, run))
 
     ear = asyncio.create_task(listen(redis_server.url, 2, ["l0", "l1"], obey))
     async with asyncio.timeout(60):
         await until(lambda: listening(client))
         await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-        task = step(1).task
+        run = f"{step(1).task}.1"
         while heard.empty():
-            await client.publish("{l1}:control", f"cancel {task}")
+            await client.publish("{l1}:control", f"ended {run}")
             await asyncio.sleep(0.02)
-        assert heard.get_nowait() == ("l1", task)
+        assert heard.get_nowait() == ("l1", run)
     ear.cancel()
     await asyncio.wait([ear])
 

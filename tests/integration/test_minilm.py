@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from octollm.errors import EmbeddingError
 from octollm.memory.embed.choose import choose_embedder
@@ -30,6 +31,11 @@ def section(**changes) -> EmbeddingSettings:
 async def test_the_published_cosines(minilm):
     vectors = await minilm.embed(SENTENCES)
     assert np.round(vectors @ vectors.T, 4) == pytest.approx(np.array(COSINES), abs=1.01e-4)
+
+
+def test_matrix_products_take_one_core(minilm):
+    threads = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    assert set(threads) == {1}
 
 
 async def test_a_text_has_the_same_vector_in_any_company(minilm):

@@ -52,7 +52,7 @@ async def test_redaction_reaches_every_text_and_loses_no_key():
     }
 
 
-# Put together here, so that nobody's scanner takes this file for a leak.
+# Put together here, so that no scanner takes this file for a leak.
 SECRETS = {
     "private_key": "-----BEGIN RSA " + "PRIVATE KEY-----",
     "aws_access_key": "AKIA" + "A1B2C3D4" * 2,

@@ -1,5 +1,7 @@
 """Which embedder and which vector store the settings come to, as far as nothing needs to be there."""
 
+import sys
+
 import pytest
 
 from octollm.errors import EmbeddingError, VectorStoreError
@@ -56,3 +58,12 @@ def test_auto_takes_the_server_before_the_folder(changes, expected):
 def test_a_store_without_its_place_is_refused(store, variable):
     with pytest.raises(VectorStoreError, match=variable):
         choose_store(qdrant(store=store))
+
+
+@pytest.mark.parametrize("package", ["safetensors", "threadpoolctl", "tokenizers"])
+def test_a_model_without_the_packages_of_its_extra_names_the_extra(package, monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, package, None)
+    for provider in ("auto", "minilm"):
+        with pytest.raises(EmbeddingError, match=rf"{package} is not installed; install octollm\[minilm\]"):
+            choose_embedder(embedding(provider=provider, path=str(tmp_path)))

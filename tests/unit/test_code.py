@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octollm.code.patch import apply
-from octollm.code.python import look_through
+from octollm.code.python import check_source
 from octollm.errors import PatchError
 
 FILE = "one\ntwo\nthree\nfour\nfive\n"
@@ -80,7 +80,8 @@ def test_no_text_breaks_the_reader(text):
 
 def test_gits_own_lines_and_comments_are_passed_over():
     head = "From someone\n\ndiff --git a/f.txt b/f.txt\nindex 123..456 100644\n"
-    assert apply({"f.txt": FILE}, head + FIX) == {"f.txt": FILE.replace("three", "THREE")}
+    for tail in ("", "-- \n2.43.0\n", "\n\nA remark.\n"):
+        assert apply({"f.txt": FILE}, head + FIX + tail) == {"f.txt": FILE.replace("three", "THREE")}
 
 
 def test_files_are_created_and_removed():
@@ -104,6 +105,20 @@ def test_files_are_created_and_removed():
         ({"f.txt": "one\ntwo\n"}, FIX, "it expects more lines, the file has 2"),
         ({"f.txt": FILE}, FIX.replace("-2,3", "-12,3"), "the file has 5 (what it expects begins on line 2: correct"),
         ({"f.txt": FILE}, FIX.replace("-2,3", "-2,4"), "promises 4 old and 3 new lines"),
+        (
+            {"f.txt": FILE},
+            FIX.replace("-2,3 +2,3", "-2,2 +2,2"),
+            "line 7 of the patch: the hunk continues after the 2 old",
+        ),
+        ({"f.txt": FILE}, FIX + "+more\n", "line 8 of the patch: the hunk continues"),
+        ({"f.txt": FILE}, FIX + "-less\n", "line 8 of the patch: the hunk continues"),
+        ({"f.txt": FILE}, FIX + "--- x\n", "line 8 of the patch: the hunk continues"),
+        (
+            {"f.txt": FILE},
+            FIX + FIX.replace("@@ -2,3 +2,3 @@", "@@ -2,3 +two,3 @@"),
+            "line 10 of the patch: not a hunk's",
+        ),
+        ({"f.txt": FILE}, FIX.replace("-2,3", "-\u0662,3"), "not a hunk's head"),
         ({"f.txt": FILE}, FIX.replace("@@ -2,3 +2,3 @@", "@@ here @@"), "not a hunk's head"),
         ({"f.txt": FILE}, FIX.replace("+++ b/f.txt\n", ""), "must follow the line ---"),
         ({"f.txt": FILE}, FIX.replace("+++ b/f.txt", "+++ b/g.txt"), "one file on both sides"),
@@ -120,7 +135,7 @@ def test_files_are_created_and_removed():
         ({"f.txt": "x"}, "--- a/f.txt\n+++ b/f.txt\n@@ -1,0 +2 @@\n+y\n", "without newline"),
     ],
 )
-def test_what_does_not_fit_to_the_letter_is_refused_with_its_place(files, patch, part):
+def test_what_does_not_fit_exactly_is_refused_with_its_place(files, patch, part):
     with pytest.raises(PatchError) as caught:
         apply(files, patch)
     assert part in str(caught.value)
@@ -136,7 +151,7 @@ def test_every_hunk_that_does_not_fit_is_named():
 
 
 def rules(text, file="m.py"):
-    return [(one.line, one.rule) for one in look_through(file, text)]
+    return [(one.line, one.rule) for one in check_source(file, text)]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +165,13 @@ def rules(text, file="m.py"):
         ("x = y\n", [(1, "undefined_name")]),
         ("def f():\n    return lenght([])\n", [(2, "undefined_name")]),
         ("class A:\n    def f(self):\n        return slf\n", [(3, "undefined_name")]),
-        ("class A:\n    b = 1\n    c = [b for _ in range(3)]\n", [(3, "undefined_name")]),
+        ("x: int\nprint(x)\n", [(2, "undefined_name")]),
+        ("__all__ = ['gone']\n", [(1, "undefined_export")]),
+        ("def f():\n    found = 1\n", [(2, "unused_variable")]),
+        ("if (1, 2):\n    pass\n", [(1, "if_tuple")]),
+        ("x = {'a': 1, 'a': 2}\n", [(1, "multi_value_repeated_key_literal")] * 2),
+        ("print('%d and %d' % (1,))\n", [(1, "percent_format_positional_count_mismatch")]),
+        ("x = " + "+".join(["1"] * 900), [(1, "nested_too_deeply")]),
         ("import os\nimport sys\nprint(sys)\n", [(1, "unused_import")]),
         ("from a import b as c, d\nprint(d)\n", [(1, "unused_import")]),
         ("try:\n    pass\nexcept:\n    pass\n", [(3, "bare_except")]),
@@ -170,13 +191,15 @@ def test_what_is_wrong_is_found_where_it_is(text, found):
         "",
         "import os\n\ndef f() -> 'os.PathLike[str]':\n    ...\n",
         "import os\n__all__ = ['os']\n",
-        "import os as os\n",
+        "import os as os\nfrom a import b as b\nfrom . import c as c\nfrom ..d.e import f as f\n",
         "from __future__ import annotations\n",
         "try:\n    import json\nexcept ImportError:\n    json = None\n",
         "try:\n    pass\nexcept:\n    print(1)\n    raise\n",
         "def f(a=None, b=(), c=1):\n    return a or b or c\n",
         "def f():\n    global x\n    x = 1\n\ndef g():\n    return x\n",
-        "x: int\nprint(x)\n",
+        "x: int = 1\nprint(x)\n",
+        "def f():\n    return g()\n\ndef g():\n    return 1\n\nf()\ndel g\n",
+        "import enum\n\n@enum.global_enum\nclass A(enum.Enum):\n    B = 1\n\nprint(B)\n",
         "from m import *\nprint(y)\n",
         "try:\n    unicode\nexcept NameError:\n    unicode = str\n",
         "class A:\n    def top(self, which):\n        return which\n",
@@ -207,7 +230,7 @@ def test_our_own_code_has_no_findings():
     files = [path for folder in ("workers", "tests", "bench") for path in (root / folder).rglob("*.py")]
     files = [path for path in files if "generated" not in path.parts]
     assert len(files) > 100
-    found = [one for path in files for one in look_through(str(path), path.read_text(encoding="utf-8"))]
+    found = [one for path in files for one in check_source(str(path), path.read_text(encoding="utf-8"))]
     assert found == []
 
 
@@ -216,6 +239,6 @@ def test_the_standard_library_has_no_undefined_names():
     folder = Path(os.__file__).parent
     wrong = []
     for path in sorted(folder.glob("*.py")):
-        found = look_through(path.name, path.read_text(encoding="utf-8"))
+        found = check_source(path.name, path.read_text(encoding="utf-8"))
         wrong += [one for one in found if one.rule in ("syntax", "undefined_name")]
     assert wrong == []

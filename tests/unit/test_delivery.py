@@ -132,7 +132,7 @@ class Pool(RuleBasedStateMachine):
             one.task = Task()
             one.advance(Event.START)
 
-    @rule(one=deliveries, reason=st.sampled_from([LeaseStatus.CANCELLED, LeaseStatus.STALE, LeaseStatus.GONE]))
+    @rule(one=deliveries, reason=st.sampled_from([LeaseStatus.RUN_ENDED, LeaseStatus.STALE, LeaseStatus.GONE]))
     def lose(self, one, reason):
         before = one.state
         self.pool.stop(one.lease, reason)

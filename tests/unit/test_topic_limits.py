@@ -33,7 +33,7 @@ def test_a_topic_is_described_as_its_script_reads_it(topology: Topology):
     assert args == [5, 1, 6, 3, 64, 1, "judge"]
     assert len(keys) == 15
     assert keys[4:9] == [
-        "{l1}:cancelled",
+        "{l1}:ended-runs",
         "{l1}:arm.judge:running",
         "{l1}:arm.judge:high",
         "{l1}:arm.judge:high:waiting",

@@ -17,9 +17,12 @@ use crate::script::Script;
 
 /// How long an answer may take, beyond the time that the command itself waits in Redis.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the shared connection is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a check may take. A server that hangs is unavailable, although its connections stay open.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a caller that waits for something else has the connection checked.
-const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// The shortest time between two checks of the connection, however many callers ask for one.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -137,7 +140,7 @@ impl RedisClient {
         let mut state = self.state.clone();
         loop {
             let lost = state.wait_for(|state| matches!(state, State::Disconnected(_)));
-            match tokio::time::timeout(CHECK_INTERVAL, lost).await {
+            match tokio::time::timeout(WATCH_INTERVAL, lost).await {
                 Ok(Ok(state)) => {
                     if let State::Disconnected(error) = &*state {
                         return error.clone();
@@ -204,7 +207,7 @@ async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
                 let connected = Instant::now();
                 sender.send_replace(State::Connected(connection.clone(), info));
                 let error = until_lost(connection, info, &client.suspect, &sender).await;
-                if connected.elapsed() >= PING_INTERVAL {
+                if connected.elapsed() >= CHECK_INTERVAL {
                     backoff.reset();
                 }
                 error
@@ -255,24 +258,15 @@ async fn until_lost(
 ) -> String {
     let mut asked = Instant::now();
     loop {
-        let suspected = tokio::time::timeout(PING_INTERVAL, suspect.notified())
+        let suspected = tokio::time::timeout(CHECK_INTERVAL, suspect.notified())
             .await
             .is_ok();
-        if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
-            return error.to_string();
-        }
-        if suspected && is_replica(&mut connection).await {
-            // After a failover the address may already lead to the new primary.
-            return "the server has become a replica".to_owned();
-        }
-        if asked.elapsed() < PING_INTERVAL {
-            tokio::time::sleep(MIN_CHECK_INTERVAL).await;
-            continue;
-        }
-        asked = Instant::now();
-        let info = match refresh(&mut connection, known).await {
-            Ok(info) => info,
-            Err(error) => return error.to_string(),
+        let refresh = asked.elapsed() >= CHECK_INTERVAL;
+        let checked = check(&mut connection, known, suspected, refresh);
+        let info = match tokio::time::timeout(CHECK_TIMEOUT, checked).await {
+            Ok(Ok(info)) => info,
+            Ok(Err(reason)) => return reason,
+            Err(_) => return "the server does not answer".to_owned(),
         };
         if info != known {
             tracing::info!(
@@ -283,19 +277,37 @@ async fn until_lost(
             sender.send_replace(State::Connected(connection.clone(), info));
             known = info;
         }
+        if refresh {
+            asked = Instant::now();
+        } else {
+            tokio::time::sleep(MIN_CHECK_INTERVAL).await;
+        }
     }
 }
 
-/// Ask for the facts again. What was refused once is not asked for again: some servers log each refusal.
-async fn refresh(
+/// Look at the server once; answer what is known about it, or why the connection is of no more use.
+///
+/// `refresh`: whether what is known is asked for again.
+async fn check(
     connection: &mut MultiplexedConnection,
-    mut info: ServerInfo,
-) -> Result<ServerInfo, RedisError> {
-    if info.synced.is_some() {
-        info.synced = always_syncs(connection).await?;
+    known: ServerInfo,
+    suspected: bool,
+    refresh: bool,
+) -> Result<ServerInfo, String> {
+    let text = |error: RedisError| error.to_string();
+    let pong = redis::cmd("PING").query_async::<()>(connection).await;
+    pong.map_err(text)?;
+    if suspected && is_replica(connection).await {
+        // After a failover the address may already lead to the new primary.
+        return Err("the server has become a replica".to_owned());
     }
-    if info.replicas.is_some() {
-        info.replicas = replica_count(connection).await?;
+    let mut info = known;
+    // What was refused once is not asked for again: some servers log each refusal.
+    if refresh && known.synced.is_some() {
+        info.synced = always_syncs(connection).await.map_err(text)?;
+    }
+    if refresh && known.replicas.is_some() {
+        info.replicas = replica_count(connection).await.map_err(text)?;
     }
     Ok(info)
 }

@@ -28,18 +28,18 @@ pub struct Completion {
     /// The step's own field in the in-flight index; empty where the entry cannot be attributed to a step.
     pub in_flight: String,
     pub operations: Vec<Operation>,
-    /// Finish it only if its task is cancelled; otherwise: only if it is not.
-    pub only_if_cancelled: bool,
+    /// Finish it only if its run has ended; otherwise: only if it has not.
+    pub only_if_ended: bool,
 }
 
 impl Completion {
-    /// Of a step that was stopped because its task is cancelled: removes the entry and publishes nothing.
+    /// Of a step that was stopped because its run has ended: removes the entry and publishes nothing.
     #[must_use]
-    pub fn cancelled(in_flight: String) -> Self {
+    pub fn run_ended(in_flight: String) -> Self {
         Self {
             in_flight,
             operations: Vec::new(),
-            only_if_cancelled: true,
+            only_if_ended: true,
         }
     }
 }

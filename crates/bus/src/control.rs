@@ -9,6 +9,7 @@ use redis::aio::PubSub;
 use crate::client::RedisClient;
 use crate::error::StoreError;
 
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how long without a message the connection is checked.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -26,12 +27,15 @@ impl std::fmt::Debug for Control {
 impl Control {
     pub async fn subscribe(client: &RedisClient, channels: &[String]) -> Result<Self, StoreError> {
         let mut channel = client.pubsub().await?;
-        channel.subscribe(channels).await?;
+        tokio::time::timeout(SUBSCRIBE_TIMEOUT, channel.subscribe(channels))
+            .await
+            .map_err(|_| StoreError::unavailable("subscribing took too long"))??;
         Ok(Self { channel })
     }
 
-    /// The channel and the task of the next order to cancel. Orders that this version does not know are skipped.
-    pub async fn next_cancelled(&mut self) -> Result<(String, String), StoreError> {
+    /// The channel and the run (`<task>.<run>`) of the next message that a run has ended. Messages that this version does not
+    /// know are skipped.
+    pub async fn next_ended_run(&mut self) -> Result<(String, String), StoreError> {
         loop {
             let next = {
                 let mut messages = self.channel.on_message();
@@ -39,8 +43,8 @@ impl Control {
             };
             match next {
                 Ok(Some(message)) => {
-                    if let Some(task) = cancelled_task(message.get_payload_bytes()) {
-                        return Ok((message.get_channel_name().to_owned(), task));
+                    if let Some(run) = ended_run(message.get_payload_bytes()) {
+                        return Ok((message.get_channel_name().to_owned(), run));
                     }
                 }
                 Ok(None) => {
@@ -57,30 +61,36 @@ impl Control {
     }
 }
 
-fn cancelled_task(payload: &[u8]) -> Option<String> {
-    let task = std::str::from_utf8(payload).ok()?.strip_prefix("cancel ")?;
-    task.parse::<TaskId>().ok().map(|_| task.to_owned())
+fn ended_run(payload: &[u8]) -> Option<String> {
+    let run = std::str::from_utf8(payload).ok()?.strip_prefix("ended ")?;
+    let (task, number) = run.split_once('.')?;
+    task.parse::<TaskId>().ok()?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| run.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::cancelled_task;
+    use super::ended_run;
 
     #[test]
-    fn only_an_order_to_cancel_a_task_is_one() {
-        let id = "l0-01j00000000000000000000000";
-        let order = format!("cancel {id}");
-        assert_eq!(cancelled_task(order.as_bytes()).as_deref(), Some(id));
+    fn only_a_message_that_a_run_has_ended_is_one() {
+        let run = "l0-01j00000000000000000000000.2";
+        let message = format!("ended {run}");
+        assert_eq!(ended_run(message.as_bytes()).as_deref(), Some(run));
         for other in [
             "",
-            "cancel ",
-            "cancel x",
+            "ended ",
+            "ended x",
+            "ended x.1",
             "drain",
-            &format!("Cancel {id}"),
-            &format!("cancel {id} "),
+            "ended l0-01j00000000000000000000000",
+            "ended l0-01j00000000000000000000000.",
+            &format!("Ended {run}"),
+            &format!("ended {run} "),
         ] {
-            assert_eq!(cancelled_task(other.as_bytes()), None, "{other}");
+            assert_eq!(ended_run(other.as_bytes()), None, "{other}");
         }
-        assert_eq!(cancelled_task(b"cancel \xff"), None);
+        assert_eq!(ended_run(b"ended \xff"), None);
     }
 }

@@ -39,22 +39,26 @@ impl Entry {
     }
 }
 
-/// Where Redis holds that a step's task is cancelled: the marker's key, and the tenant that its value has to name.
+/// The run that a step belongs to. `lua/ended_runs.lua` describes how Redis knows that it has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CancelMarker {
-    pub key: String,
+pub struct StepRun {
+    /// Key of the lane's ended runs.
+    pub ended_runs: String,
+    /// `<task>.<run>`.
+    pub run: String,
     pub tenant: String,
     /// The step's field in the in-flight index.
     pub in_flight: String,
 }
 
-impl CancelMarker {
+impl StepRun {
     /// `None` where the entry cannot be attributed to a step.
     #[must_use]
     pub fn of(entry: &Entry, keys: &LaneKeys) -> Option<Self> {
         let step = parse_message_id(std::str::from_utf8(entry.field("id")).ok()?).ok()?;
         Some(Self {
-            key: keys.cancel(step.task.as_str()),
+            ended_runs: keys.ended_runs(),
+            run: format!("{}.{}", step.task.as_str(), step.run),
             tenant: String::from_utf8_lossy(entry.field("tenant")).into_owned(),
             in_flight: step.in_flight_field(),
         })

@@ -15,7 +15,7 @@ use redis::RedisResult;
 use crate::call::ScriptCall;
 use crate::client::RedisClient;
 use crate::completion::{Completion, Fields, Operation};
-use crate::entry::{CancelMarker, Entry};
+use crate::entry::{Entry, StepRun};
 use crate::error::StoreError;
 use crate::lease::{name_entries, LeaseState};
 use crate::script::Script;
@@ -28,7 +28,7 @@ type RawEntry = (String, Vec<Vec<u8>>);
 /// Nothing new, or the entries of each stream.
 type ReadAnswer = Option<Vec<(String, Vec<RawEntry>)>>;
 /// Entries with their delivery counts, and the ids of those given up on.
-type ClaimAnswer = (Vec<(String, u64, Vec<Vec<u8>>)>, Vec<String>);
+type ClaimAnswer = (Vec<(String, u64, Vec<Vec<u8>>)>, Vec<String>, Vec<String>);
 
 /// What `claim` found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Claimed {
     pub entries: Vec<Entry>,
     /// Ids of entries that had been delivered too often and became dead letters.
     pub dead: Vec<String>,
+    /// Ids of steps that were removed because their run has ended.
+    pub ended: Vec<String>,
 }
 
 /// A consumer's place in its group.
@@ -164,7 +166,8 @@ impl ConsumerGroup {
         if let Some(lane) = &self.lane {
             call.key(lane.keys.dead())
                 .key(lane.keys.done())
-                .key(lane.keys.in_flight());
+                .key(lane.keys.in_flight())
+                .key(lane.keys.ended_runs());
         }
         call.arg(&self.name)
             .arg(&self.consumer)
@@ -174,13 +177,14 @@ impl ConsumerGroup {
             .arg(count)
             .arg(utc_now());
         self.describe_limits(&mut call);
-        let (entries, dead): ClaimAnswer = self.client.call(&call).await?;
+        let (entries, dead, ended): ClaimAnswer = self.client.call(&call).await?;
         let entries = entries
             .into_iter()
             .map(|(id, delivery, fields)| Entry::new(stream, id, delivery, fields));
         Ok(Claimed {
             entries: entries.collect(),
             dead,
+            ended,
         })
     }
 
@@ -199,7 +203,7 @@ impl ConsumerGroup {
     pub async fn complete(
         &self,
         entry: &Entry,
-        marker: Option<&CancelMarker>,
+        run: Option<&StepRun>,
         completion: &Completion,
     ) -> Result<LeaseState, StoreError> {
         let Some(lane) = &self.lane else {
@@ -212,7 +216,7 @@ impl ConsumerGroup {
             &self.name,
             &self.consumer,
             entry,
-            marker,
+            run,
             completion,
         );
         self.describe_limits(&mut call);
@@ -273,7 +277,7 @@ fn complete_call(
     group: &str,
     consumer: &str,
     entry: &Entry,
-    marker: Option<&CancelMarker>,
+    run: Option<&StepRun>,
     completion: &Completion,
 ) -> ScriptCall {
     let mut call = ScriptCall::new(Script::Complete);
@@ -285,16 +289,17 @@ fn complete_call(
         .arg(&entry.id)
         .arg(entry.delivery)
         .arg(&completion.in_flight)
-        .arg(completion.operations.len() + usize::from(marker.is_some()));
-    if let Some(marker) = marker {
-        let condition = if completion.only_if_cancelled {
-            "only_if_cancelled"
+        .arg(completion.operations.len() + usize::from(run.is_some()));
+    if let Some(run) = run {
+        let condition = if completion.only_if_ended {
+            "only_if_ended"
         } else {
-            "unless_cancelled"
+            "unless_ended"
         };
         call.arg(condition)
-            .key_index(&marker.key)
-            .arg(&marker.tenant);
+            .key_index(&run.ended_runs)
+            .arg(&run.run)
+            .arg(&run.tenant);
     }
     for operation in &completion.operations {
         add_operation(&mut call, lane, operation);
@@ -340,7 +345,7 @@ fn add_fields(call: &mut ScriptCall, fields: &Fields) {
 
 #[cfg(test)]
 mod tests {
-    use super::{complete_call, CancelMarker, Completion, Entry, LaneKeys, Operation};
+    use super::{complete_call, Completion, Entry, LaneKeys, Operation, StepRun};
 
     #[test]
     fn complete_is_spelled_as_its_script_reads_it() {
@@ -360,37 +365,38 @@ mod tests {
         let completion = Completion {
             in_flight: "t.1.s.0".to_owned(),
             operations: vec![publish, schedule],
-            only_if_cancelled: false,
+            only_if_ended: false,
         };
-        let marker = CancelMarker {
-            key: "{l0}:cancel:t".to_owned(),
+        let run = StepRun {
+            ended_runs: "{l0}:ended-runs".to_owned(),
+            run: "t.1".to_owned(),
             tenant: "default".to_owned(),
             in_flight: "t.1.s.0".to_owned(),
         };
         let lane = LaneKeys::new("l0");
-        let written = |marker: Option<&CancelMarker>, completion: &Completion| {
-            let call = complete_call(&lane, "executor", "me", &entry, marker, completion);
+        let written = |run: Option<&StepRun>, completion: &Completion| {
+            let call = complete_call(&lane, "executor", "me", &entry, run, completion);
             let (keys, args) = call.text();
             (keys.to_vec(), args)
         };
-        let (keys, args) = written(Some(&marker), &completion);
+        let (keys, args) = written(Some(&run), &completion);
         assert_eq!(
             keys,
             [
                 "{l0}:in-flight",
                 "{l0}:arm.executor:low",
-                "{l0}:cancel:t",
+                "{l0}:ended-runs",
                 "{l0}:steps.done",
                 "{l0}:schedule",
                 "{l0}:schedule:messages"
             ]
         );
-        let expected = "me 1 2 executor 5-0 2 t.1.s.0 3 unless_cancelled 3 default publish 4 t.1.s.0 1 type x \
+        let expected = "me 1 2 executor 5-0 2 t.1.s.0 3 unless_ended 3 t.1 default publish 4 t.1.s.0 1 type x \
                         schedule 5 6 2 7  m 0";
         assert_eq!(args, expected);
-        let cancelled = Completion::cancelled("t.1.s.0".to_owned());
-        let (_, args) = written(Some(&marker), &cancelled);
-        let expected = "me 1 2 executor 5-0 2 t.1.s.0 1 only_if_cancelled 3 default";
+        let ended = Completion::run_ended("t.1.s.0".to_owned());
+        let (_, args) = written(Some(&run), &ended);
+        let expected = "me 1 2 executor 5-0 2 t.1.s.0 1 only_if_ended 3 t.1 default";
         assert_eq!(args, expected);
         let (_, args) = written(None, &completion);
         let expected = "me 1 2 executor 5-0 2 t.1.s.0 2 publish 3 ";

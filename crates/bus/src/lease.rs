@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::call::ScriptCall;
 use crate::client::RedisClient;
-use crate::entry::{CancelMarker, Entry};
+use crate::entry::{Entry, StepRun};
 use crate::script::Script;
 
 /// What a script says about a delivered entry.
@@ -21,8 +21,8 @@ pub enum LeaseState {
     Done,
     /// This consumer holds the entry.
     Valid,
-    /// Its task was cancelled: `complete` has removed the entry, `renew` does not renew it.
-    Cancelled,
+    /// Its run has ended: `complete` has removed the entry, `renew` does not renew it.
+    RunEnded,
     /// The entry was given back.
     Released,
     /// Another consumer holds it, or this one got it again: the lease was lost.
@@ -36,7 +36,7 @@ impl FromRedisValue for LeaseState {
         Ok(match String::from_redis_value(value)?.as_str() {
             "done" => Self::Done,
             "valid" => Self::Valid,
-            "cancelled" => Self::Cancelled,
+            "run_ended" => Self::RunEnded,
             "released" => Self::Released,
             "stale" => Self::Stale,
             _ => Self::Gone,
@@ -52,7 +52,7 @@ struct Record {
     renew_until: Option<Instant>,
     revoked: watch::Sender<bool>,
     lost: Option<LeaseState>,
-    marker: Option<CancelMarker>,
+    run: Option<StepRun>,
 }
 
 impl Record {
@@ -76,7 +76,7 @@ pub struct Leases {
 pub struct Lease {
     leases: Arc<Leases>,
     key: Key,
-    /// Turns true when the lease is lost, the task is cancelled or the process stops: stop working.
+    /// Turns true when the lease is lost, the run has ended or the process stops: stop working.
     pub revoked: watch::Receiver<bool>,
 }
 
@@ -129,13 +129,13 @@ impl Leases {
 
     /// Renew the entry's lease from now on.
     ///
-    /// `limit`: for how long at most; `None` for as long as the lease is held. `marker`: stop where it says that the task
-    /// is cancelled. An earlier lease of the same entry is revoked: the entry has been delivered again.
+    /// `limit`: for how long at most; `None` for as long as the lease is held. `run`: stop when it has ended. An
+    /// earlier lease of the same entry is revoked: the entry has been delivered again.
     #[must_use]
     pub fn hold(
         self: &Arc<Self>,
         entry: &Entry,
-        marker: Option<CancelMarker>,
+        run: Option<StepRun>,
         limit: Option<Duration>,
     ) -> Lease {
         let (revoked, receiver) = watch::channel(false);
@@ -144,7 +144,7 @@ impl Leases {
             renew_until: limit.and_then(|limit| Instant::now().checked_add(limit)),
             revoked,
             lost: None,
-            marker,
+            run,
         };
         let mut records = self.lock();
         for (known, earlier) in records.iter_mut() {
@@ -208,22 +208,22 @@ impl Leases {
         }
     }
 
-    /// Check at once the steps of a task that is reported as cancelled; revoke the leases of those that are.
-    pub async fn check_cancelled(&self, marker_key: &str) {
+    /// Check at once the steps of a run (`<task>.<run>`) that is reported as ended; revoke their leases if it is.
+    pub async fn check_ended(&self, run: &str) {
         self.renew_where(|record| {
-            let marker = record.marker.as_ref();
-            marker.is_some_and(|marker| marker.key == marker_key)
+            let known = record.run.as_ref();
+            known.is_some_and(|known| known.run == run)
         })
         .await;
     }
 
     async fn renew_where(&self, due: impl Fn(&Record) -> bool) {
-        let mut slots: HashMap<String, Vec<(Key, Option<CancelMarker>)>> = HashMap::new();
+        let mut slots: HashMap<String, Vec<(Key, Option<StepRun>)>> = HashMap::new();
         for (key, record) in self.lock().iter() {
             if record.lost.is_none() && due(record) {
                 // One script call touches one slot of a cluster.
                 let slot = slot(&key.0).to_owned();
-                let renewed = (key.clone(), record.marker.clone());
+                let renewed = (key.clone(), record.run.clone());
                 slots.entry(slot).or_default().push(renewed);
             }
         }
@@ -232,17 +232,18 @@ impl Leases {
         }
     }
 
-    async fn renew(&self, held: &[(Key, Option<CancelMarker>)]) {
+    async fn renew(&self, held: &[(Key, Option<StepRun>)]) {
         let mut call = ScriptCall::new(Script::Renew);
         let entries = held
             .iter()
             .map(|((stream, id, delivery), _)| (stream.as_str(), id.as_str(), *delivery));
         name_entries(&mut call, &self.group, &self.consumer, entries);
-        for (number, (_, marker)) in held.iter().enumerate() {
-            if let Some(marker) = marker {
+        for (number, (_, run)) in held.iter().enumerate() {
+            if let Some(run) = run {
                 call.arg(number + 1)
-                    .key_index(&marker.key)
-                    .arg(&marker.tenant);
+                    .key_index(&run.ended_runs)
+                    .arg(&run.run)
+                    .arg(&run.tenant);
             }
         }
         let states: Vec<LeaseState> = match self.client.call(&call).await {
@@ -257,8 +258,8 @@ impl Leases {
             let (Some(record), true) = (records.get_mut(key), state != LeaseState::Valid) else {
                 continue;
             };
-            if state == LeaseState::Cancelled {
-                tracing::info!(entry = %key.1, "a task was cancelled; its step is stopped");
+            if state == LeaseState::RunEnded {
+                tracing::info!(entry = %key.1, "a run has ended; its step is stopped");
             } else {
                 tracing::warn!(entry = %key.1, ?state, "lost the lease of an entry; its work is stopped");
             }

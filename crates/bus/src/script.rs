@@ -8,7 +8,8 @@ use redis::aio::MultiplexedConnection;
 use redis::RedisError;
 
 /// What is put where a script says `--@include`.
-const INCLUDED: [(&str, &str); 2] = [
+/// In this order: the second file includes the third.
+const INCLUDED: [(&str, &str); 3] = [
     (
         "--@include lease.lua\n",
         include_str!("../../../lua/lease.lua"),
@@ -16,6 +17,10 @@ const INCLUDED: [(&str, &str); 2] = [
     (
         "--@include fairness.lua\n",
         include_str!("../../../lua/fairness.lua"),
+    ),
+    (
+        "--@include ended_runs.lua\n",
+        include_str!("../../../lua/ended_runs.lua"),
     ),
 ];
 

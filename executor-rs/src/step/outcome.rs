@@ -10,12 +10,12 @@ pub enum Outcome {
     Failed,
     Retrying,
     Dead,
-    /// Its task was cancelled; nothing was published.
-    Cancelled,
+    /// Its run has ended; nothing was published.
+    RunEnded,
     /// Another worker has the entry; what this one did is discarded.
     Stale,
     Gone,
-    /// Read but not started; given back.
+    /// Not started, or stopped by the end of the process: given back at no cost.
     Released,
     /// The step could not be run and the circuit breaker is open: given back as if it had not been started.
     Returned,
@@ -35,7 +35,7 @@ impl From<LeaseState> for Outcome {
     fn from(state: LeaseState) -> Self {
         match state {
             LeaseState::Gone => Self::Gone,
-            LeaseState::Cancelled => Self::Cancelled,
+            LeaseState::RunEnded => Self::RunEnded,
             LeaseState::Released => Self::Released,
             LeaseState::Valid => Self::Abandoned,
             LeaseState::Done | LeaseState::Stale => Self::Stale,

@@ -45,13 +45,20 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a step that was stopped because its task is cancelled.
+    /// Of a step that was stopped because its run has ended.
     #[must_use]
-    pub fn cancelled(in_flight: String) -> Self {
+    pub fn run_ended(in_flight: String) -> Self {
         Self {
-            outcome: Outcome::Cancelled,
-            completion: Completion::cancelled(in_flight),
+            outcome: Outcome::RunEnded,
+            completion: Completion::run_ended(in_flight),
         }
+    }
+
+    /// Of a step whose task's deadline has passed: removes the entry and publishes nothing, whether or not the
+    /// orchestrator has ended the run already.
+    #[must_use]
+    pub fn past_deadline(in_flight: String) -> Self {
+        Self::new(Outcome::RunEnded, in_flight, Vec::new())
     }
 
     fn new(outcome: Outcome, in_flight: String, operations: Vec<Operation>) -> Self {
@@ -60,7 +67,7 @@ impl Report {
             completion: Completion {
                 in_flight,
                 operations,
-                only_if_cancelled: false,
+                only_if_ended: false,
             },
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Backoff, CancelMarker, ConsumerGroup, Entry, Lease, StoreError};
+use bus::{Backoff, ConsumerGroup, Entry, Lease, StepRun, StoreError};
 use contracts::keys::LaneKeys;
 use contracts::topology::Topic;
 use tokio::sync::OwnedSemaphorePermit;
@@ -83,10 +83,10 @@ impl Consumer {
     }
 
     pub(super) fn hold(&self, entry: &Entry) -> Lease {
-        let marker = CancelMarker::of(entry, &self.keys);
+        let run = StepRun::of(entry, &self.keys);
         self.shared
             .leases
-            .hold(entry, marker, Some(self.lease_limit()))
+            .hold(entry, run, Some(self.lease_limit()))
     }
 
     /// How long a lease is renewed at most.

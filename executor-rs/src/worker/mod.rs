@@ -4,12 +4,12 @@ mod admin;
 mod circuit_breaker;
 mod consumer;
 mod delivery;
+mod execution;
 mod metrics;
 mod priority_reader;
 mod reclaimer;
 mod shutdown;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -219,26 +219,18 @@ async fn create_groups(consumers: &[Arc<Consumer>]) {
     }
 }
 
-/// Stop at once the steps of tasks that are reported as cancelled. What is not heard, the next heartbeat finds.
+/// Stop at once the steps of runs that are reported as ended. What is not heard, the next heartbeat finds.
 async fn follow_control(shared: Arc<Shared>, lanes: Vec<String>) {
-    let lanes: HashMap<String, LaneKeys> = lanes
-        .into_iter()
-        .map(LaneKeys::new)
-        .map(|keys| (keys.control(), keys))
-        .collect();
-    let channels: Vec<String> = lanes.keys().cloned().collect();
+    let lanes = lanes.into_iter().map(LaneKeys::new);
+    let channels: Vec<String> = lanes.map(|keys| keys.control()).collect();
     let mut backoff = Backoff::default();
     loop {
         let error = match Control::subscribe(&shared.client, &channels).await {
             Err(error) => error,
             Ok(mut control) => loop {
                 backoff.reset();
-                match control.next_cancelled().await {
-                    Ok((channel, task)) => {
-                        if let Some(keys) = lanes.get(&channel) {
-                            shared.leases.check_cancelled(&keys.cancel(&task)).await;
-                        }
-                    }
+                match control.next_ended_run().await {
+                    Ok((_, run)) => shared.leases.check_ended(&run).await,
                     Err(error) => break error,
                 }
             },

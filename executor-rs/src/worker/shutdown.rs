@@ -41,7 +41,7 @@ pub(super) async fn drain(
     if shared.leases.count() > 0 {
         tracing::warn!(
             running = shared.leases.count(),
-            "steps are still running; they are killed and reclaimed by other workers"
+            "steps outlived executor.drain_s; they are killed and released to other workers"
         );
         shared.leases.revoke_all();
         wait_for_steps(shared, Instant::now() + CALL_TIMEOUT).await;

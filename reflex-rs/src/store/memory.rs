@@ -274,6 +274,7 @@ impl TaskStore for MemoryStore {
     async fn cancel(
         &self,
         message: &TaskCancel,
+        _run: i64,
         _traceparent: &str,
     ) -> Result<Cancelled, StoreError> {
         let state = self.available()?;

@@ -49,9 +49,9 @@ pub enum Replicated {
 /// What the store answered to a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The task is marked. The state is absent if the store has no status of it.
+    /// The request is on its way to the orchestrator. The state is absent if the store has no status of it.
     Accepted(Option<TaskState>),
-    /// The task had ended before.
+    /// The task had ended before; what was left of its run is stopped.
     Ended(TaskState),
     OtherTenant,
 }
@@ -131,11 +131,12 @@ pub trait TaskStore: Send + Sync {
     /// Subscribes to a task's events. Returns once no event that is published from now on can be missed.
     async fn watch(&self, task: &TaskId) -> Result<Watch, StoreError>;
 
-    /// Marks a task as cancelled and tells the orchestrator and the workers. Refuses another tenant's task. After an error it
-    /// may be marked; repeating the call is safe.
+    /// Stops what runs of a task and asks the orchestrator to cancel it. `run`: the newest run that the caller knows. Refuses
+    /// another tenant's task. After an error the request may have been written; repeating the call is safe.
     async fn cancel(
         &self,
         message: &TaskCancel,
+        run: i64,
         traceparent: &str,
     ) -> Result<Cancelled, StoreError>;
 

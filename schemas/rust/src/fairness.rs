@@ -6,7 +6,7 @@ use crate::topology::{Topic, Topology};
 /// A topic with priorities in one lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicLimits {
-    /// Cancelled tasks, what the cap counts, then for each stream: the stream, what waits for it, whose turn it is.
+    /// Ended runs, what the cap counts, then for each stream: the stream, what waits for it, whose turn it is.
     keys: Vec<String>,
     streams: usize,
     window: u64,
@@ -26,7 +26,7 @@ impl TopicLimits {
             ]
         });
         Self {
-            keys: [lane.cancelled(), lane.running(topic)]
+            keys: [lane.ended_runs(), lane.running(topic)]
                 .into_iter()
                 .chain(each)
                 .collect(),
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(
             described.keys()[..5],
             [
-                "{l1}:cancelled",
+                "{l1}:ended-runs",
                 "{l1}:arm.judge:running",
                 "{l1}:arm.judge:high",
                 "{l1}:arm.judge:high:waiting",

@@ -107,16 +107,10 @@ impl LaneKeys {
         self.key("control")
     }
 
-    /// Marker of a cancelled task: holds its tenant.
+    /// Sorted set: runs that ended with steps in flight, as `<task>.<run> <tenant>`; score: until when (s since 1970).
     #[must_use]
-    pub fn cancel(&self, task: &str) -> String {
-        self.key(&format!("cancel:{task}"))
-    }
-
-    /// Sorted set: cancelled tasks with their tenant, by the time (s since 1970) at which that is forgotten.
-    #[must_use]
-    pub fn cancelled(&self) -> String {
-        self.key("cancelled")
+    pub fn ended_runs(&self) -> String {
+        self.key("ended-runs")
     }
 
     #[must_use]

@@ -69,7 +69,7 @@ fn the_lane_has_its_fixed_keys() {
         "in_flight": keys.in_flight(), "schedule": keys.schedule(), "messages": keys.messages(),
         "dead": keys.dead(), "done": keys.done(), "events": keys.events(),
         "barrier": keys.barrier(), "control": keys.control(),
-        "cancelled": keys.cancelled(),
+        "ended_runs": keys.ended_runs(),
     });
     assert_eq!(ours, found["fixed"]);
     for case in cases("fairness") {
@@ -83,9 +83,6 @@ fn the_lane_has_its_fixed_keys() {
     }
     for case in cases("status") {
         assert_eq!(keys.status(text(&case, "task")), text(&case, "key"));
-    }
-    for case in cases("cancel") {
-        assert_eq!(keys.cancel(text(&case, "task")), text(&case, "key"));
     }
     for case in cases("ingest") {
         assert_eq!(ingest(text(&case, "tenant")), text(&case, "key"));

@@ -1,7 +1,7 @@
 """Arms whose every call leaves a line in a log that the system cannot touch.
 
 `Effect` can die at a named moment. Input: {"n": number, "of"?: marks, "do"?: {"sleep_ms"?: ms, "crash"?: "before" |
-"after" | "always", "token"?: file}}. A crash with a token happens once: whoever removes the file dies. Output:
+"after" | "always", "token"?: file}}. A crash with a token happens once: the process that removes the file dies. Output:
 {"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step was made
 from.
 """

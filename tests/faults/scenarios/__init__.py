@@ -41,7 +41,7 @@ class MissedError(Exception):
 
 Scenario = Callable[[Ring], Awaitable[Landed]]
 SCENARIOS: dict[str, Scenario] = {}
-PATIENCE_S = 240.0
+TIMEOUT_S = 240.0
 """For what a fault needs to land. Only one that does not land waits that long; on a machine that is busy with other
 things a worker that was killed is back after half a minute."""
 _FILES = (

@@ -6,7 +6,7 @@ from typing import Any
 from octollm.errors import StartError
 from tests.faults.instance import Instance
 from tests.faults.ledger import lines
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
 _DONE = "{l0}:steps.done"
 
@@ -15,10 +15,10 @@ _DONE = "{l0}:steps.done"
 async def end_lost(ring: Ring) -> Landed:
     """The ends of steps are gone from their stream while no orchestrator runs.
 
-    With direct hand-off what follows has been done and told by then, from outputs that nobody will ever commit.
+    With direct hand-off the next steps have run and reported by then, from outputs that will never be committed.
     """
     stage = ring.stage
-    orders = [ring.load.order({"sleep_ms": 1500}, door="http0", kind="line") for _ in range(3)]
+    orders = [ring.load.order({"sleep_ms": 1500}, source="http0", kind="line") for _ in range(3)]
     for order in orders:
         ring.load.send(order)
     numbers = {json.loads(order.body)["input"]["n"] for order in orders}
@@ -29,11 +29,11 @@ async def end_lost(ring: Ring) -> Landed:
     orchestrators = stage.of("orchestrator")
     starts = {one.name: one.starts for one in orchestrators}
     try:
-        await stage.until(lambda: len(begun()) == len(orders), "the first steps", PATIENCE_S)
+        await stage.until(lambda: len(begun()) == len(orders), "the first steps", TIMEOUT_S)
         tasks = begun()
-        await _away(ring, orchestrators)
+        await _stop(ring, orchestrators)
         last = "three" if stage.direct else "one"
-        await stage.until(lambda: _told(ring, tasks, last), f"the ends of the steps {last}", PATIENCE_S)
+        await stage.until(lambda: _reported(ring, tasks, last), f"the ends of the steps {last}", TIMEOUT_S)
         gone = await _delete(ring, tasks)
     except StartError as error:
         raise MissedError(str(error)) from error
@@ -48,7 +48,7 @@ async def end_lost(ring: Ring) -> Landed:
     return Landed(f"the ends of {gone} steps were lost {after}", count=gone, loss="redis")
 
 
-async def _away(ring: Ring, processes: list[Instance]) -> None:
+async def _stop(ring: Ring, processes: list[Instance]) -> None:
     """Killed, and not started again."""
     for one in processes:
         one.wanted = False
@@ -57,17 +57,17 @@ async def _away(ring: Ring, processes: list[Instance]) -> None:
     def ended() -> bool:
         return all(one.child is None or one.child.exit_code is not None for one in processes)
 
-    await ring.stage.until(ended, "the ends of the orchestrators", PATIENCE_S)
+    await ring.stage.until(ended, "the ends of the orchestrators", TIMEOUT_S)
 
 
 async def _ends(ring: Ring) -> list[tuple[bytes, dict[str, Any]]]:
-    """What lies on the stream of ends: entry, and what it says."""
+    """Return the stream of ends: each entry's id and body."""
     async with ring.stage.client() as client:
         entries: Any = await client.xrange(_DONE)
         return [(entry, json.loads(fields[b"body"])) for entry, fields in entries]
 
 
-async def _told(ring: Ring, tasks: set[str], step: str) -> bool:
+async def _reported(ring: Ring, tasks: set[str], step: str) -> bool:
     return tasks <= {body.get("task") for _, body in await _ends(ring) if body.get("step") == step}
 
 

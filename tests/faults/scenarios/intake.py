@@ -4,7 +4,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.faults.scenarios import PATIENCE_S, Ring
+from tests.faults.scenarios import TIMEOUT_S, Ring
 
 _ORDERS = 24
 _ANSWERS = 6
@@ -27,8 +27,8 @@ async def answers_before_intake(ring: Ring, durability: str = "") -> AsyncIterat
     try:
         before = answers()
         for number in range(_ORDERS):
-            ring.load.send(ring.load.order({}, door=f"http{number % 2}", durability=durability))
-        await ring.stage.until(lambda: answers() >= before + _ANSWERS, "some answers", PATIENCE_S)
+            ring.load.send(ring.load.order({}, source=f"http{number % 2}", durability=durability))
+        await ring.stage.until(lambda: answers() >= before + _ANSWERS, "some answers", TIMEOUT_S)
         yield
     finally:
         for one in frozen:

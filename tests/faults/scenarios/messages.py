@@ -7,7 +7,7 @@ import asyncpg
 import httpx
 
 from octollm.errors import StartError
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
 _ENDED = """
 SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task
@@ -18,7 +18,7 @@ WHERE outcome = 'succeeded' AND tasks.result IS NOT NULL ORDER BY random() LIMIT
 @scenario("poison")
 async def poison(ring: Ring) -> Landed:
     """A step that kills every worker that takes it is given up on, and its neighbours are not charged for it."""
-    order = ring.load.order({"crash": "always"}, door="http0", expected="dead")
+    order = ring.load.order({"crash": "always"}, source="http0", expected="dead")
     ring.load.send(order)
     for _ in range(6):
         ring.load.send(ring.load.order({"sleep_ms": 300}))
@@ -32,7 +32,7 @@ async def poison(ring: Ring) -> Landed:
             )
 
     try:
-        await ring.stage.until(given_up, "the end of the poison", PATIENCE_S)
+        await ring.stage.until(given_up, "the end of the poison", TIMEOUT_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     return Landed("a step killed every worker that took it", count=5)
@@ -42,7 +42,7 @@ async def poison(ring: Ring) -> Landed:
 async def two_ingresses(ring: Ring) -> Landed:
     """The same submission over both, at once, ten times."""
     for _ in range(10):
-        ring.load.send(ring.load.order({}, door="both"))
+        ring.load.send(ring.load.order({}, source="both"))
     await asyncio.sleep(1)
     return Landed("ten submissions went over both ingresses", count=10)
 
@@ -58,7 +58,7 @@ async def late_result(ring: Ring) -> Landed:
             found[:] = await connection.fetch(_ENDED)
         return bool(found)
 
-    await ring.stage.until(ended, "the end of an attempt", PATIENCE_S)
+    await ring.stage.until(ended, "the end of an attempt", TIMEOUT_S)
     row = found[0]
     ident = f"{row['task']}.{row['run']}.{row['step']}.{row['round']}.{row['attempt']}"
     body = {
@@ -76,26 +76,26 @@ async def late_result(ring: Ring) -> Landed:
 
 @scenario("overload")
 async def overload(ring: Ring) -> Landed:
-    """Ten times what is taken: above the high-water mark producers are told to come back, and all is finished."""
+    """Ten times the capacity: above the high-water mark producers are asked to come back, and all is finished."""
     before = ring.load.retry_after
     ways = ring.stage.proxies("redis", ["orchestrator"])
     for way in ways:
         way.hold()
     for _ in range(400):
-        ring.load.send(ring.load.order({}, door=ring.rng.choice(("http0", "http1"))))
+        ring.load.send(ring.load.order({}, source=ring.rng.choice(("http0", "http1"))))
     try:
-        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", PATIENCE_S)
+        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", TIMEOUT_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     finally:
         for way in ways:
             way.release()
-    return Landed(f"400 submissions at once, {ring.load.retry_after - before} were told to come back later")
+    return Landed(f"400 submissions at once, {ring.load.retry_after - before} were asked to come back later")
 
 
 @scenario("other_versions")
 async def other_versions(ring: Ring) -> Landed:
-    """Messages of a version that nobody here knows are dead letters, and those of ours beside them are finished."""
+    """Messages of an unknown version become dead letters, and those of ours between them are finished."""
     ident = "l0-01jd0000000000000000000000"
     sent = 0
     async with ring.stage.client() as client:
@@ -112,7 +112,7 @@ async def other_versions(ring: Ring) -> Landed:
             await client.xadd(f"ingest:{tenant}", {"type": "task.submission.v2", "body": '{"goal": "g"}'})
             sent += 1
 
-    async def buried() -> bool:
+    async def became_dead() -> bool:
         async with ring.stage.database() as connection:
             found = await connection.fetchval(
                 "SELECT count(*) FROM dead_letters WHERE body->>'type' ~ 'v[29]$' OR body->>'type' = ''"
@@ -122,7 +122,7 @@ async def other_versions(ring: Ring) -> Landed:
     for _ in range(4):
         ring.load.send(ring.load.order({}))
     try:
-        await ring.stage.until(buried, "the dead letters", PATIENCE_S)
+        await ring.stage.until(became_dead, "the dead letters", TIMEOUT_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     return Landed(f"{sent} messages of other versions became dead letters", count=sent, made=(ident,))
@@ -140,7 +140,7 @@ async def slow_steps(ring: Ring) -> Landed:
 @scenario("cancel")
 async def cancel(ring: Ring) -> Landed:
     """Tasks are taken back while their steps run: each ends as cancelled, and none of its other steps begins."""
-    orders = [ring.load.order({"sleep_ms": 50_000}, door="http0", expected="cancelled") for _ in range(4)]
+    orders = [ring.load.order({"sleep_ms": 50_000}, source="http0", expected="cancelled") for _ in range(4)]
     for order in orders:
         ring.load.send(order)
     taken_back: set[str] = set()
@@ -161,5 +161,5 @@ async def cancel(ring: Ring) -> Landed:
                 taken_back.add(task)
             return len(taken_back) == len(orders)
 
-        await ring.stage.until(all_taken_back, "tasks to take back", PATIENCE_S)
+        await ring.stage.until(all_taken_back, "tasks to take back", TIMEOUT_S)
     return Landed("four tasks were taken back while they ran", count=4)

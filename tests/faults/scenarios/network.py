@@ -7,7 +7,7 @@ from pathlib import Path
 
 from octollm.errors import StartError
 from tests.faults.ledger import now
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
 _NOTICE_S = 90.0
 """Longer than the longest time limit of a request, the 60 s of a statement in Postgres."""
@@ -49,12 +49,12 @@ async def stalled(ring: Ring) -> Landed:
     other.postgres.reset()
     one.redis.release()
     other.postgres.release()
-    return Landed(f"{one.name} had no Redis and {other.name} no Postgres for 7 s, and neither was told")
+    return Landed(f"{one.name} had no Redis and {other.name} no Postgres for 7 s, without a reset")
 
 
 @scenario("half_open")
 async def half_open(ring: Ring) -> Landed:
-    """Connections are lost and neither side is told: an arm's to Redis, an orchestrator's to Postgres.
+    """Connections are lost without a reset to either side: an arm's to Redis, an orchestrator's to Postgres.
 
     Nothing resets them. Each process has to find out by its own time limits, connect again and go on.
     """
@@ -64,7 +64,7 @@ async def half_open(ring: Ring) -> Landed:
     def connected() -> bool:
         return bool(arm.redis.connections and orchestrator.postgres.connections)
 
-    await ring.stage.until(connected, "connections to lose", PATIENCE_S)
+    await ring.stage.until(connected, "connections to lose", TIMEOUT_S)
     ways = {f"{arm.name} to Redis": arm.redis, f"{orchestrator.name} to Postgres": orchestrator.postgres}
     # Only TCP's keepalive, which the proxy answers, finds a lost control channel: a subscriber waits for no reply.
     allowed = {arm.redis: 1, orchestrator.postgres: 0}

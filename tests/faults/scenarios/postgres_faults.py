@@ -1,4 +1,4 @@
-"""Postgres that dies, restarts again and again, is cut off in the middle of a commit, or has no room."""
+"""Postgres that dies, restarts again and again, is cut off in the middle of a commit, or has no connection left."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import asyncpg
 
 from octollm.errors import StartError
 from tests.faults.proxy import COMMIT, STORES, Trap
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
 _FEWEST, _ROUNDS = 20, 100
 _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -50,7 +50,7 @@ async def commit_cut(ring: Ring) -> Landed:
     for _ in range(4):
         ring.load.send(ring.load.order({}))
     try:
-        await ring.stage.until(lambda: cut, "a commit", PATIENCE_S)
+        await ring.stage.until(lambda: cut, "a commit", TIMEOUT_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     finally:
@@ -80,7 +80,7 @@ async def deadlock(ring: Ring) -> Landed:
                 ended += 1
             except asyncpg.PostgresError:
                 continue
-            # Whoever was ended, this one or an orchestrator; the statistics come a second late.
+            # One of the two was ended, this one or an orchestrator; the statistics come a second late.
             met = ended + await connection.fetchval(_DEADLOCKS) - before
             if rounds >= _FEWEST and met:
                 return Landed(f"rows were locked in the opposite order {rounds} times; {met} deadlocks")
@@ -89,7 +89,7 @@ async def deadlock(ring: Ring) -> Landed:
 
 @scenario("max_connections")
 async def max_connections(ring: Ring) -> Landed:
-    """Nobody gets a connection any more."""
+    """No process gets a new connection."""
     taken: list[asyncpg.Connection] = []
     assert ring.stage.postgres is not None
     full = False

@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 from tests.faults.scenarios.intake import answers_before_intake
 from tests.faults.synced import NoWitnessError, Witness
 
@@ -22,9 +22,11 @@ async def power_loss_everysec(ring: Ring) -> Landed:
 
 @scenario("power_loss_always")
 async def power_loss_always(ring: Ring) -> Landed:
-    """Every write is synced before its answer: nothing that anybody was told may be gone."""
+    """Every write is synced before its answer: nothing that was confirmed may be gone."""
     lost = await _power_loss(ring, "always")
-    return Landed(f"{lost} bytes of the append-only file had not been synced, and nobody had been told (always)")
+    return Landed(
+        f"{lost} bytes of the append-only file had not been synced, and none of them had been confirmed (always)"
+    )
 
 
 async def _power_loss(ring: Ring, appendfsync: str) -> int:
@@ -44,7 +46,7 @@ async def _power_loss(ring: Ring, appendfsync: str) -> int:
             await stage.start_redis("--appendfsync", appendfsync)
             async with answers_before_intake(ring):
                 # Who has seen no sync at all is perhaps not there.
-                await stage.until(witness.seen, "a sync that the witness saw", PATIENCE_S)
+                await stage.until(witness.seen, "a sync that the witness saw", TIMEOUT_S)
                 await stage.kill_redis()
             lost = witness.behind(aof, before)
             before = witness.length(aof, before)

@@ -1,4 +1,4 @@
-"""Processes that are killed at named moments, frozen, or told to stop.
+"""Processes that are killed at named moments, frozen, or asked to stop.
 
 The moments of an arm: before its effect, after its effect, after its completion is written, after it knows so. Of the
 orchestrator, the archive and memory: before the transaction, before the commit, after the commit, after what follows
@@ -17,7 +17,7 @@ from octollm.protocol.scripts import source
 from tests.faults.instance import Instance
 from tests.faults.ledger import lines, now
 from tests.faults.proxy import COMMIT, STORES, Moment, Trap
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 from tests.faults.stage import LEASE_S
 
 
@@ -49,7 +49,7 @@ async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: M
         traps.append((getattr(one, server), trap))
     _feed(ring, role)
     try:
-        await ring.stage.until(lambda: killed, f"a {role} at {moment}", PATIENCE_S)
+        await ring.stage.until(lambda: killed, f"a {role} at {moment}", TIMEOUT_S)
     except StartError as error:
         raise MissedError(str(error)) from error
     finally:
@@ -68,7 +68,7 @@ def _feed(ring: Ring, role: str) -> None:
 
 
 def _register() -> None:
-    """One scenario for each role and moment that can be told apart from outside."""
+    """One scenario for each role and moment that can be distinguished from outside."""
     moments: dict[str, list[tuple[str, str, bytes, Moment]]] = {
         "reflex": [
             ("before_effect", "redis", sha_of("admit"), "before_request"),
@@ -123,7 +123,7 @@ def _crash(when: str) -> Callable[[Ring], object]:
         token.touch()
         ring.load.send(ring.load.order({"crash": when, "token": str(token), "sleep_ms": 50}))
         try:
-            await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", PATIENCE_S)
+            await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", TIMEOUT_S)
         except StartError as error:
             raise MissedError(str(error)) from error
         return Landed(f"an arm died {when} its effect")
@@ -147,7 +147,7 @@ async def freeze_arm(ring: Ring) -> Landed:
         return [one for one in lines(ring.stage.effects) if one["step"] == "one" and one["n"] in numbers]
 
     try:
-        await ring.stage.until(begun, "a long step", PATIENCE_S)
+        await ring.stage.until(begun, "a long step", TIMEOUT_S)
         first = begun()[-1]
         arms = ring.stage.of("effect")
         frozen = next((one for one in arms if one.child and f"-{one.child.pid}-" in first["worker"]), None)
@@ -159,13 +159,13 @@ async def freeze_arm(ring: Ring) -> Landed:
             await ring.stage.until(
                 lambda: any(one["task"] == first["task"] and one["worker"] != first["worker"] for one in begun()),
                 "somebody who takes it over",
-                PATIENCE_S,
+                TIMEOUT_S,
             )
         finally:
             frozen.kill(signal.SIGCONT)
     except StartError as error:
         raise MissedError(str(error)) from error
-    return Landed(f"{frozen.name} stood still for {now() - at:.1f} s, until its step was taken over")
+    return Landed(f"{frozen.name} was frozen for {now() - at:.1f} s, until its step was reclaimed")
 
 
 @scenario("freeze_orchestrator")

@@ -1,8 +1,8 @@
-"""Redis that dies, forgets or is full."""
+"""Redis that dies, loses its data or is full."""
 
 import asyncio
 
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 from tests.faults.scenarios.intake import answers_before_intake
 
 _LANE = "{l0}:"
@@ -57,11 +57,11 @@ async def redis_full(ring: Ring) -> Landed:
         used = int((await client.info("memory"))["used_memory"])
         await client.config_set("maxmemory", used // 2)
     try:
-        for door in ("http0", "http1", "http0", "http1"):
-            ring.load.send(ring.load.order({}, door=door))
-        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", PATIENCE_S)
+        for source in ("http0", "http1", "http0", "http1"):
+            ring.load.send(ring.load.order({}, source=source))
+        await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", TIMEOUT_S)
         await asyncio.sleep(2)
     finally:
         async with ring.stage.client() as client:
             await client.config_set("maxmemory", 0)
-    return Landed(f"{ring.load.retry_after - before} submissions were told to come back later")
+    return Landed(f"{ring.load.retry_after - before} submissions were asked to come back later")

@@ -11,7 +11,7 @@ from octollm.devstack.embedded.process import Child
 from octollm.devstack.embedded.redis import find_server
 from octollm.settings.loader import load_settings
 from tests.faults.proxy import Proxy
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 from tests.faults.scenarios.intake import answers_before_intake
 
 _CONFIRMED = "replicated(1)"
@@ -21,7 +21,7 @@ _LAG_S = 0.15
 
 @scenario("promoted_replica")
 async def promoted_replica(ring: Ring) -> Landed:
-    """A replica that lags is promoted; the old master then answers READONLY to whoever still speaks to it."""
+    """A replica that lags is promoted; the old master then answers READONLY to every client that still uses it."""
     stage = ring.stage
     async with _replica(ring, stage.redis_port) as port:
         async with stage.client_at(port) as far:
@@ -33,14 +33,14 @@ async def promoted_replica(ring: Ring) -> Landed:
             await far.execute_command("REPLICAOF", "NO", "ONE")
         async with stage.client() as near:
             await near.execute_command("REPLICAOF", "127.0.0.1", str(port))
-            await asyncio.sleep(1.5)  # everybody meets READONLY, and the old master takes over what the new one has
-        await _take_over(ring)
-    return Landed("a replica that lagged was promoted and its data taken over", loss="redis", spares=("replicated",))
+            await asyncio.sleep(1.5)  # every client meets READONLY, and the old master copies the data of the new one
+        await _fail_over(ring)
+    return Landed("a replica that lagged was promoted, with the data that it had", loss="redis", spares=("replicated",))
 
 
 @scenario("primary_lost")
 async def primary_lost(ring: Ring) -> Landed:
-    """The machine of Redis is gone with its disk, and a replica that lagged takes over: it has what it confirmed."""
+    """The machine of Redis is gone with its disk, and a replica that lagged is promoted: it has what it confirmed."""
     stage = ring.stage
     way = Proxy(("127.0.0.1", stage.redis_port))
     await way.start()
@@ -48,7 +48,7 @@ async def primary_lost(ring: Ring) -> Landed:
         async with _replica(ring, way.port) as port:
             way.delay_s = _LAG_S
             async with answers_before_intake(ring, _CONFIRMED):
-                told = dict(ring.load.answered)
+                answered = dict(ring.load.answered)
                 way.hold()  # what is under way to the replica never arrives
                 await stage.kill_redis()
                 way.reset()
@@ -57,18 +57,18 @@ async def primary_lost(ring: Ring) -> Landed:
             shutil.rmtree(stage.redis_dir)
             # At the old address, so that everybody finds what the replica had.
             await stage.start_redis("--replicaof", f"127.0.0.1 {port}")
-            await _take_over(ring)
+            await _fail_over(ring)
     finally:
         await way.stop()
-    if not told.get(_CONFIRMED, 0) and stage.durability != "stored":
+    if not answered.get(_CONFIRMED, 0) and stage.durability != "stored":
         raise MissedError(f"no submission was answered as {_CONFIRMED}")
-    return Landed(f"Redis died for good; 202s until then by mode: {told}", loss="redis", spares=("replicated",))
+    return Landed(f"Redis died for good; 202s until then by mode: {answered}", loss="redis", spares=("replicated",))
 
 
-async def _take_over(ring: Ring) -> None:
+async def _fail_over(ring: Ring) -> None:
     """The Redis that everybody speaks to has what the promoted replica has, and takes writes again."""
     stage = ring.stage
-    await stage.until(lambda: _in_sync(stage.redis_port), "the old address in sync", PATIENCE_S)
+    await stage.until(lambda: _in_sync(stage.redis_port), "the old address in sync", TIMEOUT_S)
     async with stage.client() as near:
         await near.execute_command("REPLICAOF", "NO", "ONE")
 
@@ -87,7 +87,7 @@ async def _replica(ring: Ring, of: int) -> AsyncIterator[int]:
     ]
     replica = await Child.start("replica", command, log=folder / "redis.log", cwd=folder)
     try:
-        await stage.until(lambda: _in_sync(port), "the replica in sync", PATIENCE_S)
+        await stage.until(lambda: _in_sync(port), "the replica in sync", TIMEOUT_S)
         yield port
     finally:
         await replica.stop()

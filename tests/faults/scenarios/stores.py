@@ -1,4 +1,4 @@
-"""Stores without room, and a vector store that is away: what is asked for waits, and nothing else waits with it."""
+"""Full stores, and a vector store that is unavailable: only the work that needs them waits."""
 
 import asyncio
 from pathlib import Path
@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from octollm.errors import StartError
 from tests.faults.disks import NoDiskError, small_disk
 from tests.faults.load import Order
-from tests.faults.scenarios import PATIENCE_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
 _FULL_S = 2.0
 _RESULTS = "{l0}:results"
@@ -16,7 +16,7 @@ _RESULTS = "{l0}:results"
 
 @scenario("redis_disk_full")
 async def redis_disk_full(ring: Ring) -> Landed:
-    """The append-only file cannot grow: Redis refuses every write until there is room, and keeps what it took."""
+    """The append-only file cannot grow: Redis refuses every write until there is space, and keeps what it accepted."""
     stage = ring.stage
     before = ring.load.retry_after
 
@@ -31,20 +31,20 @@ async def redis_disk_full(ring: Ring) -> Landed:
         async with small_disk(stage.redis_dir, stage.stop_redis, stage.start_redis) as disk:
             await _wait_for_work(ring)
             disk.fill()
-            for door in ("http0", "http1", "http0", "http1"):
-                ring.load.send(ring.load.order({}, door=door))
-            await stage.until(refuses, "a write that Redis could not make", PATIENCE_S)
-            await stage.until(lambda: ring.load.retry_after > before, "a 503", PATIENCE_S)
+            for source in ("http0", "http1", "http0", "http1"):
+                ring.load.send(ring.load.order({}, source=source))
+            await stage.until(refuses, "a write that Redis could not make", TIMEOUT_S)
+            await stage.until(lambda: ring.load.retry_after > before, "a 503", TIMEOUT_S)
             await asyncio.sleep(_FULL_S)
     except NoDiskError as error:
         raise MissedError(str(error)) from error
-    told = ring.load.retry_after - before
-    return Landed(f"the disk of Redis was full; {told} submissions were told to come back later")
+    refused = ring.load.retry_after - before
+    return Landed(f"the disk of Redis was full; {refused} submissions were asked to come back later")
 
 
 @scenario("postgres_disk_full")
 async def postgres_disk_full(ring: Ring) -> Landed:
-    """No table can grow: every transaction that writes fails until there is room, and no task pays for it."""
+    """No table can grow: every transaction that writes fails until there is space, and no task fails for it."""
     stage = ring.stage
     data = stage.folder / "postgres" / "pgdata"
     log = stage.folder / "postgres" / "postgres.log"
@@ -56,7 +56,7 @@ async def postgres_disk_full(ring: Ring) -> Landed:
             disk.fill()
             for _ in range(8):
                 ring.load.send(ring.load.order({}))
-            await stage.until(lambda: _complaints(log) > said, "a write that Postgres could not make", PATIENCE_S)
+            await stage.until(lambda: _complaints(log) > said, "a write that Postgres could not make", TIMEOUT_S)
             await asyncio.sleep(_FULL_S)
             disk.empty()
             await _wait_for_work(ring)
@@ -74,8 +74,8 @@ async def _wait_for_work(ring: Ring) -> None:
     await _ended(ring, [_sent(ring, "ledger")])
 
 
-@scenario("qdrant_away")
-async def qdrant_away(ring: Ring) -> Landed:
+@scenario("qdrant_unavailable")
+async def qdrant_unavailable(ring: Ring) -> Landed:
     """The vector store refuses, then hangs: results are there all the same, and memory makes up for it afterwards."""
     stage = ring.stage
     server, way = await stage.give_vectors()
@@ -98,7 +98,7 @@ async def qdrant_away(ring: Ring) -> Landed:
         way.reset()
         way.release()
 
-    async def remembered() -> bool:
+    async def indexed() -> bool:
         known = server.documents()
         tasks = await stage.value(
             "SELECT array_agg(id) FROM tasks WHERE idempotency_key = ANY ($1::text[]) "
@@ -108,14 +108,14 @@ async def qdrant_away(ring: Ring) -> Landed:
         return len(tasks or ()) == len(kept) and all(known.get(task) == 1 for task in tasks)
 
     try:
-        await stage.until(remembered, "the vectors", PATIENCE_S)
+        await stage.until(indexed, "the vectors", TIMEOUT_S)
     except StartError:
         broken.append(f"not every task kept has its vector once: {sorted(server.documents().values())}")
     return Landed("the vector store refused, then hung", count=2, broken=tuple(broken))
 
 
 def _sent(ring: Ring, kind: str) -> Order:
-    order = ring.load.order(kind=kind, door="http0")
+    order = ring.load.order(kind=kind, source="http0")
     ring.load.send(order)
     return order
 
@@ -131,7 +131,7 @@ async def _ended(ring: Ring, orders: list[Order]) -> bool:
         return bool(found is not None and found >= len(orders))
 
     try:
-        await ring.stage.until(ended, "results", PATIENCE_S)
+        await ring.stage.until(ended, "results", TIMEOUT_S)
     except StartError:
         return False
     return True

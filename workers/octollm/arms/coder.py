@@ -16,7 +16,7 @@ from typing import Any
 from octollm.arms.base import ArmContext, invalid, require_fields
 from octollm.arms.prompting import as_data, ask_model, prompt
 from octollm.code.patch import apply
-from octollm.code.python import Finding, look_through
+from octollm.code.python import Finding, check_source
 from octollm.contracts import StepRequested
 from octollm.errors import PatchError, PermanentError
 from octollm.ports import Question
@@ -72,7 +72,7 @@ class Coder:
 
 def _check(files: dict[str, str]) -> dict[str, Any]:
     checked = sorted(name for name in files if name.endswith(_ENDINGS))
-    found = [one for name in checked for one in look_through(name, files[name])]
+    found = [one for name in checked for one in check_source(name, files[name])]
     errors = sum(one.severity == "error" for one in found)
     return {
         "ok": errors == 0,
@@ -132,7 +132,7 @@ def _faults(answer: dict[str, Any]) -> list[str]:
         _check_names(files, "files")
     except PermanentError as error:
         return [error.message]
-    found = [one for name in sorted(files) if name.endswith(_ENDINGS) for one in look_through(name, files[name])]
+    found = [one for name in sorted(files) if name.endswith(_ENDINGS) for one in check_source(name, files[name])]
     return [f"{one.file}, line {one.line}: {one.message}" for one in found if one.severity == "error"][:10]
 
 

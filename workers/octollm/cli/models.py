@@ -6,7 +6,7 @@ import typer
 
 from octollm.cli.output import JsonOption, clean, emit_json, note, out, pairs
 from octollm.devstack.model_files import pull as download
-from octollm.memory.embed.files import MODEL, minilm_folder, problem
+from octollm.memory.embed.files import MODEL, minilm_folder, missing_package, problem
 from octollm.settings.loader import load_settings
 
 models = typer.Typer(no_args_is_help=True, help="Download and list the files of the embedding model.")
@@ -25,14 +25,17 @@ def pull(*, as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = 
     elif state == "there":
         out().print(clean(f"{MODEL} is already downloaded and intact: {folder}"), soft_wrap=True)
     else:
-        out().print(clean(f"{MODEL} is ready: {folder}"), soft_wrap=True)
+        out().print(clean(f"{MODEL} is downloaded: {folder}"), soft_wrap=True)
+    missing = missing_package()
+    if missing is not None:
+        note(f"it cannot be used yet: {missing}")
 
 
 @models.command()
 def ls(*, as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False) -> None:
-    """Show the folder of the embedding model's files and whether they are intact."""
+    """Show the folder of the embedding model's files and whether the model is usable."""
     folder = minilm_folder(load_settings().embedding.path)
-    wrong = problem(folder)
+    wrong = problem(folder) or missing_package()
     if as_json:
         emit_json({"models": [{"model": MODEL, "folder": str(folder), "usable": wrong is None, "problem": wrong}]})
         return

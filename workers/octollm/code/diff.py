@@ -1,4 +1,7 @@
-"""Reads a unified diff, also with git's extra lines. Refuses what it cannot apply to the letter. Pure."""
+"""Reads a unified diff, also with git's extra lines. Refuses what cannot be applied exactly. Pure.
+
+Libraries for this skip lines that they do not understand, so a damaged hunk is left out of a patch that then "applies".
+"""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +9,10 @@ from dataclasses import dataclass
 
 from octollm.errors import PatchError
 
-_HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@.*")
+_HUNK = re.compile(r"@@ -([0-9]{1,9})(?:,([0-9]{1,9}))? \+([0-9]{1,9})(?:,([0-9]{1,9}))? @@.*")
 _NOTHING = "/dev/null"
+_SIGNATURE = "-- "
+"""What `git format-patch` writes below the last hunk."""
 _REFUSED = {
     "rename ": "renames a file",
     "copy ": "copies a file",
@@ -128,8 +133,15 @@ class _Reader:
         if len(old) != olds or len(new) != news:
             self._at = head
             raise self._wrong(f"this hunk's head promises {olds} old and {news} new lines, which do not follow")
+        if not self.done and self._lines[self._at][:1] in ("+", "-", " ") and not self._ends_hunk():
+            raise self._wrong(f"the hunk continues after the {olds} old and {news} new lines that its head promises")
         # Without old lines, `start` is the line after which the new ones come.
         return Hunk(start - 1 if olds else start, tuple(old), tuple(new))
+
+    def _ends_hunk(self) -> bool:
+        line, following = self._lines[self._at], self._lines[self._at + 1 : self._at + 2]
+        header = line.startswith("--- ") and following and following[0].startswith("+++ ")
+        return bool(header) or line.rstrip("\r") == _SIGNATURE
 
     def _wrong(self, why: str) -> PatchError:
         return PatchError(f"line {self._at + 1} of the patch: {why}")

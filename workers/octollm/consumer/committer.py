@@ -18,7 +18,7 @@ from octollm.protocol.outcomes import REDIS_ERRORS, Outcome
 from octollm.supervision import Supervisor
 
 OUTCOMES: Mapping[LeaseStatus, Outcome] = {
-    LeaseStatus.CANCELLED: Outcome.CANCELLED,
+    LeaseStatus.RUN_ENDED: Outcome.RUN_ENDED,
     LeaseStatus.STALE: Outcome.STALE,
     LeaseStatus.GONE: Outcome.GONE,
     LeaseStatus.VALID: Outcome.ABANDONED,

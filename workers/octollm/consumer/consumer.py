@@ -1,4 +1,4 @@
-"""One consumer of one topic in one lane, put together: how it starts, how it stops in order, how a task is cancelled.
+"""One consumer of one topic in one lane, put together: how it starts, how it stops, how it stops an ended run.
 
 Its parts: `intake` admits entries, `pool` owns them, `executor` runs the handler, `committer` commits what it led to.
 docs/delivery.md follows one entry through them.
@@ -108,12 +108,12 @@ class Consumer:
         except TRANSIENT_REDIS_ERRORS as error:
             _log.warning("could not leave the consumer group", topic=self.topic, error=str(error))
 
-    async def cancel(self, task: str) -> None:
-        """Stop the handlers of a task at once if Redis says that it is cancelled. Another tenant's task goes on."""
-        leases = self._pool.handled_steps(self._keys.cancel(task))
+    async def stop_run(self, run: str) -> None:
+        """Stop the handlers of a run (`<task>.<run>`) at once if Redis says that it has ended."""
+        leases = self._pool.handled_steps(run)
         if leases:
             for lease, status in zip(leases, await self.handoff.renew(leases), strict=True):
-                if status is LeaseStatus.CANCELLED:
+                if status is LeaseStatus.RUN_ENDED:
                     self._pool.stop(lease, status)
 
     async def _release_unstarted(self) -> None:

@@ -27,7 +27,7 @@ class State(StrEnum):
     WAITING_FOR_STORE = "waiting_for_store"
     """A store is unavailable; the handler, or the write before the commit, is tried again after a pause."""
     STOPPING = "stopping"
-    """Its handler is being cancelled: the task was cancelled, or the lease was lost."""
+    """Its handler is being cancelled: the run has ended, or the lease was lost."""
     COMMITTING = "committing"
     """The completion waits for, or is in, a call of the script `complete`."""
     RETURNING = "returning"
@@ -48,9 +48,9 @@ class Event(StrEnum):
     RESUME = "resume"
     """The pause for the store is over."""
     STOP = "stop"
-    """Redis says that the task is cancelled or that the lease is lost."""
+    """Redis says that the run has ended or that the lease is lost."""
     COMMIT = "commit"
-    """The handler has a result, or was stopped because its task is cancelled."""
+    """The handler has a result, or was stopped because its run has ended."""
     RETURN = "return"
     """The handler is at fault and the circuit breaker is open."""
     WITHDRAW = "withdraw"
@@ -112,7 +112,7 @@ class Delivery:
         self.task: asyncio.Task[None] | None = None
         """The pool's task that runs its handler; None until then."""
         self.stop_reason: LeaseStatus | None = None
-        """Why the handler is being stopped: CANCELLED, or how the lease was lost."""
+        """Why the handler is being stopped: RUN_ENDED, or how the lease was lost."""
         self.intended = Outcome.ABANDONED
         """Its outcome if Redis accepts the completion."""
         self.ended: asyncio.Future[None] | None = None

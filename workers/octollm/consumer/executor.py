@@ -11,7 +11,7 @@ import structlog
 
 from octollm.consumer.circuit_breaker import CircuitBreaker
 from octollm.consumer.committer import OUTCOMES, Committer
-from octollm.consumer.context import CURRENT
+from octollm.consumer.context import set_current
 from octollm.consumer.delivery import Delivery, Event, State
 from octollm.consumer.pool import DeliveryPool
 from octollm.consumer.task_pool import TaskPool
@@ -62,7 +62,7 @@ class Executor:
         """Work on a delivery until its completion is with the committer, or it has ended."""
         delivery.task = task
         delivery.advance(Event.START)
-        CURRENT.set(delivery)
+        set_current(delivery)
         began = perf_counter()
         try:
             result = await self._handle(delivery)
@@ -86,12 +86,12 @@ class Executor:
             self._seconds.observe(perf_counter() - began)
 
     def _stopped(self, delivery: Delivery) -> None:
-        if delivery.stop_reason is not LeaseStatus.CANCELLED:
+        if delivery.stop_reason is not LeaseStatus.RUN_ENDED:
             self._pool.abandon([delivery])
             return
-        delivery.intended = Outcome.CANCELLED
+        delivery.intended = Outcome.RUN_ENDED
         delivery.advance(Event.COMMIT)
-        self._committer.add(Completion(delivery.lease, (), only_if_cancelled=True), delivery)
+        self._committer.add(Completion(delivery.lease, (), only_if_ended=True), delivery)
 
     def _commit(self, delivery: Delivery, result: HandlerResult) -> None:
         lease = delivery.lease

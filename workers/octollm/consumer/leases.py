@@ -63,7 +63,7 @@ class LeaseRenewer:
     def add(self, key: DeliveryKey, lease: Lease, until: float, on_lost: OnLost) -> None:
         """Renew a lease until this time (monotonic clock; `inf`: until it is removed), in place of an earlier one.
 
-        `on_lost` is called on the event loop with the lease and its status: `cancelled`, `stale` or `gone`.
+        `on_lost` is called on the event loop with the lease and its status: `run_ended`, `stale` or `gone`.
         """
         self._renewals[key] = (lease, until, on_lost)
 

@@ -14,7 +14,7 @@ from octollm.consumer.delivery import HANDLED, Delivery, Event, State
 from octollm.consumer.leases import LeaseRenewer
 from octollm.contracts.ids import in_flight_field_in
 from octollm.protocol.handoff import Entry, LeaseStatus
-from octollm.protocol.operations import DeliveryKey, Lease
+from octollm.protocol.operations import DeliveryKey, Lease, StepRun
 from octollm.protocol.outcomes import MESSAGES, RUNNING_MESSAGES, Outcome
 from octollm.topology import ARM, LaneKeys, Topic
 
@@ -107,7 +107,7 @@ class DeliveryPool:
         self._leases.add(delivery.key, delivery.lease, float("inf"), self.stop)
 
     def stop(self, lease: Lease, reason: LeaseStatus) -> None:
-        """Stop a handler whose task was cancelled, or whose lease is lost: its completion would be refused.
+        """Stop a handler whose run has ended, or whose lease is lost: its completion would be refused.
 
         Only while it is handled: a completion that is on its way learns the same from Redis. Handlers without a time
         limit (the orchestrator's) are not stopped: their effects do not depend on the lease.
@@ -117,18 +117,18 @@ class DeliveryPool:
         delivery = self._deliveries.get(key)
         if delivery is None or delivery.state not in HANDLED or self._topic.timeout_s is None:
             return
-        if reason is LeaseStatus.CANCELLED:
+        if reason is LeaseStatus.RUN_ENDED:
             if delivery.stop_reason is reason:
                 return
-            _log.info("stopping the step of a cancelled task", topic=self._topic.name, entry=lease.entry)
+            _log.info("stopping a step of an ended run", topic=self._topic.name, entry=lease.entry)
         else:
             _log.warning("lost the lease of an entry", topic=self._topic.name, entry=lease.entry, status=reason)
         delivery.stop(reason)
 
-    def handled_steps(self, marker: str) -> list[Lease]:
-        """Leases of the steps whose handlers run and whose task has this cancel marker (a Redis key)."""
+    def handled_steps(self, run: str) -> list[Lease]:
+        """Leases of the steps of a run (`<task>.<run>`) whose handlers have begun."""
         leases = [one.lease for one in self._deliveries.values() if one.state in HANDLED]
-        return [one for one in leases if one.marker is not None and one.marker[0] == marker]
+        return [one for one in leases if one.run is not None and one.run.run == run]
 
     def withdraw(self, deliveries: Iterable[Delivery]) -> None:
         """Let go of deliveries that wait to run alone, without an outcome: the caller gives their entries back."""
@@ -166,14 +166,14 @@ class DeliveryPool:
         return deliveries
 
     def _lease(self, entry: Entry) -> Lease:
-        """Only steps can be cancelled: a message that tells the orchestrator about a task is always worked on."""
+        """Only steps end with their run: a message that tells the orchestrator about a task is always worked on."""
         in_flight = (
             in_flight_field_in(entry.fields.get(b"id", b"").decode("ascii", "replace")) if self._is_arm else None
         )
         if in_flight is None:
             return Lease(entry.stream, entry.id, entry.delivery)
-        marker = (self._keys.cancel(in_flight.partition(".")[0]), entry.fields.get(b"tenant", b""))
-        return Lease(entry.stream, entry.id, entry.delivery, in_flight, marker)
+        run = StepRun(self._keys.ended_runs, in_flight.rsplit(".", 2)[0], entry.fields.get(b"tenant", b""))
+        return Lease(entry.stream, entry.id, entry.delivery, in_flight, run)
 
     def _end(self, ended: Iterable[tuple[Delivery, Outcome]], event: Event) -> None:
         outcomes: dict[Outcome, int] = {}

@@ -74,14 +74,16 @@ class Reclaimer:
         for stream in self._streams:
             await self._intake.capacity()
             self._group_size = min(self._group_size, self._intake.reclaim_limit())
-            entries, dead = await self._handoff.claim(stream, self._topic, self._group_size)
+            entries, dead, ended = await self._handoff.claim(stream, self._topic, self._group_size)
             for entry in dead:
                 MESSAGES.labels(self._topic.name, Outcome.DEAD).inc()
                 _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=entry)
+            if ended:
+                MESSAGES.labels(self._topic.name, Outcome.RUN_ENDED).inc(len(ended))
             if entries:
                 await self._intake.admit_reclaimed(entries)
                 self._group_size *= 2
-            found = found or bool(entries or dead)
+            found = found or bool(entries or dead or ended)
         if not found:
             self._group_size = 1
         return found

@@ -116,7 +116,7 @@ class Worker:
         await self._broker.start()
         spawn, lanes = self._supervisor.spawn_loop, self._topology.lanes
         self._loops = [spawn(f"promote {lane}", self._promote(lane)) for lane in lanes]
-        self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, lanes, self._cancel)))
+        self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, lanes, self._stop_run)))
 
     async def stop(self, drain_s: float) -> None:
         """Stop reading, give back what has not begun, wait up to `drain_s` for handlers, leave the groups."""
@@ -183,10 +183,10 @@ class Worker:
             _, topic, priority = stream.split(":")
             QUEUED_MESSAGES.labels(lane, topic, priority).set(count)
 
-    async def _cancel(self, lane: str, task: str) -> None:
+    async def _stop_run(self, lane: str, run: str) -> None:
         for consumer in self._consumers:
             if consumer.handoff.keys.lane == lane:
-                await consumer.cancel(task)
+                await consumer.stop_run(run)
 
     async def _promote(self, lane: str) -> None:
         """Publish due retries, and dispatch what waits in tenant queues, until cancelled."""

@@ -5,17 +5,23 @@ from the delivery that is being worked on. Two rules are enforced here and not l
 bodies never appear, and no URL shows its password.
 """
 
+import atexit
 import logging
 import re
 import sys
-from typing import TextIO
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import TextIO, cast
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from octollm.consumer.context import add_delivery
+from octollm.observability.log_writer import LogWriter, LossyStream
 from octollm.settings.sections import LogSettings
+
+LOG_FIELDS: ContextVar[Callable[[], Mapping[str, object]] | None] = ContextVar("log fields", default=None)
+"""Returns the fields that describe what the current task works on. Called only when a line is written."""
 
 # Field names whose content comes from producers, models or programs.
 _BODIES = frozenset({"body", "input", "output", "result", "payload", "goal", "original"})
@@ -29,12 +35,16 @@ _QUIET = (
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Set up once per process; later calls replace the earlier set-up."""
-    out = stream or sys.stderr
+    """Set up once per process; later calls replace the earlier set-up.
+
+    Without `stream`, lines go to standard error through a `LogWriter`, and so does all else that is written to
+    `sys.stderr` from then on: no reader that stands still and no full disk can hold up the process.
+    """
+    out: TextIO = stream or _lossy_stderr()
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        add_delivery,
+        _add_fields,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -47,7 +57,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
         if console
         else structlog.processors.JSONRenderer(serializer=_json)
     )
-    handler = logging.StreamHandler(out)
+    handler = _Handler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -69,6 +79,46 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Reports, when lines can be written again, how many were lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        lost = 0 if _writer is None else _writer.take_unreported()
+        if lost:
+            structlog.get_logger(__name__).warning("log lines were lost: they could not be written", lines=lost)
+
+
+_writer: LogWriter | None = None
+
+
+def _lossy_stderr() -> TextIO:
+    """Replace `sys.stderr` by a stream that never blocks, once per process, and return it."""
+    global _writer  # noqa: PLW0603  one per process, like standard error
+    if _writer is None:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        _writer = LogWriter(_fd_of(sys.stderr))
+        sys.stderr = cast("TextIO", LossyStream(_writer, terminal=terminal))
+        atexit.register(_writer.close)
+    return sys.stderr
+
+
+def _fd_of(stream: TextIO | None) -> int | None:
+    """Return a stream's file descriptor; None if it is closed or has none."""
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+def _add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the fields of what the current task works on; a processor of structlog."""
+    fields = LOG_FIELDS.get()
+    for name, value in () if fields is None else fields().items():
+        event.setdefault(name, value)
+    return event
 
 
 def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -77,7 +77,10 @@ class Archive:
             row, events = await _fail_task(connection, letter, traceparent, task, run)
         if row is None:
             return ()
-        return self._messages.operations(Decision(rows.state_of(row, {}), events=events, finished=True))
+        state = rows.state_of(row, {})
+        # The steps are not loaded: whatever may be in flight of the run is stopped.
+        stop = self._messages.end_run(state)
+        return (stop, *self._messages.operations(Decision(state, events=events, finished=True)))
 
     async def _drop(self, drop: DeadDrop) -> Answer:
         async with transaction(self._pool) as connection:

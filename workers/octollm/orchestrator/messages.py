@@ -11,10 +11,12 @@ from octollm.errors import TopologyError
 from octollm.orchestrator import direct
 from octollm.orchestrator.state import Decision, TaskState
 from octollm.orchestrator.task_events import TaskEvent
-from octollm.protocol.operations import AppendEvent, Fields, Operation, Publish, SetStatus
+from octollm.protocol.operations import AppendEvent, EndRun, Fields, Operation, Publish, SetStatus
 from octollm.topology import LaneKeys, Topology
 
 _MAX_OPEN_STEPS = 200
+_ENDED_RUN_TTL_S = 7 * 24 * 3600
+"""For how long Redis knows that a run has ended. No message of it can be left after that."""
 
 
 class MessageBuilder:
@@ -39,10 +41,11 @@ class MessageBuilder:
         of an arm that the topology does not have.
         """
         state = decision.state
+        stop = (self.end_run(state),) if decision.left_in_flight else ()
         steps = [self.step(state, request, once=decision.repeats) for request in decision.requests]
         events = [self._event(event, state.traceparent) for event in decision.events]
         result = self.result(state) if decision.finished else ()
-        return (*steps, self.status(state), *result, *events)
+        return (*stop, *steps, self.status(state), *result, *events)
 
     def step(self, state: TaskState, request: StepRequested, *, once: bool = False) -> Publish:
         """Return the message that sends a step to its arm. `once`: not if its in-flight field names a message already.
@@ -71,6 +74,12 @@ class MessageBuilder:
         """Return the whole status of a task: the hash may have been lost. It expires only after the task's end."""
         key = LaneKeys(lane_of(state.task)).status(state.task)
         return SetStatus(key, state.version, self._status_ttl_s if state.ended else 0, status_hash(status_of(state)))
+
+    @staticmethod
+    def end_run(state: TaskState) -> EndRun:
+        """Return what stops the steps of a run that has ended."""
+        keys = LaneKeys(lane_of(state.task))
+        return EndRun(keys.ended_runs, keys.control, f"{state.task}.{state.run}", state.tenant, _ENDED_RUN_TTL_S)
 
     @staticmethod
     def in_flight(request: StepRequested) -> str:

@@ -203,6 +203,11 @@ class Decision:
     finished: bool = False
     """Whether this event ended the run, so that memory must receive its result."""
 
+    @property
+    def left_in_flight(self) -> bool:
+        """Whether the run has ended while steps of it were in flight, which must be stopped."""
+        return self.state.ended and any(row.state == "cancelled" for row in self.state.steps.values())
+
     def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked here
         """Replace fields of the state. Raises TypeError for a field that TaskState does not have."""
         # Like dataclasses.replace, but without setting every other field: a decision comes here about ten times.

@@ -11,15 +11,15 @@ from octollm.protocol.outcomes import REDIS_ERRORS
 from octollm.topology import LaneKeys
 
 _log = structlog.get_logger(__name__)
-_CANCEL = re.compile(rb"cancel (l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26})")
+_ENDED = re.compile(rb"ended (l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}\.[1-9][0-9]{0,9})")
 _QUIET_S = 30.0
 """After this long without a message the connection is tested."""
-Cancel = Callable[[str, str], Awaitable[None]]
-"""Called with a lane and a task id whose steps must stop."""
+RunEnded = Callable[[str, str], Awaitable[None]]
+"""Called with a lane and a run (`<task>.<run>`) whose steps must stop."""
 
 
-async def listen(url: str, connect_timeout_s: float, lanes: Sequence[str], cancel: Cancel) -> None:
-    """Call `cancel` for every cancel message on the lanes' control channels, until cancelled.
+async def listen(url: str, connect_timeout_s: float, lanes: Sequence[str], run_ended: RunEnded) -> None:
+    """Call `run_ended` for every run that is reported as ended on the lanes' control channels, until cancelled.
 
     Uses a connection of its own, and connects again when that breaks; messages sent meanwhile are lost.
     """
@@ -37,9 +37,9 @@ async def listen(url: str, connect_timeout_s: float, lanes: Sequence[str], cance
                         await channel.ping()
                         continue
                     # A word that this version does not know comes from a newer one.
-                    word = _CANCEL.fullmatch(message["data"])
+                    word = _ENDED.fullmatch(message["data"])
                     if word is not None:
-                        await cancel(lane_of[message["channel"]], word[1].decode())
+                        await run_ended(lane_of[message["channel"]], word[1].decode())
         except TRANSIENT_REDIS_ERRORS as error:
             REDIS_ERRORS.labels("control", "listen").inc()
             _log.warning("cannot listen on the control channel, trying again", error=str(error))

@@ -61,8 +61,8 @@ class Fairness:
             topics.update(dict.fromkeys(streams, limits))
             if limits.window or limits.cap:
                 limited.update(dict.fromkeys(streams, limits))
-        self.cancelled = keys.cancelled
-        """Redis key of the lane's cancelled tasks."""
+        self.ended_runs = keys.ended_runs
+        """Redis key of the lane's ended runs."""
         self.topics: Mapping[str, TopicLimits] = MappingProxyType(topics)
         """By stream: every topic with priorities."""
         self.limited: Mapping[str, TopicLimits] = MappingProxyType(limited)
@@ -76,7 +76,7 @@ class Fairness:
         It must be the last thing that is appended to `args`; `keys` may grow further.
         """
         listed = tuple(topics)
-        keys.append(self.cancelled)
+        keys.append(self.ended_runs)
         args += (len(keys), len(listed))
         for topic in listed:
             args += (len(keys) + 1, len(topic.streams), topic.window, topic.cap, topic.group)

@@ -26,8 +26,8 @@ class LeaseStatus(StrEnum):
     """`complete` has applied the operations and removed the entry."""
     VALID = "valid"
     """This consumer still holds the entry."""
-    CANCELLED = "cancelled"
-    """Its task is cancelled: `complete` has removed it and published nothing, `renew` did not renew the lease."""
+    RUN_ENDED = "run_ended"
+    """Its run has ended: `complete` has removed it and published nothing, `renew` did not renew the lease."""
     RELEASED = "released"
     """Given back; another consumer may claim it at once."""
     STALE = "stale"
@@ -50,8 +50,18 @@ class Completion(NamedTuple):
 
     lease: Lease
     operations: tuple[Operation, ...]
-    only_if_cancelled: bool = False
-    """Leave the entry as it is unless its task is cancelled."""
+    only_if_ended: bool = False
+    """Leave the entry as it is unless its run has ended."""
+
+
+class Claimed(NamedTuple):
+    """What `Handoff.claim` found."""
+
+    entries: list[Entry]
+    dead: list[str]
+    """Ids of entries that became dead letters because they had their last delivery."""
+    ended: list[str]
+    """Ids of steps that were removed because their run has ended."""
 
 
 class Handoff:
@@ -72,7 +82,7 @@ class Handoff:
         self._scripts = Scripts.of(client)
 
     async def complete(self, completions: Sequence[Completion]) -> list[LeaseStatus]:
-        """Finish entries, each all or nothing; returns done, cancelled, valid, stale or gone for each, in order."""
+        """Finish entries, each all or nothing; returns done, run_ended, valid, stale or gone for each, in order."""
         answers: list[LeaseStatus] = []
         for first in range(0, len(completions), BATCH):
             batch = completions[first : first + BATCH]
@@ -80,7 +90,7 @@ class Handoff:
             call.key_index(self.keys.in_flight)  # the script's first key
             call.args += (self.consumer, len(batch))
             for one in batch:
-                call.add_completion(one.lease, self._group, one.operations, only_if_cancelled=one.only_if_cancelled)
+                call.add_completion(one.lease, self._group, one.operations, only_if_ended=one.only_if_ended)
             call.add_limits()
             answers += _statuses(await self._scripts.complete(keys=call.keys, args=call.args))
         return answers
@@ -108,7 +118,7 @@ class Handoff:
 
     async def _republish(self, in_flight: str, target: str, mode: str, fields: Fields) -> bytes:
         fairness = self._limits()
-        keys = [self.keys.in_flight, self.keys.schedule, target, fairness.cancelled]
+        keys = [self.keys.in_flight, self.keys.schedule, target, fairness.ended_runs]
         args: list[Text | int] = [in_flight, mode, len(fields), *(part for field in fields.items() for part in field)]
         fairness.describe([fairness.topics[target]], keys, args)
         keys += fairness.unprioritized
@@ -133,7 +143,7 @@ class Handoff:
         return self.fairness
 
     async def renew(self, leases: Sequence[Lease]) -> list[LeaseStatus]:
-        """Renew leases; returns valid, cancelled, stale or gone for each, in order."""
+        """Renew leases; returns valid, run_ended, stale or gone for each, in order."""
         call = renewal(self._group, self.consumer, leases)
         return _statuses(await self._scripts.renew(keys=call.keys, args=call.args))
 
@@ -143,47 +153,47 @@ class Handoff:
         call.add_leases(leases)
         return _statuses(await self._scripts.release(keys=call.keys, args=call.args))
 
-    async def cancel(self, task: str, tenant: str, ttl_s: int, message: Fields) -> tuple[str, str]:
-        """Mark a task as cancelled for `ttl_s` seconds, and put `message` (`task.cancel.v1`) on `steps.done`.
+    async def cancel(self, task: str, tenant: str, run: int, ttl_s: int, message: Fields) -> tuple[str, str]:
+        """Stop what runs of a task, and put `message` (`task.cancel.v1`) on `steps.done` unless the task has ended.
+
+        `run`: the newest one that the caller knows. `ttl_s`: for how long the run counts as ended.
 
         Returns `accepted`, `ended` or `other_tenant`, and the task's state where Redis holds its status, else ''.
         """
-        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task), self.keys.cancelled)
+        keys = (self.keys.ended_runs, self.keys.done, self.keys.status(task), self.keys.control)
         flat = [part for field in message.items() for part in field]
-        answer, state = await self._scripts.cancel(keys=keys, args=(tenant, ttl_s, len(message), *flat))
+        answer, state = await self._scripts.cancel(keys=keys, args=(task, tenant, run, ttl_s, len(message), *flat))
         return answer.decode(), state.decode()
 
-    async def redrive(self, task: str, tenant: str, run: int, message: Fields) -> tuple[str, str]:
-        """Put `message` (`task.redrive.v1`) on `steps.done`, and remove an old cancel marker.
+    async def redrive(self, task: str, tenant: str, run: int, ttl_s: int, message: Fields) -> tuple[str, str]:
+        """Put `message` (`task.redrive.v1`) on `steps.done`, and stop what is left of the earlier run.
 
-        `run`: the number of the run that ended.
+        `run`: the number of the run that ended. `ttl_s`: for how long it counts as ended.
 
         Returns `accepted`, `unchanged` or `other_tenant`, and the task's state where Redis holds its status, else ''.
         """
-        keys = (self.keys.cancel(task), self.keys.done, self.keys.status(task), self.keys.cancelled)
+        keys = (self.keys.ended_runs, self.keys.done, self.keys.status(task), self.keys.control)
         flat = [part for field in message.items() for part in field]
-        answer, state, _ = await self._scripts.redrive(keys=keys, args=(tenant, run, len(message), *flat))
+        args = (task, tenant, run, ttl_s, len(message), *flat)
+        answer, state, _ = await self._scripts.redrive(keys=keys, args=args)
         return answer.decode(), state.decode()
 
-    async def claim(self, stream: str, topic: Topic, most: int) -> tuple[list[Entry], list[str]]:
-        """Reclaim up to `most` entries whose lease has ended or that were released.
-
-        Returns them, and the ids of entries that became dead letters because they had their last delivery.
-        """
-        keys = [stream, self.keys.dead, self.keys.done, self.keys.in_flight]
+    async def claim(self, stream: str, topic: Topic, most: int) -> Claimed:
+        """Reclaim up to `most` entries whose lease has ended or that were released."""
+        keys = [stream, self.keys.dead, self.keys.done, self.keys.in_flight, self.keys.ended_runs]
         args: list[Text | int] = [self._group, self.consumer]
         args += (topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
         if self.fairness is not None and stream in self.fairness.limited:
             self.fairness.describe([self.fairness.limited[stream]], keys, args)
-        claimed, dead = await self._scripts.claim(keys=keys, args=args)
+        claimed, dead, ended = await self._scripts.claim(keys=keys, args=args)
         entries = [
             Entry(stream, id_.decode(), delivery, dict(zip(fields[::2], fields[1::2], strict=True)))
             for id_, delivery, fields in claimed
         ]
-        return entries, [id_.decode() for id_ in dead]
+        return Claimed(entries, [id_.decode() for id_ in dead], [id_.decode() for id_ in ended])
 
     async def promote(self, most: int = 100) -> tuple[int, int]:
-        """Publish due messages, dispatch from the tenant queues, and drop the steps of cancelled tasks.
+        """Publish due messages, dispatch from the tenant queues, and drop the steps of ended runs.
 
         Looks at `most` of each. Returns how many were published or dropped, and when the next message is due (ms since
         1970, 0: there is none); sets `queued`.
@@ -193,7 +203,7 @@ class Handoff:
             self.keys.in_flight,
             self.keys.schedule,
             self.keys.messages,
-            fairness.cancelled,
+            fairness.ended_runs,
             *fairness.unprioritized,
         ]
         args: list[Text | int] = [most, len(fairness.unprioritized)]
@@ -215,7 +225,7 @@ def renewal(group: str, consumer: str, leases: Sequence[Lease]) -> ScriptCall:
     """Return the KEYS and ARGV of `renew`, for a caller with a client of its own."""
     call = ScriptCall(args=[group, consumer])
     call.add_leases(leases)
-    call.add_markers(leases)
+    call.add_runs(leases)
     return call
 
 

@@ -63,11 +63,31 @@ class AppendEvent(NamedTuple):
     fields: Fields
 
 
-Operation = Publish | Schedule | SetStatus | AppendEvent
+class EndRun(NamedTuple):
+    """Stop what is in flight of a run, see `lua/ended_runs.lua`."""
+
+    ended_runs: str
+    """Redis key of the lane's ended runs."""
+    control: str
+    """The lane's control channel."""
+    run: str
+    """`<task>.<run>`."""
+    tenant: str
+    ttl_s: int
+    """For how long: until no message of the run can be left."""
 
 
-Marker = tuple[str, Text]
-"""What says that a step's task is cancelled: the marker's key, and the tenant that it has to hold."""
+Operation = Publish | Schedule | SetStatus | EndRun | AppendEvent
+
+
+class StepRun(NamedTuple):
+    """The run that a step belongs to. When Redis knows that it has ended, the step is not completed or renewed."""
+
+    ended_runs: str
+    """Redis key of the lane's ended runs."""
+    run: str
+    """`<task>.<run>`."""
+    tenant: Text
 
 
 class Lease(NamedTuple):
@@ -78,8 +98,8 @@ class Lease(NamedTuple):
     delivery: int
     in_flight: str = ""
     """Its step's in-flight field; empty: it is not a step's message."""
-    marker: Marker | None = None
-    """None: it is not a step's message, and cannot be cancelled."""
+    run: StepRun | None = None
+    """None: it is not a step's message, and does not end with a run."""
 
 
 @dataclass(slots=True)
@@ -112,12 +132,11 @@ class ScriptCall:
         for one in leases:
             self.args += (self.key_index(one.stream), one.entry, one.delivery)
 
-    def add_markers(self, leases: Sequence[Lease]) -> None:
-        """Append the cancel markers of the same entries in the same order, as `renew` reads them."""
+    def add_runs(self, leases: Sequence[Lease]) -> None:
+        """Append the runs of the same entries in the same order, as `renew` reads them."""
         for number, one in enumerate(leases, 1):
-            if one.marker is not None:
-                key, tenant = one.marker
-                self.args += (number, self.key_index(key), tenant)
+            if one.run is not None:
+                self.args += (number, self.key_index(one.run.ended_runs), one.run.run, one.run.tenant)
 
     def add_operations(self, operations: Sequence[Operation]) -> None:
         """Append operations that finish no entry, as one entry of `complete`."""
@@ -126,19 +145,19 @@ class ScriptCall:
             self._add_operation(operation)
 
     def add_completion(
-        self, lease: Lease, group: str, operations: Sequence[Operation], *, only_if_cancelled: bool = False
+        self, lease: Lease, group: str, operations: Sequence[Operation], *, only_if_ended: bool = False
     ) -> None:
         """Append one entry of `complete`, with the operations to apply if the lease is valid.
 
-        `only_if_cancelled`: finish it only if its task is cancelled as well.
+        `only_if_ended`: finish it only if its run has ended as well.
         """
-        marker = lease.marker
-        count = len(operations) + (marker is not None)
+        run = lease.run
+        count = len(operations) + (run is not None)
         self._note_limits(lease.stream)
         self.args += (self.key_index(lease.stream), group, lease.entry, lease.delivery, lease.in_flight, count)
-        if marker is not None:
-            key, tenant = marker
-            self.args += ("only_if_cancelled" if only_if_cancelled else "unless_cancelled", self.key_index(key), tenant)
+        if run is not None:
+            name = "only_if_ended" if only_if_ended else "unless_ended"
+            self.args += (name, self.key_index(run.ended_runs), run.run, run.tenant)
         for operation in operations:
             self._add_operation(operation)
 
@@ -154,6 +173,10 @@ class ScriptCall:
                 self.args += (index(operation.stream), operation.delay_ms, operation.in_flight, operation.id)
             case SetStatus():
                 self.args += ("set_status", index(operation.key), operation.version, operation.ttl_s)
+            case EndRun():
+                self.args += ("end_run", index(operation.ended_runs), index(operation.control))
+                self.args += (operation.run, operation.tenant, operation.ttl_s)
+                return
             case AppendEvent():
                 self.args += ("append_event", index(operation.stream), operation.max_length)
         self.args.append(len(operation.fields))

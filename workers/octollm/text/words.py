@@ -2,6 +2,8 @@
 
 import re
 
+from Stemmer import Stemmer
+
 _WORD = re.compile(r"[^\W_]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Something joins its parts, as in bus/lua/claim.lua, not_before, 0.7.8, x-hub-signature or task.result.v1.
@@ -18,22 +20,16 @@ where which while who whom whose why will with would you your
 _COMMON = frozenset(_COMMON_WORDS.split())
 
 
-def stem(word: str) -> str:
-    """A word in lower case without the endings of English that change least of what it means."""
-    word = word.lower()
-    for ending, put in (("ies", "y"), ("ied", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
-            word = word.removesuffix(ending) + put
-            break
-    word = word.removesuffix("e")
-    # stopped and stop, running and run
-    return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiouls" else word
-
-
 def terms(text: str) -> list[str]:
-    """What the text is about, in order: stems of its words without the commonest; camelCase and names taken apart."""
-    parts = (part for word in _WORD.findall(text) for part in _CAMEL.split(word))
-    return [stem(part) for part in parts if part.lower() not in _COMMON and (len(part) > 1 or not part.isascii())]
+    """Return what the text is about, in order: English stems of its words without the most common ones.
+
+    camelCase and names with underscores are split into their words.
+    """
+    parts = (part.lower() for word in _WORD.findall(text) for part in _CAMEL.split(word))
+    words = [part for part in parts if part not in _COMMON and (len(part) > 1 or not part.isascii())]
+    # Created here because a stemmer must not be used by two threads at once; that costs less than stemming two words.
+    stems: list[str] = Stemmer("english").stemWords(words)
+    return stems
 
 
 def names(text: str) -> list[str]:

@@ -80,14 +80,10 @@ class LaneKeys:
         """Publish-subscribe channel: what every worker must know at once."""
         return self._key("control")
 
-    def cancel(self, task: str) -> str:
-        """String: marker of a cancelled task, holds its tenant."""
-        return self._key(f"cancel:{task}")
-
     @cached_property
-    def cancelled(self) -> str:
-        """Sorted set: cancelled tasks with their tenant, by the time (s since 1970) at which that is forgotten."""
-        return self._key("cancelled")
+    def ended_runs(self) -> str:
+        """Sorted set: runs that ended with steps in flight (`<task>.<run> <tenant>`), by when they are deleted (s)."""
+        return self._key("ended-runs")
 
     def status(self, task: str) -> str:
         """Hash with a task's status."""

@@ -1,4 +1,4 @@
-//! `DELETE /v1/tasks/{id}`: marks a task as cancelled and tells the orchestrator.
+//! `DELETE /v1/tasks/{id}`: stops what runs of a task and asks the orchestrator to cancel it.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ struct CancelRequest {
     detail: Option<String>,
 }
 
-/// Answers 202 once the task is marked, and 200 if it had ended before.
+/// Answers 202 once the request is stored, and 200 if the task had ended before. What is left of an ended task is stopped, too.
 pub(in crate::http) async fn cancel(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -40,11 +40,11 @@ pub(in crate::http) async fn cancel(
     request: Request,
 ) -> Result<Response, Problem> {
     let (of_app, of) = (Arc::clone(&app), caller.clone());
-    let command = async move { mark(&of_app, &of, id, request).await };
+    let command = async move { request_cancel(&of_app, &of, id, request).await };
     run_command(&app, Route::Cancel, &caller, command).await
 }
 
-async fn mark(
+async fn request_cancel(
     app: &App,
     caller: &Caller,
     id: Result<Path<String>, PathRejection>,
@@ -59,22 +59,27 @@ async fn mark(
         let body = json!({ "task": task.as_str(), "state": state });
         Ok((outcome, (status, Json(body)).into_response()))
     };
-    if is_terminal(known.state) {
-        return answer(StatusCode::OK, Outcome::Ended, known.state.as_str());
-    }
     let message = TaskCancel {
         task: task.clone(),
         tenant: caller.tenant.clone(),
         requested_at: Timestamp::try_from(ids::utc_now())?,
         detail,
     };
-    match lookup.store.cancel(&message, &traceparent).await? {
+    match lookup
+        .store
+        .cancel(&message, known.run, &traceparent)
+        .await?
+    {
+        // The store has lost the status, and the API knows that the task has ended.
+        Cancelled::Accepted(None) if is_terminal(known.state) => {
+            answer(StatusCode::OK, Outcome::Ended, known.state.as_str())
+        }
         Cancelled::Accepted(state) => {
             tracing::info!(
                 task = task.as_str(),
                 tenant = caller.tenant.as_str(),
                 trace = trace::trace_id(&traceparent),
-                "marked a task as cancelled"
+                "requested that a task is cancelled"
             );
             // The store has no status of a task that only the API knows.
             let state = state.unwrap_or(known.state);

@@ -139,9 +139,10 @@ impl TaskStore for RedisStore {
     async fn cancel(
         &self,
         message: &TaskCancel,
+        run: i64,
         traceparent: &str,
     ) -> Result<Cancelled, StoreError> {
-        in_time(self.cancel(message, traceparent)).await
+        in_time(self.cancel(message, run, traceparent)).await
     }
 
     async fn redrive(

@@ -6,6 +6,7 @@ use contracts::keys::LaneKeys;
 
 use bus::{Script, ScriptCall};
 
+use super::cancel::ENDED_RUN_TTL_S;
 use super::RedisStore;
 use crate::store::{Redriven, StoreError};
 
@@ -20,12 +21,14 @@ impl RedisStore {
         let body = write(message)
             .map_err(|_| StoreError::unexpected_answer("a task.redrive.v1 cannot be written"))?;
         let mut call = ScriptCall::new(Script::Redrive);
-        call.key(keys.cancel(task))
+        call.key(keys.ended_runs())
             .key(keys.done())
             .key(keys.status(task))
-            .key(keys.cancelled())
+            .key(keys.control())
+            .arg(task)
             .arg(tenant)
             .arg(message.run.get())
+            .arg(ENDED_RUN_TTL_S)
             .arg(5)
             .arg(&["type", TaskRedrive::TYPE, "id", task, "tenant", tenant])
             .arg(&["traceparent", traceparent])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from octollm.errors import EmbeddingError
-from octollm.memory.embed.files import MODEL, PULL, is_there, minilm_folder
+from octollm.memory.embed.files import MODEL, PULL, is_there, minilm_folder, missing_package
 from octollm.memory.ports import Embedder
 
 
@@ -35,7 +35,8 @@ class ChosenEmbedder:
 def choose_embedder(section: EmbeddingSection) -> ChosenEmbedder:
     """Return the configured embedder. Blocks while a local model loads.
 
-    Raises EmbeddingError when the configured embedder is not available, or when `auto` finds damaged model files.
+    Raises EmbeddingError when the configured embedder is not available, or when `auto` finds model files that are
+    damaged or that no installed package can read.
     """
     match section.provider:
         case "none":
@@ -56,6 +57,9 @@ def choose_embedder(section: EmbeddingSection) -> ChosenEmbedder:
 
 
 def _minilm(section: EmbeddingSection) -> Embedder:
+    missing = missing_package()
+    if missing is not None:
+        raise EmbeddingError(f"{MODEL} cannot be loaded: {missing}, or set embedding.provider to none")
     from octollm.memory.embed.minilm import MiniLm  # noqa: PLC0415
 
     if section.dimension != MiniLm.dimension:

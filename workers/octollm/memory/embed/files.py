@@ -1,6 +1,7 @@
-"""The files of all-MiniLM-L6-v2: which they are, where they lie, whether they are the right ones. Fetches nothing."""
+"""What all-MiniLM-L6-v2 needs: its files, their folder and hashes, and the packages that read them. No download."""
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ FILES: Mapping[str, str] = MappingProxyType(
 """File name to SHA-256. Vectors of other weights are not comparable, so other files are refused."""
 
 PULL = "run `octollm models pull`"
+EXTRA = "octollm[minilm]"
+_PACKAGES = ("safetensors", "threadpoolctl", "tokenizers")
+"""What the extra installs."""
 
 
 def minilm_folder(configured: str) -> Path:
@@ -33,6 +37,14 @@ def minilm_folder(configured: str) -> Path:
 def is_there(folder: Path) -> bool:
     """Whether any of the files is: a broken copy should be complained about, not passed over."""
     return any((folder / name).exists() for name in FILES)
+
+
+def missing_package() -> str | None:
+    """Return the first package of the extra that is not installed, as the end of a sentence; None if all are."""
+    for name in _PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            return f"the package {name} is not installed; install {EXTRA}"
+    return None
 
 
 def problem(folder: Path) -> str | None:

@@ -12,11 +12,11 @@ from typing import Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
 
 from octollm.errors import EmbeddingError
 from octollm.memory.embed.bert import Bert, Shape
-from octollm.memory.embed.blas import limit_threads
 from octollm.memory.embed.files import MODEL, PULL, problem
 from octollm.memory.embed.unicode import NO_UNICODE
 from octollm.memory.ports import Vectors
@@ -46,7 +46,8 @@ class MiniLm:
         wrong = problem(folder)
         if wrong is not None:
             raise EmbeddingError(f"the embedding model cannot be loaded: {wrong}; {PULL}")
-        limit_threads(1)
+        # Without a limit, matrix products take every core. This one stays for the whole process.
+        threadpool_limits(1, user_api="blas")
         try:
             config = json.loads((folder / "config.json").read_bytes())
             shape = Shape(
