@@ -56,13 +56,21 @@ fn origin_of(value: &HeaderValue) -> Option<String> {
     origin.host().map(str::to_owned)
 }
 
+/// Whether it is a name without a dot, such as `localhost` or a container's. Nobody can register one, so no page can have it.
+fn is_single_label(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
 fn is_local(host: &str, own: Option<&str>) -> bool {
     let host = host.to_lowercase();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.strip_suffix('.').unwrap_or(&host);
     own == Some(host.as_str())
         || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-        || name == "localhost"
+        || is_single_label(name)
         || name.ends_with(".localhost")
 }
 
@@ -90,6 +98,7 @@ mod tests {
             "127.1.2.3",
             "localhost:1",
             "LocalHost",
+            "octollm-reflex:8080",
             "localhost.",
             "app.localhost:8080",
             "[::1]:8080",

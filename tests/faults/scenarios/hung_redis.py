@@ -9,10 +9,10 @@ import httpx
 from tests.faults.ledger import now
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
-_HUNG_S = 2.5
+_HUNG_S = 3.0
 _RATE = 40
 """Submissions a second while Redis hangs."""
-_MAX_ANSWER_S = 3.0
+_MAX_ANSWER_S = 2.0
 """A reflex needs one second; the rest is for a machine that is busy with other things."""
 _LEAVING = 20
 
@@ -44,17 +44,15 @@ async def redis_hung(ring: Ring) -> Landed:
         finally:
             redis.send(signal.SIGCONT)
     await ring.stage.until(ring.stage.all_ready, "every process ready again", TIMEOUT_S)
-    named = load.unconfirmed - before
-    if not named:
-        raise MissedError("no submission was on its way when Redis stood still")
-    broken = []
+    named, broken = load.unconfirmed - before, []
     if slowest > _MAX_ANSWER_S:
         broken.append(f"a submission was answered after {slowest:.1f} s while Redis stood still")
     if not was_unready:
         broken.append(f"a reflex was still ready {_HUNG_S} s after Redis stood still")
-    return Landed(
-        f"{named} answers named a task as unconfirmed, the slowest took {slowest:.2f} s", broken=tuple(broken)
-    )
+    if not (named or broken):
+        raise MissedError("no submission was on its way when Redis stood still")
+    detail = f"{named} answers named a task as unconfirmed, the slowest took {slowest:.2f} s"
+    return Landed(detail, broken=tuple(broken))
 
 
 async def _unready(ring: Ring) -> None:
