@@ -162,7 +162,10 @@ class _Process:
         names = {topic.name for topic in topics}
         orchestrator = self._settings.orchestrator
         messages = MessageBuilder(
-            self._topology, orchestrator.status_ttl_s, direct_handoff=self._settings.handoff.direct
+            self._topology,
+            orchestrator.status_ttl_s,
+            status_result_bytes=orchestrator.status_result_bytes,
+            direct_handoff=self._settings.handoff.direct,
         )  # fmt: skip
         jobs: list[PeriodicJob] = []
         batchers: dict[str, Batcher[Entry, Answer]] = {}
