@@ -1,7 +1,7 @@
 //! A free TCP port on loopback for a server of a Rust test; both programs' tests include this file.
 //!
 //! As `devstack/embedded/ports.py` takes them: below those that the kernel hands out, so that none becomes a
-//! connection's own end while its server is away, and claimed under the same name, so that none is taken twice.
+//! connection's own end while its server is down, and claimed under the same name, so that none is taken twice.
 
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;

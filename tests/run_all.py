@@ -200,8 +200,8 @@ def main() -> int:
     def one_by_one(stages: Sequence[Stage]) -> list[tuple[str, Count]]:
         return [(stage.name, run(stage, screen)) for stage in stages if not stopped.is_set()]
 
-    with ThreadPoolExecutor() as beside:
-        tracks = [beside.submit(one_by_one, stages) for stages in (rust, python)]
+    with ThreadPoolExecutor() as pool:
+        tracks = [pool.submit(one_by_one, stages) for stages in (rust, python)]
         try:
             ended = [one for track in tracks for one in track.result()]
         except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from tests.compose.stack import PROJECT, WEBHOOK_SECRET, Stack, stack
 
 JUDGES = 4
 _TASKS = 200
-_PATIENCE_S = 120
+_TIMEOUT_S = 120
 _STREAM = "{l0}:arm.judge:normal"
 _NETWORKS = {
     "executor": {"inside"},
@@ -95,7 +95,7 @@ def _run(composed: Stack) -> None:
     )
     timed(f"up: {count} services healthy", up)
     timed("the demo's tasks", lambda: _demo(composed))
-    timed("the API beside the reflex answers what was stored", lambda: _read(composed))
+    timed("the API next to the reflex answers what was stored", lambda: _read(composed))
     timed(f"--scale judge={JUDGES}: so many consumers, and all of them work", lambda: _scale(composed, count))
     timed("a judge is killed while it holds work: the others finish it", lambda: _kill(composed))
     timed("the containers keep to their walls", lambda: _walls(composed))
@@ -146,28 +146,28 @@ def _kill(composed: Stack) -> None:
 
         def stopped_with_work() -> bool:
             # Stopped while there is work for all of them. Between two reads it holds nothing: then once more.
-            with ThreadPoolExecutor(1) as beside:
-                sending = beside.submit(_submit, composed, _TASKS // 2)
+            with ThreadPoolExecutor(1) as pool:
+                sending = pool.submit(_submit, composed, _TASKS // 2)
                 composed.engine.run("kill", "--signal", "STOP", victim)
                 tasks.extend(sending.result())
             # What was on its way to Redis when it was stopped has arrived once the number stays.
-            before, now = -1, held()
-            while before != now:
+            before, current = -1, held()
+            while before != current:
                 time.sleep(0.5)
-                before, now = now, held()
-            if not now:
+                before, current = current, held()
+            if not current:
                 composed.engine.run("kill", "--signal", "CONT", victim)
-            return now > 0
+            return current > 0
 
         _until(stopped_with_work, "the stopped judge was handed nothing")
         tell(f"killed with {held()} steps in its hands")
     composed.engine.run("kill", victim)
     _until_all_succeeded(composed, tasks)
-    taken_over = asyncio.run(
+    reclaimed = asyncio.run(
         _query(composed, "SELECT count(*) FROM attempts WHERE task = ANY($1) AND delivery > 1", tasks)
     )
-    assert taken_over > 0, "no step was taken over"
-    tell(f"{taken_over} steps were taken over by others")
+    assert reclaimed > 0, "no step was reclaimed"
+    tell(f"{reclaimed} steps were reclaimed by others")
 
 
 def _walls(composed: Stack) -> None:
@@ -231,10 +231,10 @@ async def _shares(composed: Stack, tasks: list[str]) -> dict[str, int]:
 
 
 def _until(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{otherwise} within {_PATIENCE_S} s")
+            raise RuntimeError(f"{otherwise} within {_TIMEOUT_S} s")
         time.sleep(0.2)
 
 

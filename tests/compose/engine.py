@@ -28,7 +28,7 @@ class Engine:
     compose: tuple[str, ...]
     environment: dict[str, str]
     own: bool
-    """Started for the proof: what lies in it is nobody else's."""
+    """Started for the proof: all that is in it belongs to the proof."""
 
     def run(self, *arguments: str, **more: str) -> str:
         """A docker command's standard output; raises RuntimeError with what it said when it fails."""

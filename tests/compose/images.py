@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 
 
 def variables() -> dict[str, str]:
-    """What compose.yaml has to be told so that it takes these images."""
+    """The environment that makes compose.yaml use these images."""
     return {
         "BASE_IMAGE": BASE,
         "PYTHON_IMAGE": _stand_in("python"),

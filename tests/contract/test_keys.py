@@ -38,7 +38,7 @@ def test_the_lane_has_its_fixed_keys():
 
 
 @pytest.mark.parametrize("case", CASES["fairness"], ids=lambda case: case["topic"])
-def test_what_waits_lies_beside_its_stream(topology: Topology, case):
+def test_waiting_messages_share_the_slot_of_their_stream(topology: Topology, case):
     keys = LaneKeys("l0")
     assert keys.running(topology.topics[case["topic"]]) == case["running"]
     assert (keys.waiting(case["stream"]), keys.ring(case["stream"])) == (case["waiting"], case["ring"])

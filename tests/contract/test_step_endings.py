@@ -25,7 +25,7 @@ ENTRY = Entry(
 )  # fmt: skip
 
 
-def told(work):
+def reported(work):
     async def keep(tenant, sha256, raw):
         raise AssertionError("stored only when the entry is finished")
 
@@ -62,11 +62,15 @@ async def busy(_step):
 
 async def broken(_step):
     await asyncio.sleep(0)
-    raise ZeroDivisionError
+    raise ConnectionResetError(104, "Connection reset by peer: http://user:secret@host/")
+
+
+async def wrong_input(_step):
+    return {"n": int(float("inf"))}
 
 
 def test_an_output_travels_in_the_message():
-    done = told(small)
+    done = reported(small)
     assert (done.outcome, done.output.at, done.output.value) == (
         "succeeded",
         "inline",
@@ -75,17 +79,29 @@ def test_an_output_travels_in_the_message():
 
 
 def test_a_large_output_travels_by_its_digest():
-    done = told(large)
+    done = reported(large)
     assert (done.outcome, done.output.at, done.output.bytes) == ("succeeded", "postgres", 70_011)
 
 
 def test_a_failure_travels_with_its_code():
-    done = told(wrong)
+    done = reported(wrong)
     assert (done.outcome, done.error.code, done.error.message) == ("failed", "no_such_file", "there is no such file")
+
+
+def test_what_the_same_input_always_causes_fails_at_once_with_its_cause():
+    done = reported(wrong_input)
+    assert (done.outcome, done.error.code) == ("failed", "internal")
+    assert done.error.message == "the arm broke: OverflowError: cannot convert float infinity to integer"
+
+
+def test_a_fault_that_may_pass_is_tried_again_and_its_cause_shows_no_password():
+    done = reported(broken)
+    assert done.error.message.startswith("the arm broke: ConnectionResetError: [Errno 104] Connection reset by peer")
+    assert "secret" not in done.error.message
 
 
 @pytest.mark.parametrize(("work", "code"), [(busy, "busy"), (broken, "internal")])
 def test_a_retry_travels_with_its_delay(work, code: str):
-    done = told(work)
+    done = reported(work)
     assert (done.outcome, done.error.code, done.next_attempt, done.failures) == ("retrying", code, 4, 1)
     assert done.delay_ms >= 0

@@ -147,7 +147,7 @@ def test_metrics_and_readiness_of_every_process(stack):
         assert ask("GET", f"{base}/readyz").status_code == 200
 
 
-def test_up_beside_another_one_takes_other_ports_and_keeps_its_data(stack, tmp_path: Path):
+def test_up_next_to_another_one_takes_other_ports_and_keeps_its_data(stack, tmp_path: Path):
     data = tmp_path / "data"
     with up(tmp_path, "--data", str(data)) as second:
         assert second.http != stack.http

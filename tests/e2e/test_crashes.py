@@ -27,7 +27,7 @@ from tests.helpers.waiting import until_sync
 ROOT = Path(__file__).parents[2]
 SLOW = """
   arm.slow:
-    description: waits until it is told to go on
+    description: waits until it is asked to go on
     accepts: [step.requested.v1]
     group: slow
     handler: slow:Slow
@@ -205,7 +205,7 @@ def test_an_arm_killed_in_the_middle_of_a_step(start, server, dsn, tmp_path):
     task = put(server, "slow", {"folder": str(tmp_path)})
     (first,) = until_sync(lambda: begun(tmp_path), "the step's begin")
     os.kill(first, signal.SIGKILL)
-    until_sync(lambda: len(begun(tmp_path)) == 2, "the takeover")
+    until_sync(lambda: len(begun(tmp_path)) == 2, "the reclaim")
     (tmp_path / "go").touch()
     until_sync(lambda: state(dsn, task) == "succeeded", "the end")
     (attempt,) = query(dsn, "SELECT outcome, attempt, delivery FROM attempts WHERE task = $1", task)
@@ -215,7 +215,7 @@ def test_an_arm_killed_in_the_middle_of_a_step(start, server, dsn, tmp_path):
     assert int(row["pid"]) == begun(tmp_path)[1] != first
 
 
-def test_arms_hand_on_without_an_orchestrator_also_when_one_is_killed_in_the_middle(start, server, dsn, tmp_path):
+def test_arms_chain_without_an_orchestrator_also_when_one_is_killed_in_the_middle(start, server, dsn, tmp_path):
     for name in "abcde":
         (tmp_path / name).mkdir()
     first = start(*OCTOLLM, "worker", "orchestrator", OCTOLLM_HANDOFF_DIRECT="true")
@@ -228,7 +228,7 @@ def test_arms_hand_on_without_an_orchestrator_also_when_one_is_killed_in_the_mid
     (tmp_path / "a" / "go").touch()
     (killed,) = until_sync(lambda: begun(tmp_path / "b"), "the second step's begin")
     os.kill(killed, signal.SIGKILL)
-    until_sync(lambda: len(begun(tmp_path / "b")) == 2, "the takeover")
+    until_sync(lambda: len(begun(tmp_path / "b")) == 2, "the reclaim")
     for name in "bcde":
         (tmp_path / name / "go").touch()
     until_sync(lambda: server.xlen("{l0}:steps.done") == 5, "the ends of all steps")
@@ -263,13 +263,13 @@ def test_the_executor_takes_a_step_with_a_rest_and_leaves_that_to_the_orchestrat
         }  # fmt: skip
         server.xadd("{l0}:arm.executor:normal", fields)
     until_sync(lambda: server.xlen("{l0}:steps.done") == 2, "both ends")
-    told = [read(StepDone, entry[b"body"]).root for _, entry in server.xrange("{l0}:steps.done")]
-    assert sorted(one.outcome for one in told) == ["failed", "succeeded"]
-    assert all(one.builds_on == {"before": "0" * 64} for one in told)
+    reported = [read(StepDone, entry[b"body"]).root for _, entry in server.xrange("{l0}:steps.done")]
+    assert sorted(one.outcome for one in reported) == ["failed", "succeeded"]
+    assert all(one.builds_on == {"before": "0" * 64} for one in reported)
     assert server.exists("{l0}:arm.slow:normal") == 0
 
 
-def test_an_arm_told_to_stop_ends_its_step_first(start, server, dsn, tmp_path):
+def test_an_arm_that_is_asked_to_stop_ends_its_step_first(start, server, dsn, tmp_path):
     start(*OCTOLLM, "worker", "orchestrator")
     worker = start(*OCTOLLM, "worker", "slow")
     task = put(server, "slow", {"folder": str(tmp_path)})
@@ -297,7 +297,7 @@ def test_an_executor_killed_in_the_middle_of_a_step(start, server, dsn):
     children = psutil.Process(executors[first].pid).children(recursive=True)
     executors.pop(first).kill()
     until_sync(lambda: all(gone(child) for child in children), "the end of the sandboxed processes")
-    second = until_sync(runs, "the takeover")
+    second = until_sync(runs, "the reclaim")
     wake(executors[second].pid)
     until_sync(lambda: state(dsn, task) == "succeeded", "the end")
     (attempt,) = query(dsn, "SELECT outcome, delivery, worker FROM attempts WHERE task = $1", task)

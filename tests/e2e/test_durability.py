@@ -1,4 +1,4 @@
-"""A 202 in mode `stored`: Postgres has the task by then, so that Redis may forget everything."""
+"""A 202 in mode `stored`: Postgres has the task by then, so that Redis may lose everything."""
 
 import signal
 import uuid
@@ -15,7 +15,7 @@ from tests.helpers.programs import Up, ask, octollm, up
 from tests.helpers.waiting import until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
-# Its step still runs when Redis is made to forget it, also where everything takes its time.
+# Its step still runs when Redis is made to lose it, also where everything takes its time.
 LONG = {"goal": "wait", "kind": "code", "input": {"code": "x = 1", "tests": "import time; time.sleep(10)"}}
 NOTE = {"goal": "keep it", "kind": "note", "input": {"text": "later"}}
 
@@ -55,7 +55,7 @@ def postgres(stack: Up) -> list[psutil.Process]:
     return [one for one in family if one.name() == "postgres"]
 
 
-async def test_what_was_answered_is_in_postgres_and_outlasts_all_that_redis_forgets(safe: Up):
+async def test_what_was_answered_is_in_postgres_and_outlasts_all_that_redis_loses(safe: Up):
     answer = accepted(safe, LONG, str(uuid.uuid4())).json()
     connection = await asyncpg.connect(safe.addresses["postgres"])
     try:
@@ -72,7 +72,7 @@ async def test_what_was_answered_is_in_postgres_and_outlasts_all_that_redis_forg
         found = ask("GET", f"{safe.http}/v1/tasks/{answer['task']}")
         return found.status_code == 200 and found.json()["state"] == "succeeded"
 
-    until_sync(ended, "the end of a task that Redis had forgotten")
+    until_sync(ended, "the end of a task that Redis had lost")
 
 
 def test_without_postgres_a_task_is_taken_and_not_confirmed(safe: Up):
@@ -97,9 +97,9 @@ def test_without_postgres_a_task_is_taken_and_not_confirmed(safe: Up):
 
 def test_the_command_line_asks_for_more_and_shows_what_it_got(stack: Up):
     url = {"OCTOLLM_REFLEX_URL": stack.http}
-    told = octollm("submit", "--goal", "keep it", "--durability", "stored", **url)
-    assert told.returncode == 0, told.stderr
-    assert "stored" in told.stdout
+    reported = octollm("submit", "--goal", "keep it", "--durability", "stored", **url)
+    assert reported.returncode == 0, reported.stderr
+    assert "stored" in reported.stdout
     for wrong, says in (("safe", "replicated(n)"), ("no\nmode", "durability")):
         refused = octollm("submit", "--goal", "keep it", "--durability", wrong, **url)
         assert refused.returncode != 0

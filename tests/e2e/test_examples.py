@@ -1,4 +1,4 @@
-"""The worked examples of docs/examples: what they show is what lies beside them, and it runs as they say."""
+"""The worked examples of docs/examples: shown files equal the files next to them, and commands print what is shown."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.programs import up
-from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.waiting import TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.md"))
@@ -57,7 +57,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=2 * PATIENCE_S,
+            timeout=2 * TIMEOUT_S,
             check=False,
         )
         return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
@@ -65,7 +65,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def other_terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """Beside one running OctoLLM that the commands of all examples, one after the other, have set up."""
+    """Next to one running OctoLLM that the commands of all examples, one after the other, have set up."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("docs", "recipes", "streams.yaml", "webhooks.yaml"):
         (folder / name).symlink_to(ROOT / name)
@@ -85,7 +85,7 @@ def other_terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_what_is_shown_is_what_lies_beside_it(example: Path):
+def test_shown_files_equal_the_files_next_to_the_page(example: Path):
     shown = {block.file: block.text for block in blocks(example) if block.file}
     folder = example.with_suffix("")
     files = {str(path.relative_to(ROOT)): path.read_text() for path in folder.iterdir() if path.is_file()}
@@ -96,8 +96,8 @@ def test_what_is_shown_is_what_lies_beside_it(example: Path):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_as_it_says(example: Path, other_terminal: Shell):
-    told = [block for block in blocks(example) if not block.file and not block.starts]
-    commands, outputs = told[::2], told[1::2]
+    reported = [block for block in blocks(example) if not block.file and not block.starts]
+    commands, outputs = reported[::2], reported[1::2]
     assert [block.language for block in commands] == ["sh"] * len(outputs)
     assert [block.language for block in outputs] == ["text"] * len(commands)
     assert commands

@@ -92,10 +92,10 @@ async def test_a_goal_is_planned_by_the_model_and_paid_for_once(tmp_path: Path):
     assert journal == [{**call, "input_tokens": 1300, "output_tokens": 240, "surplus_calls": 0}]
     assert (cost["calls"], cost["input_tokens"], cost["output_tokens"]) == (1, 1300, 240)
     assert float(cost["cost_usd"]) > 0
-    told = logs(tmp_path)
-    assert {"up.log", "octollm-reflex.log", "octollm-executor.log"} <= set(told)
-    assert "made a plan" in told["up.log"]
-    assert [name for name, text in told.items() if KEY in text] == []
+    reported = logs(tmp_path)
+    assert {"up.log", "octollm-reflex.log", "octollm-executor.log"} <= set(reported)
+    assert "made a plan" in reported["up.log"]
+    assert [name for name, text in reported.items() if KEY in text] == []
 
 
 def test_a_goal_without_a_model_is_refused_and_never_made_up(tmp_path: Path):

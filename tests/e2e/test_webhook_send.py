@@ -29,8 +29,8 @@ SECRETS = {"GITHUB_WEBHOOK_SECRET": "It's a Secret to Everybody", "ACME_SECRET":
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, str]]]:
-    """A stack with three sources, and the environment of whoever sends to them."""
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, str]]]:
+    """A stack with three sources, and the environment of a sender."""
     folder = tmp_path_factory.mktemp("webhooks")
     file = folder / "webhooks.yaml"
     file.write_text((ROOT / "webhooks.yaml").read_text() + ACME)
@@ -39,29 +39,29 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[s
         yield running, environment | {"OCTOLLM_REFLEX_URL": running.http}
 
 
-def send(doors, *arguments: str, stdin: str | None = None, **environment: str):
-    return octollm("webhook", "send", *arguments, stdin=stdin, **(doors[1] | environment))
+def send(sources, *arguments: str, stdin: str | None = None, **environment: str):
+    return octollm("webhook", "send", *arguments, stdin=stdin, **(sources[1] | environment))
 
 
-def test_the_issue_that_ships_is_taken_once(doors):
-    first = send(doors, "github", "--delivery", "d-1", "--json")
+def test_the_issue_that_ships_is_taken_once(sources):
+    first = send(sources, "github", "--delivery", "d-1", "--json")
     assert first.returncode == 0, first.stderr
-    again = json.loads(send(doors, "github", "--delivery", "d-1", "--json").stdout)
+    again = json.loads(send(sources, "github", "--delivery", "d-1", "--json").stdout)
     assert (again["task"], again["duplicate"]) == (json.loads(first.stdout)["task"], True)
-    other = json.loads(send(doors, "github", "--title", "another", "--json").stdout)
+    other = json.loads(send(sources, "github", "--title", "another", "--json").stdout)
     assert (other["task"] != again["task"], other["duplicate"]) == (True, False)
 
 
-def test_a_payload_of_ones_own_becomes_a_finished_task(doors):
+def test_a_payload_of_ones_own_becomes_a_finished_task(sources):
     payload = json.dumps({"type": "note.made", "data": {"text": "write to ada@example.org"}})
-    done = send(doors, "acme", "--file", "-", "--json", stdin=payload)
+    done = send(sources, "acme", "--file", "-", "--json", stdin=payload)
     assert done.returncode == 0, done.stderr
-    ended = doors[0].ended(json.loads(done.stdout)["task"])
+    ended = sources[0].ended(json.loads(done.stdout)["task"])
     assert (ended["state"], ended["result"]["answer"]["text"]) == ("succeeded", "write to [email]")
 
 
-def test_what_is_not_mapped_is_passed_over(doors):
-    done = send(doors, "github", "--event", "ping")
+def test_what_is_not_mapped_is_passed_over(sources):
+    done = send(sources, "github", "--event", "ping")
     assert (done.returncode, "ignored" in done.stdout) == (0, True)
 
 
@@ -80,8 +80,8 @@ def test_what_is_not_mapped_is_passed_over(doors):
         (("github",), {"OCTOLLM_WEBHOOKS_FILE": "/nowhere.yaml"}, "OCTOLLM_WEBHOOKS_FILE"),
     ],
 )
-def test_what_cannot_be_sent_is_said_in_one_sentence(doors, arguments, environment, said):
-    done = send(doors, *arguments, **environment)
+def test_what_cannot_be_sent_is_said_in_one_sentence(sources, arguments, environment, said):
+    done = send(sources, *arguments, **environment)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
@@ -93,14 +93,14 @@ def test_what_cannot_be_sent_is_said_in_one_sentence(doors, arguments, environme
     ("option", "value"),
     [("--file", "/nowhere.json"), ("--delivery", "a b"), ("--delivery", ""), ("--event", "ä")],
 )
-def test_an_option_that_cannot_be_used_is_a_wrong_use(doors, option, value):
-    done = send(doors, "github", option, value)
+def test_an_option_that_cannot_be_used_is_a_wrong_use(sources, option, value):
+    done = send(sources, "github", option, value)
     assert done.returncode == 2
     assert option in done.stderr
 
 
-def test_a_file_and_another_title_are_not_both_sent(doors, tmp_path: Path):
+def test_a_file_and_another_title_are_not_both_sent(sources, tmp_path: Path):
     file = tmp_path / "payload.json"
     file.write_text("{}")
-    done = send(doors, "github", "--file", str(file), "--title", "t")
+    done = send(sources, "github", "--file", str(file), "--title", "t")
     assert (done.returncode, "--title" in done.stderr) == (2, True)

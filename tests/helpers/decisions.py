@@ -15,7 +15,7 @@ ARMS = frozenset({"noop", "judge", "planner"})
 FORK = b"""
 recipe: fork
 version: 1
-description: one, then two beside each other
+description: one, then two next to each other
 input: {type: object}
 deadline_s: 60
 steps:

@@ -22,7 +22,7 @@ def broken(value: Any) -> list[Any]:
     if isinstance(value, dict):
         found += [{name: one for name, one in value.items() if name != left_out} for left_out in value]
         found.append({**value, "surplus": 1})
-        # A program's files, a value to redact and the like are free; what is below them is nobody's contract.
+        # A program's files, a value to redact and the like are free; what is below them is no contract.
         for name in value.keys() - {"files", "value", "expected", "schema", "of", "where", "previous", "feedback"}:
             found += [{**value, name: one} for one in (*broken(value[name]), 5, {"surplus": 1})]
     if isinstance(value, list):

@@ -41,5 +41,5 @@ def submitted_entry(lane: str = "l0", **submission: Any) -> tuple[str, str, Fiel
 def about(step: StepRequested) -> dict[str, Any]:
     """What every form of `step.done.v1` says of the attempt."""
     names = ("task", "run", "step", "round", "attempt", "tenant", "arm")
-    told = {name: getattr(step, name) for name in names}
-    return {**told, "worker": "w", "delivery": 1, "finished_at": utc_now(), "duration_ms": 3}
+    reported = {name: getattr(step, name) for name in names}
+    return {**reported, "worker": "w", "delivery": 1, "finished_at": utc_now(), "duration_ms": 3}

@@ -21,7 +21,7 @@ class Say:
     text: str
     stop: Literal["end", "max_tokens", "refusal", "pause", "context"] = "end"
     input: int = 11
-    """Tokens as the provider counts them; `read` and `written` beside or inside, as it does."""
+    """Tokens as the provider counts them; `read` and `written` next to or inside, as it does."""
     output: int = 7
     read: int = 0
     written: int = 0
@@ -205,8 +205,15 @@ class _Messages:
             "cache_creation_input_tokens": step.written,
         }
         content = [{"type": "text", "text": step.text}]
-        told = {"stop_reason": _MESSAGES_STOPS[step.stop], "stop_sequence": None, "usage": usage}
-        return {"id": "msg_1", "type": "message", "role": "assistant", "model": self.model, "content": content, **told}
+        reported = {"stop_reason": _MESSAGES_STOPS[step.stop], "stop_sequence": None, "usage": usage}
+        return {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": content,
+            **reported,
+        }
 
     def stream(self, step: Say) -> Iterator[str]:
         whole = self.whole(step)

@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.helpers.waiting import PATIENCE_S, until_sync
+from tests.helpers.waiting import TIMEOUT_S, until_sync
 
 OCTOLLM = [sys.executable, "-m", "octollm"]
 
 
 def ask(method: str, url: str, **options: Any) -> httpx.Response:
-    """One request, with the same patience."""
-    return httpx.request(method, url, timeout=PATIENCE_S, trust_env=False, **options)
+    """One request, with the same time-out."""
+    return httpx.request(method, url, timeout=TIMEOUT_S, trust_env=False, **options)
 
 
 @dataclass

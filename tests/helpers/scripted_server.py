@@ -1,4 +1,4 @@
-"""An HTTP server that answers as it is told to, also by breaking off, and both clients behind one face."""
+"""An HTTP server that answers as it is asked to, also by breaking off, and both clients behind one face."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -52,7 +52,7 @@ async def failed(orchestrator: Orchestrator) -> str:
     return task
 
 
-async def letter(pool: asyncpg.Pool, entry: str, original: bytes, **changes: Any) -> None:
+async def store_dead_letter(pool: asyncpg.Pool, entry: str, original: bytes, **changes: Any) -> None:
     """A stored dead letter."""
     body = DeadLetter(
         **{
@@ -62,7 +62,7 @@ async def letter(pool: asyncpg.Pool, entry: str, original: bytes, **changes: Any
         }
     )  # fmt: skip
     await Archive(pool, message_builder()).handle(
-        [entry_of("dead.letter.v1", body.id, body.tenant, "", write(body), f"dead {entry}", original)]
+        [entry_of("dead.dead_letter.v1", body.id, body.tenant, "", write(body), f"dead {entry}", original)]
     )
 
 

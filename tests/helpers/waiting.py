@@ -5,13 +5,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 POLL_S = 0.02
 
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], Awaitable[T | None]], what: str = "", within_s: float = PATIENCE_S) -> T:
+async def until(condition: Callable[[], Awaitable[T | None]], what: str = "", within_s: float = TIMEOUT_S) -> T:
     """Poll `condition` until its answer is true and return that answer.
 
     Fails the test after `within_s` seconds and names `what`, or the condition itself, in the message.
@@ -28,7 +28,7 @@ async def until(condition: Callable[[], Awaitable[T | None]], what: str = "", wi
         raise AssertionError(_late(what or str(condition), within_s)) from None
 
 
-def until_sync(condition: Callable[[], T | None], what: str, within_s: float = PATIENCE_S) -> T:
+def until_sync(condition: Callable[[], T | None], what: str, within_s: float = TIMEOUT_S) -> T:
     """Do the same as `until` for a test without an event loop."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:

@@ -9,7 +9,16 @@ import orjson
 from octollm.client import AsyncClient
 from octollm.contracts import TaskEvent, TaskStatus, read
 from tests.helpers.orchestrators import rows
-from tests.helpers.stored_tasks import LARGE_SHA256, accepted, failed, finished, get, letter, model_call, walk
+from tests.helpers.stored_tasks import (
+    LARGE_SHA256,
+    accepted,
+    failed,
+    finished,
+    get,
+    model_call,
+    store_dead_letter,
+    walk,
+)
 
 
 async def status(api, task: str) -> TaskStatus:
@@ -198,10 +207,10 @@ async def test_costs_are_added_up_exactly(api, orchestrator, pool):
 
 async def test_dead_letters_show_what_is_kept_only_one_by_one(api, orchestrator, pool):
     task = await accepted(orchestrator)
-    await letter(pool, "1-1", b'{"goal": "[email]')
-    await letter(pool, "1-2", b"\xff\x00")
+    await store_dead_letter(pool, "1-1", b'{"goal": "[email]')
+    await store_dead_letter(pool, "1-2", b"\xff\x00")
     of_a_step = {"stage": "after_admission", "stream": "{l0}:arm.noop:normal", "id": f"{task}.1.left.0.1"}
-    await letter(pool, "1-3", b"{}", reason="failures_exhausted", **of_a_step)
+    await store_dead_letter(pool, "1-3", b"{}", reason="failures_exhausted", **of_a_step)
     items = await walk(api, "/v1/dead-letters", limit=1)
     assert [item["reason"] for item in items] == ["failures_exhausted", "unreadable", "unreadable"]
     assert (items[0]["task"], items[1]["bytes"], "text" in items[2]) == (task, 99, False)
@@ -218,7 +227,7 @@ async def test_dead_letters_show_what_is_kept_only_one_by_one(api, orchestrator,
 async def test_the_producers_client_reads_every_document(api, orchestrator, pool):
     task = await finished(orchestrator, pool)
     await model_call(pool, task)
-    await letter(pool, "1-1", b"x")
+    await store_dead_letter(pool, "1-1", b"x")
     async with AsyncClient(str(api.base_url)) as client:
         assert (await client.status(task)).state == "succeeded"
         assert [item.task async for item in client.tasks(state="succeeded")] == [task]

@@ -17,7 +17,7 @@ from octollm.errors import SettingsError, StartError, StoreUnavailableError
 from octollm.runtime.api_role import TASK, run_api, serve_api
 from octollm.settings.loader import load_settings
 from tests.helpers.orchestrators import rows
-from tests.helpers.stored_tasks import failed, finished, get, letter, model_call
+from tests.helpers.stored_tasks import failed, finished, get, model_call, store_dead_letter
 from tests.helpers.waiting import until
 
 ROUTES = sorted(openapi()["paths"])
@@ -41,7 +41,7 @@ async def ours(api, orchestrator, pool) -> dict[str, object]:
     """Something of the tenant `default` behind every address."""
     task = await finished(orchestrator, pool)
     await model_call(pool, task)
-    await letter(pool, "1-1", b"x")
+    await store_dead_letter(pool, "1-1", b"x")
     (row,) = await rows(pool, "SELECT id FROM dead_letters")
     return {"task": task, "dead_letter": row["id"]}
 
@@ -154,10 +154,10 @@ async def test_a_run_that_never_was_has_no_provenance(api, ours):
 
 
 async def test_other_addresses_and_methods_are_not_there(api, ours):
-    letters = ("0", "1.5", "9223372036854775808", "%D9%A1")
+    numbers = ("0", "1.5", "9223372036854775808", "%D9%A1")
     for path in ("/", "/v1", "/v1/", "/v2/tasks", "/v1/tasks/", "/docs", "/openapi.json"):
         refusal(await api.get(path), 404)
-    for number in letters:
+    for number in numbers:
         refusal(await api.get(f"/v1/dead-letters/{number}"), 404)
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         refusal(await api.request(method, "/v1/tasks", content=b"{"), 405)
@@ -169,7 +169,7 @@ async def test_a_far_cursor_and_a_far_event_are_simply_past_the_end(api, ours):
     assert (await get(api, f"/v1/tasks/{ours['task']}/events", after="2147483647-2147483647"))["items"] == []
 
 
-async def test_a_fault_of_ours_is_told_to_the_log_and_not_to_callers(api, ours, pool):
+async def test_a_fault_of_ours_is_reported_to_the_log_and_not_to_callers(api, ours, pool):
     await pool.execute("UPDATE dead_letters SET body = $1", {"secret": "hunter2"})
     with structlog.testing.capture_logs() as log:
         found = refusal(await api.get("/v1/dead-letters"), 500)
@@ -282,7 +282,7 @@ async def test_a_request_that_runs_when_it_stops_is_answered(dsn, pool, monkeypa
         await stopping
 
 
-async def test_whoever_runs_it_hears_that_it_ended_by_itself_and_nothing_where_it_was_stopped(dsn, monkeypatch):
+async def test_an_end_by_itself_is_an_error_and_a_requested_stop_is_none(dsn, monkeypatch):
     monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
     monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
     heard: list[StartError] = []

@@ -24,7 +24,7 @@ def in_flight_field_of(one):
 
 async def cancel(client, one, tenant="default", ttl_s=60):
     message = {"type": "task.cancel.v1", "id": one.task, "tenant": tenant, "body": "{}"}
-    return await Handoff(client, "l0", "judge", "door").cancel(one.task, tenant, 1, ttl_s, message)
+    return await Handoff(client, "l0", "judge", "ingress").cancel(one.task, tenant, 1, ttl_s, message)
 
 
 async def held(client, one, consumer="a"):
@@ -50,7 +50,7 @@ async def test_steps_of_an_ended_run_are_removed_and_send_nothing(client):
     assert await handoff.complete([Completion(marked, SEND)]) == [LeaseStatus.GONE]
 
 
-async def test_a_live_field_that_names_a_newer_message_stays(client):
+async def test_an_in_flight_field_that_names_a_newer_message_stays(client):
     marked = await held(client, step(1))
     await client.hset(KEYS.in_flight, in_flight_field_of(step(1)), f"{STREAM} 9-9")
     await cancel(client, step(1))
@@ -126,8 +126,9 @@ async def test_a_reclaimed_step_of_an_ended_run_is_removed_and_becomes_no_dead_l
     found = await handoff.claim(STREAM, judge(), 10)
     assert found.ended == [theirs.entry]
     assert [one.id for one in found.entries] + found.dead == [others.entry]
-    letters = await client.xrange(KEYS.dead)
-    assert [letter[b"id"].decode().partition(".")[0] for _, letter in letters] == [step(2).task] * len(found.dead)
+    dead_letters = await client.xrange(KEYS.dead)
+    tasks = [fields[b"id"].decode().partition(".")[0] for _, fields in dead_letters]
+    assert tasks == [step(2).task] * len(found.dead)
     assert not await client.hexists(KEYS.in_flight, in_flight_field_of(step(1)))
 
 
@@ -193,11 +194,11 @@ def ended(outcome):
     return MESSAGES.labels("arm.judge", outcome)._value.get()
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["control", "heartbeat"])
-async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, told):
+@pytest.mark.parametrize("reported", [True, False], ids=["control", "heartbeat"])
+async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, client, reported):
     work, before = Waiting(), ended("run_ended")
     # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
-    topic = judge(heartbeat_s=600, lease_s=1800) if told else judge()
+    topic = judge(heartbeat_s=600, lease_s=1800) if reported else judge()
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
         ear = asyncio.create_task(listen(redis_server.url, 2, ["l0"], lambda _, run: member.consumer.stop_run(run)))
         await client.xadd(STREAM, fields(step(1)))
@@ -206,7 +207,7 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
         await until(lambda: listening(client))
         await client.publish(KEYS.control, f"ended {step(1).task}.1")  # Redis does not confirm it: it goes on
         await client.publish(KEYS.control, "word-of-a-newer-version")
-        if told:
+        if reported:
             await cancel(client, step(1))
         else:
             await client.zadd(KEYS.ended_runs, {f"{step(1).task}.1 default": 2**40})
@@ -214,21 +215,21 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
         await until(lambda: empty(client))
         ear.cancel()
     types = sorted(entry[b"type"] for _, entry in await client.xrange(KEYS.done))
-    assert types == [b"step.done.v1", b"task.cancel.v1"][: 1 + told]
+    assert types == [b"step.done.v1", b"task.cancel.v1"][: 1 + reported]
     assert ended("run_ended") == before + 1
 
 
-async def test_a_stopped_step_whose_run_is_forgotten_meanwhile_stays_pending(redis_server, client):
+async def test_a_stopped_step_whose_run_is_deleted_meanwhile_stays_pending(redis_server, client):
     work, before = Waiting(), (ended("run_ended"), ended("abandoned"))
 
-    async def forgotten(one):
+    async def deleted(one):
         try:
             return await work(one)
         finally:
             await client.delete(KEYS.ended_runs)
 
     topic = judge(heartbeat_s=600, lease_s=1800)
-    async with consuming(redis_server.url, client, topic, forgotten) as member, asyncio.timeout(60):
+    async with consuming(redis_server.url, client, topic, deleted) as member, asyncio.timeout(60):
         await client.xadd(STREAM, fields(step(1)))
         await work.started.wait()
         await cancel(client, step(1))
@@ -244,7 +245,7 @@ async def gone_from(consumer):
 
 async def test_who_cancels_another_tenants_task_stops_nothing(redis_server, client):
     work, before = Waiting(), ended("run_ended")
-    # No lease ends here: whoever was stopped by mistake must not be mended by a takeover.
+    # No lease ends here: a handler that was stopped by mistake must not be replaced by a reclaim.
     topic = judge(heartbeat_s=600, lease_s=1800)
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
         await client.xadd(STREAM, fields(step(1)))

@@ -1,4 +1,4 @@
-"""The cap on what runs of one tenant on one arm, on a real Redis: it holds whoever dies, and holds nobody else up."""
+"""The cap on what runs of one tenant on one arm, on a real Redis: it survives crashes, and holds no other tenant up."""
 
 import asyncio
 from dataclasses import replace
@@ -51,7 +51,7 @@ async def test_a_tenant_at_its_cap_does_not_hold_up_another(client):
     assert got == [("ann", 0), ("ann", 1), ("bob", 0), ("bob", 1)]
 
 
-async def test_an_entry_given_up_on_makes_room(client):
+async def test_an_entry_given_up_on_frees_its_place(client):
     wiring = limited(window=8, cap=1)
     handoff = made(client, wiring)
     await send(handoff, range(3))
@@ -77,7 +77,7 @@ async def test_two_workers_never_run_more_of_a_tenant_than_its_cap(redis_server,
             mine.add(name)
             busy = sum(1 for (tenant, _), who in running.items() if tenant == one.tenant and who - killed)
             most[one.tenant] = max(most.get(one.tenant, 0), busy)
-            await asyncio.sleep(0.01)  # the work: long enough for others to run beside it
+            await asyncio.sleep(0.01)  # the work: long enough for others to run next to it
             try:
                 if name.startswith("victim") and one.input["number"] % 20 == 7:
                     await asyncio.Event().wait()  # until it is killed

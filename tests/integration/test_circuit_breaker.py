@@ -31,7 +31,7 @@ async def outcomes(client):
 
 
 async def breaks(_step):
-    raise KeyError("a bad deploy")
+    raise ImportError("a bad deploy")
 
 
 async def test_what_a_bad_deploy_holds_is_done_by_a_good_one(redis_server, client):
@@ -45,14 +45,14 @@ async def test_what_a_bad_deploy_holds_is_done_by_a_good_one(redis_server, clien
         redis_server.url, client, topic, breaks, name="bad", concurrency=4, circuit_breaker=FOR_GOOD
     ) as bad:
 
-        async def fused():
+        async def opened():
             return bad.consumer.tripped
 
-        await until(fused)
+        await until(opened)
         async with consuming(redis_server.url, client, topic, good, name="good"):
 
             async def all_done():
-                await bad.consumer.handoff.promote()  # what broke before the fuse blew waits there
+                await bad.consumer.handoff.promote()  # what failed before the circuit opened waits there
                 return await outcomes(client) == {"succeeded": 30}
 
             await until(all_done)
@@ -61,7 +61,7 @@ async def test_what_a_bad_deploy_holds_is_done_by_a_good_one(redis_server, clien
     assert (await client.xlen(STREAM), await client.zcard(KEYS.schedule)) == (0, 0)
 
 
-async def test_a_whole_pool_that_is_fused_loses_nothing_and_charges_nothing(redis_server, client):
+async def test_a_whole_pool_that_is_open_loses_nothing_and_charges_nothing(redis_server, client):
     await put(client, 20)
     async with AsyncExitStack() as pool:
         bad = [
@@ -79,11 +79,11 @@ async def test_a_whole_pool_that_is_fused_loses_nothing_and_charges_nothing(redi
             for number in range(2)
         ]
 
-        async def fused():
+        async def opened():
             return all(one.consumer.tripped for one in bad)
 
-        await until(fused)
-        await client.xadd(STREAM, fields(step(99)))  # the sentinel: nobody may touch it any more
+        await until(opened)
+        await client.xadd(STREAM, fields(step(99)))  # the sentinel: nobody may touch it any longer
         assert await client.xlen(KEYS.dead) == 0
     waiting = await client.xrange(STREAM)
     assert len(waiting) + await client.zcard(KEYS.schedule) == 21
@@ -93,20 +93,20 @@ async def test_a_whole_pool_that_is_fused_loses_nothing_and_charges_nothing(redi
 
 async def test_it_tries_one_message_after_a_while_and_goes_on_where_that_goes_well(redis_server, client):
     await put(client, 10)
-    mended = False
+    repaired = False
 
     async def work(one):
-        return {} if mended else await breaks(one)
+        return {} if repaired else await breaks(one)
 
-    rule = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=0.2)
+    rule = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=1.6)
     async with consuming(redis_server.url, client, judge(), work, concurrency=2, circuit_breaker=rule) as member:
 
-        async def blown():
+        async def opened():
             return REGISTRY.get_sample_value("octollm_circuit_open", {"topic": "arm.judge"}) == 1
 
-        await until(blown)
+        await until(opened)
         assert member.consumer.tripped
-        mended = True
+        repaired = True
 
         async def all_done():
             await member.consumer.handoff.promote()
@@ -157,16 +157,16 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
     await put(client, 5)
 
     async def broken(_entry):
-        raise KeyError("a bad deploy")
+        raise ImportError("a bad deploy")
 
     async with consuming(
         redis_server.url, client, judge(), None, handler=broken, concurrency=1, circuit_breaker=FOR_GOOD
     ) as bad:
 
-        async def fused():
+        async def opened():
             return bad.consumer.tripped
 
-        await until(fused)
+        await until(opened)
     claimed, dead, _ = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), 5)
     assert dead == []
     assert [one.delivery for one in claimed] == [1, 1, 1]
@@ -179,7 +179,7 @@ async def test_readiness_and_metrics_say_so(redis_server, client):
     topic = judge()
 
     async def broken(_entry):
-        raise KeyError("a bad deploy")
+        raise ImportError("a bad deploy")
 
     worker.add(topic, "l0", broken)
     await worker.start()

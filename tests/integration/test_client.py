@@ -1,4 +1,4 @@
-"""Both clients against a server that refuses, is busy, lies, and breaks off in the middle."""
+"""Both clients against a server that refuses, is busy, answers falsely, and breaks off in the middle."""
 
 import orjson
 import pytest
@@ -101,7 +101,7 @@ async def test_who_stays_busy_is_given_up_on_with_what_it_asked_for(made):
         with pytest.raises(BusyError, match="too many tasks") as caught:
             await client.call("submit", "g")
     assert caught.value.retry_after_s == 7
-    assert len(server.requests) == 1  # waiting for so long is not worth it with this patience
+    assert len(server.requests) == 1  # waiting for so long is not worth it with this time-out
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[half", "http://x y"])
@@ -143,7 +143,7 @@ async def test_an_id_stays_one_segment_of_the_path(made):
 
 
 async def test_wait_sits_out_an_outage_once_the_task_was_seen(made):
-    answers = (status("running"), DROP, problem(503, "redis", "away"), status("running"), status("failed"))
+    answers = (status("running"), DROP, problem(503, "redis", "unavailable"), status("running"), status("failed"))
     async with serving(*answers) as server, made(server.url, retry_for_s=0) as client:
         ended = await client.call("wait", TASK, 30)
     assert ended.state == "failed"
@@ -169,7 +169,7 @@ async def test_events_go_on_where_the_connection_broke_and_come_once(made):
     answers = (
         Answer.stream(": hello\n\n", frame(1, "accepted"), frame(2, "planned"), "id: 1-3\nevent: fin", cut=True),
         DROP,
-        problem(503, "redis", "away"),
+        problem(503, "redis", "unavailable"),
         Answer.stream(frame(2, "planned"), WAITING, frame(3, "step_sent", step="run", arm="executor")),
         Answer.stream(frame(4, "finished", state="succeeded")),
     )
@@ -223,7 +223,7 @@ async def test_an_event_that_only_a_newer_server_knows_is_passed_over(made):
     ],
 )
 async def test_streams_that_lead_nowhere(made, answer, error):
-    # Every sign of life renews the patience; after it nobody answers any more.
+    # Every sign of life renews the time-out; after the last one no answer comes.
     async with serving(answer, DROP) as server, made(server.url, retry_for_s=0.3) as client:
         with pytest.raises(error):
             await client.collect("events", TASK)

@@ -8,7 +8,7 @@ from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
 from octollm.protocol.connection import connect
 
 
-def test_a_connection_that_broke_a_moment_ago_is_a_trouble_like_any_other(redis_server):
+def test_a_connection_that_broke_a_moment_ago_is_an_error_like_any_other(redis_server):
     async def send() -> None:
         client = connect(redis_server.url, 30.0)
         connection = await client.connection_pool.get_connection()

@@ -143,7 +143,7 @@ async def test_the_same_tasks_end_in_the_same_rows_with_it_and_without(
     monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
     monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
     found: dict[bool, dict[str, list[Any]]] = {}
-    told: dict[bool, dict[str, list[str]]] = {}
+    reported: dict[bool, dict[str, list[str]]] = {}
     for direct in (False, True):
         async with running(monkeypatch, recipes, direct=direct):
             tasks = [await put(client, kind=kind, input={"text": "to ada@example.org"}) for kind in RECIPES]
@@ -153,19 +153,19 @@ async def test_the_same_tasks_end_in_the_same_rows_with_it_and_without(
         events = await rows(
             pool, "SELECT kind, body FROM events JOIN tasks ON tasks.id = task ORDER BY kind, events.seq"
         )
-        told[direct] = {kind: [] for kind in RECIPES}
+        reported[direct] = {kind: [] for kind in RECIPES}
         for row in events:
-            told[direct][row["kind"]].append(f"{row['body']['event']} {row['body'].get('step')}")
+            reported[direct][row["kind"]].append(f"{row['body']['event']} {row['body'].get('step')}")
         sent = {row["sent_by"].startswith("chained") for row in await rows(pool, "SELECT sent_by FROM steps")}
         assert sent == ({False, True} if direct else {False})
         assert await client.hlen(KEYS.in_flight) == 0
         await rows(pool, "DELETE FROM tasks RETURNING 1")
     assert found[True] == found[False]
     assert [row["state"] for row in found[True]["tasks"]] == ["failed", "succeeded", "failed", "succeeded"]
-    assert told[True]["line"] == told[False]["line"]
-    # Where two branches run beside each other, their events have no order of their own.
-    assert {kind: sorted(one) for kind, one in told[True].items()} == {
-        kind: sorted(one) for kind, one in told[False].items()
+    assert reported[True]["line"] == reported[False]["line"]
+    # Where two branches run next to each other, their events have no order of their own.
+    assert {kind: sorted(one) for kind, one in reported[True].items()} == {
+        kind: sorted(one) for kind, one in reported[False].items()
     }
 
 
@@ -179,10 +179,10 @@ def work(one: StepRequested, value: Any) -> tuple[Any, StepRequested | None]:
     """As an arm does it: the message it tells, and the one it sends on."""
     output = {"value": value}
     follows = chain.next_request(one, output)
-    told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
+    reported = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
     made = InlineOutput(at="inline", value=output)
     return done(
-        one, model=partial(StepSucceeded, outcome="succeeded", output=made, chained=told, builds_on=one.builds_on)
+        one, model=partial(StepSucceeded, outcome="succeeded", output=made, chained=reported, builds_on=one.builds_on)
     ), follows
 
 
@@ -275,12 +275,12 @@ async def test_a_large_output_that_came_early_is_fetched_again_or_made_again(dir
         async with transaction(pool) as connection:
             await store_output(connection, "default", digest, raw)
         stored = StoredOutput(at="postgres", sha256=digest, bytes=len(raw))
-        told = partial(StepSucceeded, outcome="succeeded", output=stored, builds_on=follows.builds_on)
-        await direct.handle([done(follows, model=told)])
+        reported = partial(StepSucceeded, outcome="succeeded", output=stored, builds_on=follows.builds_on)
+        await direct.handle([done(follows, model=reported)])
         if not there:
             await rows(pool, f"DELETE FROM outputs WHERE sha256 = '{digest}' RETURNING 1")
         found = sends(*await direct.handle([one]))
-        # The next step's input is the orchestrator's to make: what is large is not handed on.
+        # The next step's input is the orchestrator's to make: what is large is not chained.
         assert [(step.step, step.attempt) for step in found] == ([("three", 1)] if there else [])
         (row,) = await rows(pool, f"SELECT * FROM steps WHERE task = '{first.task}' AND step = 'two'")
         assert (row["state"], row["early_results"]) == ("succeeded" if there else "sent", None)
@@ -307,21 +307,21 @@ async def through_an_arm(redis_server, client, output: dict[str, Any], **changes
     async def kept(*_: Any) -> None:
         pass
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return await client.xlen(KEYS.done) == 1
 
-    onward = chain_to(topology(), "l0")
-    async with consuming(redis_server.url, client, judge(), work, keep=kept, chain_next=onward):
-        await until(told)
+    chain_next = chain_to(topology(), "l0")
+    async with consuming(redis_server.url, client, judge(), work, keep=kept, chain_next=chain_next):
+        await until(reported)
     ((_, entry),) = await client.xrange(KEYS.done)
     return read(StepDone, entry[b"body"])
 
 
 async def test_an_arm_tells_its_end_and_sends_the_next_step_in_one_breath(redis_server, client):
-    told = (await through_an_arm(redis_server, client, {"x": [1]}, builds_on={"before": "0" * 64})).root
-    assert isinstance(told, StepSucceeded)
-    assert told.chained == Chained(step="next", attempt=3)
-    assert told.builds_on == {"before": "0" * 64}
+    reported = (await through_an_arm(redis_server, client, {"x": [1]}, builds_on={"before": "0" * 64})).root
+    assert isinstance(reported, StepSucceeded)
+    assert reported.chained == Chained(step="next", attempt=3)
+    assert reported.builds_on == {"before": "0" * 64}
     ((entry, message),) = await client.xrange(NEXT)
     follows = read(StepRequested, message[b"body"])
     assert (follows.step, follows.arm, follows.attempt, follows.timeout_s, follows.input, follows.continuation) == (
@@ -347,13 +347,13 @@ async def test_an_arm_tells_its_end_and_sends_the_next_step_in_one_breath(redis_
     ids=["large", "out of time", "no such arm", "not resolvable", "of another shape"],
 )
 async def test_what_an_arm_cannot_send_is_left_to_the_orchestrator(redis_server, client, output, changes):
-    told = (await through_an_arm(redis_server, client, output, **changes)).root
-    assert isinstance(told, StepSucceeded)
-    assert told.chained is None
+    reported = (await through_an_arm(redis_server, client, output, **changes)).root
+    assert isinstance(reported, StepSucceeded)
+    assert reported.chained is None
     assert await client.xlen(NEXT) == 0
 
 
-async def test_of_an_ended_run_nothing_is_handed_on(redis_server, client):
+async def test_of_an_ended_run_nothing_is_chained(redis_server, client):
     one = step(continuation=REST)
     await client.zadd(KEYS.ended_runs, {f"{one.task}.1 default": 2**40})
     await client.xadd(KEYS.stream(judge()), fields(one))

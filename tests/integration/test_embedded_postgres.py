@@ -60,7 +60,7 @@ async def query(dsn: str, sql: str) -> object:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's name, however deep the checkout lies."""
+    """A folder whose path is short enough for a socket's name, however deep the checkout is."""
     with tempfile.TemporaryDirectory(prefix="octollm-", dir="/tmp") as folder:
         yield Path(folder)
 
@@ -88,7 +88,7 @@ async def test_data_stays_and_nothing_outside_changes(short_path: Path):
 
 @pytest.mark.parametrize("user", [ANOTHER_USER, NOBODY_KNOWS])
 def test_it_runs_for_any_user(tmp_path: Path, user: int):
-    """In a user namespace this process is that user, and root has no power over the server any more."""
+    """In a user namespace this process is that user, and root has no power over the server any longer."""
     command = [
         sys.executable,
         "-I",
@@ -129,7 +129,7 @@ async def test_a_folder_with_unusual_signs(tmp_path: Path):
         await server.stop()
 
 
-async def test_its_sudden_end_is_told_and_its_data_recovers(tmp_path: Path):
+async def test_its_sudden_end_is_reported_and_its_data_recovers(tmp_path: Path):
     server = await EmbeddedPostgres.start(tmp_path, ephemeral=False)
     await query(server.dsn, "CREATE TABLE kept AS SELECT 7 AS n")
     server.child.send(signal.SIGKILL)

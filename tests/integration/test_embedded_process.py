@@ -41,7 +41,7 @@ def test_a_child_dies_when_its_parent_is_killed(tmp_path: Path):
     assert ended, "the child outlived its parent"
 
 
-async def test_the_end_of_a_child_is_told_with_its_log(tmp_path: Path):
+async def test_the_end_of_a_child_is_reported_with_its_log(tmp_path: Path):
     script = "import sys; print('first'); print('cannot go on', file=sys.stderr); sys.exit(3)"
     child = await Child.start("teller", [sys.executable, "-c", script], log=tmp_path / "log")
     assert await child.wait() == 3
@@ -77,7 +77,7 @@ async def test_an_impatient_stop_still_kills(tmp_path: Path):
     assert await child.wait() == -signal.SIGKILL
 
 
-async def test_a_namespace_that_cannot_be_made_is_told(tmp_path: Path):
+async def test_a_namespace_that_cannot_be_made_is_reported(tmp_path: Path):
     child = await Child.start("nested", ["true"], log=tmp_path / "log", namespace_user=-5)
     assert await child.wait() != 0
     assert isinstance(child.ended(), StartError)

@@ -53,7 +53,7 @@ async def test_two_servers_side_by_side_and_data_that_stays(tmp_path: Path, serv
     assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o700
 
 
-async def test_a_broken_file_is_told_with_the_log(tmp_path: Path, server: str):
+async def test_a_broken_file_is_reported_with_the_log(tmp_path: Path, server: str):
     with Ports() as ports:
         redis = await EmbeddedRedis.start(tmp_path, ports, server=server)
         await ask(redis, "SET a b")
@@ -64,7 +64,7 @@ async def test_a_broken_file_is_told_with_the_log(tmp_path: Path, server: str):
             await EmbeddedRedis.start(tmp_path, ports, server=server)
 
 
-async def test_its_sudden_end_is_told(tmp_path: Path, server: str):
+async def test_its_sudden_end_is_reported(tmp_path: Path, server: str):
     with Ports() as ports:
         redis = await EmbeddedRedis.start(tmp_path, ports, server=server)
         redis.child.send(signal.SIGKILL)

@@ -89,7 +89,7 @@ async def test_a_request_that_comes_before_its_task_waits_for_it(orchestrator, p
     assert len(await rows(pool, "SELECT * FROM cancel_requests")) == (0 if together else 2)
 
 
-async def test_a_foreign_request_waits_in_vain_and_old_ones_are_forgotten(orchestrator, pool):
+async def test_a_foreign_request_waits_in_vain_and_old_ones_are_deleted(orchestrator, pool):
     task = new_task_id("l0")
     await orchestrator.handle([cancel(task, "other")])
     assert len(sends(*await orchestrator.handle([submitted(task)]))) == 2
@@ -210,7 +210,7 @@ async def test_a_result_is_sent_again_more_and_more_rarely_and_not_while_it_may_
     assert await look(1000) == 0
 
 
-async def test_what_ended_long_ago_is_deleted_with_all_it_left_once_memory_has_forgotten_it(orchestrator, pool):
+async def test_what_ended_long_ago_is_deleted_with_all_it_left_once_memory_has_deleted_it(orchestrator, pool):
     old, new, running = await finished(orchestrator), await finished(orchestrator), new_task_id("l0")
     await orchestrator.handle([submitted(running)])
     await Archive(pool, message_builder()).handle(

@@ -11,7 +11,7 @@ from tests.helpers.waiting import until
 
 async def test_a_completion_waits_while_redis_is_a_read_only_replica(redis_server, client):
     topic = judge(lease_s=60)
-    troubles = REDIS_ERRORS.labels(topic.name, "complete")._value
+    errors = REDIS_ERRORS.labels(topic.name, "complete")._value
     await client.xadd(KEYS.stream(topic), fields(step()))
     started, go_on = asyncio.Event(), asyncio.Event()
     runs = 0
@@ -26,11 +26,11 @@ async def test_a_completion_waits_while_redis_is_a_read_only_replica(redis_serve
     async with consuming(redis_server.url, client, topic, work):
         await asyncio.wait_for(started.wait(), 60)
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")
-        before = troubles.get()
+        before = errors.get()
         go_on.set()
 
         async def refused():
-            return troubles.get() > before
+            return errors.get() > before
 
         await until(refused)
         await client.execute_command("REPLICAOF", "NO", "ONE")

@@ -75,7 +75,7 @@ async def test_turns_go_round_among_many_tenants(client):
 
 
 async def test_what_comes_later_does_not_pass_what_waits(client):
-    """Also where there is room: workers have read the stream empty, and nothing has let in what waits since."""
+    """Also where there is capacity: workers have read the stream empty, and nothing has promoted what waits since."""
     handoff = made(client, limited(window=4))
     await send(handoff, range(6))
     await read(client, count=4)
@@ -98,28 +98,28 @@ async def test_what_waited_goes_on_after_the_limits_are_taken_out(client):
     assert (await client.exists(WAITING), await client.exists(TURNS)) == (0, 0)
 
 
-async def test_the_live_hash_names_what_waits_and_the_sweeper_sees_it(client):
+async def test_the_live_hash_names_what_waits_and_the_reconciler_sees_it(client):
     wiring = limited(window=1)
     handoff = made(client, wiring)
     await send(handoff, range(2))
     live = message(1).in_flight
     assert await client.hget(KEYS.in_flight, live) == f"{WAITING} ann.0".encode()
-    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(wiring, "l0"))
-    assert await sweeper.in_flight(live, STREAM)
-    assert not await sweeper.republish(live, STREAM, message(1).fields)
+    reconciler = Handoff(client, "l0", "", "reconciler", Fairness(wiring, "l0"))
+    assert await reconciler.in_flight(live, STREAM)
+    assert not await reconciler.republish(live, STREAM, message(1).fields)
     await work(client, handoff, rounds=1)
     ((entry, _),) = await client.xrange(STREAM)
     assert await client.hget(KEYS.in_flight, live) == f"{STREAM} {entry.decode()}".encode()
     await client.delete(STREAM, WAITING)
-    assert not await sweeper.in_flight(live, STREAM)
+    assert not await reconciler.in_flight(live, STREAM)
 
 
 async def test_what_is_sent_again_waits_as_well(client):
     wiring = limited(window=1)
     await send(made(client, wiring), [0])
-    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(wiring, "l0"))
-    assert await sweeper.republish(message(1).in_flight, STREAM, message(1).fields)
-    assert (await client.xlen(STREAM), await sweeper.in_flight(message(1).in_flight, STREAM)) == (1, True)
+    reconciler = Handoff(client, "l0", "", "reconciler", Fairness(wiring, "l0"))
+    assert await reconciler.republish(message(1).in_flight, STREAM, message(1).fields)
+    assert (await client.xlen(STREAM), await reconciler.in_flight(message(1).in_flight, STREAM)) == (1, True)
 
 
 async def test_a_due_retry_waits_behind_what_waits_already(client):
@@ -140,8 +140,8 @@ async def test_waiting_steps_of_an_ended_run_are_dropped(client, cap):
     handoff = made(client, limited(window=1, cap=cap))
     await send(handoff, range(6))
     for number, tenant in ((2, "ann"), (3, "bob"), (4, "ann"), (5, "ann")):
-        told = {"type": "task.cancel.v1", "id": step(number).task, "tenant": tenant, "body": "{}"}
-        assert await handoff.cancel(step(number).task, tenant, 1, 60, told) == ("accepted", "")
+        reported = {"type": "task.cancel.v1", "id": step(number).task, "tenant": tenant, "body": "{}"}
+        assert await handoff.cancel(step(number).task, tenant, 1, 60, reported) == ("accepted", "")
     # Another run of the same task is not concerned.
     following = message(5)
     fields_ = {**following.fields, "id": f"{step(5).task}.2.check.0.1"}
@@ -151,11 +151,11 @@ async def test_waiting_steps_of_an_ended_run_are_dropped(client, cap):
     assert await left(client) == [0, 0, 0, 0]
 
 
-async def test_an_ended_run_is_forgotten_after_its_time(client):
+async def test_an_ended_run_is_deleted_after_its_time(client):
     handoff = made(client, limited(window=1))
-    told = {"type": "task.cancel.v1", "tenant": "ann", "body": "{}"}
+    reported = {"type": "task.cancel.v1", "tenant": "ann", "body": "{}"}
     for number in (1, 2):
-        await handoff.cancel(step(number).task, "ann", 1, 60, told)
+        await handoff.cancel(step(number).task, "ann", 1, 60, reported)
     await client.zadd(KEYS.ended_runs, {f"{step(1).task}.1 ann": 1})
     await send(handoff, range(2))
     assert [number for _, number in await work(client, handoff)] == [0, 1]
@@ -178,7 +178,7 @@ async def test_a_flush_and_a_deleted_stream_leave_nothing_that_blocks(client):
 
 @pytest.mark.parametrize("lost", [TURNS, HELD])
 @pytest.mark.parametrize("cap", [None, 2])
-async def test_a_lost_key_beside_the_stream_is_mended(client, lost, cap):
+async def test_a_lost_key_next_to_the_stream_is_repaired(client, lost, cap):
     wiring = limited(window=4, cap=cap)
     handoff = made(client, wiring)
     for tenant in ("ann", "bob"):
@@ -210,7 +210,7 @@ async def test_intake_lets_a_newcomer_pass_and_counts_what_waits(client):
     for number in range(10):
         assert (await admit(number, "ann"))[0] == b"accepted"
     assert await client.xlen(stream) == 4
-    # The mark is reached: whoever has something waiting is told to come back, who has nothing is let in, once.
+    # The mark is reached: a tenant with waiting messages is asked to come back, one without is admitted once.
     assert await admit(10, "ann", mark=10) == [b"busy", b"10"]
     assert await client.exists(KEYS.status("ann10")) == 0
     assert (await admit(0, "bob", mark=10))[0] == b"accepted"
@@ -263,7 +263,7 @@ async def test_high_comes_first_and_neither_normal_nor_low_starves(redis_server,
 
     async with consuming(redis_server.url, client, JUDGE, run, concurrency=concurrency):
         await until(lambda: enough({"all": order}, 300))
-    crowded = order[: order.index("high") + 100]
-    counts = [crowded.count(priority) for priority in ("high", "normal", "low")]
+    crowd = order[: order.index("high") + 100]
+    counts = [crowd.count(priority) for priority in ("high", "normal", "low")]
     assert counts[0] > 2 * max(counts[1:]), counts
     assert min(counts) >= 5, counts

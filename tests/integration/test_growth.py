@@ -25,15 +25,15 @@ async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, clie
     async def work(_one):
         return {}
 
-    async def forgotten():
+    async def deleted():
         return b"killed" not in [one["name"] for one in await client.xinfo_consumers(stream, "judge")]
 
     async with consuming(redis_server.url, client, topic, work):
-        await until(forgotten)
+        await until(deleted)
     assert await client.xlen(KEYS.done) == 1
 
 
-async def test_a_worker_that_owns_something_is_never_forgotten(redis_server, client, monkeypatch):
+async def test_a_worker_that_owns_something_is_never_deleted(redis_server, client, monkeypatch):
     monkeypatch.setattr(reclaimer, "DEAD_AFTER_S", 0.0)
     topic = judge()
     stream = KEYS.stream(topic)
@@ -64,24 +64,24 @@ def message(number, stream=STREAM):
 
 
 async def walk(handoff, most=10):
-    """A whole round over the in-flight index: how many looks it took, and how many were forgotten."""
-    cursor, looks, all_forgotten = 0, 0, 0
+    """A whole round over the in-flight index: how many looks it took, and how many were deleted."""
+    cursor, looks, all_pruned = 0, 0, 0
     while True:
-        cursor, forgotten = await handoff.prune(cursor, most)
-        looks, all_forgotten = looks + 1, all_forgotten + forgotten
+        cursor, deleted = await handoff.prune(cursor, most)
+        looks, all_pruned = looks + 1, all_pruned + deleted
         if cursor == 0:
-            return looks, all_forgotten
+            return looks, all_pruned
 
 
 async def test_names_whose_messages_went_with_their_stream_do_not_stay(client):
-    """Also where their tasks have ended, so that no sweeper asks for them."""
+    """Also where their tasks have ended, so that no reconciler asks for them."""
     handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
     unlimited = Handoff(client, "l0", "judge", "a")
     await unlimited.publish([message(number) for number in range(600)])
     assert await walk(handoff) == (await looks_at(client), 0)
     await client.delete(STREAM)
-    looks, forgotten = await walk(handoff)
-    assert forgotten == 600
+    looks, deleted = await walk(handoff)
+    assert deleted == 600
     assert looks > 10  # a slice at a time
     assert await client.exists(KEYS.in_flight) == 0
 
@@ -96,7 +96,7 @@ async def looks_at(client):
             return looks
 
 
-async def test_a_name_is_kept_wherever_its_message_lies(client):
+async def test_a_name_is_kept_wherever_its_message_is(client):
     waits, fair = KEYS.stream(judge(), "low"), Fairness(topology(), "l0")
     handoff = Handoff(client, "l0", "judge", "a", fair)
     window = topology().topics["arm.judge"].window

@@ -1,4 +1,4 @@
-"""A connection to Postgres that is lost without either side being told is given up by its first missing answer."""
+"""A connection to Postgres that is lost without a reset to either side is given up at its first missing answer."""
 
 import asyncio
 from urllib.parse import parse_qs, urlsplit

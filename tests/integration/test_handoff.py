@@ -42,7 +42,7 @@ def stream(topology: Topology) -> str:
 
 
 async def deliver(client: redis.asyncio.Redis, stream: str, consumer: str, fields: Fields = FIELDS) -> Lease:
-    """Puts one entry on the stream, remembered as the step's latest message, and reads it as `consumer`."""
+    """Puts one entry on the stream, indexed as the step's latest message, and reads it as `consumer`."""
     try:
         await client.xgroup_create(stream, "judge", "0", mkstream=True)
     except ResponseError as error:
@@ -205,9 +205,9 @@ async def test_an_entry_that_had_its_cap_of_deliveries_becomes_a_dead_letter_and
         justid=True,
     )
     assert await Handoff(client, "l0", "judge", "b").claim(stream, judge, 10) == ([], [held.entry], [])
-    ((_, letter),) = await client.xrange(KEYS.dead)
-    body = orjson.loads(letter[b"body"])
-    assert (body["reason"], body["delivery"], letter[b"original"]) == ("deliveries_exhausted", 5, b"{}")
+    ((_, dead_letter),) = await client.xrange(KEYS.dead)
+    body = orjson.loads(dead_letter[b"body"])
+    assert (body["reason"], body["delivery"], dead_letter[b"original"]) == ("deliveries_exhausted", 5, b"{}")
     ((_, done),) = await client.xrange(KEYS.done)
     assert orjson.loads(done[b"body"])["outcome"] == "dead"
     assert await client.xlen(stream) == 0
@@ -250,7 +250,7 @@ async def test_a_missing_stream_answers_gone(client, stream):
     assert await client.xlen(KEYS.done) == 0
 
 
-async def test_an_entry_that_was_deleted_with_its_stream_leaves_no_live_step(client, stream):
+async def test_an_entry_that_was_deleted_with_its_stream_leaves_no_in_flight_step(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
     await client.delete(stream)
@@ -273,7 +273,7 @@ async def test_what_an_entry_led_to_is_its_task_s_status_also_when_the_entry_was
     assert await client.xlen(KEYS.done) == 0
 
 
-async def test_an_entry_whose_group_was_deleted_stays_a_live_step(client, stream):
+async def test_an_entry_whose_group_was_deleted_stays_a_in_flight_step(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     held = await deliver(client, stream, "a")
     await client.xgroup_destroy(stream, "judge")
@@ -281,7 +281,7 @@ async def test_an_entry_whose_group_was_deleted_stays_a_live_step(client, stream
     assert await client.hget(KEYS.in_flight, FIELD) == f"{stream} {held.entry}".encode()
 
 
-async def test_scripts_survive_a_server_that_forgot_them(client, stream):
+async def test_scripts_survive_a_server_that_lost_them(client, stream):
     held = await deliver(client, stream, "a")
     handoff = Handoff(client, "l0", "judge", "a")
     assert await handoff.renew([held]) == [LeaseStatus.VALID]
@@ -291,7 +291,7 @@ async def test_scripts_survive_a_server_that_forgot_them(client, stream):
 
 async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, stream, topology):
     held = await deliver(client, stream, "a")
-    handoff = Handoff(client, "l0", "", "sweeper", Fairness(topology, "l0"))
+    handoff = Handoff(client, "l0", "", "reconciler", Fairness(topology, "l0"))
     assert not await handoff.republish(FIELD, stream, FIELDS)
     await client.delete(stream)
     assert not await handoff.in_flight(FIELD, stream)
@@ -302,34 +302,36 @@ async def test_a_step_is_sent_again_only_when_its_message_is_nowhere(client, str
     assert held.stream == stream
 
 
-async def test_who_repeats_a_message_does_not_overtake_the_sweeper_that_replaces_it(client, stream, topology):
-    """An orchestrator takes over what led to a step and sends the step once more, in case it never was; the sweeper has
-    found it nowhere, and raises its attempt. Both have committed that when they come to send.
+async def test_who_repeats_a_message_does_not_overtake_the_reconciler_that_replaces_it(client, stream, topology):
+    """An orchestrator reclaims what led to a step and sends the step once more, in case it never was; the reconciler
+    has found it nowhere, and raises its attempt. Both have committed that when they come to send.
     """
     orchestrator = Handoff(client, "l0", "judge", "a")
-    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(topology, "l0"))
+    reconciler = Handoff(client, "l0", "", "reconciler", Fairness(topology, "l0"))
     repeated = Publish(stream, {**FIELDS, "attempt": "1"}, FIELD, once=True)
-    assert not await sweeper.in_flight(FIELD, stream, claim=True)
+    assert not await reconciler.in_flight(FIELD, stream, claim=True)
     await orchestrator.publish([repeated])
-    assert not await sweeper.in_flight(FIELD, stream, claim=True)
-    assert await sweeper.republish(FIELD, stream, {**FIELDS, "attempt": "2"})
+    assert not await reconciler.in_flight(FIELD, stream, claim=True)
+    assert await reconciler.republish(FIELD, stream, {**FIELDS, "attempt": "2"})
     await orchestrator.publish([repeated])
     ((_, sent),) = await client.xrange(stream)
     assert sent[b"attempt"] == b"2"
 
 
-async def test_what_was_repeated_first_is_not_replaced_and_a_sweeper_that_died_leaves_nothing(client, stream, topology):
+async def test_what_was_repeated_first_is_not_replaced_and_a_reconciler_that_died_leaves_nothing(
+    client, stream, topology
+):
     orchestrator = Handoff(client, "l0", "judge", "a")
-    sweeper = Handoff(client, "l0", "", "sweeper", Fairness(topology, "l0"))
+    reconciler = Handoff(client, "l0", "", "reconciler", Fairness(topology, "l0"))
     await orchestrator.publish([Publish(stream, FIELDS, FIELD, once=True)])
-    assert await sweeper.in_flight(FIELD, stream, claim=True)
-    assert not await sweeper.republish(FIELD, stream, FIELDS)
+    assert await reconciler.in_flight(FIELD, stream, claim=True)
+    assert not await reconciler.republish(FIELD, stream, FIELDS)
     await client.delete(stream)
-    assert not await sweeper.in_flight(FIELD, stream, claim=True)  # and dies
-    assert await sweeper.prune(0, 100) == (0, 0)
+    assert not await reconciler.in_flight(FIELD, stream, claim=True)  # and dies
+    assert await reconciler.prune(0, 100) == (0, 0)
     claimed_at = int((await client.hget(KEYS.in_flight, FIELD)).removeprefix(f"{stream} 0-".encode()))
     await client.hset(KEYS.in_flight, FIELD, f"{stream} 0-{claimed_at - 301}")  # and much later
-    assert await sweeper.prune(0, 100) == (0, 1)
+    assert await reconciler.prune(0, 100) == (0, 1)
     assert await client.hlen(KEYS.in_flight) == 0
 
 

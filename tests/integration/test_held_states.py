@@ -101,7 +101,7 @@ def a_task() -> TaskState:
     )  # fmt: skip
 
 
-def test_what_was_used_longest_ago_is_forgotten_first():
+def test_what_was_used_longest_ago_is_deleted_first():
     cache = StateCache(max_bytes=22_000)
     states = [a_task() for _ in range(3)]
     cache.put(states, {})

@@ -48,7 +48,7 @@ async def test_two_lanes(redis_server, client, dsn, monkeypatch, tmp_path, orche
 
     try:
         await until(all_done)
-        await until(nothing_left)  # who keeps and remembers results comes after who says that a task has ended
+        await until(nothing_left)  # the archive and the memory index come after the end of the task
         for lane in ("l0", "l1"):
             assert await client.hlen(LaneKeys(lane).in_flight) == 0
     finally:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.commands import octollm
 from tests.helpers.scripted_server import TASK, WAITING, Answer, frame, problem, serving, status
-from tests.helpers.stored_tasks import accepted, failed, finished, letter, model_call
+from tests.helpers.stored_tasks import accepted, failed, finished, model_call, store_dead_letter
 
 
 async def said(*arguments: str) -> Any:
@@ -56,7 +56,7 @@ async def test_wrong_use(arguments):
 
 
 async def test_dead_letters_and_costs(url, orchestrator, pool):
-    await letter(pool, "1-1", b"kept \x1b[31m")
+    await store_dead_letter(pool, "1-1", b"kept \x1b[31m")
     (item,) = (await said("dead", "ls", "--reason", "unreadable"))["items"]
     assert (await said("dead", "show", str(item["id"])))["text"] == "kept \x1b[31m"
     shown = await octollm("dead", "show", str(item["id"]))

@@ -98,7 +98,7 @@ async def all_there_is(pool, store):
     return {name: await table(pool, name) for name in names} | {"points": dict(store.points)}
 
 
-async def remembered(pool) -> list[bool]:
+async def indexed(pool) -> list[bool]:
     return [row["at"] for row in await rows(pool, "SELECT indexed_at IS NOT NULL AS at FROM tasks ORDER BY id")]
 
 
@@ -117,7 +117,7 @@ async def test_a_task_leaves_an_artifact_a_document_and_what_it_says(orchestrato
     (relationship,) = await table(pool, "relationships")
     assert relationship["from_entity"] == entities["user", "ada"]["id"]
     assert (relationship["type"], relationship["to_entity"]) == ("wrote", entities["issue", "o/r#7"]["id"])
-    assert await remembered(pool) == [True]
+    assert await indexed(pool) == [True]
 
 
 async def test_without_a_wish_and_without_success_there_is_an_artifact_only(orchestrator, pool, memory, store):
@@ -129,7 +129,7 @@ async def test_without_a_wish_and_without_success_there_is_an_artifact_only(orch
     assert artifacts[failed.id]["answer"] is None
     assert await table(pool, "documents") == await table(pool, "entities") == []
     assert store.points == {}
-    assert await remembered(pool) == [True, True]
+    assert await indexed(pool) == [True, True]
 
 
 async def test_the_same_again_changes_nothing(orchestrator, pool, memory, store):
@@ -141,7 +141,7 @@ async def test_the_same_again_changes_nothing(orchestrator, pool, memory, store)
     assert await memory.handle([one, one]) == [None, None]
     after = await all_there_is(pool, store)
     assert after == before
-    assert await remembered(pool) == [True]
+    assert await indexed(pool) == [True]
 
 
 async def test_a_missing_store_delays_and_loses_nothing(orchestrator, pool, memory, store, memory_store):
@@ -150,10 +150,10 @@ async def test_a_missing_store_delays_and_loses_nothing(orchestrator, pool, memo
     waits, done = await memory.handle([kept, plain])
     assert isinstance(waits, StoreUnavailableError)
     assert done is None
-    assert sorted(await remembered(pool)) == [False, True]
+    assert sorted(await indexed(pool)) == [False, True]
     store.away = False
     assert await memory.handle([kept]) == [None]
-    assert await remembered(pool) == [True, True]
+    assert await indexed(pool) == [True, True]
     assert len(store.points) == 1
 
 
@@ -166,10 +166,10 @@ async def test_a_provider_that_refuses_delays_too(orchestrator, pool):
     (fault,) = await memory.handle([await finished(orchestrator, pool, KEEP)])
     assert isinstance(fault, StoreUnavailableError)
     assert "the key is not accepted" in str(fault)
-    assert await remembered(pool) == [False]
+    assert await indexed(pool) == [False]
 
 
-async def test_postgres_away_is_not_now(orchestrator, pool, memory):
+async def test_postgres_unavailable_is_transient(orchestrator, pool, memory):
     one = await finished(orchestrator, pool)
     await pool.close()
     with pytest.raises(StoreUnavailableError):
@@ -204,12 +204,12 @@ async def test_an_older_run_leaves_its_artifact_and_no_document(orchestrator, po
     assert await memory.handle([older]) == [None]
     assert [row["run"] for row in await table(pool, "artifacts")] == [1]
     assert await table(pool, "documents") == []
-    assert await remembered(pool) == [False]
+    assert await indexed(pool) == [False]
     newer = message(older.id, run=2)
     assert await memory.handle([newer]) == [None]
     assert [row["run"] for row in await table(pool, "artifacts")] == [1, 2]
     assert len(await table(pool, "documents")) == 1
-    assert await remembered(pool) == [True]
+    assert await indexed(pool) == [True]
 
 
 async def test_another_tenants_message_and_a_purged_task_leave_nothing(orchestrator, pool, memory):
@@ -219,7 +219,7 @@ async def test_another_tenants_message_and_a_purged_task_leave_nothing(orchestra
     assert await table(pool, "artifacts") == await table(pool, "documents") == []
 
 
-async def test_what_a_task_alone_left_is_forgotten(orchestrator, pool, memory, memory_store, store):
+async def test_what_a_task_alone_left_is_deleted(orchestrator, pool, memory, memory_store, store):
     one = await finished(orchestrator, pool, KEEP)
     other = await finished(orchestrator, pool, {**KEEP, "relationships": [], "title": "Another"})
     await memory.handle([one, other])
@@ -237,7 +237,7 @@ async def test_what_a_task_alone_left_is_forgotten(orchestrator, pool, memory, m
     assert len(await rows(pool, "DELETE FROM tasks RETURNING id")) == 2
 
 
-async def test_what_is_marked_for_the_purge_is_forgotten_and_never_remembered_again(
+async def test_what_is_marked_for_the_purge_is_deleted_and_never_indexed_again(
     orchestrator, pool, memory, memory_store, store
 ):
     one, kept = await finished(orchestrator, pool, KEEP), await finished(orchestrator, pool, KEEP)
@@ -250,7 +250,7 @@ async def test_what_is_marked_for_the_purge_is_forgotten_and_never_remembered_ag
     assert await memory.handle([one]) == [None]
     assert [row["task"] for row in await table(pool, "artifacts")] == [kept.id]
     assert [point.document for point in store.points.values()] == [kept.id]
-    assert sorted(await remembered(pool)) == [False, True]
+    assert sorted(await indexed(pool)) == [False, True]
 
 
 async def test_a_purge_in_the_middle_of_remembering_leaves_nothing(orchestrator, pool, store):
@@ -265,10 +265,10 @@ async def test_a_purge_in_the_middle_of_remembering_leaves_nothing(orchestrator,
     assert await memory.handle([one]) == [None]
     assert store.points == {}
     assert await table(pool, "documents") == []
-    assert await remembered(pool) == [False]
+    assert await indexed(pool) == [False]
 
 
-async def test_forgetting_waits_for_the_store_and_is_finished_later(orchestrator, pool, memory, memory_store, store):
+async def test_deleting_waits_for_the_store_and_is_finished_later(orchestrator, pool, memory, memory_store, store):
     one = await finished(orchestrator, pool, KEEP)
     await memory.handle([one])
     store.away = True

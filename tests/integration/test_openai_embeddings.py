@@ -133,7 +133,7 @@ async def test_a_server_that_takes_no_dimension_is_asked_without(server, embedde
         ),
     ],
 )
-async def test_what_the_server_does_wrong_is_told_and_never_repeated_here(server, embedder, reply, error, says):
+async def test_what_the_server_does_wrong_is_reported_and_never_repeated_here(server, embedder, reply, error, says):
     server.reply = reply
     with pytest.raises(error, match=says) as caught:
         await embedder.embed(["a"])
@@ -141,7 +141,7 @@ async def test_what_the_server_does_wrong_is_told_and_never_repeated_here(server
     assert len(server.requests) == 1
 
 
-async def test_a_server_that_is_away_is_not_ready(unused_tcp_port, monkeypatch):
+async def test_a_server_that_is_unavailable_is_not_ready(unused_tcp_port, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{unused_tcp_port}")
     embedder = OpenAiEmbedder("some-model", 4)

@@ -218,12 +218,12 @@ async def test_a_step_that_ends_while_it_is_checked_is_not_claimed(orchestrator,
     assert (publisher.claimed, publisher.republished) == ([], [])
 
 
-async def test_the_archive_stores_letters_once_and_ends_a_poisoned_task(orchestrator, pool):
+async def test_the_archive_stores_dead_letters_once_and_ends_a_poisoned_task(orchestrator, pool):
     known, unknown = new_task_id("l0"), new_task_id("l0")
     left, _ = sends(*await orchestrator.handle([submitted(known)]))
     archive = Archive(pool, message_builder())
 
-    def letter(number: int, stream: str, ident: str) -> Entry:
+    def dead_letter(number: int, stream: str, ident: str) -> Entry:
         body = DeadLetter(
             reason="deliveries_exhausted",
             message="delivered 5 times without an end",
@@ -239,13 +239,13 @@ async def test_the_archive_stores_letters_once_and_ends_a_poisoned_task(orchestr
             bytes=3,
             at=utc_now(),
         )
-        return entry_of("dead.letter.v1", ident, "default", "", write(body), f"dead {number}", b"\xff\x00!")
+        return entry_of("dead.dead_letter.v1", ident, "default", "", write(body), f"dead {number}", b"\xff\x00!")
 
     step = message_id(known, 1, "left", 0, 1)
-    quiet = await archive.handle([letter(1, "{l0}:arm.noop:normal", step)] * 2)
+    quiet = await archive.handle([dead_letter(1, "{l0}:arm.noop:normal", step)] * 2)
     assert [status(answer) for answer in quiet] == [None, None]
-    (one,) = await archive.handle([letter(2, "{l0}:steps.done", step)])
-    (two,) = await archive.handle([letter(3, "{l0}:tasks:normal", unknown)])
+    (one,) = await archive.handle([dead_letter(2, "{l0}:steps.done", step)])
+    (two,) = await archive.handle([dead_letter(3, "{l0}:tasks:normal", unknown)])
     for answer, task in ((one, known), (two, unknown)):
         assert (status(answer).fields["task"], status(answer).fields["reason"]) == (task, "poison")
     stored = await rows(pool, "SELECT * FROM dead_letters ORDER BY id")
@@ -253,7 +253,7 @@ async def test_the_archive_stores_letters_once_and_ends_a_poisoned_task(orchestr
     assert sends(*await orchestrator.handle([done(left, {"n": 1})])) == []
 
 
-async def test_a_lost_connection_means_not_now(orchestrator, pool, dsn):
+async def test_a_lost_connection_means_transient(orchestrator, pool, dsn):
     await orchestrator.handle([submitted(new_task_id("l0"))])
     await pool.close()
     with pytest.raises(StoreUnavailableError):

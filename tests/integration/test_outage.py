@@ -1,4 +1,4 @@
-"""Postgres is away for longer than a handler may run: no delivery is charged, and the arm's work is not done again."""
+"""Postgres is unavailable for longer than a handler may run: no delivery is charged, and no work is repeated."""
 
 import asyncio
 

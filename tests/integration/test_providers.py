@@ -61,7 +61,7 @@ def request(schema: dict[str, Any] | None = None, *turns: Turn) -> Request:
 async def test_a_streamed_answer_is_put_together_and_its_tokens_are_counted_once(models, made, name):
     models.script(Say("Brevité 🐙 done", input=100, output=9, read=30))
     answer = await made(name).answer(request())
-    # Anthropic counts cached tokens beside the input, OpenAI inside it.
+    # Anthropic counts cached tokens next to the input, OpenAI inside it.
     assert answer.tokens == Tokens(100 if name == "anthropic" else 70, 9, 30, 0)
     assert (answer.text, answer.stop, answer.model) == ("Brevité 🐙 done", "end", "some-model")
     (asked,) = models.requests
@@ -181,7 +181,7 @@ async def test_a_cancelled_call_closes_its_socket_at_once(models, made, name):
         await models.hung_up.wait()
 
 
-async def test_a_schema_is_enforced_where_it_can_be_and_told_in_words_elsewhere(models, made):
+async def test_a_schema_is_enforced_where_it_can_be_and_described_in_words_elsewhere(models, made):
     models.script(*(Say('{"word": "yes"}') for _ in range(4)))
     for name in ("anthropic", "openai"):
         provider = made(name)
@@ -203,7 +203,7 @@ def forms(models: MockModels) -> list[str]:
     return [asked.body.get("response_format", {"type": "text"})["type"] for asked in models.requests]
 
 
-async def test_a_compatible_server_is_asked_down_the_ladder_once_and_remembered(models, made):
+async def test_a_compatible_server_is_asked_down_the_ladder_once_and_its_answer_is_kept(models, made):
     no = Refuse(400, "invalid_request_error", "response_format is not supported")
     models.script(no, no, Say("{}"), Say("{}"))
     provider = made("compatible")
@@ -214,7 +214,7 @@ async def test_a_compatible_server_is_asked_down_the_ladder_once_and_remembered(
     assert "JSON Schema" in models.requests[3].body["messages"][0]["content"]
 
 
-async def test_a_compatible_server_that_refuses_every_form_is_not_remembered_for_it(models, made):
+async def test_a_compatible_server_that_refuses_every_form_is_asked_again(models, made):
     no = Refuse(400, "invalid_request_error", "the messages are too odd")
     models.script(no, no, no, Say("{}"))
     provider = made("compatible")

@@ -1,4 +1,4 @@
-"""Tasks that were put off, on a real Postgres: they begin once, whoever looks, and the deadline counts from then."""
+"""Tasks that were put off, on a real Postgres: each begins once, and its deadline counts from then."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -7,14 +7,14 @@ from octollm.contracts.ids import as_text, new_task_id
 from tests.helpers.orchestrators import cancel, result, rows, sends, status, submitted
 
 
-async def test_it_waits_in_the_database_and_begins_once_whoever_looks(orchestrator, pool):
+async def test_it_waits_in_the_database_and_begins_once(orchestrator, pool):
     moment = datetime.now(UTC) + timedelta(hours=1)
     task, other = new_task_id("l0"), new_task_id("l0")
     answers = await orchestrator.handle([submitted(one, not_before=as_text(moment)) for one in (task, other)])
     assert sends(*answers) == []
     assert {status(answer).fields["state"] for answer in answers} == {"accepted"}
     assert sends(*await orchestrator.handle([submitted(task, not_before=as_text(moment))])) == []
-    (first, _) = await rows(pool, "SELECT state, deadline_at - not_before AS patience FROM tasks")
+    (first, _) = await rows(pool, "SELECT state, deadline_at - not_before AS remaining FROM tasks")
     assert tuple(first) == ("accepted", timedelta(seconds=60))
     assert await orchestrator.start_due(10) == []
     await orchestrator.handle([cancel(other)])

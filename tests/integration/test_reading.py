@@ -43,7 +43,7 @@ async def reads(client):
 
 
 @pytest.mark.parametrize(("seconds", "fourth"), [(1e9, 4), (0, 9)])
-async def test_a_stream_that_alone_has_work_gets_all_room_but_not_for_long(
+async def test_a_stream_that_alone_has_work_gets_all_slots_but_not_for_long(
     redis_server, client, monkeypatch, seconds, fourth
 ):
     monkeypatch.setattr(reader, "_SINGLE_STREAM_S", seconds)
@@ -65,6 +65,6 @@ async def test_work_on_one_stream_is_read_without_shares_for_the_others(redis_se
     await fill(client, "normal", range(1, 20))
     async with consuming(redis_server.url, client, judge(), arm, concurrency=12):
         await until(lambda: arm.has(12))
-        # A third of the room, as its share of three streams, and then all that was left.
+        # A third of the slots, as its share of three streams, and then all that was left.
         assert await reads(client) == 2
         arm.open()

@@ -25,7 +25,7 @@ from tests.helpers.orchestrators import (
     status,
     submitted,
 )
-from tests.helpers.stored_tasks import accepted, finished, get, letter
+from tests.helpers.stored_tasks import accepted, finished, get, store_dead_letter
 
 GONE: dict[str, Any] = {
     "outcome": "dead",
@@ -45,12 +45,12 @@ def drop(number: int, tenant: str = "default") -> Entry:
 
 
 async def dead(orchestrator: Orchestrator, pool: Any) -> tuple[str, Entry]:
-    """A task whose left step was given up on, and its letter."""
+    """A task whose left step was given up on, and its dead letter."""
     task = new_task_id("l0")
     left, _ = sends(*(await orchestrator.handle([submitted(task)])))
     gone = done(left, model=StepDead, **GONE)
     await orchestrator.handle([gone])
-    await letter(pool, f"{task} 1", b"{}", reason="deliveries_exhausted", id=f"{task}.1.left.0.1",
+    await store_dead_letter(pool, f"{task} 1", b"{}", reason="deliveries_exhausted", id=f"{task}.1.left.0.1",
                  stage="after_admission", stream="{l0}:arm.noop:normal")  # fmt: skip
     return task, gone
 
@@ -116,7 +116,7 @@ async def test_a_run_that_ends_and_its_redrive_in_one_transaction_are_both_store
     assert [row["run"] for row in await rows(pool, "SELECT run FROM runs ORDER BY run")] == [1, 2]
 
 
-async def test_letters_that_come_after_the_redrive_neither_stay_open_nor_end_the_new_run(orchestrator, pool):
+async def test_dead_letters_that_come_after_the_redrive_neither_stay_open_nor_end_the_new_run(orchestrator, pool):
     task, _ = await dead(orchestrator, pool)
     await orchestrator.handle([wish(task)])
     late = dead_letter("{l0}:arm.noop:normal", f"{task}.1.right.0.1", number=2)
@@ -133,7 +133,7 @@ async def test_letters_that_come_after_the_redrive_neither_stay_open_nor_end_the
 
 
 async def test_a_task_that_could_not_be_taken_in_runs_once_its_message_is_understood(orchestrator, pool):
-    """After a bad deploy: the message is all there is, and it lies in the dead letter."""
+    """After a bad deploy: the message is all there is, and it is in the dead letter."""
     task = new_task_id("l0")
     message = submitted(task, key="k-1", priority="high")
     given_up = dead_letter("{l0}:tasks:high", task, type="task.submitted.v1")
@@ -166,8 +166,8 @@ async def test_others_unknown_and_unreadable_wishes_change_nothing(orchestrator,
     assert tuple(row) == ("failed", 1)
 
 
-async def test_a_dropped_letter_is_kept_and_no_longer_listed(orchestrator, pool, api):
-    await letter(pool, "1-1", b"x")
+async def test_a_dropped_dead_letter_is_kept_and_no_longer_listed(orchestrator, pool, api):
+    await store_dead_letter(pool, "1-1", b"x")
     (item,) = (await get(api, "/v1/dead-letters"))["items"]
     archive = Archive(pool, message_builder())
     assert await archive.handle([drop(item["id"], "other")]) == [()]
@@ -199,14 +199,14 @@ async def test_what_is_nobodys_is_the_operators_to_see_and_to_drop(pool, api, cl
 
 
 async def test_the_script_ends_the_earlier_run_and_knows_who_may_ask(client):
-    door, task = Handoff(client, "l0", "", "door"), new_task_id("l0")
+    ingress, task = Handoff(client, "l0", "", "ingress"), new_task_id("l0")
     message: dict[str, str | bytes] = {"type": "task.redrive.v1", "id": task, "body": orjson.dumps({})}
 
     async def asked(state: str | None, run: int = 1, tenant: str = "default") -> tuple[str, str]:
         await client.flushall()
         if state is not None:
             await client.hset(KEYS.status(task), mapping={"tenant": "default", "state": state, "run": "1"})
-        return await door.redrive(task, tenant, run, 60, message)
+        return await ingress.redrive(task, tenant, run, 60, message)
 
     for state in ("failed", "expired", None):
         assert await asked(state) == ("accepted", state or "")
@@ -223,7 +223,7 @@ async def test_the_script_ends_the_earlier_run_and_knows_who_may_ask(client):
 async def test_in_bulk_it_is_looked_at_first_and_asked_for_only_with_a_yes(api, monkeypatch, orchestrator, pool):
     """Against the API alone: it refuses commands, so that nothing is asked for unnoticed."""
     monkeypatch.setenv("OCTOLLM_REFLEX_URL", str(api.base_url).rstrip("/"))
-    await letter(pool, "1-1", b"x")
+    await store_dead_letter(pool, "1-1", b"x")
     task, _ = await dead(orchestrator, pool)
     shown = await octollm("dead", "redrive", "--since", "1h", "--dry-run", "--json")
     items = orjson.loads(shown.stdout)["items"]

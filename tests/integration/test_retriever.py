@@ -38,7 +38,7 @@ async def ask(context, arm=Retriever, **given: Any) -> dict[str, Any]:
     return await arm().handle(asked, context)
 
 
-async def test_a_document_is_taken_in_searched_and_forgotten(context):
+async def test_a_document_is_taken_in_searched_and_deleted(context):
     document = {"name": "guide.md", "text": GUIDE, "attributes": {"kind": "doc"}}
     taken = await ask(context, mode="ingest", documents=[document])
     assert taken["mode"] == "deterministic"

@@ -112,7 +112,7 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
     await until(lambda: waits(client, stream))
     status = await client.hgetall(KEYS.status(task))
     assert [one["step"] for one in orjson.loads(status[b"open"])] == ["run"]
-    body = write(TaskCancel(task=task, tenant="default", requested_at=utc_now(), detail="changed my mind"))
+    body = write(TaskCancel(task=task, tenant="default", requested_at=utc_now(), detail="changed my plan"))
     message: dict[str, str | bytes] = {
         "type": "task.cancel.v1",
         "id": task,
@@ -120,19 +120,19 @@ async def test_a_cancelled_task_says_so_at_once_and_its_step_is_run_by_nobody(cl
         "traceparent": "",
         "body": body,
     }
-    door = Handoff(client, "l0", "executor", "door")
-    assert await door.cancel(task, "other", 1, 60, message) == ("other_tenant", "")
-    assert await door.cancel(task, "default", 1, 60, message) == ("accepted", "running")
+    ingress = Handoff(client, "l0", "executor", "ingress")
+    assert await ingress.cancel(task, "other", 1, 60, message) == ("other_tenant", "")
+    assert await ingress.cancel(task, "default", 1, 60, message) == ("accepted", "running")
     end = await ended(client, task)
-    assert (end["state"], end["reason"], end["detail"]) == ("cancelled", "requested", "changed my mind")
+    assert (end["state"], end["reason"], end["detail"]) == ("cancelled", "requested", "changed my plan")
     assert "open" not in end
-    assert await door.cancel(task, "default", 1, 60, message) == ("ended", "cancelled")
-    # Whoever takes the step now gets rid of it without a word.
+    assert await ingress.cancel(task, "default", 1, 60, message) == ("ended", "cancelled")
+    # A worker that reads the step now acknowledges it without running it.
     await client.xgroup_create(stream, "executor", "0")
-    ((_, ((entry, fields),)),) = await client.xreadgroup("executor", "door", {stream: ">"})
-    live = fields[b"id"].decode().rpartition(".")[0]
-    held = Lease(stream, entry.decode(), 1, live, StepRun(KEYS.ended_runs, f"{task}.1", "default"))
-    assert await door.complete([Completion(held, ())]) == [LeaseStatus.RUN_ENDED]
+    ((_, ((entry, fields),)),) = await client.xreadgroup("executor", "ingress", {stream: ">"})
+    field = fields[b"id"].decode().rpartition(".")[0]
+    held = Lease(stream, entry.decode(), 1, field, StepRun(KEYS.ended_runs, f"{task}.1", "default"))
+    assert await ingress.complete([Completion(held, ())]) == [LeaseStatus.RUN_ENDED]
     assert (await client.xlen(stream), await client.hlen(KEYS.in_flight)) == (0, 0)
 
 
@@ -154,7 +154,7 @@ async def test_a_flushed_redis_heals(client, dsn, roles):
     ((_, fields),) = await client.xrange("{l0}:arm.executor:normal")
     assert orjson.loads(fields[b"body"])["attempt"] == 2
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return await client.hget(KEYS.status(task), "state") == b"running"
 
-    await until(told)  # the step is sent before its task's status is
+    await until(reported)  # the step is sent before its task's status is

@@ -1,4 +1,4 @@
-"""Schedules on a real Postgres: each due time once, whoever looks, and what was missed is made up for once."""
+"""Schedules on a real Postgres: each due time fires once, and missed times are made up for once."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ def nightly(cron="30 2 * * *") -> Schedule:
     return Schedule("nightly", "", cron, ZoneInfo("Europe/Berlin"), "default", b'{"goal":"g"}')
 
 
-class Door:
+class Ingress:
     """Where submissions go."""
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class Door:
 
 
 async def test_a_new_one_begins_with_its_next_time_and_each_time_counts_once(pool):
-    door = Door()
-    first, second = (Scheduler([nightly()], pool, door.submit) for _ in range(2))
+    ingress = Ingress()
+    first, second = (Scheduler([nightly()], pool, ingress.submit) for _ in range(2))
     assert await first.tick(EARLY) == 0
     for hours in range(72):
         now = EARLY + timedelta(hours=hours)
-        await asyncio.gather(first.tick(now), second.tick(now), Scheduler([nightly()], pool, door.submit).tick(now))
-    assert door.keys == [
+        await asyncio.gather(first.tick(now), second.tick(now), Scheduler([nightly()], pool, ingress.submit).tick(now))
+    assert ingress.keys == [
         "schedule:nightly:2026-03-29T01:00:00.000Z",  # 02:30 was skipped
         "schedule:nightly:2026-03-30T00:30:00.000Z",
         "schedule:nightly:2026-03-31T00:30:00.000Z",
@@ -53,40 +53,40 @@ async def test_a_new_one_begins_with_its_next_time_and_each_time_counts_once(poo
 
 
 async def test_what_was_missed_is_made_up_for_once_with_the_newest(pool):
-    door = Door()
-    await Scheduler([nightly()], pool, door.submit).tick(EARLY)
-    await Scheduler([nightly()], pool, door.submit).tick(EARLY + timedelta(days=10))
-    assert door.keys == ["schedule:nightly:2026-04-07T00:30:00.000Z"]
+    ingress = Ingress()
+    await Scheduler([nightly()], pool, ingress.submit).tick(EARLY)
+    await Scheduler([nightly()], pool, ingress.submit).tick(EARLY + timedelta(days=10))
+    assert ingress.keys == ["schedule:nightly:2026-04-07T00:30:00.000Z"]
 
 
-async def test_a_closed_door_is_made_up_for_and_a_crash_submits_under_the_same_key(pool):
-    door = Door()
-    scheduler = Scheduler([nightly()], pool, door.submit)
+async def test_a_closed_ingress_is_made_up_for_and_a_crash_submits_under_the_same_key(pool):
+    ingress = Ingress()
+    scheduler = Scheduler([nightly()], pool, ingress.submit)
     await scheduler.tick(EARLY)
-    door.closed = True
+    ingress.closed = True
     due = EARLY + timedelta(days=1)
     with pytest.raises(StoreUnavailableError):
         await scheduler.tick(due)
-    door.closed = False
+    ingress.closed = False
 
     async def crash(tenant: str, body: bytes, key: str) -> None:
-        await door.submit(tenant, body, key)
+        await ingress.submit(tenant, body, key)
         raise KeyError("between the submission and the commit")
 
     with pytest.raises(KeyError):
         await Scheduler([nightly()], pool, crash).tick(due)
     assert await scheduler.tick(due) == 1
     assert await scheduler.tick(due + timedelta(minutes=1)) == 0
-    assert door.keys == ["schedule:nightly:2026-03-29T01:00:00.000Z"] * 2
+    assert ingress.keys == ["schedule:nightly:2026-03-29T01:00:00.000Z"] * 2
 
 
 async def test_one_that_was_changed_begins_with_its_next_time(pool):
-    door = Door()
-    await Scheduler([nightly()], pool, door.submit).tick(EARLY)
-    changed = Scheduler([nightly("0 10 * * *")], pool, door.submit)
+    ingress = Ingress()
+    await Scheduler([nightly()], pool, ingress.submit).tick(EARLY)
+    changed = Scheduler([nightly("0 10 * * *")], pool, ingress.submit)
     assert await changed.tick(EARLY + timedelta(hours=1)) == 0  # 10:00 was this morning
     assert await changed.tick(EARLY + timedelta(days=1)) == 1
-    assert door.keys == ["schedule:nightly:2026-03-29T08:00:00.000Z"]
+    assert ingress.keys == ["schedule:nightly:2026-03-29T08:00:00.000Z"]
 
 
 async def test_the_orchestrator_puts_it_on_the_tenants_ingest_stream(

@@ -15,7 +15,7 @@ async def test_this_releases_queries_are_recorded(pool):
 
 async def test_every_release_that_may_still_run_works_on_the_newest_schema(pool):
     oldest = load_migrations()[-1].compatible_from
-    assert min(RECORDED) >= oldest, f"delete the records before {oldest}: no such release may run any more"
+    assert min(RECORDED) >= oldest, f"delete the records before {oldest}: no such release may run any longer"
     for revision, recorded in RECORDED.items():
         async with pool.acquire() as connection:
             assert await problems(connection, recorded) == [], f"release of revision {revision}"

@@ -19,7 +19,7 @@ async def test_retries_for_a_stream_that_is_no_more_do_not_hold_up_the_others(cl
     assert await client.zcard(KEYS.schedule) == 150  # for a caller who knows that stream
 
 
-async def test_a_step_end_that_is_given_up_on_leaves_no_live_field(client):
+async def test_a_step_end_that_is_given_up_on_leaves_no_in_flight_field(client):
     topic = topology().topics["steps.done"]
     ident = "l0-01jd0000000000000000000001.1.check.0.1"
     await client.xgroup_create(KEYS.done, "orchestrator", "0", mkstream=True)

@@ -23,7 +23,7 @@ async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_con
     renew = member.leases._renew
 
     def late(**call):
-        """A heartbeat that is on its way for a while. By the next one the consumer has been told what it said."""
+        """A heartbeat that is on its way for a while. By the next one the consumer knows what it said."""
         if beating.is_set():
             answered.set()
         beating.set()
@@ -38,11 +38,11 @@ async def test_a_late_heartbeat_about_the_earlier_delivery_does_not_stop_the_con
         assert await asyncio.to_thread(beating.wait, 60)
         await age(client, stream)
 
-        async def taken_over():
+        async def reclaimed():
             (one,) = await client.xpending_range(stream, "judge", "-", "+", 1)
             return one["times_delivered"] == 2
 
-        await until(taken_over)
+        await until(reclaimed)
         beat.set()
         assert await asyncio.to_thread(answered.wait, 60)
         go_on.set()

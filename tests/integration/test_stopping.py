@@ -30,12 +30,12 @@ async def test_what_waits_in_quarantine_is_given_back_uncharged(redis_server, cl
     for one in await client.xpending_range(stream, "judge", "-", "+", 9, "killed"):
         await client.xclaim(stream, "judge", "killed", 0, [one["message_id"]], idle=60000, justid=True)
 
-    async def taken_over():
+    async def reclaimed():
         pending = await client.xpending_range(stream, "judge", "-", "+", 9, "a")
         return any(one["times_delivered"] == 2 for one in pending)
 
     # Only the dead worker's entry counts as old.
-    await until(taken_over)
+    await until(reclaimed)
 
     async def given_back():
         return bool(await client.xpending_range(stream, "judge", "-", "+", 9, "released"))

@@ -14,7 +14,7 @@ from tests.helpers.orchestrators import dead_letter, message_builder, operations
 from tests.helpers.publishers import FakePublisher
 
 
-async def test_an_expired_tasks_status_is_published_although_redis_was_away(orchestrator, pool, client, redis_server):
+async def test_an_expired_tasks_status_is_published_after_an_outage_of_redis(orchestrator, pool, client, redis_server):
     """The commit went through and the publication did not: the next look publishes it."""
     task = new_task_id("l0")
     worker = Worker(redis_server.url, 2, topology(), "w", Supervisor())
@@ -81,7 +81,7 @@ async def test_a_poisoned_task_leaves_no_step_in_flight_and_has_its_last_event(o
     assert (row["body"]["event"], row["seq"]) == ("finished", owner["seq"])
 
 
-async def test_a_letter_that_cannot_be_stored_costs_only_itself(orchestrator, pool):
+async def test_a_dead_letter_that_cannot_be_stored_costs_only_itself(orchestrator, pool):
     # A tenant by no rule: its result cannot be read back.
     bad = dead_letter("{l0}:tasks:normal", new_task_id("l0"), 1, tenant="Not A Tenant!")
     fine = dead_letter("{l0}:tasks:normal", new_task_id("l0"), 2)

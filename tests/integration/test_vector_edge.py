@@ -37,19 +37,19 @@ def write_until_killed(folder: Path) -> int:
     command = [sys.executable, "-c", WRITER, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as writer:
         assert writer.stdout is not None
-        told = [writer.stdout.readline() for _ in range(40)]
+        reported = [writer.stdout.readline() for _ in range(40)]
         writer.kill()
-        told += writer.stdout.readlines()
-    return len([line for line in told if line.endswith("\n")])
+        reported += writer.stdout.readlines()
+    return len([line for line in reported if line.endswith("\n")])
 
 
 async def test_what_was_put_outlives_a_killed_process(tmp_path):
-    told = write_until_killed(tmp_path)
-    assert told >= 40
+    reported = write_until_killed(tmp_path)
+    assert reported >= 40
     store = EdgeStore(tmp_path)
     await store.open("test/eight", 8)
     # One more may have been written whose word did not get out.
-    assert told <= await store.count("a") / 8 <= told + 1
+    assert reported <= await store.count("a") / 8 <= reported + 1
     assert len(await store.search("a", np.eye(8, dtype=np.float32)[3], 1000)) == await store.count("a")
     await store.close()
 
@@ -66,7 +66,7 @@ async def test_a_start_that_was_cut_off_is_made_up_for(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
-async def test_damaged_files_are_told_and_the_folder_is_let_go(tmp_path, content):
+async def test_damaged_files_are_reported_and_the_folder_is_let_go(tmp_path, content):
     store = EdgeStore(tmp_path)
     await store.open("test/eight", 8)
     await store.close()
@@ -76,7 +76,7 @@ async def test_damaged_files_are_told_and_the_folder_is_let_go(tmp_path, content
             await EdgeStore(tmp_path).open("test/eight", 8)
 
 
-async def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+async def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(VectorStoreError, match="cannot be used"):
         await EdgeStore(tmp_path / "file" / "vectors").open("test/eight", 8)

@@ -216,7 +216,7 @@ async def test_an_embedded_store_belongs_to_one_process(kind, tmp_path):
     await mine.close()
 
 
-async def test_a_server_that_is_away_is_not_ready(unused_tcp_port):
+async def test_a_server_that_is_unavailable_is_not_ready(unused_tcp_port):
     store = ServerStore(f"http://user:hidden@127.0.0.1:{unused_tcp_port}")
     with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
         await store.open("test/four", 4)

@@ -10,7 +10,7 @@ from octollm.supervision import Supervisor
 
 
 class Recorded:
-    """A handler that ends a batch when it is told to."""
+    """A handler that ends a batch when it is asked to."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

@@ -38,7 +38,7 @@ def test_the_folder_is_asked_for_and_looked_at(folder: Path):
         peers.known(peers.runner(str(folder)))
 
 
-def test_what_a_peer_promises_and_reached_is_told_and_what_failed_is_null(folder: Path, tmp_path: Path):
+def test_what_a_peer_promises_and_reached_is_reported_and_what_failed_is_null(folder: Path, tmp_path: Path):
     known = peers.known(peers.runner(str(folder)))
     old, new = tmp_path / "results_aof_1.jsonl", tmp_path / "results_aof_2.jsonl"
     old.write_text('{"peer": "two", "load": "drain", "result": {"n": 1, "wall": 1}}\n')

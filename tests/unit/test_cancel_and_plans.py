@@ -1,4 +1,4 @@
-"""`decide` on cancelling, open steps, what is remembered, and plans that a model makes."""
+"""`decide` on cancelling, open steps, what is indexed, and plans that a model makes."""
 
 import itertools
 from dataclasses import replace
@@ -115,13 +115,13 @@ def test_the_status_names_what_is_out_and_since_when():
     assert len(open_steps(replace(state, steps=many))) == 200
 
 
-def test_what_a_recipe_wants_remembered_is_resolved_with_the_answer():
+def test_what_a_recipe_wants_indexed_is_resolved_with_the_answer():
     state = run(accepted(), {"right": {"text": "long"}}).state
     assert state.memory is not None
     assert (state.memory["title"], state.memory["text"], state.memory["collection"]) == ("g", "long", "tasks")
 
 
-def test_what_cannot_be_remembered_costs_the_task_nothing_and_is_said():
+def test_what_cannot_be_indexed_costs_the_task_nothing_and_is_said():
     decision = run(accepted(), {"right": {"text": 5}})
     assert (decision.state.state, decision.state.memory, decision.state.detail) == ("succeeded", None, None)
     assert str(decision.events[-1].detail).startswith("nothing was written to memory: text:")

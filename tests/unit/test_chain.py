@@ -1,4 +1,4 @@
-"""Where a linear stretch of a plan ends, and that an arm makes the very message that the orchestrator would make."""
+"""Where a linear chain of a plan ends, and that an arm makes the very message that the orchestrator would make."""
 
 from typing import Any
 
@@ -62,11 +62,11 @@ c: {arm: noop, needs: [b], input: {of: {$: "[steps.a.output.x, steps.b.output.x]
         ("a: {arm: noop, input: {}}\nb: {arm: noop, needs: [a], input: {try: {$: steps.a.attempt}}}", ""),
     ],
 )
-def test_where_a_stretch_ends(steps: str, names: str):
+def test_where_a_chain_ends(steps: str, names: str):
     assert "".join(step.name for step in chain.following(plan(steps), "a")) == names
 
 
-def test_a_stretch_ends_before_a_look_at_a_step_beside_it_and_not_at_the_round_before():
+def test_a_chain_ends_before_a_look_at_a_step_next_to_it_and_not_at_the_round_before():
     steps = """
     z: {arm: noop, input: {}}
     a: {arm: noop, input: {}}
@@ -111,7 +111,7 @@ def test_a_message_carries_only_what_is_still_looked_at():
     }
 
 
-def test_what_is_too_large_or_too_deep_for_a_message_ends_the_stretch():
+def test_what_is_too_large_or_too_deep_for_a_message_ends_the_chain():
     steps = chain.following(plan(LINE), "a")
     assert chain.continuation(steps, {**SEEN, "task": {"input": {"n": "x" * chain.LIMIT}}}, {}, 1) is None
     deep: object = 1
@@ -166,8 +166,8 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(st.characters(min_codepoint=33, max_codepoint=126)), JSON))
 def test_an_output_has_one_digest_on_both_sides_of_the_bus(output: dict[str, object]):
-    told = StepSucceeded(outcome="succeeded", output=InlineOutput(at="inline", value=output), **about(requested()))
-    done = read(StepDone, write(StepDone(told))).root
+    reported = StepSucceeded(outcome="succeeded", output=InlineOutput(at="inline", value=output), **about(requested()))
+    done = read(StepDone, write(StepDone(reported))).root
     assert isinstance(done, StepSucceeded)
     assert isinstance(done.output, InlineOutput)
     assert chain.digest(done.output.value) == chain.digest(orjson.loads(orjson.dumps(output)))

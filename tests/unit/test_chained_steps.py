@@ -45,16 +45,16 @@ def work(step: StepRequested, x: str) -> tuple[StepEnded, StepRequested | None]:
     """As an arm does it: the end it tells, and the message it sends on."""
     value = {"x": x}
     follows = chain.next_request(step, value)
-    told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
+    reported = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
     output = InlineOutput(at="inline", value=value)
     done = StepSucceeded(
-        outcome="succeeded", output=output, chained=told, builds_on=step.builds_on, **about(step)
+        outcome="succeeded", output=output, chained=reported, builds_on=step.builds_on, **about(step)
     )  # fmt: skip
     return StepEnded(done, value), follows
 
 
 def line(first: StepRequested, mark: str = "") -> list[StepEnded]:
-    """All three ends of a stretch."""
+    """All three ends of a chain."""
     ends, step = [], first
     for name in "abc":
         end, follows = work(step, f"{name}{mark}")
@@ -67,14 +67,14 @@ def line(first: StepRequested, mark: str = "") -> list[StepEnded]:
 
 def apply(state: TaskState, *events: Any) -> Decision:
     """One after the other; the last decision, with all sends and attempts."""
-    sends, attempts, told = [], [], []
+    sends, attempts, reported = [], [], []
     decision = Decision(state)
     for event in events:
         decision = decide(decision.state, event, NOW)
         sends += decision.requests
         attempts += decision.attempts
-        told += decision.events
-    decision.requests, decision.attempts, decision.events = sends, attempts, told
+        reported += decision.events
+    decision.requests, decision.attempts, decision.events = sends, attempts, reported
     return decision
 
 
@@ -90,20 +90,20 @@ def test_ends_in_any_order_lead_to_the_same_rows_and_nothing_is_sent_by_the_orch
         assert decision.requests == []
         assert states(decision) == dict.fromkeys("abc", ("succeeded", 1))
         assert sorted(one.outcome for one in decision.attempts) == ["succeeded"] * 3
-        kinds = [told.event for told in decision.events]
+        kinds = [reported.event for reported in decision.events]
         assert kinds == ["step_succeeded", "step_sent"] * 2 + ["step_succeeded", "finished"]
         assert decision.state.result is not None
         assert decision.state.result.answer == "c"
 
 
-def test_the_same_events_are_told_without_hand_off():
+def test_the_same_events_are_reported_without_hand_off():
     state, first = begun()
     plain = first.model_copy(update={"continuation": None})
     seen: list[str] = []
     step = plain
     for name in "abc":
         decision = decide(state, work(step, name)[0], NOW)
-        state, seen = decision.state, seen + [told.event for told in decision.events]
+        state, seen = decision.state, seen + [reported.event for reported in decision.events]
         step = decision.requests[0] if decision.requests else step
     assert seen == ["step_succeeded", "step_sent"] * 2 + ["step_succeeded", "finished"]
 
@@ -119,7 +119,7 @@ def test_an_end_that_comes_twice_or_too_early_twice_changes_nothing_and_sends_no
     assert not decide(kept.state, b, NOW).changed
 
 
-def test_what_was_kept_is_not_out_is_not_swept_and_is_not_seen_by_others():
+def test_a_kept_result_is_not_outstanding_not_reconciled_and_not_seen_by_others():
     state, first = begun()
     _, b, _ = line(first)
     kept = apply(state, b)
@@ -159,7 +159,7 @@ def test_of_many_that_were_made_from_other_outputs_the_step_is_sent_again_once()
     assert [(one.step, one.attempt) for one in decision.requests] == [("b", 2)]
 
 
-def test_a_lost_step_that_is_sent_again_hands_on_with_a_higher_attempt():
+def test_a_lost_step_that_is_sent_again_chains_with_a_higher_attempt():
     state, first = begun()
     lost = line(first, " lost")
     decision = decide(state, MessageLost("a", 0, 1), NOW)
@@ -178,7 +178,7 @@ def test_a_result_that_came_early_is_used_when_the_lost_step_gives_the_same_agai
     _, b, c = line(first)
     decision = apply(state, b, c, MessageLost("a", 0, 1))
     (again,) = decision.requests
-    # Its result may be right: nothing is handed on that would do it again.
+    # Its result may be right: nothing is chained that would do it again.
     assert direct.with_continuation(decision.state, again).continuation is None
     end = apply(decision.state, work(again, "a")[0])
     assert (end.state.state, end.requests) == ("succeeded", [])
@@ -238,7 +238,7 @@ def test_ends_of_a_task_that_has_run_out_of_time_change_nothing():
     assert not apply(decision.state, a, b, c).changed
 
 
-def test_a_handed_on_step_that_is_lost_is_sent_by_the_orchestrator():
+def test_a_chained_step_that_is_lost_is_sent_by_the_orchestrator():
     state, first = begun()
     decision = apply(state, line(first)[0], MessageLost("b", 0, 1))
     (again,) = decision.requests

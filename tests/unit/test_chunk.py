@@ -27,12 +27,12 @@ def words(texts):
     return [len(WORD.findall(text)) for text in texts]
 
 
-def letters(texts):
+def characters(texts):
     """A tokenizer that finds more in a whole than in its parts."""
     return [len(text) + text.count("\n") for text in texts]
 
 
-@given(TEXTS, MEDIA, st.integers(1, 40), st.sampled_from([words, letters]))
+@given(TEXTS, MEDIA, st.integers(1, 40), st.sampled_from([words, characters]))
 def test_places_are_exact_and_every_character_is_in_one_passage(text, media, longest, count):
     found = chunks(text, media, count, longest)
     lines = text.split("\n")
@@ -114,5 +114,5 @@ def test_the_projects_own_documents(name):
 
 
 def test_a_large_text_without_a_break_is_cut_too():
-    found = chunks("x" * 200_000 + "\n" + "y " * 100_000, "text", letters, 1000)
+    found = chunks("x" * 200_000 + "\n" + "y " * 100_000, "text", characters, 1000)
     assert len(found) >= 400

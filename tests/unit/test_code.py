@@ -135,7 +135,7 @@ def test_files_are_created_and_removed():
         ({"f.txt": "x"}, "--- a/f.txt\n+++ b/f.txt\n@@ -1,0 +2 @@\n+y\n", "without newline"),
     ],
 )
-def test_what_does_not_fit_to_the_letter_is_refused_with_its_place(files, patch, part):
+def test_what_does_not_fit_exactly_is_refused_with_its_place(files, patch, part):
     with pytest.raises(PatchError) as caught:
         apply(files, patch)
     assert part in str(caught.value)

@@ -26,7 +26,7 @@ from tests.helpers.messages import about
 DIAMOND = b"""
 recipe: diamond
 version: 1
-description: one, two beside each other, one
+description: one, two next to each other, one
 input: {type: object}
 deadline_s: 60
 steps:

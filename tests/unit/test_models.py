@@ -172,7 +172,7 @@ def test_json_is_found_in_what_models_wrap_around_it(text):
         ("{}", "the whole answer"),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_told_why(text, part):
+def test_an_unusable_answer_is_refused_with_the_reason(text, part):
     assert part in (value_of(text, closed(a=WORD))[1] or "")
 
 

@@ -179,7 +179,7 @@ memory:
 """
 
 
-def test_what_is_to_be_remembered_is_stored_with_its_defaults_and_checked_when_it_is_known():
+def test_what_is_to_be_indexed_is_stored_with_its_defaults_and_checked_when_it_is_known():
     plan = parse_recipe(GOOD.encode() + REMEMBER, ARMS).plan
     assert Plan.from_json(plan.to_json()) == plan
     context: Any = {"task": {"goal": "g", "input": {"text": "red"}}, "steps": {"a": {"output": {"text": "long"}}}}

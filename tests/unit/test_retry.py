@@ -20,8 +20,8 @@ def test_the_last_failure_is_given_up_on():
 
 
 def test_a_huge_number_of_failures_is_no_huge_number():
-    patient = Retry(max_failures=10_000, base_ms=1000, cap_ms=60_000)
-    assert after_failure(patient, 9_999, 0.999) == RetryLater(59_940)
+    many = Retry(max_failures=10_000, base_ms=1000, cap_ms=60_000)
+    assert after_failure(many, 9_999, 0.999) == RetryLater(59_940)
 
 
 @pytest.mark.parametrize(

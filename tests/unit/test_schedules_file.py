@@ -43,7 +43,7 @@ def test_the_one_that_ships_has_none_and_its_example_is_good(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "reported"),
     [
         ("version: 1", "version: 2", "version: is 2"),
         ("version: 1\n", "", "version: missing; add it"),
@@ -64,11 +64,11 @@ def test_the_one_that_ships_has_none_and_its_example_is_good(tmp_path):
         ("schedules:", "schedules: [", "not valid YAML"),
     ],
 )
-def test_a_wrong_one_says_where_and_what(tmp_path, old, new, told):
+def test_a_wrong_one_says_where_and_what(tmp_path, old, new, reported):
     assert old in GOOD
     with pytest.raises(SchedulesError) as caught:
         load(tmp_path, GOOD.replace(old, new, 1))
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
     assert str(tmp_path / "schedules.yaml") in str(caught.value)
 
 

@@ -1,6 +1,6 @@
 """`decide` in a simulated world: a bus that loses, repeats and reorders, workers that fail, a clock that moves.
 
-With and without direct hand-off. No step gives the same output twice, so that whoever mixes up outputs is seen.
+With and without direct hand-off. No step gives the same output twice, so that mixed-up outputs are seen.
 
 A failing run is printed as the steps that lead to it; Hypothesis' seed repeats it.
 """
@@ -62,9 +62,9 @@ PICK = st.integers(min_value=0, max_value=10**6)
 class World(RuleBasedStateMachine):
     """One task. Messages wait in lists; a rule takes any of them, keeps it, repeats it or loses it."""
 
-    @initialize(hand_on=st.booleans())
-    def submit(self, *, hand_on: bool) -> None:
-        self.hand_on = hand_on
+    @initialize(chained=st.booleans())
+    def submit(self, *, chained: bool) -> None:
+        self.chained = chained
         self.second = 0
         self.outputs = 0
         self.state = TaskState(
@@ -77,7 +77,7 @@ class World(RuleBasedStateMachine):
         self.gone: set[tuple[str, int, int]] = set()
         self.ends: list[StepEnded] = []
         self.ended_as: str | None = None
-        self.told: Counter[str] = Counter()
+        self.reported: Counter[str] = Counter()
         self.seqs: list[int] = []
         self.committed: Counter[tuple[str, int]] = Counter()
         self.apply(Accepted(PLANNING))
@@ -90,11 +90,11 @@ class World(RuleBasedStateMachine):
         before = self.state
         decision = decide(before, event, self.now())
         self.state = decision.state
-        for told in decision.events:
-            self.told[told.event] += 1
-            self.seqs.append(told.seq)
-            written = read(TaskEvent, told.body)
-            assert (written.run, written.seq, written.event) == (told.run, told.seq, told.event)
+        for reported in decision.events:
+            self.reported[reported.event] += 1
+            self.seqs.append(reported.seq)
+            written = read(TaskEvent, reported.body)
+            assert (written.run, written.seq, written.event) == (reported.run, reported.seq, reported.event)
         for row in decision.steps.values():
             known = before.steps.get((row.step, row.round))
             if row.state == "succeeded" and (known is None or known.state != "succeeded"):
@@ -113,7 +113,7 @@ class World(RuleBasedStateMachine):
                 before_it = (request.step, request.round, request.attempt - 1)
                 assert before_it in self.gone, f"{request.step} was sent again, and attempt {before_it[2]} was not lost"
         sends = decision.requests
-        self.requests += [direct.with_continuation(self.state, one) for one in sends] if self.hand_on else sends
+        self.requests += [direct.with_continuation(self.state, one) for one in sends] if self.chained else sends
         if not decision.changed:
             assert self.state == before
 
@@ -127,7 +127,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(pick=PICK, verdict=st.sampled_from(["pass", "fail"]), keep=st.booleans(), small=st.booleans())
     def work(self, pick: int, verdict: str, *, keep: bool, small: bool) -> None:
-        """A worker does a step; kept, another worker does it, too. What is not small is not handed on."""
+        """A worker does a step; kept, another worker does it, too. What is not small is not chained."""
         request = self.requests[pick % len(self.requests)]
         if not keep:
             self.requests.remove(request)
@@ -136,9 +136,9 @@ class World(RuleBasedStateMachine):
         if request.step == "verdict":
             value |= {"verdict": verdict, "reasons": []}
         follows = chain.next_request(request, value) if small else None
-        told = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
+        reported = None if follows is None else Chained(step=follows.step, attempt=follows.attempt)
         output = InlineOutput(at="inline", value=value)
-        self.end(request, StepSucceeded, outcome="succeeded", output=output, chained=told)
+        self.end(request, StepSucceeded, outcome="succeeded", output=output, chained=reported)
         if follows is not None:
             self.requests.append(follows)
 
@@ -165,7 +165,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(pick=PICK, rarely=st.integers(min_value=0, max_value=9))
     def give_up(self, pick: int, rarely: int) -> None:
-        """A message kills its workers; whoever finds that knows its id and nothing else."""
+        """A message kills its workers; the process that finds it knows its id and nothing else."""
         if rarely == 0:
             request = self.requests.pop(pick % len(self.requests))
             error = StepError(code="deliveries_exhausted", message="no")
@@ -198,15 +198,15 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(pick=PICK)
     def lose(self, pick: int) -> None:
-        """A message is gone, and two sweepers have seen that its step should be out."""
+        """A message is gone, and two reconcilers have seen that its step should be out."""
         lost = self.requests.pop(pick % len(self.requests))
         self.look(lost.step, lost.round)
         self.look(lost.step, lost.round)
 
     @precondition(lambda self: self.state.steps)
     @rule(pick=PICK)
-    def sweep(self, pick: int) -> None:
-        """A sweeper reads from the rows what should be out."""
+    def reconcile(self, pick: int) -> None:
+        """A reconciler reads from the rows what should be out."""
         rows = list(self.state.steps)
         self.look(*rows[pick % len(rows)])
 
@@ -218,7 +218,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.seen)
     @rule(pick=PICK)
     def send_again(self, pick: int) -> None:
-        """A sweeper acts on what it read, unless the message is there; whatever happened in between happened."""
+        """A reconciler acts on what it read, unless the message is there; whatever happened in between happened."""
         lost = self.seen.pop(pick % len(self.seen))
         row = self.state.steps.get((lost.step, lost.round))
         if row is not None and row.state == "sent" and row.attempt == lost.attempt:
@@ -240,7 +240,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def promises_hold(self) -> None:
-        assert self.told["finished"] == int(self.state.ended)
+        assert self.reported["finished"] == int(self.state.ended)
         assert self.seqs == list(range(1, len(self.seqs) + 1))
         assert max(self.committed.values(), default=1) == 1
         if self.ended_as is not None:
@@ -250,7 +250,7 @@ class World(RuleBasedStateMachine):
             assert self.state.result is not None
 
     def teardown(self) -> None:
-        """When nothing is lost any more, the task ends."""
+        """When nothing more is lost, the task ends."""
         for _ in range(3000):
             if self.state.ended:
                 return

@@ -1,4 +1,4 @@
-"""The supervisor notices each way in which background work can end, and lets end what was told to."""
+"""The supervisor notices each way in which background work can end, and lets end what was asked to."""
 
 import asyncio
 import threading
@@ -69,7 +69,7 @@ async def test_a_thread_that_ends_is_a_failure_unless_its_end_was_expected():
             await supervisor.until_failed()
 
 
-async def test_what_is_told_to_end_is_no_failure():
+async def test_a_requested_end_is_no_failure():
     supervisor = Supervisor()
     loop = supervisor.spawn_loop("renew", _forever())
     supervisor.spawn_loop("claim", _forever())

@@ -48,24 +48,24 @@ def test_forms_of_a_word_are_one(same):
 
 
 def test_terms_leave_out_what_says_nothing_and_take_names_apart():
-    assert terms("What is a NotReadyError, and why does max_deliveries matter?") == [
-        "readi", "error", "max", "deliveri", "matter",
+    assert terms("What is a NotOpenError, and why does max_deliveries matter?") == [
+        "open", "error", "max", "deliveri", "matter",
     ]  # fmt: skip
 
 
 def test_names_are_whole_and_lower_case():
-    text = "Set OCTOLLM_QDRANT_URL in streams.yaml (see bus/lua/claim.lua) for NotReadyError, not_before, 0.7.8; Ärger."
+    text = "Set OCTOLLM_QDRANT_URL in streams.yaml (see lua/claim.lua) for NotOpenError, not_before, 0.7.8; Ärger."
     assert names(text) == [
-        "0.7.8", "bus/lua/claim.lua", "not_before", "notreadyerror", "octollm_qdrant_url", "streams.yaml", "ärger",
+        "0.7.8", "lua/claim.lua", "not_before", "notopenerror", "octollm_qdrant_url", "streams.yaml", "ärger",
     ]  # fmt: skip
     assert names("x_" * 80) == []
 
 
 def test_what_both_legs_find_comes_first():
-    fused = fuse_ranks({"dense": ["a", "b", "c"], "keyword": ["d", "b"]})
-    assert [one.key for one in fused] == ["b", "a", "d", "c"]
-    assert fused[0].ranks == {"dense": 2, "keyword": 2}
-    assert fused[0].score == pytest.approx(2 / 62)
+    ranked = fuse_ranks({"dense": ["a", "b", "c"], "keyword": ["d", "b"]})
+    assert [one.key for one in ranked] == ["b", "a", "d", "c"]
+    assert ranked[0].ranks == {"dense": 2, "keyword": 2}
+    assert ranked[0].score == pytest.approx(2 / 62)
     assert fuse_ranks({"dense": [], "keyword": []}) == []
     # The same thing twice in one leg has its first rank.
     assert fuse_ranks({"keyword": ["a", "a", "b"]})[1].ranks == {"keyword": 2}

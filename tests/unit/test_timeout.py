@@ -12,7 +12,7 @@ def test_the_limit_holds_only_for_what_waits():
         async def at_once():
             return asyncio.current_task()
 
-        async def patient(gate):
+        async def waiting(gate):
             async with asyncio.timeout(60):
                 await gate.wait()
             await asyncio.sleep(0)
@@ -21,9 +21,9 @@ def test_the_limit_holds_only_for_what_waits():
         assert await run_with_timeout(0, at_once()) is asyncio.current_task()
         gate = asyncio.Event()
         asyncio.get_running_loop().call_soon(gate.set)
-        assert await run_with_timeout(60, patient(gate)) == "done"
+        assert await run_with_timeout(60, waiting(gate)) == "done"
         try:
-            await run_with_timeout(0.01, patient(asyncio.Event()))
+            await run_with_timeout(0.01, waiting(asyncio.Event()))
         except TimeLimitError:
             return
         raise AssertionError("nothing ended it")

@@ -15,7 +15,10 @@ use crate::error::StoreError;
 
 /// How long an answer may take, beyond the time that the command itself waits in Redis.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the shared connection is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a check may take. A server that hangs is unavailable, although its connections stay open.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the server says about itself, at most a second old. `None` where it refuses to say, as hosted servers do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -166,7 +169,7 @@ async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
                 let connected = Instant::now();
                 sender.send_replace(State::Connected(connection.clone(), info));
                 let error = until_lost(connection, info, &client.suspect, &sender).await;
-                if connected.elapsed() >= PING_INTERVAL {
+                if connected.elapsed() >= CHECK_INTERVAL {
                     backoff.reset();
                 }
                 error
@@ -206,24 +209,15 @@ async fn until_lost(
     sender: &watch::Sender<State>,
 ) -> String {
     loop {
-        let suspected = tokio::time::timeout(PING_INTERVAL, suspect.notified())
+        let suspected = tokio::time::timeout(CHECK_INTERVAL, suspect.notified())
             .await
             .is_ok();
-        if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
-            return error.to_string();
-        }
-        if suspected && is_replica(&mut connection).await {
-            // After a failover the address may already lead to the new primary.
-            return "the server has become a replica".to_owned();
-        }
-        let mut info = known;
-        // What was refused once is not asked for again: some servers log each refusal.
-        if known.synced.is_some() {
-            info.synced = always_syncs(&mut connection).await;
-        }
-        if known.replicas.is_some() {
-            info.replicas = replica_count(&mut connection).await;
-        }
+        let checked = check(&mut connection, known, suspected);
+        let info = match tokio::time::timeout(CHECK_TIMEOUT, checked).await {
+            Ok(Ok(info)) => info,
+            Ok(Err(reason)) => return reason,
+            Err(_) => return "the server does not answer".to_owned(),
+        };
         if info != known {
             tracing::info!(
                 synced = info.synced,
@@ -234,6 +228,29 @@ async fn until_lost(
             known = info;
         }
     }
+}
+
+/// Look at the server once; answer what is known about it, or why the connection is of no more use.
+async fn check(
+    connection: &mut MultiplexedConnection,
+    known: ServerInfo,
+    suspected: bool,
+) -> Result<ServerInfo, String> {
+    let pong = redis::cmd("PING").query_async::<()>(connection).await;
+    pong.map_err(|error| error.to_string())?;
+    if suspected && is_replica(connection).await {
+        // After a failover the address may already lead to the new primary.
+        return Err("the server has become a replica".to_owned());
+    }
+    let mut info = known;
+    // What was refused once is not asked for again: some servers log each refusal.
+    if known.synced.is_some() {
+        info.synced = always_syncs(connection).await;
+    }
+    if known.replicas.is_some() {
+        info.replicas = replica_count(connection).await;
+    }
+    Ok(info)
 }
 
 async fn always_syncs(connection: &mut MultiplexedConnection) -> Option<bool> {

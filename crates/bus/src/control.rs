@@ -9,6 +9,7 @@ use redis::aio::PubSub;
 use crate::client::RedisClient;
 use crate::error::StoreError;
 
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how long without a message the connection is checked.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -26,7 +27,9 @@ impl std::fmt::Debug for Control {
 impl Control {
     pub async fn subscribe(client: &RedisClient, channels: &[String]) -> Result<Self, StoreError> {
         let mut channel = client.pubsub().await?;
-        channel.subscribe(channels).await?;
+        tokio::time::timeout(SUBSCRIBE_TIMEOUT, channel.subscribe(channels))
+            .await
+            .map_err(|_| StoreError::unavailable("subscribing took too long"))??;
         Ok(Self { channel })
     }
 

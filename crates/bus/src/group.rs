@@ -28,11 +28,7 @@ type RawEntry = (String, Vec<Vec<u8>>);
 /// Nothing new, or the entries of each stream.
 type ReadAnswer = Option<Vec<(String, Vec<RawEntry>)>>;
 /// Entries with their delivery counts, and the ids of those given up on.
-type ClaimAnswer = (
-    Vec<(String, u64, Vec<Vec<u8>>)>,
-    Vec<String>,
-    Vec<String>,
-);
+type ClaimAnswer = (Vec<(String, u64, Vec<Vec<u8>>)>, Vec<String>, Vec<String>);
 
 /// What `claim` found.
 #[derive(Debug, Default, PartialEq, Eq)]

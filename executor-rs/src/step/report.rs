@@ -54,6 +54,13 @@ impl Report {
         }
     }
 
+    /// Of a step whose task's deadline has passed: removes the entry and publishes nothing, whether or not the
+    /// orchestrator has ended the run already.
+    #[must_use]
+    pub fn past_deadline(in_flight: String) -> Self {
+        Self::new(Outcome::RunEnded, in_flight, Vec::new())
+    }
+
     fn new(outcome: Outcome, in_flight: String, operations: Vec<Operation>) -> Self {
         Self {
             outcome,

@@ -1,33 +1,19 @@
 //! One delivery, from its lease to its outcome.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use bus::backoff::random_number;
 use bus::{Backoff, Completion, Entry, Lease, LeaseState, StepRun};
-use contracts::events::{Object, StepRequested};
+use contracts::events::StepRequested;
+use contracts::ids::in_flight_field;
 use contracts::ContractError;
-use futures_util::FutureExt;
-use serde_json::Value;
 use tracing::Instrument;
 
 use super::consumer::Consumer;
-use crate::sandbox::SandboxError;
-use crate::step::input;
+use super::execution::{execute, StepResult};
 use crate::step::outcome::Outcome;
-use crate::step::report::{Fault, Report, Reporter};
+use crate::step::report::{Report, Reporter};
 use crate::step::request::{parse_message, printable};
-
-/// What running a step led to.
-enum StepResult {
-    Success(Object),
-    PermanentFailure(Fault),
-    /// A fault of this machine or this program.
-    TransientFailure(Fault),
-    /// The lease is lost, the run has ended or the process stops: nothing is written.
-    Stopped,
-}
 
 /// Run the entry's step, finish the entry, and count its outcome.
 pub async fn run(consumer: &Consumer, entry: Entry, lease: Lease) {
@@ -65,7 +51,7 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
             tracing::warn!(reason = rejected.reason.as_str(), cause = %rejected, "a message is not a step for this arm and becomes a dead letter");
             reporter().dead(rejected.reason, &rejected.message)
         }
-        Ok(step) => match catch_panic(perform(consumer, &step, lease)).await {
+        Ok(step) => match execute(consumer, run.as_ref(), &step, lease).await {
             StepResult::Stopped => match (lease.lost(), &run) {
                 (Some(LeaseState::RunEnded), Some(run)) => {
                     Ok(Report::run_ended(run.in_flight.clone()))
@@ -174,17 +160,8 @@ async fn complete(
     }
 }
 
-/// A panic is a fault of this program; the next step or the next attempt need not meet it.
-async fn catch_panic(running: impl Future<Output = StepResult>) -> StepResult {
-    AssertUnwindSafe(running)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            StepResult::TransientFailure(Fault {
-                code: "internal",
-                message: "the executor panicked on this step; its log says where".to_owned(),
-            })
-        })
+fn in_flight(step: &StepRequested) -> String {
+    in_flight_field(&step.task, step.run.get(), &step.step, step.round.get())
 }
 
 fn report(
@@ -202,68 +179,8 @@ fn report(
             tracing::warn!(code = fault.code, cause = %fault.message, "the step could not be run this time");
             reporter.retry(step, &fault, random_number())
         }
+        StepResult::RunEnded => Ok(Report::run_ended(in_flight(step))),
+        StepResult::PastDeadline => Ok(Report::past_deadline(in_flight(step))),
         StepResult::Stopped => Err(ContractError::schema("", "a stopped step has no report")),
-    }
-}
-
-async fn perform(consumer: &Consumer, step: &StepRequested, lease: &Lease) -> StepResult {
-    let topic_s = consumer.topic.timeout_s.unwrap_or(u64::MAX);
-    let max_s = step.timeout_s.get().unsigned_abs().min(topic_s);
-    let checked = match input::parse(step.input.clone(), max_s) {
-        Ok(checked) => checked,
-        Err(error) => {
-            return StepResult::PermanentFailure(Fault {
-                code: "invalid_input",
-                message: error.to_string(),
-            })
-        }
-    };
-    let started = Instant::now();
-    tracing::info!(
-        task = %step.task,
-        run = step.run.get(),
-        step = %step.step,
-        round = step.round.get(),
-        attempt = step.attempt.get(),
-        tenant = %step.tenant,
-        "started a step"
-    );
-    let internal = |message: String| {
-        StepResult::TransientFailure(Fault {
-            code: "internal",
-            message,
-        })
-    };
-    match consumer.runner.run(&checked, lease.revoked.clone()).await {
-        // Also where the sandbox failed: being stopped is why.
-        _ if *lease.revoked.borrow() => StepResult::Stopped,
-        Ok(output) => {
-            let seconds = started.elapsed().as_secs_f64();
-            consumer.shared.metrics.observe_step(checked.kind, seconds);
-            tracing::info!(task = %step.task, step = %step.step, outcome = ?output.outcome, seconds, "ran a step");
-            match serde_json::to_value(&output) {
-                Ok(Value::Object(object)) => StepResult::Success(object),
-                other => internal(format!("the output is not an object: {:?}", other.err())),
-            }
-        }
-        Err(SandboxError::Refused(message)) => StepResult::TransientFailure(Fault {
-            code: "sandbox_unavailable",
-            message,
-        }),
-        Err(error @ SandboxError::Internal { .. }) => internal(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{catch_panic, StepResult};
-
-    #[tokio::test]
-    #[allow(clippy::panic)] // what is caught here
-    async fn a_panic_is_a_transient_failure() {
-        let result = catch_panic(async { panic!("a bad deploy") }).await;
-        assert!(matches!(result, StepResult::TransientFailure(fault) if fault.code == "internal"));
-        let result = catch_panic(async { StepResult::Stopped }).await;
-        assert!(matches!(result, StepResult::Stopped));
     }
 }

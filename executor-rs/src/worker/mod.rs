@@ -4,6 +4,7 @@ mod admin;
 mod circuit_breaker;
 mod consumer;
 mod delivery;
+mod execution;
 mod metrics;
 mod priority_reader;
 mod reclaimer;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::backoff::random_part;
-use bus::{Backoff, Entry, StoreError};
+use bus::{Backoff, DeadConsumers, Entry, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
 use super::consumer::Consumer;
@@ -17,8 +17,13 @@ impl Consumer {
         let stop = self.shared.supervisor.stop();
         let heartbeat = Duration::from_secs(self.topic.heartbeat_s);
         let mut backoff = Backoff::default();
+        let mut dead_consumers = DeadConsumers::default();
         while !stop.is_requested() {
-            match self.reclaim_once().await {
+            let found = match dead_consumers.remove(&self.group).await {
+                Ok(()) => self.reclaim_once().await,
+                Err(error) => Err(error),
+            };
+            match found {
                 Ok(found) => {
                     backoff.reset();
                     if !found {

@@ -101,6 +101,13 @@ impl Stage {
         child.wait().unwrap();
     }
 
+    /// Send a signal to Redis: STOP lets it hang, CONT wakes it.
+    pub fn signal_redis(&self, signal: &str) {
+        let id = self.redis.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
     fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
@@ -128,6 +135,22 @@ impl Stage {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
+    }
+
+    /// A message of a task whose deadline is that many ms from now; negative: it has passed.
+    pub fn message_due_in(input: &Value, ms: i64) -> Message {
+        let at = contracts::ids::now_ms().saturating_add_signed(ms);
+        let deadline = format!(
+            "\"timeout_s\":100,\"deadline_at\":\"{}\"",
+            contracts::ids::timestamp(at)
+        );
+        let mut message = Self::message(input, 0);
+        for (name, value) in &mut message {
+            if name == "body" {
+                *value = value.replace("\"timeout_s\":100", &deadline);
+            }
+        }
+        message
     }
 
     pub fn add(&self, message: &Message) -> String {
@@ -237,14 +260,48 @@ impl Stage {
         all.first().map_or(0, |one| one.3)
     }
 
+    /// Add a consumer to the group.
+    pub fn join_group(&self, name: &str) {
+        let _: usize = self.ask(&["XGROUP", "CREATECONSUMER", STREAM, "executor", name]);
+    }
+
+    /// Read all new entries as that consumer.
+    pub fn read_as(&self, name: &str) {
+        let words = [
+            "XREADGROUP",
+            "GROUP",
+            "executor",
+            name,
+            "STREAMS",
+            STREAM,
+            ">",
+        ];
+        let _: redis::Value = self.ask(&words);
+    }
+
+    /// Whether Redis has run that command since it started.
+    pub fn was_called(&self, command: &str) -> bool {
+        let calls: String = self.ask(&["INFO", "commandstats"]);
+        calls.contains(&format!("cmdstat_{command}:"))
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
     /// Workers in the group; `released` is none, it only holds what was given back.
     pub fn consumers(&self) -> usize {
+        let names = self.consumer_names();
+        names.iter().filter(|name| *name != "released").count()
+    }
+
+    pub fn consumer_names(&self) -> Vec<String> {
         let all: Vec<HashMap<String, redis::Value>> =
             self.ask(&["XINFO", "CONSUMERS", STREAM, "executor"]);
-        let names = all
-            .iter()
-            .map(|one| redis::from_redis_value::<String>(&one["name"]).unwrap());
-        names.filter(|name| name != "released").count()
+        let names = all.iter().map(|one| redis::from_redis_value(&one["name"]));
+        let mut names: Vec<String> = names.map(Result::unwrap).collect();
+        names.sort();
+        names
     }
 
     /// As `cancel` ends the run of every message here.
@@ -287,10 +344,7 @@ impl Stage {
     fn program(&self, settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(super::common::PROGRAM);
         command
-            .env(
-                "OCTOLLM_REDIS_URL",
-                format!("redis://127.0.0.1:{}/0", self.port),
-            )
+            .env("OCTOLLM_REDIS_URL", self.url())
             .env("OCTOLLM_TOPOLOGY_FILE", self.topology())
             .env("OCTOLLM_EXECUTOR_WORKSPACE_DIR", self.workspaces())
             .env("OCTOLLM_LOG_FORMAT", "json")

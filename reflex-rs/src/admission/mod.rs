@@ -86,8 +86,7 @@ fn check_not_before(not_before: Option<&Timestamp>, now_ms: u64) -> Result<(), C
     let Some(text) = not_before.map(Timestamp::as_str) else {
         return Ok(());
     };
-    let ms = ids::timestamp_ms(text).filter(|ms| ids::timestamp(*ms) == text);
-    let rule = match ms {
+    let rule = match ids::timestamp_ms(text) {
         None => "must be a time that exists, from 1970 on",
         Some(ms) if ms > now_ms.saturating_add(MAX_AHEAD_MS) => "must be at most 30 days ahead",
         Some(_) => return Ok(()),

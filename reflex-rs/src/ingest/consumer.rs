@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Backoff, ConsumerGroup, Entry, Leases, Reader, StoreError};
+use bus::{Backoff, ConsumerGroup, DeadConsumers, Entry, Leases, Reader, StoreError};
 use contracts::events::Tenant;
 use futures_util::FutureExt;
 use service::{Stop, Supervisor};
@@ -56,8 +56,13 @@ impl Consumer {
         let mut reader = Reader::default();
         let mut backoff = Backoff::default();
         let mut last_claim = None;
+        let mut dead_consumers = DeadConsumers::default();
         while !stop.is_requested() {
-            match self.turn(&mut reader, &mut last_claim, &stop).await {
+            let turn = match dead_consumers.remove(&self.handler.group).await {
+                Ok(()) => self.turn(&mut reader, &mut last_claim, &stop).await,
+                Err(error) => Err(error),
+            };
+            match turn {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     // An outage is reported by the client, once.

@@ -1,24 +1,24 @@
 //! Identifiers: task ids, step fields, message ids, lanes, and the time as text. Pure: clock and randomness come in.
 
+use jiff::fmt::temporal::DateTimePrinter;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::time::{SystemTime, UNIX_EPOCH};
+use ulid::Ulid;
 
 use crate::error::ContractError;
 use crate::events::{Name, TaskId};
 
-const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const FORMAT: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
-/// A lower-case ULID of a time in milliseconds and 80 random bits.
+/// A lower-case ULID of a time in milliseconds (48 bits) and 80 random bits.
 #[must_use]
 pub fn ulid(now_ms: u64, random: [u8; 10]) -> String {
-    let noise = random
-        .iter()
-        .fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte));
-    let number = (u128::from(now_ms & 0xffff_ffff_ffff) << 80) | noise;
-    (0..26)
-        .rev()
-        .map(|place| char::from(CROCKFORD[((number >> (5 * place)) & 31) as usize]))
-        .collect()
+    let mut bits = [0; 16];
+    bits[6..].copy_from_slice(&random);
+    let mut text = Ulid::from_parts(now_ms, u128::from_be_bytes(bits)).to_string();
+    text.make_ascii_lowercase();
+    text
 }
 
 /// Fresh random bits for `ulid`.
@@ -53,14 +53,7 @@ pub fn lane_index(tenant: &str, key: &str, lanes: usize) -> usize {
 /// SHA-256 as lower-case hexadecimal.
 #[must_use]
 pub fn sha256_hex(data: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(data)
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    hex::encode(Sha256::digest(data))
 }
 
 /// Identity of one attempt at a step; the `id` field of its messages.
@@ -135,63 +128,29 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// UTC, RFC 3339 with exactly milliseconds and `Z`.
+/// UTC, RFC 3339 with exactly milliseconds and `Z`. A time too late for jiff is written as its last one, in 9999.
 #[must_use]
 pub fn timestamp(now_ms: u64) -> String {
-    let (seconds, millis) = (now_ms / 1000, now_ms % 1000);
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    let time = i64::try_from(now_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or(Timestamp::MAX);
+    FORMAT.timestamp_to_string(&time)
 }
 
 /// Milliseconds since 1970 of a time as `timestamp` writes it; none for any other text and before 1970.
 #[must_use]
 pub fn timestamp_ms(text: &str) -> Option<u64> {
-    let number = |from: usize, to: usize| -> Option<u64> {
-        let digits = text.get(from..to)?;
-        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-        plain.then(|| digits.parse().ok()).flatten()
-    };
-    (text.len() == 24).then_some(())?;
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let valid = (1..=12).contains(&month) && (1..=31).contains(&day);
-    (valid && hour < 24 && minute < 60 && second <= 60).then_some(())?;
-    let days = days(year, month, day)?;
-    Some((days * 86_400 + hour * 3600 + minute * 60 + second) * 1000 + number(20, 23)?)
-}
-
-/// The opposite of `civil`.
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    let year = year.checked_sub(u64::from(month <= 2))?;
-    let (era, year_of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    (era * 146_097 + day_of_era).checked_sub(719_468)
+    let time: Timestamp = text.parse().ok()?;
+    // jiff also reads offsets, other precisions, and 60 seconds.
+    (FORMAT.timestamp_to_string(&time) == text).then_some(())?;
+    u64::try_from(time.as_millisecond()).ok()
 }
 
 /// The time now, as text.
 #[must_use]
 pub fn utc_now() -> String {
     timestamp(now_ms())
-}
-
-/// Gregorian date of a day since 1970-01-01, by the usual shift to a year that starts in March.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -214,11 +173,22 @@ mod tests {
             timestamp_ms("2000-02-29T00:00:00.000Z"),
             Some(951_782_400_000)
         );
+        assert_eq!(timestamp(u64::MAX), timestamp(253_402_207_200_999));
         for wrong in [
             "",
             "1969-12-31T23:59:59.999Z",
             "2000-13-01T00:00:00.000Z",
             "2000-0a-01T00:00:00.000Z",
+            "2001-02-29T00:00:00.000Z",
+            "2000-01-01T24:00:00.000Z",
+            "2000-01-01T23:59:60.000Z",
+            "2000-01-01T00:00:00Z",
+            "2000-01-01T00:00:00.000000Z",
+            "2000-01-01T00:00:00.000+00:00",
+            "2000-01-01 00:00:00.000Z",
+            "2000-01-01T00:00:00.000z",
+            "2000-01-01T00:00:00.000Z ",
+            "2000-01-01T00:00:00.000Z[UTC]",
         ] {
             assert_eq!(timestamp_ms(wrong), None, "{wrong}");
         }

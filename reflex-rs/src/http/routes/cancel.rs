@@ -64,7 +64,11 @@ async fn request_cancel(
         requested_at: Timestamp::try_from(ids::utc_now())?,
         detail,
     };
-    match lookup.store.cancel(&message, known.run, &traceparent).await? {
+    match lookup
+        .store
+        .cancel(&message, known.run, &traceparent)
+        .await?
+    {
         // The store has lost the status, and the API knows that the task has ended.
         Cancelled::Accepted(None) if is_terminal(known.state) => {
             answer(StatusCode::OK, Outcome::Ended, known.state.as_str())

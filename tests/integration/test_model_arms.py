@@ -62,7 +62,7 @@ class TaskPool:
         async def get_pool():
             return pool
 
-        self._mind = WorkerModelClient(SETTINGS, get_pool)
+        self._model = WorkerModelClient(SETTINGS, get_pool)
         self._orchestrator = orchestrator
         self._arms: dict[str, Arm] = {"coder": Coder(), "guardian": Guardian(), "judge": Judge(), "planner": Planner()}
 
@@ -71,17 +71,17 @@ class TaskPool:
         while todo:
             one = todo.pop()
             todo += sends(*await self._orchestrator.handle([await self._work(one)]))
-        await self._mind.close()
+        await self._model.close()
 
     async def _work(self, one: StepRequested):
-        context = ArmContext(structlog.get_logger(), "w", rules_path(), model=self._mind)
+        context = ArmContext(structlog.get_logger(), "w", rules_path(), model=self._model)
         try:
             if one.arm == "executor":
                 return done(one, await self._run(one.input))
             return done(one, await self._arms[one.arm].handle(one, context))
         except PermanentError as error:
-            told = StepError(code=error.code, message=error.message)
-            return done(one, model=StepFailed, outcome="failed", error=told)
+            reported = StepError(code=error.code, message=error.message)
+            return done(one, model=StepFailed, outcome="failed", error=reported)
 
     async def _run(self, value: dict[str, Any]) -> dict[str, Any]:
         program = await asyncio.create_subprocess_exec(
@@ -164,7 +164,7 @@ PLAN = {
 async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_nothing(
     redis_server, client, pool, models
 ):
-    """The role as `octollm worker planner` wires it: stream, arm, mind, journal, SDK."""
+    """The role as `octollm worker planner` wires it: stream, arm, model, journal, SDK."""
     models.script(Refuse(429, "rate_limit_error", headers={"retry-after": "1800"}), Say(json.dumps(PLAN)))
     await rows(pool, _TASK.format(task=step().task))
     topic = topology().topics["arm.planner"]
@@ -172,8 +172,8 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
     async def get_pool():
         return pool
 
-    mind = WorkerModelClient(SETTINGS, get_pool)
-    handler = arm_handler(topic, "l0", "w", get_pool, lambda: mind, None, chain_to(topology(), "l0"))
+    model = WorkerModelClient(SETTINGS, get_pool)
+    handler = arm_handler(topic, "l0", "w", get_pool, lambda: model, None, chain_to(topology(), "l0"))
     value = {"goal": "Redact it", "input": {"note": "x"}, "arms": sorted(topology().arms), "kinds": []}
     asked = step(step="plan", arm="planner", input=value, timeout_s=60)
     ended = []
@@ -181,14 +181,14 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         message = fields(asked.model_copy(update={"attempt": attempt}))
         await client.xadd(KEYS.stream(topic), message)
 
-        async def told(count: int = attempt) -> bool:
+        async def reported(count: int = attempt) -> bool:
             return await client.xlen(KEYS.done) == count
 
         async with consuming(redis_server.url, client, topic, None, handler=handler):
-            await until(told)
+            await until(reported)
         ((_, entry),) = (await client.xrange(KEYS.done))[-1:]
         ended.append(read(StepDone, entry[b"body"]).root)
-    await mind.close()
+    await model.close()
     first, second, third = ended
     assert (first.outcome, first.error.code) == ("retrying", "model_rate_limited")
     assert first.delay_ms >= 1_800_000
@@ -215,11 +215,11 @@ async def test_a_model_that_is_wanted_and_not_there_is_said_before_anything_is_c
             await run_roles(["coder"], load_settings(), topology(), concurrency=None, stop=asyncio.Event())
 
 
-async def test_a_worker_that_asks_no_model_does_not_mind_which_is_configured(monkeypatch):
+async def test_a_worker_that_asks_no_model_does_not_care_which_is_configured(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("OCTOLLM_MODELS_PROVIDER", "openai")
     monkeypatch.setenv("OCTOLLM_REDIS_URL", "redis://127.0.0.1:1/0")
     stop = asyncio.Event()
     stop.set()
-    # It gets as far as waiting for Redis, and is told to stop there.
+    # It gets as far as waiting for Redis, and is asked to stop there.
     await run_roles(["judge"], load_settings(), topology(), concurrency=None, stop=stop)

@@ -51,21 +51,21 @@ def test_what_needs_no_other_run_says_so(stack: Up):
 def test_an_unreadable_entry_cannot_run_again_and_is_dropped(stack: Up):
     url = {"OCTOLLM_REFLEX_URL": stack.http}
 
-    def letters(*arguments: str) -> list[dict[str, object]]:
+    def dead_letters(*arguments: str) -> list[dict[str, object]]:
         """Those of this test: the stack is shared."""
         found = json.loads(octollm("dead", "ls", "--json", *arguments, **url).stdout)["items"]
-        return [letter for letter in found if letter["id"] not in known]
+        return [dead_letter for dead_letter in found if dead_letter["id"] not in known]
 
     known: set[object] = set()
-    known = {letter["id"] for letter in letters("--all")}
+    known = {dead_letter["id"] for dead_letter in dead_letters("--all")}
     with redis_sync.Redis.from_url(stack.addresses["redis"]) as client:
         client.xadd("ingest:default", {"body": "{nothing"})
-    (one,) = until_sync(letters, "the dead letter")
+    (one,) = until_sync(dead_letters, "the dead letter")
     no_task = octollm("dead", "redrive", str(one["id"]), **url)
     assert (no_task.returncode, "belongs to no task" in no_task.stdout) == (1, True)
     assert octollm("dead", "drop", str(one["id"]), **url).returncode == 0
-    until_sync(lambda: letters() == [], "the dropped letter's absence")
-    assert [letter["id"] for letter in letters("--all")] == [one["id"]]
+    until_sync(lambda: dead_letters() == [], "the dropped one's absence")
+    assert [dead_letter["id"] for dead_letter in dead_letters("--all")] == [one["id"]]
     assert ask("DELETE", f"{stack.http}/v1/dead-letters/999999").status_code == 404
 
 

@@ -16,7 +16,7 @@ from tests.helpers.orchestrators import rows
 
 GUIDE = """# Leases
 
-A worker renews its lease every five seconds. A lease that is not renewed may be taken over.
+A worker renews its lease every five seconds. A lease that is not renewed may be reclaimed.
 
 # Retries
 
@@ -73,7 +73,7 @@ async def test_a_passage_is_found_with_its_place(memory_store):
         ("where is max failures set", "guide.md"),
         ("streams.yaml", "guide.md"),
         ("StoreUnavailableError", "cooking.txt"),
-        ("not ready error", "cooking.txt"),
+        ("store unavailable error", "cooking.txt"),
         ("onion zzzz qqqq", "cooking.txt"),
         ("'); DROP TABLE passages; -- butter & ! | (", "cooking.txt"),
         ("butter\\", "cooking.txt"),
@@ -147,7 +147,7 @@ async def test_the_same_again_costs_nothing_and_another_text_replaces_it(pool, s
     assert [point.attributes for point in store.points.values()] == [{"kind": "new"}]
 
 
-async def test_what_is_forgotten_is_gone_everywhere(both, pool, store):
+async def test_what_is_deleted_is_gone_everywhere(both, pool, store):
     await both.ingest("a", [guide(), guide(name="kept")])
     assert await both.delete("a", "documents", "guide.md")
     assert not await both.delete("a", "documents", "guide.md")
@@ -186,7 +186,7 @@ async def test_a_retry_finishes_what_a_crash_left(both, pool, store):
     assert await rows(pool, "SELECT * FROM documents") == []
 
 
-async def test_mend_finishes_what_nobody_retries(both, pool, store):
+async def test_reconciling_finishes_what_is_never_retried(both, pool, store):
     await both.ingest("a", [guide(), guide(name="deleting")])
     store.away = True
     for broken in (both.ingest("a", [guide("New text.")]), both.delete("a", "documents", "deleting")):
@@ -252,7 +252,7 @@ async def test_what_was_used_is_said(pool, store, both):
         await both.search("a", "lease")
 
 
-async def test_postgres_away_is_not_now(both, pool):
+async def test_postgres_unavailable_is_transient(both, pool):
     await pool.close()
     for call in (both.search("a", "x"), both.ingest("a", [guide()]), both.delete("a", "b", "c"),
                  both.read("a", "b", "c", 0, 1), both.documents.reconcile(1)):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The mind with a real SDK, a real socket and a real journal: what is asked is asked once, and paid for once."""
+"""The model with a real SDK, a real socket and a real journal: what is asked is asked once, and paid for once."""
 
 import asyncio
 from decimal import Decimal
@@ -53,7 +53,7 @@ def a_step(task: str, **fields: Any) -> StepRequested:
     return StepRequested(task=task, **{**named, **rest, **fields})
 
 
-def mind(pool, provider, timeout_s=30.0, delivery=1) -> JournalledModelClient:
+def model(pool, provider, timeout_s=30.0, delivery=1) -> JournalledModelClient:
     async def journal() -> Journal:
         return Journal(pool)
 
@@ -66,7 +66,7 @@ async def calls(pool) -> list[asyncpg.Record]:
 
 async def test_an_answer_is_journalled_with_what_it_cost(pool, provider, models, step):
     models.script(Say('{"n": 3}', input=1000, output=200))
-    reply = await mind(pool, provider, delivery=2).ask(step, ASKED)
+    reply = await model(pool, provider, delivery=2).ask(step, ASKED)
     assert (reply.value, reply.provider, reply.model) == ({"n": 3}, "anthropic", "claude-sonnet-5-5")
     assert (reply.input_tokens, reply.output_tokens, reply.journalled) == (1000, 200, False)
     (row,) = await calls(pool)
@@ -81,11 +81,11 @@ async def test_an_answer_is_journalled_with_what_it_cost(pool, provider, models,
 
 async def test_a_technical_retry_reads_the_journal_and_pays_nothing(pool, provider, models, step):
     models.script(Say('{"n": 3}'))
-    first = await mind(pool, provider).ask(step, ASKED)
+    first = await model(pool, provider).ask(step, ASKED)
     # A crash after the answer: another process, another attempt, the same question. Even without any model now.
     again = step.model_copy(update={"attempt": 2, "failures": 1})
     for other in (provider, None):
-        second = await mind(pool, other).ask(again, ASKED)
+        second = await model(pool, other).ask(again, ASKED)
         assert second.value == first.value
         assert second.journalled
     assert len(models.requests) == 1
@@ -95,7 +95,7 @@ async def test_a_technical_retry_reads_the_journal_and_pays_nothing(pool, provid
 
 async def test_asking_something_else_or_in_another_round_is_another_call(pool, provider, models, step):
     models.script(*(Say(f'{{"n": {number}}}') for number in range(5)))
-    asking = mind(pool, provider)
+    asking = model(pool, provider)
     others = [
         (step, ASKED),
         (step, Question("plan", "You count.", "How many now?", SCHEMA)),
@@ -110,7 +110,7 @@ async def test_asking_something_else_or_in_another_round_is_another_call(pool, p
 
 async def test_an_answer_that_breaks_its_schema_is_repaired_and_each_repair_is_journalled(pool, provider, models, step):
     models.script(Say("three"), Say('{"n": "three"}'), Say('{"n": 3}', input=50, output=5))
-    reply = await mind(pool, provider).ask(step, ASKED)
+    reply = await model(pool, provider).ask(step, ASKED)
     assert reply.value == {"n": 3}
     assert (reply.input_tokens, reply.output_tokens) == (11 + 11 + 50, 7 + 7 + 5)
     assert [(row["call"], row["repair"]) for row in await calls(pool)] == [(1, 0), (1, 1), (1, 2)]
@@ -118,21 +118,21 @@ async def test_an_answer_that_breaks_its_schema_is_repaired_and_each_repair_is_j
     assert [one["role"] for one in last] == ["user", "assistant", "user", "assistant", "user"]
     assert "- n:" in last[4]["content"]
     # A retry goes the same way through the journal.
-    assert (await mind(pool, None).ask(step, ASKED)).journalled
+    assert (await model(pool, None).ask(step, ASKED)).journalled
 
 
 async def test_a_crash_between_two_repairs_pays_only_for_what_is_missing(pool, provider, models, step):
     models.script(Say("three"), Refuse(529), Say('{"n": 3}'))
     with pytest.raises(TransientError):
-        await mind(pool, provider).ask(step, ASKED)
-    assert (await mind(pool, provider).ask(step, ASKED)).value == {"n": 3}
+        await model(pool, provider).ask(step, ASKED)
+    assert (await model(pool, provider).ask(step, ASKED)).value == {"n": 3}
     assert len(models.requests) == 3
 
 
 async def test_after_two_repairs_it_is_over(pool, provider, models, step):
     models.script(*(Say("no") for _ in range(3)))
     with pytest.raises(PermanentError) as caught:
-        await mind(pool, provider).ask(step, ASKED)
+        await model(pool, provider).ask(step, ASKED)
     assert caught.value.code == "model_answer_invalid"
     assert len(await calls(pool)) == 3
 
@@ -150,7 +150,7 @@ async def test_an_answer_that_is_none_is_paid_for_once_and_never_used(pool, prov
     models.script(Say('{"n": 3}', stop=stop))
     for _ in range(2):
         with pytest.raises(PermanentError) as caught:
-            await mind(pool, provider).ask(step, ASKED)
+            await model(pool, provider).ask(step, ASKED)
         assert caught.value.code == code
     (row,) = await calls(pool)
     assert row["output_tokens"] == 7
@@ -158,14 +158,14 @@ async def test_an_answer_that_is_none_is_paid_for_once_and_never_used(pool, prov
 
 async def test_without_a_model_it_says_what_to_do(pool, step):
     with pytest.raises(PermanentError, match="ANTHROPIC_API_KEY") as caught:
-        await mind(pool, None).ask(step, ASKED)
+        await model(pool, None).ask(step, ASKED)
     assert caught.value.code == "needs_model"
 
 
 async def test_a_call_that_takes_too_long_is_cut_off_and_leaves_no_socket(pool, provider, models, step):
     models.script(Break("stall"))
     with pytest.raises(TransientError) as caught:
-        await mind(pool, provider, timeout_s=0.3).ask(step, ASKED)
+        await model(pool, provider, timeout_s=0.3).ask(step, ASKED)
     assert caught.value.code == "model_timeout"
     async with asyncio.timeout(60):
         await models.hung_up.wait()
@@ -173,9 +173,9 @@ async def test_a_call_that_takes_too_long_is_cut_off_and_leaves_no_socket(pool, 
 
 
 async def test_of_two_workers_on_one_step_the_second_goes_on_with_the_first_ones_answer(pool, provider, models, step):
-    """A worker that lost its lease and the one that took over ask at the same time: both are paid, one counts."""
+    """A worker that lost its lease and the step's new worker ask at the same time: both are paid, one counts."""
     models.script(*(Say(f'{{"n": {number}}}', input=1000, output=0, after=2) for number in (1, 2)))
-    replies = await asyncio.gather(*(mind(pool, provider, delivery=number).ask(step, ASKED) for number in (1, 2)))
+    replies = await asyncio.gather(*(model(pool, provider, delivery=number).ask(step, ASKED) for number in (1, 2)))
     (row,) = await calls(pool)
     assert {reply.text for reply in replies} == {row["answer"]["text"]}
     assert (row["surplus_calls"], row["surplus_cost_usd"]) == (1, Decimal("0.002"))
@@ -195,14 +195,14 @@ async def test_an_answer_whose_write_is_repeated_is_not_billed_twice(pool, provi
         return kept
 
     monkeypatch.setattr(Journal, "keep", lost_reply)
-    assert (await mind(pool, provider).ask(step, ASKED)).value == {"n": 3}
+    assert (await model(pool, provider).ask(step, ASKED)).value == {"n": 3}
     (row,) = await calls(pool)
     assert (tries, row["surplus_calls"], len(models.requests)) == (2, 0, 1)
 
 
 async def test_text_that_postgres_would_not_take_is_kept_readable(pool, provider, models, step):
     models.script(Say("a\0b \ud83d"))
-    reply = await mind(pool, provider).ask(step, Question("chat", "x", "y"))
+    reply = await model(pool, provider).ask(step, Question("chat", "x", "y"))
     assert reply.text == "a\ufffdb ?"
     assert reply.value is None
 
@@ -210,10 +210,10 @@ async def test_text_that_postgres_would_not_take_is_kept_readable(pool, provider
 async def test_neither_logs_nor_the_journal_hold_the_key_or_the_prompt(pool, provider, models, step):
     models.script(Say('{"n": 3}'), Refuse(401, "authentication_error", KEY))
     with capture_logs() as logs:
-        await mind(pool, provider).ask(step, ASKED)
+        await model(pool, provider).ask(step, ASKED)
         with pytest.raises(NeedsPersonError):
-            await mind(pool, provider).ask(step, Question("plan", "s", "another", SCHEMA))
+            await model(pool, provider).ask(step, Question("plan", "s", "another", SCHEMA))
     assert [line["event"] for line in logs] == ["a model answered"]
-    told = repr(logs) + repr(await calls(pool))
-    assert KEY not in told
-    assert "How many?" not in told
+    reported = repr(logs) + repr(await calls(pool))
+    assert KEY not in reported
+    assert "How many?" not in reported

@@ -1,4 +1,4 @@
-"""A judge that breaks on everything until somebody has mended it: until the file named by MENDED is there."""
+"""A judge that breaks on everything until somebody has repaired it: until the file named by REPAIRED is there."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from octollm.arms.judge import Judge
 from octollm.contracts import StepRequested
 
 
-class Mended(Judge):
+class Repaired(Judge):
     """See the module."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        if not _mended():
-            raise KeyError("not mended yet")
+        if not _repaired():
+            raise KeyError("not repaired yet")
         return await super().handle(step, ctx)
 
 
-def _mended() -> bool:
-    return Path(os.environ["MENDED"]).exists()
+def _repaired() -> bool:
+    return Path(os.environ["REPAIRED"]).exists()
