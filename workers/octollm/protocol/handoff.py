@@ -161,6 +161,10 @@ class Handoff:
         following, pruned = await self._scripts.prune(keys=[self.keys.in_flight, *places], args=[cursor, most])
         return int(following), int(pruned)
 
+    async def evict(self, tasks: Sequence[str]) -> int:
+        """Delete the statuses of those of these tasks that have ended; return how many were deleted."""
+        return int(await self._scripts.evict(keys=[self.keys.status(task) for task in tasks]))
+
     def _limits(self) -> Fairness:
         if self.fairness is None:
             raise ValueError("this call needs to know all topics: make the hand-off with `fairness`")

@@ -34,6 +34,7 @@ from octollm.runtime.batched_handler import batched_handler, task_of
 from octollm.runtime.connect_retry import until_reachable
 from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.roles import require_python_role
+from octollm.runtime.store_watch import Check, PostgresCheck, StoreWatch
 from octollm.settings.files import recipes_path, schedules_path
 from octollm.settings.loader import Settings
 from octollm.settings.sections import WorkerSettings
@@ -127,6 +128,7 @@ class _Process:
         redis = settings.redis
         rule = circuit_breaker_rule(settings.worker, topology)
         self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer, self.supervisor, rule)
+        self._watch = StoreWatch({})
         self.state: str | None = "starting"
         """Why this process is not ready; None: it is."""
 
@@ -135,6 +137,7 @@ class _Process:
         return [
             *([self.state] if self.state is not None else []),
             *([self.supervisor.failure] if self.supervisor.failure is not None else []),
+            *self._watch.reasons(),
             *(
                 f"circuit breaker open: {topic} is not worked on here, its handler failed on several tasks; see the log"
                 for topic in self.worker.tripped()
@@ -165,7 +168,10 @@ class _Process:
         names = {topic.name for topic in topics}
         orchestrator = self._settings.orchestrator
         messages = MessageBuilder(
-            self._topology, orchestrator.status_ttl_s, direct_handoff=self._settings.handoff.direct
+            self._topology,
+            orchestrator.status_ttl_s,
+            status_result_bytes=orchestrator.status_result_bytes,
+            direct_handoff=self._settings.handoff.direct,
         )  # fmt: skip
         jobs: list[PeriodicJob] = []
         batchers: dict[str, Batcher[Entry, Answer]] = {}
@@ -196,9 +202,18 @@ class _Process:
                     handler = batched_handler(batchers[topic.name], topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)
         await self.worker.start()
+        self._watch_stores(names)
         self.state = None
         for job in jobs:
             self.supervisor.spawn_loop(job.name, run_periodically(job))
+
+    def _watch_stores(self, topics: set[str]) -> None:
+        checks: dict[str, Check] = {"Redis": self.worker.reach}
+        if topics & _POSTGRES_TOPICS:
+            postgres = checks["Postgres"] = PostgresCheck(self._settings.postgres.dsn)
+            self._exits.callback(postgres.close)
+        self._watch = StoreWatch(checks)
+        self._watch.start(self.supervisor)
 
     async def pool(self) -> Pool:
         """Return connections to Postgres, opened when first needed."""

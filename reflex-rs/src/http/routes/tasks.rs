@@ -98,6 +98,9 @@ async fn status(
     let lookup = &app.service.lookup;
     match lookup.store.status(&task).await? {
         Some(status) if !caller.owns(&status.tenant) => Err(Problem::NotFound),
+        Some(status) if status.result_bytes.is_some() && lookup.api.is_some() => {
+            proxy::send(app, caller, uri, headers).await
+        }
         Some(mut status) => {
             status.waiting = lookup.store.waiting_steps(&status, ids::now_ms()).await?;
             Ok((Outcome::Served, Json(status).into_response()))
