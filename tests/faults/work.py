@@ -96,6 +96,16 @@ steps:
     input: {checks: [{check: numeric, value: {$: steps.first.output.value}, expected: -1}]}
 answer: {$: steps.first.output.value}
 """,
+    "nap": """
+recipe: nap
+version: 1
+description: one effect that may take its time
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
+answer: {$: steps.one.output.value}
+""",
     "kept": """
 recipe: kept
 version: 1

@@ -3,7 +3,7 @@
 `Effect` can die at a named moment. Input: {"n": number, "of"?: marks, "do"?: {"sleep_ms"?: ms, "crash"?: "before" |
 "after" | "always", "token"?: file}}. A crash with a token happens once: the process that removes the file dies. Output:
 {"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step was made
-from.
+from. A call that is stopped leaves a second line, with `stopped`.
 """
 
 import asyncio
@@ -38,6 +38,9 @@ class Effect:
             os.kill(os.getpid(), signal.SIGKILL)
         try:
             await asyncio.sleep(do.get("sleep_ms", 0) / 1000)
+        except asyncio.CancelledError:
+            _write(step, ctx, n=step.input["n"], stopped=True)
+            raise
         finally:
             os.write(_ENDS, json.dumps({"at": time.monotonic(), "mark": mark}).encode() + b"\n")
         if do.get("crash") == "after":

@@ -13,7 +13,7 @@ from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenari
 from tests.faults.scenarios.network import faketime
 
 _LONG_MS = 40_000
-_BESIDE_MS = 12_000
+_PARALLEL_MS = 12_000
 """Of the steps next to a failing one: if they are not stopped, they end before the campaign gives up waiting."""
 _FRESH_S = 10.0
 """Longest time for a task that is submitted when all slots should be free again."""
@@ -25,7 +25,7 @@ async def ended_runs(ring: Ring) -> Landed:
     load = ring.load
     orders = [load.order({"sleep_ms": _LONG_MS}, source="http0", kind="line", expected="expired", deadline_s=4)
               for _ in range(80)]  # fmt: skip
-    orders += [load.order({"sleep_ms": _BESIDE_MS}, source="http0", kind="split", expected="judged") for _ in range(6)]
+    orders += [load.order({"sleep_ms": _PARALLEL_MS}, source="http0", kind="split", expected="judged") for _ in range(6)]
     for order in orders:
         load.send(order)
     ended = await _until_ended(ring, orders, 1)
