@@ -23,9 +23,9 @@ _FRESH_S = 10.0
 async def ended_runs(ring: Ring) -> Landed:
     """More tasks expire than there are slots, some fail next to a running step, and some of both run again."""
     load = ring.load
-    orders = [load.order({"sleep_ms": _LONG_MS}, source="http0", kind="line", expected="expired", deadline_s=4)
-              for _ in range(80)]  # fmt: skip
-    orders += [load.order({"sleep_ms": _PARALLEL_MS}, source="http0", kind="split", expected="judged") for _ in range(6)]
+    long, parallel = {"sleep_ms": _LONG_MS}, {"sleep_ms": _PARALLEL_MS}
+    orders = [load.order(long, source="http0", kind="line", expected="expired", deadline_s=4) for _ in range(80)]
+    orders += [load.order(parallel, source="http0", kind="split", expected="judged") for _ in range(6)]
     for order in orders:
         load.send(order)
     ended = await _until_ended(ring, orders, 1)
