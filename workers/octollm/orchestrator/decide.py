@@ -336,8 +336,8 @@ def _lost(decision: Decision, event: MessageLost, now: str) -> None:
     row = decision.state.steps.get((event.step, event.round))
     if row is None or row.state != "sent" or row.early_results or row.attempt != event.attempt:
         return
-    resent = row._replace(attempt=row.attempt + 1, sent_at=now)
-    _send(decision, resent, now, "its message was lost and is sent again")
+    republished = row._replace(attempt=row.attempt + 1, sent_at=now)
+    _send(decision, republished, now, "its message was lost and is sent again")
 
 
 def _send_again(decision: Decision, sent_by: str) -> None:

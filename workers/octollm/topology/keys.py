@@ -95,5 +95,5 @@ class LaneKeys:
 
 
 def ingest_stream(tenant: str) -> str:
-    """Ingest stream of a tenant; it lies outside the lanes."""
+    """Ingest stream of a tenant; it is outside the lanes."""
     return f"ingest:{tenant}"

@@ -59,7 +59,7 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class EventStream:
     """A capped stream that is read without a group."""
 
     name: str
@@ -78,7 +78,7 @@ class Topology:
     """In the order of reading."""
     ingest: Ingest
     topics: Mapping[str, Topic]
-    live: Mapping[str, Live]
+    live: Mapping[str, EventStream]
 
     @property
     def arms(self) -> Mapping[str, Topic]:
