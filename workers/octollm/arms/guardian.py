@@ -120,7 +120,7 @@ def _is_word_character(character: str) -> bool:
 
 
 def _passes(check: str, text: str) -> bool:
-    digits = [int(letter) for letter in text if letter in "0123456789"]
+    digits = [int(character) for character in text if character in "0123456789"]
     match check:
         case "luhn":
             doubled = (
@@ -129,7 +129,7 @@ def _passes(check: str, text: str) -> bool:
             return any(digits) and sum(doubled) % 10 == 0
         case "iban":
             plain = text.replace(" ", "")
-            turned = "".join(_IBAN_DIGITS[letter] for letter in plain[4:] + plain[:4])
+            turned = "".join(_IBAN_DIGITS[character] for character in plain[4:] + plain[:4])
             return 15 <= len(plain) <= 34 and int(turned) % 97 == 1
         case "ssn":
             area, group, serial = text.split("-")
