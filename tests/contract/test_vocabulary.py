@@ -64,7 +64,7 @@ BANNED = {
     r"any more": "no longer",
     r"mend(s|ed|ing)?": "fix, repair",
     r"in the same breath": "in the same transaction, in the same script call",
-    r"lies": "is",
+    r"lies(?! (in the future|ahead))": "is",
     r"nobody s": "of no tenant, without an owner",
     r"patien(t|tly|ce)": "with retries; timeout",
     r"(is|are|was|were|be|been|being|stays?|stayed|while|redis|postgres|qdrant|store|database|server) away": (
