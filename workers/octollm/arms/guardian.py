@@ -44,13 +44,19 @@ class Guardian:
 
 
 class Redactor:
-    """Replaces personal data in JSON values. The reflex implements the same rules in Rust (`admission/redact.rs`)."""
+    """Replaces personal data in JSON values.
+
+    The reflex implements the same rules in Rust (`admission/redact.rs`).
+    """
 
     def __init__(self, rules_dir: Path) -> None:
         self._rules = _pii(rules_dir)
 
     def clean(self, value: Any, counts: Counter[str]) -> Any:  # noqa: ANN401  any JSON value
-        """Return `value` with every text and key redacted. Adds the number of replacements per type to `counts`."""
+        """Return `value` with every text and key redacted.
+
+        Adds the number of replacements per type to `counts`.
+        """
         if isinstance(value, str):
             return self.text(value, counts)
         if isinstance(value, list):

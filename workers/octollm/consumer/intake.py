@@ -93,7 +93,10 @@ class Intake:
             await asyncio.wait([task])
 
     async def release(self, entries: Sequence[Entry]) -> None:
-        """Give back entries that no handler has begun, uncharged. Raises RedisError while Redis is unavailable."""
+        """Give back entries that no handler has begun, uncharged.
+
+        Raises RedisError while Redis is unavailable.
+        """
         leases = [Lease(entry.stream, entry.id, entry.delivery) for entry in entries]
         for answer in await self._handoff.release(leases):
             outcome = Outcome.RELEASED if answer is LeaseStatus.RELEASED else Outcome.GONE

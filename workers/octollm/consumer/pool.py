@@ -69,8 +69,9 @@ class DeliveryPool:
         return self._add(entries, State.LEASED, monotonic() + self._limit_s)
 
     def admit_waiting_alone(self, entries: Sequence[Entry]) -> list[Delivery]:
-        """Take reclaimed entries, which wait for `isolation`. Their leases are renewed without end: waiting is no
-        handler's time.
+        """Take reclaimed entries, which wait for `isolation`.
+
+        Their leases are renewed without end: waiting is no handler's time.
         """
         return self._add(entries, State.WAITING_ALONE, float("inf"))
 

@@ -34,8 +34,10 @@ def check(data: bytes, max_depth: int = MAX_DEPTH) -> None:
 
 
 def check_written(data: bytes, max_depth: int = MAX_DEPTH) -> None:
-    """The same for what orjson has just written. Such text can only be too deep or hold a NUL: orjson refuses the rest
-    itself, and writes numbers that are none as null.
+    """The same for what orjson has just written.
+
+    Such text can only be too deep or hold a NUL: orjson refuses the rest itself, and writes numbers that are none as
+    null.
     """
     check_depth(data, max_depth)
     if data.find(b"\\u0000") >= 0:

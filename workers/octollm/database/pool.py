@@ -68,7 +68,10 @@ class _TerminatingConnection(_AsyncpgConnection):
 
 
 async def open_pool(dsn: str, size: int, **session: str) -> Pool:
-    """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`."""
+    """Connections that speak JSON as Python values.
+
+    `session`: settings of Postgres, like `statement_timeout`.
+    """
     return await asyncpg.create_pool(
         dsn,
         min_size=0,

@@ -1,4 +1,7 @@
-"""The model client of arms: asks the journal first, then the model. Answers are journalled before they are used."""
+"""The model client of arms: asks the journal first, then the model.
+
+Answers are journalled before they are used.
+"""
 
 import asyncio
 import random
@@ -45,7 +48,10 @@ class JournalledModelClient:
         self._delivery = delivery
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
-        """See `ModelClient.ask`. Also raises StoreUnavailableError if Postgres is unavailable before the call."""
+        """See `ModelClient.ask`.
+
+        Also raises StoreUnavailableError if Postgres is unavailable before the call.
+        """
         journal = await self._journal()
         request = Request(question.system, question.prompt, question.schema)
         spent, old = _Spent(), True

@@ -1,4 +1,7 @@
-"""Schemas of answers: what providers enforce, how a prompt describes them, and checks of answers. Pure."""
+"""Schemas of answers: what providers enforce, how a prompt describes them, and checks of answers.
+
+Pure.
+"""
 
 from collections.abc import Mapping
 from typing import Any

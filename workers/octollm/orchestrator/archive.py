@@ -36,7 +36,9 @@ class Archive:
         self._messages = messages
 
     async def handle(self, entries: Sequence[Entry]) -> list[Answer | Exception]:
-        """Process entries one by one. Return what follows from each, in order; an exception for one that failed.
+        """Process entries one by one.
+
+        Return what follows from each, in order; an exception for one that failed.
 
         Raises StoreUnavailableError while Postgres is unavailable.
         """

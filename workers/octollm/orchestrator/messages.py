@@ -48,7 +48,9 @@ class MessageBuilder:
         return (*stop, *steps, self.status(state), *result, *events)
 
     def step(self, state: TaskState, request: StepRequested, *, once: bool = False) -> Publish:
-        """Return the message that sends a step to its arm. `once`: not if its in-flight field names a message already.
+        """Return the message that sends a step to its arm.
+
+        `once`: not if its in-flight field names a message already.
 
         Raises TopologyError for an unknown arm.
         """
@@ -71,7 +73,10 @@ class MessageBuilder:
         return LaneKeys(lane).stream(topic, priority)
 
     def status(self, state: TaskState) -> SetStatus:
-        """Return the whole status of a task: the hash may have been lost. It expires only after the task's end."""
+        """Return the whole status of a task: the hash may have been lost.
+
+        It expires only after the task's end.
+        """
         key = LaneKeys(lane_of(state.task)).status(state.task)
         return SetStatus(key, state.version, self._status_ttl_s if state.ended else 0, status_hash(status_of(state)))
 

@@ -59,7 +59,10 @@ _FAST: dict[type[AbstractConnection], type[AbstractConnection]] = {
 
 
 def connect(url: str, timeout_s: float) -> redis.asyncio.Redis:
-    """Return a client that answers bytes. It connects with its first command; `timeout_s` bounds one attempt."""
+    """Return a client that answers bytes.
+
+    It connects with its first command; `timeout_s` bounds one attempt.
+    """
     client = redis.asyncio.Redis.from_url(url, socket_connect_timeout=timeout_s, decode_responses=False)
     pool = client.connection_pool
     pool.connection_class = _FAST[pool.connection_class]

@@ -1,4 +1,6 @@
-"""Answers a question with sentences that stand in passages. Pure, made of words only: it quotes, or says nothing.
+"""Answers a question with sentences that stand in passages.
+
+Pure, made of words only: it quotes, or says nothing.
 
 A sentence is worth the share of the question's words it has, the rarer ones among the passages counting more; words of
 its heading count half, and an earlier passage wins between equals.

@@ -1,4 +1,7 @@
-"""`streams.yaml` as frozen objects, and the names of the Redis keys that follow from it. Knows nothing of Redis."""
+"""`streams.yaml` as frozen objects, and the names of the Redis keys that follow from it.
+
+Knows nothing of Redis.
+"""
 
 from octollm.topology.keys import LaneKeys, ingest_stream
 from octollm.topology.loader import load_topology, parse_topology

@@ -1,4 +1,7 @@
-"""Names of every Redis key. Nothing else in Python puts a key together; Rust's twin is `schemas/rust/src/keys.rs`."""
+"""Names of every Redis key.
+
+Nothing else in Python puts a key together; Rust's twin is `schemas/rust/src/keys.rs`.
+"""
 
 import hashlib
 from dataclasses import dataclass

@@ -31,7 +31,10 @@ _STOPS: dict[str, Stop] = {
 
 
 class Anthropic:
-    """A model of Anthropic, or of the server in ANTHROPIC_BASE_URL. Key and URL are read by the SDK itself."""
+    """A model of Anthropic, or of the server in ANTHROPIC_BASE_URL.
+
+    Key and URL are read by the SDK itself.
+    """
 
     name = "anthropic"
 

@@ -1,4 +1,7 @@
-"""OpenAI's Responses, streamed, through its own SDK, whose retries are off. Nothing is stored at the provider."""
+"""OpenAI's Responses, streamed, through its own SDK, whose retries are off.
+
+Nothing is stored at the provider.
+"""
 
 from openai import AsyncOpenAI, Omit, Timeout, omit
 from openai.types.responses import EasyInputMessageParam, Response, ResponseTextConfigParam, ResponseUsage
