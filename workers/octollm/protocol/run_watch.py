@@ -42,7 +42,10 @@ class RunWatch:
         """Questions that the next call answers, by member of the set."""
 
     def seconds_left(self, deadline_at: str | None) -> float:
-        """Return how long until a deadline by Redis' clock; 0 or less: it has passed. Infinite if there is none."""
+        """Return how long until a deadline by Redis' clock; 0 or less: it has passed.
+
+        Infinite if there is none.
+        """
         now_ms = self._clock.now_ms()
         if deadline_at is None or now_ms is None:
             return float("inf")
