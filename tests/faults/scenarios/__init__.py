@@ -48,6 +48,7 @@ TIMEOUT_S = 240.0
 things a worker that was killed is back after half a minute."""
 _FILES = (
     "chained",
+    "hung_redis",
     "messages",
     "network",
     "postgres_faults",
@@ -55,6 +56,7 @@ _FILES = (
     "processes",
     "redis_faults",
     "replicas",
+    "rust_programs",
     "stores",
     "survivors",
 )
