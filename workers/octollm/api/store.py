@@ -7,8 +7,8 @@ import asyncpg
 import structlog
 
 from octollm.database.migrate import newest_revision, revision_problem
-from octollm.database.pool import TRANSIENT_POSTGRES_ERRORS, Connection, Pool, open_pool
-from octollm.errors import StoreUnavailableError, TooSlowError
+from octollm.database.pool import Connection, Pool, acquired, open_pool
+from octollm.errors import StatementTimeoutError, StoreUnavailableError, TooSlowError
 
 STATEMENT_S = 10.0
 _ACQUIRE_S = 5
@@ -32,20 +32,20 @@ class Store:
         """
         try:
             async with (
-                self._pool.acquire(timeout=_ACQUIRE_S) as connection,
+                acquired(self._pool, _ACQUIRE_S) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 yield connection
-        except asyncpg.QueryCanceledError as error:
+        except StatementTimeoutError as error:
             raise TooSlowError from error
         except _SCHEMA_MISMATCH as error:
             self._mark_unavailable(f"the database schema does not match revision {newest_revision()}: {error}")
             raise StoreUnavailableError(
                 "the database is not migrated; start an orchestrator of this version, which migrates it"
             ) from error
-        except TRANSIENT_POSTGRES_ERRORS as error:
-            self._mark_unavailable(f"Postgres is unavailable: {str(error) or type(error).__name__}")
-            raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
+        except StoreUnavailableError as error:
+            self._mark_unavailable(f"{error.message}: it is unavailable")
+            raise
         if not self._available:
             self._available = True
             _log.info("Postgres is available again")
