@@ -108,6 +108,10 @@ class StatementTimeoutError(OctoError):
     """A statement did not end within its time limit although Postgres answers others; waiting longer may not help."""
 
 
+class StoreRefusedError(OctoError):
+    """A store refuses this request for what it asks; asking again cannot help."""
+
+
 class WorkerError(OctoError):
     """A part of a worker ended that has to go on."""
 

@@ -34,7 +34,7 @@ TRANSIENT_POSTGRES_ERRORS = (
 
 A client's TimeoutError and the errors that asyncpg raises itself may come from the question; `acquired` looks closer.
 """
-_CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Of a connection that is closed, and of wrong arguments."""
 
 _ANSWER_S = 60.0
@@ -77,8 +77,11 @@ class _TerminatingConnection(_AsyncpgConnection):
             raise
 
 
-async def open_pool(dsn: str, size: int, **session: str) -> Pool:
-    """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`."""
+async def open_pool(dsn: str, size: int, answer_s: float | None = None, **session: str) -> Pool:
+    """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`.
+
+    `answer_s`: after how long without an answer a statement fails and its connection is closed; None: 60 s.
+    """
     return await asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -86,7 +89,7 @@ async def open_pool(dsn: str, size: int, **session: str) -> Pool:
         init=_speak_json,
         connection_class=_TerminatingConnection,
         timeout=10,
-        command_timeout=_ANSWER_S,
+        command_timeout=_ANSWER_S if answer_s is None else answer_s,
         server_settings={"application_name": "octollm", "idle_in_transaction_session_timeout": _IDLE, **session},
     )
 
@@ -104,7 +107,7 @@ async def acquired(pool: Pool, timeout_s: float | None = None) -> AsyncIterator[
             session = connection.get_server_pid()
             try:
                 yield connection
-            except _CLIENT_ERRORS as error:
+            except CLIENT_ERRORS as error:
                 if not _is_lost(connection):
                     raise
                 if _followed_time_out(error):
@@ -118,7 +121,7 @@ async def acquired(pool: Pool, timeout_s: float | None = None) -> AsyncIterator[
         raise _unavailable(error) from error
     except TRANSIENT_POSTGRES_ERRORS as error:
         raise _unavailable(error) from error
-    except _CLIENT_ERRORS as error:
+    except CLIENT_ERRORS as error:
         if pool.is_closing():
             raise _unavailable(error) from error
         raise
@@ -158,7 +161,7 @@ async def _still_works(pool: Pool, session: int) -> bool:
     try:
         async with asyncio.timeout(_PROBE_S), pool.acquire() as connection:
             return bool(await connection.fetchval(_IS_ACTIVE, session))
-    except (*TRANSIENT_POSTGRES_ERRORS, *_CLIENT_ERRORS):
+    except (*TRANSIENT_POSTGRES_ERRORS, *CLIENT_ERRORS):
         return False
 
 

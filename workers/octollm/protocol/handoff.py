@@ -64,6 +64,17 @@ class Claimed(NamedTuple):
     """Ids of steps that were removed because their run has ended."""
 
 
+class ClaimLimits(NamedTuple):
+    """How many entries of other workers a consumer takes at once."""
+
+    most: int
+    """Of all kinds."""
+    started: int
+    """Of those that began elsewhere before, and are no suspects."""
+    suspects: int
+    """Of those with at least the delivery `Topic.suspect_from`."""
+
+
 class Handoff:
     """One consumer of one group in one lane. Making one hashes every script: make it once and keep it."""
 
@@ -71,11 +82,13 @@ class Handoff:
         self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str, fairness: Fairness | None = None
     ) -> None:
         """`fairness`: of this lane. Without it every message is published at once, past window and cap, and
-        `in_flight`, `republish`, `prune` and `promote` raise ValueError.
+        `in_flight`, `republish`, `executing`, `prune` and `promote` raise ValueError.
         """
         self.keys = LaneKeys(lane)
         self.queued: dict[str, int] = {}
         """By stream: how many messages wait in tenant queues, as the last `promote` saw it."""
+        self.redis_ms = 0
+        """Redis' time at the last `promote`, in ms since 1970."""
         self.fairness = fairness
         self._group = group
         self.consumer = consumer
@@ -95,12 +108,16 @@ class Handoff:
             answers += _statuses(await self._scripts.complete(keys=call.keys, args=call.args))
         return answers
 
-    async def publish(self, operations: Sequence[Operation]) -> None:
-        """Apply operations that finish no entry, for instance when a deadline has passed."""
+    async def publish(self, *groups: Sequence[Operation]) -> None:
+        """Apply operations that finish no entry, for instance when a deadline has passed.
+
+        One script call applies all groups or, if one of them is refused, none. More than `BATCH` groups block Redis.
+        """
         call = ScriptCall(fairness=self.fairness)
         call.key_index(self.keys.in_flight)
-        call.args += (self.consumer, 1)
-        call.add_operations(operations)
+        call.args += (self.consumer, len(groups))
+        for operations in groups:
+            call.add_operations(operations)
         call.add_limits()
         await self._scripts.complete(keys=call.keys, args=call.args)
 
@@ -125,6 +142,13 @@ class Handoff:
         answer: bytes = await self._scripts.republish(keys=keys, args=args)
         return answer
 
+    async def executing(self, in_flight: Sequence[str]) -> int:
+        """How many of these steps, given by their in-flight fields, a worker works on right now."""
+        topics = dict.fromkeys(self._limits().topics.values())
+        groups = {one.stream: topic.group for topic in topics for one in topic.streams}
+        keys = [self.keys.in_flight, *groups]
+        return int(await self._scripts.executing(keys=keys, args=[*groups.values(), *in_flight]))
+
     async def prune(self, cursor: int, most: int) -> tuple[int, int]:
         """Remove names from the in-flight index whose message no longer exists.
 
@@ -136,6 +160,10 @@ class Handoff:
         places = (self.keys.schedule, *fairness.unprioritized, *fairness.topics, *waiting)
         following, pruned = await self._scripts.prune(keys=[self.keys.in_flight, *places], args=[cursor, most])
         return int(following), int(pruned)
+
+    async def evict(self, tasks: Sequence[str]) -> int:
+        """Delete the statuses of those of these tasks that have ended; return how many were deleted."""
+        return int(await self._scripts.evict(keys=[self.keys.status(task) for task in tasks]))
 
     def _limits(self) -> Fairness:
         if self.fairness is None:
@@ -178,11 +206,12 @@ class Handoff:
         answer, state, _ = await self._scripts.redrive(keys=keys, args=args)
         return answer.decode(), state.decode()
 
-    async def claim(self, stream: str, topic: Topic, most: int) -> Claimed:
-        """Reclaim up to `most` entries whose lease has ended or that were released."""
+    async def claim(self, stream: str, topic: Topic, limits: ClaimLimits) -> Claimed:
+        """Reclaim entries whose lease has ended or that were released."""
         keys = [stream, self.keys.dead, self.keys.done, self.keys.in_flight, self.keys.ended_runs]
         args: list[Text | int] = [self._group, self.consumer]
-        args += (topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
+        args += (topic.lease_s * 1000, topic.max_deliveries, limits.most, utc_now())
+        args += (topic.suspect_from, limits.started, limits.suspects)
         if self.fairness is not None and stream in self.fairness.limited:
             self.fairness.describe([self.fairness.limited[stream]], keys, args)
         claimed, dead, ended = await self._scripts.claim(keys=keys, args=args)
@@ -196,7 +225,7 @@ class Handoff:
         """Publish due messages, dispatch from the tenant queues, and drop the steps of ended runs.
 
         Looks at `most` of each. Returns how many were published or dropped, and when the next message is due (ms since
-        1970, 0: there is none); sets `queued`.
+        1970, 0: there is none); sets `queued` and `redis_ms`.
         """
         fairness = self._limits()
         keys = [
@@ -209,7 +238,7 @@ class Handoff:
         args: list[Text | int] = [most, len(fairness.unprioritized)]
         topics = list(fairness.topics.values())
         fairness.describe(dict.fromkeys(topics), keys, args)
-        moved, due, dropped, *queued = await self._scripts.promote(keys=keys, args=args)
+        moved, due, dropped, self.redis_ms, *queued = await self._scripts.promote(keys=keys, args=args)
         self.queued = dict(zip(fairness.topics, queued, strict=True))
         return int(moved) + int(dropped), int(float(due))
 
