@@ -133,7 +133,13 @@ def _row(verdict: Verdict, one: Asked, row: Mapping[str, Any], excuses: set[str]
         verdict.offences.append(Offence("lost", one.key, f"task {row['id']} is still {row['state']} after the drain"))
         return
     verdict.terminal += 1
-    wanted = {"succeeded": "succeeded", "dead": "failed: step_dead", "cancelled": "cancelled: requested"}[one.expected]
+    wanted = {
+        "succeeded": "succeeded",
+        "dead": "failed: step_dead",
+        "failed": "failed: step_failed",
+        "plan_invalid": "failed: plan_invalid",
+        "cancelled": "cancelled: requested",
+    }[one.expected]
     end = ": ".join(part for part in (row["state"], row["reason"]) if part)
     if end != wanted and end not in excuses:
         verdict.offences.append(

@@ -49,6 +49,7 @@ things a worker that was killed is back after half a minute."""
 _FILES = (
     "chained",
     "hung_redis",
+    "inputs",
     "messages",
     "network",
     "postgres_faults",
