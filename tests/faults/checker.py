@@ -31,6 +31,8 @@ _KEPT = 0.8
 _WANTED = {
     "succeeded": "succeeded",
     "dead": "failed: step_dead",
+    "failed": "failed: step_failed",
+    "plan_invalid": "failed: plan_invalid",
     "cancelled": "cancelled: requested",
     "expired": "expired: deadline",
     "judged": "failed: judged",

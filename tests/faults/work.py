@@ -1,5 +1,7 @@
 """What the tasks of a campaign do: their recipes, the arm that leaves a log, and the right answers."""
 
+import json
+
 ARM = """
   arm.effect:
     description: leaves a line in a log outside the system
@@ -19,6 +21,14 @@ ARM = """
 """Takes the place of the line before it in streams.yaml."""
 WATCHED = ("handler: octollm.arms.judge:Judge", "handler: effects:WatchedJudge")
 """The judge that leaves a line, too, and is the same otherwise."""
+_ENDLESS = {
+    "$ref": "#/$defs/d0",
+    "$defs": {
+        **{f"d{number}": {"allOf": [{"$ref": f"#/$defs/d{number + 1}"}] * 2} for number in range(40)},
+        "d40": {"type": "integer"},
+    },
+}
+"""Checked in two to the power of forty."""
 RECIPES = {
     "ledger": """
 recipe: ledger
@@ -106,6 +116,29 @@ steps:
   one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
 answer: {$: steps.one.output.value}
 """,
+    "odd": """
+recipe: odd
+version: 1
+description: a reference that cannot be evaluated for some numbers
+deadline_s: 3600
+input: {type: object, required: [n, do], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  one: {arm: effect, input: {n: {$: "ceil(to_number(task.input.do.x))"}}}
+answer: {$: steps.one.output.value}
+""",
+    "slow_check": """
+recipe: slow_check
+version: 1
+description: a check that would take years, whose process is killed at the step's time limit
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}}}
+steps:
+  verdict:
+    arm: judge
+    timeout_s: 2
+    input: {checks: [{check: schema, value: 1, schema: SCHEMA}]}
+answer: {$: steps.verdict.output.verdict}
+""".replace("SCHEMA", json.dumps(_ENDLESS)),
     "kept": """
 recipe: kept
 version: 1

@@ -1,7 +1,8 @@
 """Arms whose every call leaves a line in a log that the system cannot touch.
 
 `Effect` can die at a named moment. Input: {"n": number, "of"?: marks, "do"?: {"sleep_ms"?: ms, "crash"?: "before" |
-"after" | "always", "token"?: file}}. A crash with a token happens once: the process that removes the file dies. Output:
+"after" | "always", "token"?: file, "raise"?: text}}. With `raise` it breaks
+as an arm does on odd data. A crash with a token happens once: the process that removes the file dies. Output:
 {"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step was made
 from. A call that is stopped leaves a second line, with `stopped`.
 """
@@ -36,6 +37,8 @@ class Effect:
         _write(step, ctx, n=step.input["n"], of=step.input.get("of", []), mark=mark)
         if do.get("crash") == "always":
             os.kill(os.getpid(), signal.SIGKILL)
+        if "raise" in do:
+            raise ValueError(do["raise"])
         try:
             await asyncio.sleep(do.get("sleep_ms", 0) / 1000)
         except asyncio.CancelledError:

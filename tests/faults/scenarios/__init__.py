@@ -50,6 +50,7 @@ _FILES = (
     "chained",
     "ended_runs",
     "hung_redis",
+    "inputs",
     "messages",
     "network",
     "postgres_faults",

@@ -25,7 +25,14 @@ from octollm.contracts import (
     write,
 )
 from octollm.contracts.ids import message_id, utc_now
-from octollm.errors import ContractError, NeedsPersonError, PermanentError, StoreUnavailableError, TransientError
+from octollm.errors import (
+    ContractError,
+    NeedsPersonError,
+    PermanentError,
+    StatementTimeoutError,
+    StoreUnavailableError,
+    TransientError,
+)
 from octollm.observability.logging import without_passwords
 from octollm.protocol.handoff import Entry
 from octollm.protocol.operations import Fields, Publish, Schedule, Text
@@ -102,6 +109,8 @@ class StepRunner:
         except TimeoutError as error:
             fault = _step_error("timeout", f"the arm ran into a time limit of its own: {error or 'no message'}")
             result = self._failed_transiently(entry, step, fault, began)
+        except StatementTimeoutError as error:
+            result = self._failed_transiently(entry, step, _step_error("statement_timeout", error.message), began)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
