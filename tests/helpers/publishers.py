@@ -23,7 +23,7 @@ class FakePublisher:
     async def reach(self) -> None:
         pass
 
-    async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
+    async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
         pass
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
@@ -40,6 +40,9 @@ class FakePublisher:
         assert isinstance(body, bytes)
         self.republished.append(read(StepRequested, body))
         return True
+
+    async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
+        return 0
 
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         return 0, 0

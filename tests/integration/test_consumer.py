@@ -184,10 +184,10 @@ async def test_a_permanent_failure_a_hang_and_a_bug_have_their_own_endings(url, 
     assert found == {
         "0": ("failed", "no_use"),
         "1": ("retrying", "timeout"),
-        "2": ("failed", "internal"),
+        "2": ("retrying", "internal"),
         "3": ("failed", "output_not_json"),
     }
-    assert await client.zcard(KEYS.schedule) == 1
+    assert await client.zcard(KEYS.schedule) == 2
 
 
 async def left_by_the_dead(client, stream: str, deliveries: list[int]) -> None:

@@ -103,6 +103,17 @@ async def test_an_error_in_one_operation_leaves_everything_as_it_was(client, str
     assert (await client.xpending(stream, "judge"))["pending"] == 1
 
 
+async def test_groups_are_published_in_one_call_or_none_of_them_is(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    first = (Publish(KEYS.done, {"type": "x"}),)
+    await handoff.publish(first, first)
+    assert await client.xlen(KEYS.done) == 2
+    await client.set(KEYS.events, "not a stream")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await handoff.publish(first, (AppendEvent(KEYS.events, 10, {"type": "y"}),))
+    assert await client.xlen(KEYS.done) == 2
+
+
 async def test_what_was_perhaps_sent_before_is_sent_only_where_its_message_is_nowhere(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     other = FIELD.replace(".0", ".1")

@@ -9,15 +9,15 @@ from time import perf_counter
 
 import structlog
 
-from octollm.consumer.circuit_breaker import CircuitBreaker, Source
+from octollm.consumer.circuit_breaker import CircuitBreaker
 from octollm.consumer.committer import OUTCOMES, Committer
 from octollm.consumer.context import set_current
 from octollm.consumer.delivery import Delivery, Event, State
 from octollm.consumer.pool import DeliveryPool
 from octollm.consumer.task_pool import TaskPool
 from octollm.errors import StoreUnavailableError
-from octollm.faults import may_be_process_fault
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.protocol.fields import clean
 from octollm.protocol.handoff import Completion, Entry, Handoff, LeaseStatus
 from octollm.protocol.outcomes import HANDLER_SECONDS, HandlerResult, Outcome
 from octollm.supervision import Supervisor
@@ -78,7 +78,7 @@ class Executor:
                 delivery.take_back_cancellation()
             if self._is_to_be_returned(delivery.entry, result):
                 await self._return(delivery)
-            elif isinstance(result, Exception):
+            elif result is None:
                 self._pool.abandon([delivery])
             else:
                 self._commit(delivery, result)
@@ -113,21 +113,20 @@ class Executor:
         outcome = Outcome.RETURNED if answer is LeaseStatus.RELEASED else OUTCOMES[answer]
         self._pool.settle([(delivery, outcome)])
 
-    def _is_to_be_returned(self, entry: Entry, result: HandlerResult | Exception) -> bool:
+    def _is_to_be_returned(self, entry: Entry, result: HandlerResult | None) -> bool:
         """Record the end of the handler with the circuit breaker; whether it is open and wants the entry back."""
-        if isinstance(result, Exception):
-            if may_be_process_fault(result):
-                return self._breaker.record_failure(_source(entry))
-        elif result.handler_fault:
-            return self._breaker.record_failure(_source(entry))
-        elif result.outcome in _HANDLER_WORKED:
-            self._breaker.record_success(_source(entry))
-            return False
-        self._breaker.record_inconclusive()
+        tenant = entry.fields.get(b"tenant", b"")
+        if result is None or result.handler_fault:
+            task = clean(entry.fields.get(b"id")).partition(".")[0]
+            return self._breaker.record_failure(task or entry.id, tenant)
+        if result.outcome in _HANDLER_WORKED:
+            self._breaker.record_success(tenant)
+        else:
+            self._breaker.record_inconclusive()
         return False
 
-    async def _handle(self, delivery: Delivery) -> HandlerResult | Exception:
-        """What the handler makes of the entry, once its stores are available, or what it raised that nobody foresaw.
+    async def _handle(self, delivery: Delivery) -> HandlerResult | None:
+        """What the handler makes of the entry, once its stores are available; None: it raised what nobody foresaw.
 
         Raises CancelledError also where the handler answered its cancellation with another error.
         """
@@ -154,13 +153,6 @@ class Executor:
                 if delivery.state is State.STOPPING:
                     raise asyncio.CancelledError from error
                 _log.exception("the handler broke; the message stays pending", entry=delivery.entry.id)
-                return error
+                return None
             else:
                 return result
-
-
-def _source(entry: Entry) -> Source:
-    parts = entry.fields.get(b"id", b"").split(b".")
-    is_step = len(parts) == 5  # task, run, step, round, attempt
-    step = parts[2] if is_step else entry.fields.get(b"type", b"")
-    return Source(parts[0] or entry.id.encode(), entry.fields.get(b"tenant", b""), step)

@@ -8,16 +8,26 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+import jmespath
 import orjson
+from jmespath.exceptions import JMESPathError
+from jmespath.parser import ParsedResult
 
 from octollm.contracts import strict_json
 from octollm.errors import ContractError, RecipeError
-from octollm.plans.expression import compiled, evaluate
 from octollm.plans.stored import as_stored
 
 REFERENCE = "$"
 _DEPTH = strict_json.MAX_DEPTH - 2
 """Most levels of a rendered value: it is inside a result, which is inside a status."""
+
+
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> ParsedResult:
+    try:
+        return jmespath.compile(expression)
+    except JMESPathError as error:
+        raise RecipeError(f"not a JMESPath expression: {expression!r}: {error}") from error
 
 
 def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
@@ -51,13 +61,16 @@ def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401 
             else:
                 return None
         return found
-    return evaluate(expression, context)
+    try:
+        return _compiled(expression).search(context)
+    except JMESPathError as error:
+        raise RecipeError(f"{expression!r} cannot be evaluated: {error}") from error
 
 
 @lru_cache(maxsize=4096)
 def _links(expression: str) -> tuple[str | int, ...] | None:
     """Return the names and indexes of an expression that consists of nothing else, like `a.b[0].c`; else None."""
-    return _chain(compiled(expression).parsed)
+    return _chain(_compiled(expression).parsed)
 
 
 def _chain(node: Mapping[str, Any]) -> tuple[str | int, ...] | None:
@@ -79,7 +92,7 @@ def render(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  a
     try:
         found = as_stored(found)
         strict_json.check_written(orjson.dumps(found), _DEPTH)
-    except (TypeError, ValueError, RecursionError, ContractError) as error:
+    except (TypeError, ContractError) as error:
         raise RecipeError(f"the value that its references give cannot be stored as JSON: {error}") from error
     return found
 
@@ -128,7 +141,7 @@ _CHAINS = frozenset(
 @lru_cache(maxsize=4096)
 def _leads(expression: str) -> tuple[tuple[tuple[str, ...], ...], bool]:
     """Return the paths of an expression, and whether it also reads the whole context."""
-    parsed = compiled(expression).parsed
+    parsed = _compiled(expression).parsed
     return tuple(_paths(parsed)), _whole(parsed)
 
 

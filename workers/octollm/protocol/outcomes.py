@@ -49,7 +49,7 @@ class HandlerResult(NamedTuple):
     again.
     """
     handler_fault: bool = False
-    """Whether this may be the process's own fault, and not the message's; the circuit breaker counts it."""
+    """Whether this is the handler's own fault; the circuit breaker counts it."""
 
 
 MESSAGES = Counter("octollm_messages_total", "Deliveries by how they ended.", ("topic", "outcome"))

@@ -19,6 +19,7 @@ NAMES = (
     "claim",
     "complete",
     "evict",
+    "executing",
     "leave_group",
     "promote",
     "prune",
@@ -48,6 +49,7 @@ class Scripts:
     claim: AsyncScript
     complete: AsyncScript
     evict: AsyncScript
+    executing: AsyncScript
     leave_group: AsyncScript
     promote: AsyncScript
     prune: AsyncScript
