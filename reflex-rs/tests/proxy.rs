@@ -122,7 +122,7 @@ fn the_number_of_reads_that_wait_for_the_api_is_limited() {
     let reflex = Reflex::ready(&redis, &settings);
     api.answer_late("/v1/slow", 200, &json!({}), Duration::from_secs(2));
     let mut slow = reflex.connect();
-    let request = b"GET /v1/slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let request = b"GET /v1/slow HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     slow.write_all(request).unwrap();
     until("the slow one is on its way", || {
         (!api.requests().is_empty()).then_some(())

@@ -62,7 +62,11 @@ async def busy(_step):
 
 async def broken(_step):
     await asyncio.sleep(0)
-    raise ZeroDivisionError
+    raise ConnectionResetError(104, "Connection reset by peer: http://user:secret@host/")
+
+
+async def wrong_input(_step):
+    return {"n": int(float("inf"))}
 
 
 def test_an_output_travels_in_the_message():
@@ -82,6 +86,18 @@ def test_a_large_output_travels_by_its_digest():
 def test_a_failure_travels_with_its_code():
     done = reported(wrong)
     assert (done.outcome, done.error.code, done.error.message) == ("failed", "no_such_file", "there is no such file")
+
+
+def test_what_the_same_input_always_causes_fails_at_once_with_its_cause():
+    done = reported(wrong_input)
+    assert (done.outcome, done.error.code) == ("failed", "internal")
+    assert done.error.message == "the arm broke: OverflowError: cannot convert float infinity to integer"
+
+
+def test_a_fault_that_may_pass_is_tried_again_and_its_cause_shows_no_password():
+    done = reported(broken)
+    assert done.error.message.startswith("the arm broke: ConnectionResetError: [Errno 104] Connection reset by peer")
+    assert "secret" not in done.error.message
 
 
 @pytest.mark.parametrize(("work", "code"), [(busy, "busy"), (broken, "internal")])

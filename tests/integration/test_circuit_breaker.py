@@ -12,7 +12,7 @@ from octollm.errors import PermanentError
 from octollm.observability.metrics import MetricsServer
 from octollm.protocol.handoff import Handoff
 from octollm.supervision import Supervisor
-from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.consumers import CLAIM_ALL, KEYS, consuming, fields, judge, step, topology
 from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge(), "normal")
@@ -31,7 +31,7 @@ async def outcomes(client):
 
 
 async def breaks(_step):
-    raise KeyError("a bad deploy")
+    raise ImportError("a bad deploy")
 
 
 async def test_what_a_bad_deploy_holds_is_done_by_a_good_one(redis_server, client):
@@ -98,7 +98,7 @@ async def test_it_tries_one_message_after_a_while_and_goes_on_where_that_goes_we
     async def work(one):
         return {} if repaired else await breaks(one)
 
-    rule = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=0.2)
+    rule = CircuitBreakerRule(tasks=3, tenants=1, cooldown_s=1.6)
     async with consuming(redis_server.url, client, judge(), work, concurrency=2, circuit_breaker=rule) as member:
 
         async def opened():
@@ -157,7 +157,7 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
     await put(client, 5)
 
     async def broken(_entry):
-        raise KeyError("a bad deploy")
+        raise ImportError("a bad deploy")
 
     async with consuming(
         redis_server.url, client, judge(), None, handler=broken, concurrency=1, circuit_breaker=FOR_GOOD
@@ -167,7 +167,7 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
             return bad.consumer.tripped
 
         await until(opened)
-    claimed, dead, _ = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), 5)
+    claimed, dead, _ = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), CLAIM_ALL)
     assert dead == []
     assert [one.delivery for one in claimed] == [1, 1, 1]
     assert await client.xlen(STREAM) == 5
@@ -179,7 +179,7 @@ async def test_readiness_and_metrics_say_so(redis_server, client):
     topic = judge()
 
     async def broken(_entry):
-        raise KeyError("a bad deploy")
+        raise ImportError("a bad deploy")
 
     worker.add(topic, "l0", broken)
     await worker.start()

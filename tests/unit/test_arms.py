@@ -1,5 +1,6 @@
 """Guardian and judge: every mode and every check, on inputs it accepts and on inputs it refuses."""
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,32 @@ async def test_each_check_passes_and_fails(good, change, reason):
     assert reason in said
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+async def test_every_kind_of_line_end_is_read(end):
+    check = {"check": "recompute", "csv": end.join(["g,v", "a,1", "b,2", ""]), "column": "v", "by": "g"}
+    answer = await handle(Judge(), {"checks": [{**check, "statistic": "sum", "expected": {"a": 1, "b": 2}}]})
+    assert answer["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("text", ['g,v\n"a' + "x" * 200_000 + '",1', "v,g\n1\n2,b", "g,v\na,1e308\na,1e308"])
+async def test_odd_data_get_a_verdict_or_are_refused(text):
+    check = {"check": "recompute", "csv": text, "column": "v", "by": "g", "statistic": "sum", "expected": {"a": 1}}
+    try:
+        answer = await handle(Judge(), {"checks": [check]})
+    except PermanentError as error:
+        assert error.code == "invalid_input"
+    else:
+        assert answer["verdict"] == "fail"
+
+
+async def test_no_pattern_takes_more_than_linear_time():
+    check = {"check": "matches", "text": "a" * 50_000 + "!", "pattern": "(a+)+$"}
+    began = time.process_time()
+    answer = await handle(Judge(), {"checks": [check]})
+    assert answer["verdict"] == "fail"
+    assert time.process_time() - began < 1
+
+
 async def test_every_check_has_its_case_here():
     with pytest.raises(PermanentError) as caught:
         await handle(Judge(), {"checks": [{"check": "?"}]})
@@ -172,7 +199,9 @@ async def test_every_check_has_its_case_here():
         [{"check": "contains", "text": "a", "part": "b", "colour": "red"}],
         [{"check": "contains", "text": "a", "part": "b", "name": 5}],
         [{"check": "matches", "text": "a", "pattern": "("}],
+        [{"check": "matches", "text": "a", "pattern": "(?=a)"}],
         [{"check": "schema", "value": 1, "schema": {"type": "nothing"}}],
+        [{"check": "schema", "value": 1, "schema": {"$ref": "http://127.0.0.1:9/latest/meta-data"}}],
         [{"check": "numeric", "value": 1}],
         [{"check": "numeric", "value": 1, "min": True}],
         [{"check": "recompute", "csv": CSV, "column": "zzz", "statistic": "sum", "expected": 1}],

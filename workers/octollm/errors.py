@@ -112,6 +112,10 @@ class WorkerError(OctoError):
     """A part of a worker ended that has to go on."""
 
 
+class SchemaError(OctoError):
+    """This is not a JSON Schema that can be used."""
+
+
 class RecipeError(OctoError):
     """A recipe is wrong, or one of its references leads nowhere."""
 

@@ -5,7 +5,7 @@ runs, even after one has failed. A step with the verdict "fail" has succeeded; o
 
 Checks (`name`: optional label for the reason):
 - `exit_code` {of: executor output, equals: 0}      - `outcome` {of: executor output, equals: "ok"}
-- `contains` / `lacks` {text, part}                 - `matches` {text, pattern}
+- `contains` / `lacks` {text, part}                 - `matches` {text, pattern: of RE2, so that it takes linear time}
 - `equals` {value, expected}                        - `clean` {of: guardian output}
 - `schema` {value, schema}                          - `numeric` {value, expected, tolerance?, min?, max?}
 - `citations` {of: retriever answer, sources: retriever read}: every quote is in the stored text at its place and on its
@@ -16,20 +16,23 @@ Checks (`name`: optional label for the reason):
 import csv
 import io
 import math
-import re
 import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jsonschema_rs
+import re2
 
-from octollm.arms.base import ArmContext, invalid, require_fields
+from octollm.arms.base import ArmContext, invalid, is_small, require_fields
 from octollm.contracts import StepRequested
+from octollm.contracts.json_schema import validator
+from octollm.errors import SchemaError
 from octollm.text import citations
 
 _TOLERANCE = 1e-9
 """Relative tolerance; covers the rounding differences of another order of addition."""
 _MAX_SHOWN = 200
+_RE2_OPTIONS = re2.Options()
+_RE2_OPTIONS.log_errors = False
 Fault = str | None
 
 
@@ -42,10 +45,20 @@ class Judge:
         checks = step.input["checks"]
         if not isinstance(checks, list) or not checks:
             raise invalid("input.checks must be a list of at least one check")
-        results = [_one(check, f"input.checks.{number}") for number, check in enumerate(checks)]
+        direct = is_small(checks) and not any(_is_unbounded(check) for check in checks)
+        results = _all(checks) if direct else await ctx.isolated(_all, checks)
         reasons = [result["reason"] for result in results if not result["passed"]]
         ctx.log.info("made a verdict", checks=len(results), failed=len(reasons))
         return {"verdict": "fail" if reasons else "pass", "reasons": reasons, "checks": results}
+
+
+def _is_unbounded(check: Any) -> bool:  # noqa: ANN401  any JSON value
+    """Whether a small check may take long all the same: a schema can refer to itself in many ways."""
+    return isinstance(check, dict) and check.get("check") == "schema"
+
+
+def _all(checks: list[Any]) -> list[dict[str, Any]]:
+    return [_one(check, f"input.checks.{number}") for number, check in enumerate(checks)]
 
 
 def _one(check: Any, place: str) -> dict[str, Any]:  # noqa: ANN401  any JSON value
@@ -99,10 +112,15 @@ def _lacks(check: Mapping[str, Any], place: str) -> Fault:
 def _matches(check: Mapping[str, Any], place: str) -> Fault:
     text, pattern = _field(check, "text", str, place), _field(check, "pattern", str, place)
     try:
-        found = re.search(pattern, text)
-    except re.error as error:
-        raise invalid(f"{place}.pattern is not a regular expression: {error}") from error
+        found = re2.compile(pattern, _RE2_OPTIONS).search(text)
+    except re2.error as error:
+        raise invalid(f"{place}.pattern is not a regular expression of RE2: {_message(error)}") from error
     return None if found else f"nothing matches {pattern[:_MAX_SHOWN]!r}"
+
+
+def _message(error: re2.error) -> str:
+    told = error.args[0] if error.args else ""
+    return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
 
 
 def _equals(check: Mapping[str, Any], _place: str) -> Fault:
@@ -119,10 +137,9 @@ def _clean(check: Mapping[str, Any], place: str) -> Fault:
 
 def _schema(check: Mapping[str, Any], place: str) -> Fault:
     try:
-        validator = jsonschema_rs.validator_for(_field(check, "schema", dict, place))
-    except jsonschema_rs.ValidationError as error:
+        broken = next(validator(_field(check, "schema", dict, place)).iter_errors(check["value"]), None)
+    except SchemaError as error:
         raise invalid(f"{place}.schema is not a JSON Schema: {error.message}") from error
-    broken = next(validator.iter_errors(check["value"]), None)
     if broken is None:
         return None
     where = ".".join(str(part) for part in broken.instance_path) or "the value"
@@ -182,20 +199,16 @@ def _recompute(check: Mapping[str, Any], place: str) -> Fault:
     column, statistic = _field(check, "column", str, place), _field(check, "statistic", str, place)
     if statistic not in _STATISTICS:
         raise invalid(f"{place}.statistic must be one of {', '.join(_STATISTICS)}")
-    groups: dict[str, list[float]] = {}
-    reader = csv.DictReader(io.StringIO(_field(check, "csv", str, place)))
     by = _field(check, "by", str, place) if "by" in check else None
     where = _field(check, "where", dict, place) if "where" in check else {}
-    for name in filter(None, (column, by, *where)):
-        if name not in (reader.fieldnames or ()):
-            raise invalid(f"{place}: the data have no column {name!r}")
-    for row in reader:
-        if any(row[name] != value for name, value in where.items()):
-            continue
-        value = _number(row[column])
-        if value is not None:
-            groups.setdefault(row[by] if by else "", []).append(value)
-    found = {name: _STATISTICS[statistic](values) for name, values in groups.items()}
+    try:
+        groups = _groups(_field(check, "csv", str, place), column, by, where, place)
+    except csv.Error as error:
+        raise invalid(f"{place}.csv cannot be read as CSV: {error}") from error
+    try:
+        found = {name: _STATISTICS[statistic](values) for name, values in groups.items()}
+    except OverflowError:
+        return f"{statistic} of {column} is beyond the range of a number"
     expected = _field(check, "expected", dict, place) if by else {"": _field(check, "expected", (int, float), place)}
     if set(expected) != set(found):
         return f"the groups are {sorted(found)}, not {sorted(expected)}"
@@ -205,6 +218,23 @@ def _recompute(check: Mapping[str, Any], place: str) -> Fault:
             of = f" of {name}" if name else ""
             return f"{statistic} of {column}{of} is {value:g}, not {given!r}"
     return None
+
+
+def _groups(text: str, column: str, by: str | None, where: Mapping[str, Any], place: str) -> dict[str, list[float]]:
+    """Return the numbers of a column by the value of column `by` ('' without it). Raises csv.Error, PermanentError."""
+    # newline=None: spreadsheets also end lines with CR alone, which the module csv refuses.
+    reader = csv.DictReader(io.StringIO(text, newline=None))
+    for name in filter(None, (column, by, *where)):
+        if name not in (reader.fieldnames or ()):
+            raise invalid(f"{place}: the data have no column {name!r}")
+    groups: dict[str, list[float]] = {}
+    for row in reader:
+        if any(row[name] != value for name, value in where.items()):
+            continue
+        value = _number(row[column])
+        if value is not None:
+            groups.setdefault((row[by] or "") if by else "", []).append(value)
+    return groups
 
 
 def _number(text: str | None) -> float | None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-import jmespath
-import jsonschema_rs
-from jmespath.exceptions import JMESPathError
+from octollm.contracts.json_schema import validator
+from octollm.errors import RecipeError
+from octollm.plans.expression import compiled
 
 MAX_STEPS = 20
 _NAME = "^[a-z][a-z0-9_]{0,62}$"
@@ -132,9 +132,9 @@ def _references(template: Any, known: set[str]) -> Iterator[str]:  # noqa: ANN40
 
 def _expression(expression: str, known: set[str]) -> Iterator[str]:
     try:
-        jmespath.compile(expression)
-    except JMESPathError:
-        yield f"{expression!r} is not a JMESPath expression"
+        compiled(expression)
+    except RecipeError as error:
+        yield error.message
         return
     for name in dict.fromkeys(_STEP_IN_EXPRESSION.findall(expression)):
         if name not in known:
@@ -142,7 +142,7 @@ def _expression(expression: str, known: set[str]) -> Iterator[str]:
 
 
 def _input(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    for broken in jsonschema_rs.validator_for(with_references(schema)).iter_errors(value):
+    for broken in validator(with_references(schema)).iter_errors(value):
         place = ".".join(str(part) for part in broken.instance_path)
         yield f"{place + ': ' if place else ''}{broken.message[:300]}"
 

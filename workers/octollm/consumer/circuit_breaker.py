@@ -1,14 +1,16 @@
 """The circuit breaker of one consumer: stops it when its handler fails on whatever it gets, as after a bad deploy.
 
-Knows no Redis. It counts only what is certainly the handler's own fault: an exception that nobody foresaw, or an output
-that is no output. What an arm says about a message, an unavailable store and unreadable messages never count.
-docs/decisions/008-circuit-breaker.md says why it takes several tasks, and several tenants where there are several.
+Knows no Redis. It counts only what may be the process's own fault: a missing library, a full disk, wrong code. An
+exception that a message's content causes (`faults.py`), what an arm says about a message, an unavailable store and
+unreadable messages never count. docs/decisions/008-circuit-breaker.md says why it takes several tasks, several tenants
+where there are several, and several steps.
 """
 
 import asyncio
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -28,7 +30,7 @@ class BreakerState(StrEnum):
     OPEN = "open"
     """Begin nothing; a message whose handler fails now is given back."""
     HALF_OPEN = "half_open"
-    """Begin one trial message, after which the breaker is closed or open again."""
+    """Begin one trial message at a time: a success closes the breaker, several failures in a row open it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,22 @@ class CircuitBreakerRule:
     tenants: int
     """Minimum number of distinct tenants with failures; at least 2 once a second tenant has been seen."""
     cooldown_s: float
-    """How long it stays open before the trial message."""
+    """Longest time that it stays open before the next trials. The first is an eighth of it, then each is doubled."""
 
 
+_FIRST_COOLDOWN = 1 / 8
+_TRIALS = 3
+"""Failures of trial messages that open it again: one of them may be as bad as those that opened it."""
 NEVER_OPENS = CircuitBreakerRule(tasks=0, tenants=1, cooldown_s=0)
+
+
+class Source(NamedTuple):
+    """What a message is about, as far as the breaker distinguishes messages."""
+
+    task: bytes
+    tenant: bytes
+    step: bytes
+    """Name of the step in its plan; of a message that is about no step, its type."""
 
 
 class CircuitBreaker:
@@ -53,10 +67,15 @@ class CircuitBreaker:
         self._rule = rule
         self._topic = topic
         self._state = BreakerState.CLOSED
-        self._failed: dict[str, bytes] = {}
-        """Tasks on which the handler has failed since its last success, with their tenants."""
+        self._failed: dict[bytes, Source] = {}
+        """Tasks on which the handler has failed since its last success."""
         self._tenants: set[bytes] = set()
         """Tenants that were seen; two are enough to know that there are several."""
+        self._steps: set[bytes] = set()
+        """Steps that were seen, likewise."""
+        self._cooldown_s = rule.cooldown_s * _FIRST_COOLDOWN
+        """How long it stays open the next time."""
+        self._failed_trials = 0
         self._open_until = 0.0
         """When the cool-down ends, on the monotonic clock."""
         self._trial_begun = False
@@ -94,11 +113,13 @@ class CircuitBreaker:
         self._trial_begun = True
         return True
 
-    def record_success(self, tenant: bytes) -> None:
+    def record_success(self, source: Source) -> None:
         """The handler worked; the breaker closes. Also a message that had begun before it opened proves that."""
-        self._see(tenant)
-        self._failed.clear()
+        self._see(source)
+        if self._failed:
+            self._failed.clear()
         if self.tripped:
+            self._cooldown_s = self._rule.cooldown_s * _FIRST_COOLDOWN
             self._set(BreakerState.CLOSED)
             _log.info("circuit breaker closed: the handler works again", topic=self._topic)
 
@@ -107,48 +128,65 @@ class CircuitBreaker:
         if self._state is BreakerState.HALF_OPEN:
             self._set(BreakerState.HALF_OPEN)
 
-    def record_failure(self, task: str, tenant: bytes) -> bool:
+    def record_failure(self, source: Source) -> bool:
         """The handler failed by its own fault; whether to give the message back as if it had not begun.
 
         A failed trial message is not given back: it would be the next trial, and could hold up all others.
         """
-        self._see(tenant)
+        self._see(source)
         if self._state is BreakerState.OPEN:
             return True
-        trial = self._state is BreakerState.HALF_OPEN
-        if not trial:
-            self._failed[task] = tenant  # the same task again is its own retry
-            if not self._must_open():
-                return False
-            CIRCUIT_OPENED.labels(self._topic).inc()
-            _log.error(
-                "circuit breaker open: the handler failed on several tasks in a row and nothing more is read here; "
-                "see the errors above, fix the handler or roll back, and restart",
-                topic=self._topic,
-                tasks=len(self._failed),
-                trial_in_s=self._rule.cooldown_s,
-            )
-        self._open_until = time.monotonic() + self._rule.cooldown_s
-        self._set(BreakerState.OPEN)
-        return not trial
+        if self._state is BreakerState.HALF_OPEN:
+            self._failed_trials += 1
+            if self._failed_trials < _TRIALS:
+                self._set(BreakerState.HALF_OPEN)
+            else:
+                self._open()
+            return False
+        self._failed[source.task] = source  # the same task again is its own retry
+        if not self._must_open():
+            return False
+        CIRCUIT_OPENED.labels(self._topic).inc()
+        _log.error(
+            "circuit breaker open: the handler failed on several tasks in a row and nothing more is read here; "
+            "see the errors above, fix the handler or roll back, and restart",
+            topic=self._topic,
+            tasks=len(self._failed),
+            trial_in_s=self._cooldown_s,
+        )
+        self._open()
+        return True
 
     def reset(self) -> None:
         """Close it, for the end of the consumer: a stopped consumer is no open breaker in the metrics."""
         if self.tripped:
             self._set(BreakerState.CLOSED)
 
+    def _open(self) -> None:
+        self._open_until = time.monotonic() + self._cooldown_s
+        self._cooldown_s = min(2 * self._cooldown_s, self._rule.cooldown_s)
+        self._failed_trials = 0
+        self._set(BreakerState.OPEN)
+
     def _must_open(self) -> bool:
-        rule, tenants = self._rule, len(set(self._failed.values()))
-        if rule.tasks and len(self._failed) >= rule.tasks and tenants >= max(rule.tenants, len(self._tenants)):
+        rule, failed = self._rule, self._failed.values()
+        tenants = len({one.tenant for one in failed}) >= max(rule.tenants, len(self._tenants))
+        steps = len({one.step for one in failed}) >= len(self._steps)
+        if rule.tasks and len(failed) >= rule.tasks and tenants and steps:
             return True
-        # One tenant's tasks may fail for ever where it takes two tenants: remember only the newest.
-        while len(self._failed) > max(rule.tasks, 1):
-            del self._failed[next(iter(self._failed))]
+        self._drop_old_failures()
         return False
 
-    def _see(self, tenant: bytes) -> None:
+    def _drop_old_failures(self) -> None:
+        """Keep the newest failures only: one tenant's or one step's tasks may fail for ever where it takes two."""
+        while len(self._failed) > max(self._rule.tasks, 1):
+            del self._failed[next(iter(self._failed))]
+
+    def _see(self, source: Source) -> None:
         if len(self._tenants) < 2:
-            self._tenants.add(tenant)
+            self._tenants.add(source.tenant)
+        if len(self._steps) < 2:
+            self._steps.add(source.step)
 
     def _set(self, state: BreakerState) -> None:
         CIRCUIT_OPEN.labels(self._topic).inc((state is not BreakerState.CLOSED) - self.tripped)

@@ -118,7 +118,7 @@ class Worker:
             with _store_errors():
                 await self._start()
         except BaseException:
-            await self.stop(0)
+            await self.stop(0, failed=True)
             raise
 
     async def _start(self) -> None:
@@ -133,13 +133,16 @@ class Worker:
         self._loops = [spawn(f"promote {lane}", self._promote(lane)) for lane in lanes]
         self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, lanes, self._stop_run)))
 
-    async def stop(self, drain_s: float) -> None:
-        """Stop reading, give back what has not begun, wait up to `drain_s` for handlers, leave the groups."""
+    async def stop(self, drain_s: float, *, failed: bool = False) -> None:
+        """Stop reading, give back what has not begun, wait up to `drain_s` for handlers, leave the groups.
+
+        `failed`: see `Consumer.stop`.
+        """
         await self._supervisor.end(self._loops)
         # uvloop raises a RuntimeError for a connection that broke a moment ago.
         with contextlib.suppress(*TRANSIENT_REDIS_ERRORS, RuntimeError):
             await self._broker.stop()
-        await asyncio.gather(*(consumer.stop(drain_s) for consumer in self._consumers))
+        await asyncio.gather(*(consumer.stop(drain_s, failed=failed) for consumer in self._consumers))
         for leases in self._leases.values():
             await asyncio.to_thread(leases.stop)
         await self._client.aclose()

@@ -244,7 +244,7 @@ class Stack:
             yield
         finally:
             stop.set()
-            patience_s = settings.worker.drain_s + 5
+            patience_s = settings.worker.drain_s + 20  # for what the drain leaves over, see `Consumer.stop`
             try:
                 await asyncio.wait_for(asyncio.gather(work, return_exceptions=True), patience_s)
             except TimeoutError:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jsonschema_rs
 import orjson
 
 from octollm.contracts import strict_json
+from octollm.contracts.json_schema import validator
 from octollm.errors import ContractError
 
 _FAULTS_TOLD = 5
@@ -63,7 +63,7 @@ def value_of(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
         return None, f"The answer is no JSON that can be read: {error}."
     value = orjson.loads(raw)
     faults = []
-    for broken in jsonschema_rs.validator_for(dict(schema)).iter_errors(value):
+    for broken in validator(schema).iter_errors(value):
         place = ".".join(str(part) for part in broken.instance_path) or "the whole answer"
         faults.append(f"- {place}: {broken.message[:300]}")
         if len(faults) == _FAULTS_TOLD:

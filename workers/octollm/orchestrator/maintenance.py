@@ -25,10 +25,10 @@ _LIMIT = 200
 _PUBLISH_LIMIT = 100
 """Decisions published in one script call."""
 _KEY_LIMIT = 10_000
-_EVICT_INTERVAL_S = 1.0
-"""How often the memory of Redis is checked: it may fill within seconds."""
 _DUE_INTERVAL_S = 1.0
 """How often deadlines and starts are looked for. An alarm makes them exact; without it they are at most this late."""
+_EVICT_INTERVAL_S = 1.0
+"""How often the memory of Redis is checked: it may fill within seconds."""
 _log = structlog.get_logger(__name__)
 
 
@@ -51,8 +51,8 @@ class Maintenance:
         self._publisher = publisher
         self._two_leases_s = two_leases_s(topology)
         self._reconciler = Reconciler(pool, messages, publisher, self._two_leases_s)
-        self._eviction = Eviction(pool, publisher, messages.status_ttl_s)
         self._scheduler = Scheduler(schedules, pool, publisher.submit)
+        self._eviction = Eviction(pool, publisher, messages.status_ttl_s)
         self._prune_cursors = dict.fromkeys(topology.lanes, 0)
 
     def jobs(self, interval_s: float, finished_days: int, purge_interval_s: float) -> list[PeriodicJob]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import yaml
 from pydantic import ValidationError
 
-from octollm.errors import InvalidInputError, RecipeError
+from octollm.contracts.json_schema import Validator, validator
+from octollm.errors import InvalidInputError, RecipeError, SchemaError
 from octollm.plans.checks import first_error, make_plan
 from octollm.plans.file import RecipeFile
 from octollm.plans.memory_facts import memory_template
@@ -24,7 +24,7 @@ class Recipe:
     description: str
     deadline_s: int
     plan: Plan
-    _schema: jsonschema_rs.Validator
+    _schema: Validator
 
     def check_input(self, value: Mapping[str, Any]) -> None:
         """Check a task's input. Raises InvalidInputError that names the field, never its value."""
@@ -79,8 +79,8 @@ def parse_recipe(text: bytes, arms: frozenset[str]) -> Recipe:
     except ValidationError as error:
         raise RecipeError(first_error(error, "recipe")) from error
     try:
-        schema = jsonschema_rs.validator_for(file.input)
-    except jsonschema_rs.ValidationError as error:
+        schema = validator(file.input)
+    except SchemaError as error:
         raise RecipeError(f"input is not a JSON Schema: {error.message}") from error
     memory = memory_template(file.memory)
     plan = make_plan(file, file.recipe, file.version, arms, schema=file.input, memory=memory)

@@ -8,26 +8,16 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-import jmespath
 import orjson
-from jmespath.exceptions import JMESPathError
-from jmespath.parser import ParsedResult
 
 from octollm.contracts import strict_json
 from octollm.errors import ContractError, RecipeError
+from octollm.plans.expression import compiled, evaluate
 from octollm.plans.stored import as_stored
 
 REFERENCE = "$"
 _DEPTH = strict_json.MAX_DEPTH - 2
 """Most levels of a rendered value: it is inside a result, which is inside a status."""
-
-
-@lru_cache(maxsize=4096)
-def _compiled(expression: str) -> ParsedResult:
-    try:
-        return jmespath.compile(expression)
-    except JMESPathError as error:
-        raise RecipeError(f"not a JMESPath expression: {expression!r}: {error}") from error
 
 
 def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
@@ -61,16 +51,13 @@ def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401 
             else:
                 return None
         return found
-    try:
-        return _compiled(expression).search(context)
-    except JMESPathError as error:
-        raise RecipeError(f"{expression!r} cannot be evaluated: {error}") from error
+    return evaluate(expression, context)
 
 
 @lru_cache(maxsize=4096)
 def _links(expression: str) -> tuple[str | int, ...] | None:
     """Return the names and indexes of an expression that consists of nothing else, like `a.b[0].c`; else None."""
-    return _chain(_compiled(expression).parsed)
+    return _chain(compiled(expression).parsed)
 
 
 def _chain(node: Mapping[str, Any]) -> tuple[str | int, ...] | None:
@@ -92,7 +79,7 @@ def render(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  a
     try:
         found = as_stored(found)
         strict_json.check_written(orjson.dumps(found), _DEPTH)
-    except (TypeError, ContractError) as error:
+    except (TypeError, ValueError, RecursionError, ContractError) as error:
         raise RecipeError(f"the value that its references give cannot be stored as JSON: {error}") from error
     return found
 
@@ -141,7 +128,7 @@ _CHAINS = frozenset(
 @lru_cache(maxsize=4096)
 def _leads(expression: str) -> tuple[tuple[tuple[str, ...], ...], bool]:
     """Return the paths of an expression, and whether it also reads the whole context."""
-    parsed = _compiled(expression).parsed
+    parsed = compiled(expression).parsed
     return tuple(_paths(parsed)), _whole(parsed)
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from octollm.errors import StoreUnavailableError
 
 ANSWER_S = 5.0
-FACTS = ("appendonly", "appendfsync", "maxmemory_policy")
+FACTS = ("appendonly", "appendfsync", "no_appendfsync_on_rewrite", "maxmemory_policy")
 """Server settings that `probe` reports, with an underscore where Redis has a hyphen."""
 
 
@@ -89,7 +89,7 @@ async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
         found["replicas"] = str((await client.info("replication"))["connected_slaves"])
         try:
             for name in FACTS:
-                config = await client.config_get(name.replace("maxmemory_policy", "maxmemory-policy"))
+                config = await client.config_get(name.replace("_", "-"))
                 for value in config.values():
                     found[name] = str(value, "utf-8") if isinstance(value, bytes) else str(value)
         except RedisError:

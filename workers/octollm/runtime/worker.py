@@ -18,6 +18,7 @@ from octollm.consumer.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import WorkerError
+from octollm.isolation.pool import ProcessPool
 from octollm.models.choose import expected
 from octollm.observability.metrics import MetricsServer
 from octollm.orchestrator.archive import Archive
@@ -85,7 +86,7 @@ async def run_roles(
         try:
             await process.supervisor.run_until(stop)
         except WorkerError:
-            await process.worker.stop(0)
+            await process.worker.stop(0, failed=True)
             raise
         _log.info("stopping: no new messages are read, running ones may finish", drain_s=settings.worker.drain_s)
         process.state = "stopping"
@@ -119,6 +120,8 @@ class _Process:
         self._pool: Pool | None = None
         self._model_client: WorkerModelClient | None = None
         self._opening = asyncio.Lock()
+        self._isolation = ProcessPool()
+        exits.push_async_callback(self._isolation.close)
         self.supervisor = Supervisor()
         exits.push_async_callback(self.supervisor.stop)
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -193,7 +196,7 @@ class _Process:
                     chain = chain_to(self._topology, lane)
                     watch = self.worker.run_watch(lane)
                     handler = arm_handler(
-                        topic, lane, self.consumer, self.pool, self.model_client, memory, chain, watch
+                        topic, lane, self.consumer, self.pool, self.model_client, memory, self._isolation, chain, watch
                     )
                 else:
                     handler = batched_handler(batchers[topic.name], topic, lane, self.consumer)

@@ -85,8 +85,9 @@ class ReflexSettings(Section):
     body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)]
     header_timeout_s: Seconds
+    idle_timeout_s: Seconds
     body_timeout_s: Seconds
-    idempotency_ttl_s: Lifetime
+    idempotency_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)]
     durability: Literal["auto", "fsync", "replicated", "stored"]
     durability_replicas: Annotated[int, Field(ge=1, le=16)]
     durability_wait_s: Seconds

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import structlog
 
+from octollm import faults
 from octollm.contracts import (
     Chained,
     StepError,
@@ -25,6 +26,7 @@ from octollm.contracts import (
 )
 from octollm.contracts.ids import message_id, utc_now
 from octollm.errors import ContractError, NeedsPersonError, PermanentError, StoreUnavailableError, TransientError
+from octollm.observability.logging import without_passwords
 from octollm.protocol.handoff import Entry
 from octollm.protocol.operations import Fields, Publish, Schedule, Text
 from octollm.protocol.outcomes import HandlerResult, Outcome
@@ -104,8 +106,12 @@ class StepRunner:
             raise
         except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
             _log.exception("the arm broke")
-            fault = StepError(code="internal", message=f"the arm broke: {type(error).__name__}")
-            result = self._failed_transiently(entry, step, fault, began)._replace(handler_fault=True)
+            fault = _step_error("internal", f"the arm broke: {without_passwords(faults.describe(error))}")
+            result = (
+                self._failed(entry, step, fault, began)
+                if faults.is_deterministic(error)
+                else self._failed_transiently(entry, step, fault, began)
+            )._replace(handler_fault=faults.may_be_process_fault(error))
         if result.outcome in _TRIED_AGAIN and self._seconds_left(step) <= 0:
             return self._run_ended(entry, step)
         return result

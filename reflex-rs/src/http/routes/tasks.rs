@@ -11,7 +11,7 @@ use axum::Json;
 use contracts::events::Source;
 use contracts::ids;
 
-use super::{accepted, finish, proxy};
+use super::{accepted, proxy, record};
 use crate::admission::Submission;
 use crate::caller::Caller;
 use crate::http::extract::{self, task_id};
@@ -83,8 +83,8 @@ pub(in crate::http) async fn show(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let status = status(&app, &caller, id, &uri, &headers).await;
-    finish(&app, Route::Status, &caller, status)
+    let request = status(&app, &caller, id, &uri, &headers);
+    record(&app, Route::Status, &caller, request).await
 }
 
 async fn status(

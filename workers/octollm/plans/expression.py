@@ -1,0 +1,124 @@
+"""JMESPath expressions with a bound on their work: neither a plan nor its data can hold up the event loop. Pure.
+
+The library's interpreter sets no bound. A short expression can build a value that doubles with each of its parts, or
+walk a large list once per element of another one. Here every node that is visited and every value that a function reads
+is charged to a budget.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jmespath
+from jmespath.parser import ParsedResult
+from jmespath.visitor import TreeInterpreter
+
+from octollm.errors import RecipeError
+
+MAX_WORK = 500_000
+"""Units of work of one evaluation: nodes visited, and values and 16-character pieces of text read; below a second."""
+MAX_LENGTH = 10_000
+"""Characters of an expression."""
+MAX_DEPTH = 100
+"""Levels of an expression's syntax tree; the interpreter recurses."""
+_TEXT_UNIT = 16
+_SHOWN = 300
+
+
+@lru_cache(maxsize=4096)
+def compiled(expression: str) -> ParsedResult:
+    """Return the parsed expression. Raises RecipeError if it is not one, or is too long or too deeply nested."""
+    if len(expression) > MAX_LENGTH:
+        raise RecipeError(f"an expression may have at most {MAX_LENGTH} characters: {_shown(expression)}")
+    try:
+        parsed = jmespath.compile(expression)
+    except Exception as error:  # the parser also raises KeyError, ValueError and RecursionError
+        raise RecipeError(f"not a JMESPath expression: {_shown(expression)}: {_cause(error)}") from error
+    level: list[Mapping[str, Any]] = [parsed.parsed]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return parsed
+    raise RecipeError(f"an expression may be nested at most {MAX_DEPTH} levels deep: {_shown(expression)}")
+
+
+def evaluate(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
+    """Return what an expression finds. Raises RecipeError with the cause, whatever goes wrong in it."""
+    parsed = compiled(expression)
+    interpreter = _BoundedInterpreter()
+    try:
+        found = interpreter.visit(parsed.parsed, context)
+        interpreter.charge(found)
+    except Exception as error:  # functions raise OverflowError, RecursionError and more for odd values
+        raise RecipeError(f"{_shown(expression)} cannot be evaluated: {_cause(error)}") from error
+    return found
+
+
+class _BoundedInterpreter(TreeInterpreter):
+    """The library's interpreter, for one evaluation. A node is a dictionary of the library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = MAX_WORK
+
+    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the library has it
+        self._spend(1)
+        return super().visit(node, *args, **kwargs)
+
+    def visit_function_expression(self, node: Any, value: Any) -> Any:  # noqa: ANN401  as above
+        return super().visit_function_expression(self._charged(node, value), value)
+
+    def visit_comparator(self, node: Any, value: Any) -> Any:  # noqa: ANN401  as above
+        return super().visit_comparator(self._charged(node, value), value)
+
+    def visit_flatten(self, node: Any, value: Any) -> Any:  # noqa: ANN401  as above
+        found = super().visit_flatten(node, value)
+        if isinstance(found, list):
+            self._spend(len(found))
+        return found
+
+    def _charged(self, node: Any, value: Any) -> Any:  # noqa: ANN401  as above
+        """The node with literals for its children: what they find is charged, because all of it is read."""
+        found = [self.visit(child, value) for child in node["children"]]
+        for one in found:
+            self.charge(one)
+        return {**node, "children": [{"type": "literal", "value": one, "children": []} for one in found]}
+
+    def charge(self, value: Any) -> None:  # noqa: ANN401  any JSON value
+        """Spend the size of a value; a part that occurs several times counts each time."""
+        waiting = [value]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str):
+                self._spend(1 + len(one) // _TEXT_UNIT)
+            elif isinstance(one, dict):
+                self._spend(1 + len(one))
+                waiting.extend(one.values())
+            elif isinstance(one, list):
+                self._spend(1 + len(one))
+                waiting.extend(one)
+            else:
+                self._spend(1)
+
+    def _spend(self, units: int) -> None:
+        self._left -= units
+        if self._left < 0:
+            raise _WorkLimitError(f"it takes more than {MAX_WORK} steps of work")
+
+
+class _WorkLimitError(Exception):
+    """The budget of an evaluation is used up."""
+
+
+def _children(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (child for child in node["children"] if isinstance(child, Mapping))
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, _WorkLimitError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error)[:_SHOWN]}"
+
+
+def _shown(expression: str) -> str:
+    return repr(expression[:_SHOWN])
