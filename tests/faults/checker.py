@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.faults.after_end import after_end
 from tests.faults.ledger import Asked, Fault, Keyless, System
 
 Kind = Literal[
@@ -19,6 +20,7 @@ Kind = Literal[
     "mixed_results",
     "wrong_ends",
     "undrained",
+    "work_after_end",
     "costly_crash",
     "unnamed",
 ]
@@ -26,6 +28,14 @@ TERMINAL = {"succeeded", "failed", "rejected", "cancelled", "expired"}
 SHOWN = 8
 _KEPT = 0.8
 """What a crash must leave of the throughput of those who survive it."""
+_WANTED = {
+    "succeeded": "succeeded",
+    "dead": "failed: step_dead",
+    "cancelled": "cancelled: requested",
+    "expired": "expired: deadline",
+    "judged": "failed: judged",
+}
+"""The end of a task by what its producer expects."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ def check(
     verdict.offences += _reported(system, losses, excuses)
     verdict.offences += _work(system, effects, _excused(asked.values(), system, losses))
     verdict.offences += _made_of(system, effects)
+    verdict.offences += [Offence("work_after_end", task, text) for task, text in after_end(system, effects, faults)]
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
     verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unindexed]
     verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
@@ -133,7 +144,7 @@ def _row(verdict: Verdict, one: Asked, row: Mapping[str, Any], excuses: set[str]
         verdict.offences.append(Offence("lost", one.key, f"task {row['id']} is still {row['state']} after the drain"))
         return
     verdict.terminal += 1
-    wanted = {"succeeded": "succeeded", "dead": "failed: step_dead", "cancelled": "cancelled: requested"}[one.expected]
+    wanted = _WANTED[one.expected]
     end = ": ".join(part for part in (row["state"], row["reason"]) if part)
     if end != wanted and end not in excuses:
         verdict.offences.append(

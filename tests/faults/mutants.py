@@ -177,6 +177,30 @@ MUTANTS: Mapping[str, Mutant] = {
             ),
         ),
     ),
+    "end_not_announced": Mutant(
+        "a run that ends does not stop the steps that are in flight",
+        ("ended_runs",),
+        ("work_after_end",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/messages.py",
+                "        stop = (self.end_run(state),) if decision.left_in_flight else ()\n",
+                "        stop = ()\n",
+            ),
+        ),
+    ),
+    "deadline_by_own_clock": Mutant(
+        "the orchestrator ends tasks by its own clock",
+        ("clock_ahead",),
+        ("wrong_ends",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/service.py",
+                "            now = now or keys.now or await store.clock(connection)\n",
+                "            from octollm.contracts.ids import utc_now\n            now = utc_now()\n",
+            ),
+        ),
+    ),
     "reclaim_stops_all": Mutant(
         "a worker that reclaims an entry begins nothing else until that entry has ended",
         ("crash_cost",),

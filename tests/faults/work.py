@@ -81,6 +81,21 @@ steps:
       code: "import sys, time; time.sleep(int(sys.argv[2]) / 1000); print(int(sys.argv[1]) + 1)"
 answer: {$: steps.run.output.result}
 """,
+    "split": """
+recipe: split
+version: 1
+description: an effect next to a judge that refuses
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  first: {arm: effect, input: {n: {$: task.input.n}}}
+  long: {arm: effect, needs: [first], input: {n: 0, of: {$: "[steps.first.output.mark]"}, do: {$: task.input.do}}}
+  verdict:
+    arm: judge
+    needs: [first]
+    input: {checks: [{check: numeric, value: {$: steps.first.output.value}, expected: -1}]}
+answer: {$: steps.first.output.value}
+""",
     "nap": """
 recipe: nap
 version: 1

@@ -19,6 +19,8 @@ from octollm.arms.base import ArmContext
 from octollm.arms.judge import Judge
 from octollm.contracts import StepRequested
 
+_ENDS = os.open(f"{os.environ['FAULTS_EFFECTS']}.ends", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+"""When each call of `Effect` ended, also where it was stopped, by its mark."""
 _LOG = os.open(os.environ["FAULTS_EFFECTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
@@ -39,6 +41,8 @@ class Effect:
         except asyncio.CancelledError:
             _write(step, ctx, n=step.input["n"], stopped=True)
             raise
+        finally:
+            os.write(_ENDS, json.dumps({"at": time.monotonic(), "mark": mark}).encode() + b"\n")
         if do.get("crash") == "after":
             _die_once(do)
         return {"value": step.input["n"] + 1, "mark": mark}
