@@ -91,7 +91,7 @@ def check(
         rows = by_key.get((one.tenant, one.key), [])
         _one(verdict, one, rows, system, losses, excuses)
     verdict.offences += _ends(system)
-    verdict.offences += _reported(system, losses)
+    verdict.offences += _reported(system, losses, excuses)
     verdict.offences += _work(system, effects, _excused(asked.values(), system, losses))
     verdict.offences += _made_of(system, effects)
     verdict.offences += [Offence("work_after_end", task, text) for task, text in after_end(system, effects, faults)]
@@ -203,12 +203,17 @@ def _ends(system: System) -> list[Offence]:
     ]
 
 
-def _reported(system: System, losses: list[Fault]) -> list[Offence]:
-    """A producer that asks gets the true state, or nothing once Redis has lost something."""
+def _reported(system: System, losses: list[Fault], excuses: set[str]) -> list[Offence]:
+    """A producer that asks gets the true state, or nothing once Redis has lost something.
+
+    When Redis has run full, it may have no status of tasks that have ended.
+    """
     found = []
+    evicted = "evicted" in excuses
     for task in system.tasks:
         reported = system.statuses.get(task["id"])
-        if reported != task["state"] and not (reported is None and losses):
+        may_be_absent = losses or (evicted and task["state"] in TERMINAL)
+        if reported != task["state"] and not (reported is None and may_be_absent):
             text = f"reported as {reported}, and it is {task['state']}"
             found.append(Offence("wrong_ends", task["id"], text))
     return found

@@ -221,6 +221,25 @@ MUTANTS: Mapping[str, Mutant] = {
         ("wrong_ends",),
         (Change("lua/release.lua", "math.max(delivery - 1, 0)", "delivery"),),
     ),
+    "finished_work_stays": Mutant(
+        "statuses of finished tasks stay in Redis although it is running full",
+        ("redis_full_of_finished_work",),
+        ("wrong_ends",),
+        (Change("lua/evict.lua", "ended[state] then", "false then"),),
+    ),
+    "log_blocks": Mutant(
+        "a log line is written by whoever logs, however long that takes",
+        ("log_not_read",),
+        ("wrong_ends",),
+        (
+            Change(
+                "workers/octollm/observability/log_writer.py",
+                "        with self._changed:\n            if self._fd is None or",
+                "        if self._fd is not None:\n            os.write(self._fd, line)\n            return\n"
+                "        with self._changed:\n            if self._fd is None or",
+            ),
+        ),
+    ),
     "any_lineage": Mutant(
         "the output of a step that was handed off directly is committed, whatever it was made from",
         ("end_lost",),

@@ -214,6 +214,15 @@ def test_a_crash_may_cost_a_fifth_and_a_deploy_may_stop_a_step():
     assert history.judged().broken == []
 
 
+def test_only_what_has_ended_may_be_evicted():
+    history = History()
+    history.faults[0].excuses = ("evicted",)
+    _not_reported(history)
+    assert history.judged().broken == []
+    history.system.tasks[0]["state"] = "running"
+    assert "wrong_ends" in {one.kind for one in history.judged().broken}
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind"),
     [

@@ -49,6 +49,7 @@ things a worker that was killed is back after half a minute."""
 _FILES = (
     "chained",
     "ended_runs",
+    "finished_work",
     "hung_redis",
     "inputs",
     "messages",
