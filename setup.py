@@ -11,9 +11,10 @@ from setuptools_rust import RustBin
 
 PROGRAMS = {"octollm-reflex": "reflex-rs", "octollm-executor": "executor-rs"}
 
-# `debug=False`: an editable install would otherwise build a debug version.
+# `debug=False`: an editable install would otherwise build a debug version. The first program's build makes both: built
+# one by one, they need different features of hyper, futures-util and syn, and a third of all crates is compiled twice.
 bins = [
-    RustBin(target=program, path=f"{folder}/Cargo.toml", debug=False, args=["--locked"])
+    RustBin(target=program, path=f"{folder}/Cargo.toml", debug=False, args=["--locked", "--workspace", "--bins"])
     for program, folder in PROGRAMS.items()
     if os.environ.get("OCTOLLM_SKIP_RUST") != "1"
 ]

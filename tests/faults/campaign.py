@@ -22,7 +22,7 @@ import uvloop
 
 from octollm.errors import StartError
 from tests.faults import checker, system
-from tests.faults.ledger import Fault, Log, asked, lines, now, runs
+from tests.faults.ledger import Fault, Log, asked, keyless, lines, now, runs
 from tests.faults.load import Load
 from tests.faults.mutants import MUTANTS, plant
 from tests.faults.scenarios import MissedError, Ring, Scenario, load_all
@@ -128,7 +128,9 @@ async def _judged(stage: Stage, producers: Log, faults: list[Fault]) -> checker.
     ]
     for one in stage.of("executor"):
         effects += runs(stage.folder / f"{one.name}.log")
-    return checker.check(asked(producers.path), effects, await system.read_system(stage), faults)
+    return checker.check(
+        asked(producers.path), effects, await system.read_system(stage), faults, keyless(producers.path)
+    )
 
 
 async def _whole_load(steady: asyncio.Task[int], plan: Plan, over: asyncio.Event) -> None:
@@ -190,7 +192,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         landed[fault.scenario] = landed.get(fault.scenario, 0) + (fault.count if fault.landed else 0)
     kinds = (
         *("lost", "unprotected", "duplicate_effects", "second_terminals", "unauthorised"),
-        *("mixed_results", "wrong_ends", "undrained", "costly_crash"),
+        *("mixed_results", "wrong_ends", "undrained", "costly_crash", "unnamed"),
     )
     return {
         "verdict": outcome.verdict,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.faults.ledger import Asked, Fault, System
+from tests.faults.ledger import Asked, Fault, Keyless, System
 
 Kind = Literal[
     "lost",
@@ -20,6 +20,7 @@ Kind = Literal[
     "wrong_ends",
     "undrained",
     "costly_crash",
+    "unnamed",
 ]
 TERMINAL = {"succeeded", "failed", "rejected", "cancelled", "expired"}
 SHOWN = 8
@@ -56,7 +57,11 @@ class Verdict:
 
 
 def check(
-    asked: Mapping[str, Asked], effects: Sequence[Mapping[str, Any]], system: System, faults: Sequence[Fault]
+    asked: Mapping[str, Asked],
+    effects: Sequence[Mapping[str, Any]],
+    system: System,
+    faults: Sequence[Fault],
+    keyless: Keyless | None = None,
 ) -> Verdict:
     """Every rule on everything."""
     verdict = Verdict()
@@ -66,6 +71,9 @@ def check(
     for task in system.tasks:
         by_key[task["tenant"], task["idempotency_key"]].append(task)
     made = {task for fault in faults for task in fault.made}
+    without_key = [task["id"] for task in system.tasks if task["id"] == task["idempotency_key"]]
+    made.update(without_key)
+    verdict.offences += _unnamed(without_key, keyless or Keyless())
     verdict.offences += _unasked(asked.values(), (task for task in system.tasks if task["id"] not in made))
     for one in asked.values():
         rows = by_key.get((one.tenant, one.key), [])
@@ -142,6 +150,17 @@ def _may_be_gone(one: Asked, losses: Iterable[Fault]) -> bool:
         return False
     promised = {mode.partition("(")[0] for mode in one.mode.split("+")}
     return any(one.accepted_at <= fault.ended and promised.isdisjoint(fault.spares) for fault in losses)
+
+
+def _unnamed(tasks: Iterable[str], keyless: Keyless) -> list[Offence]:
+    """Every stored task is known to its client, or was named to it as unconfirmed.
+
+    A client whose answer says that nothing was stored submits again, and its task runs twice.
+    """
+    unnamed = [task for task in tasks if task not in keyless.named]
+    if len(unnamed) <= keyless.unanswered:
+        return []
+    return [Offence("unnamed", task, "is stored, and every answer said that nothing was") for task in unnamed]
 
 
 def _unasked(asked: Iterable[Asked], tasks: Iterable[Mapping[str, Any]]) -> list[Offence]:

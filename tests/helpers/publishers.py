@@ -23,7 +23,7 @@ class FakePublisher:
     async def reach(self) -> None:
         pass
 
-    async def publish(self, lane: str, operations: Sequence[Operation]) -> None:
+    async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
         pass
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
@@ -41,8 +41,20 @@ class FakePublisher:
         self.republished.append(read(StepRequested, body))
         return True
 
+    async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
+        return 0
+
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         return 0, 0
+
+    async def memory_share(self) -> float:
+        return 0.0
+
+    async def evict(self, lane: str, tasks: Sequence[str]) -> int:
+        raise AssertionError("nothing is evicted here")
+
+    async def trim_events(self) -> None:
+        raise AssertionError("nothing is trimmed here")
 
     async def oldest_ms(self, topic: Topic) -> int | None:
         return None

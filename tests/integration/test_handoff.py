@@ -104,6 +104,17 @@ async def test_an_error_in_one_operation_leaves_everything_as_it_was(client, str
     assert (await client.xpending(stream, "judge"))["pending"] == 1
 
 
+async def test_groups_are_published_in_one_call_or_none_of_them_is(client, stream):
+    handoff = Handoff(client, "l0", "judge", "a")
+    first = (Publish(KEYS.done, {"type": "x"}),)
+    await handoff.publish(first, first)
+    assert await client.xlen(KEYS.done) == 2
+    await client.set(KEYS.events, "not a stream")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await handoff.publish(first, (AppendEvent(KEYS.events, 10, {"type": "y"}),))
+    assert await client.xlen(KEYS.done) == 2
+
+
 async def test_what_was_perhaps_sent_before_is_sent_only_where_its_message_is_nowhere(client, stream):
     handoff = Handoff(client, "l0", "judge", "a")
     other = FIELD.replace(".0", ".1")
@@ -336,6 +347,17 @@ async def test_what_was_repeated_first_is_not_replaced_and_a_reconciler_that_die
     assert await client.hlen(KEYS.in_flight) == 0
 
 
+@pytest.mark.parametrize("ttl", ["9300000000000000", "0", "-1", "1.5", "x", "inf", "nan"])
+async def test_admit_refuses_a_time_to_live_out_of_bounds_before_it_writes(client, topology, ttl):
+    fairness = Fairness(topology, "l0")
+    keys = ["{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status("one")]
+    args: list[str | bytes | int] = ["aa", "one", ttl, 0, 1, "state", "accepted", 1, "id", "one"]
+    fairness.describe([fairness.topics["{l0}:tasks:normal"]], keys, args)
+    with pytest.raises(ResponseError, match="time to live"):
+        await Scripts.of(client).admit(keys=keys, args=args)
+    assert await client.dbsize() == 0
+
+
 async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
     scripts = Scripts.of(client)
     fairness = Fairness(topology, "l0")
@@ -348,7 +370,7 @@ async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
         return answer
 
     assert await admit("aa", "one") == [b"accepted", b"one"]
-    assert await admit("aa", "two") == [b"duplicate", b"one"]
+    assert await admit("aa", "two") == [b"duplicate", b"one", b"accepted"]
     assert await admit("bb", "two") == [b"conflict", b"one"]
     assert await client.xlen("{l0}:tasks:normal") == 1
     await client.delete("{l0}:idempotency:default:k")

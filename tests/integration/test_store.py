@@ -1,5 +1,8 @@
 """Crash points between the commit and the publication, and one bad row among good ones."""
 
+import contextlib
+from collections.abc import Sequence
+
 import pytest
 
 from octollm.consumer.worker import Worker
@@ -8,6 +11,7 @@ from octollm.errors import StoreUnavailableError, TopologyError
 from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.maintenance import Maintenance
 from octollm.orchestrator.reconciler import Reconciler
+from octollm.protocol.operations import Operation, SetStatus
 from octollm.supervision import Supervisor
 from tests.helpers.consumers import KEYS, topology
 from tests.helpers.orchestrators import dead_letter, message_builder, operations, rows, status, submitted
@@ -31,13 +35,56 @@ async def test_an_expired_tasks_status_is_published_after_an_outage_of_redis(orc
     with pytest.raises(StoreUnavailableError):
         await maintenance.expire_tasks()
     worker.publish = publish  # type: ignore[method-assign]
-    await maintenance.expire_tasks()
+    await maintenance.republish_ends()
     found = await client.hgetall(KEYS.status(task))
     assert (found[b"state"], await client.ttl(KEYS.status(task)) > 0) == (b"expired", True)
     # Once that is recorded, it is not published again.
     worker.publish = away  # type: ignore[method-assign]
-    await maintenance.expire_tasks()
+    await maintenance.republish_ends()
     await worker._client.aclose()
+
+
+async def test_ends_are_published_in_one_call(orchestrator, pool, client, redis_server):
+    tasks = [new_task_id("l0") for _ in range(3)]
+    await orchestrator.handle([submitted(task) for task in tasks])
+    await rows(pool, "UPDATE tasks SET deadline_at = now() - interval '1 s' RETURNING 1")
+    worker = Worker(redis_server.url, 2, topology(), "w", Supervisor())
+    publish, sizes = worker.publish, []
+
+    async def counted(lane, *groups):
+        sizes.append(len(groups))
+        await publish(lane, *groups)
+
+    worker.publish = counted  # type: ignore[method-assign]
+    await Maintenance(orchestrator, pool, topology(), message_builder(), worker).expire_tasks()
+    assert sizes == [3]
+    assert [await client.hget(KEYS.status(task), "state") for task in tasks] == [b"expired"] * 3
+    await worker._client.aclose()
+
+
+async def test_an_end_that_cannot_be_published_does_not_keep_others_of_its_call(orchestrator, pool, monkeypatch):
+    good, bad = new_task_id("l0"), new_task_id("l0")
+    await orchestrator.handle([submitted(task) for task in (good, bad)])
+    await rows(pool, "UPDATE tasks SET deadline_at = now() - interval '1 s' RETURNING 1")
+    await rows(pool, f"UPDATE tasks SET deadline_at = now() - interval '1 h' WHERE id = '{good}' RETURNING 1")
+    messages, publisher = message_builder(), FakePublisher()
+    published: list[Sequence[Operation]] = []
+    build = messages.operations
+
+    def refuse(decision):
+        if decision.state.task == bad:
+            raise TopologyError("a plan has a step for arm gone, which this topology does not have")
+        return build(decision)
+
+    async def publish(_lane, *groups):
+        published.extend(groups)
+
+    monkeypatch.setattr(messages, "operations", refuse)
+    monkeypatch.setattr(publisher, "publish", publish)
+    with contextlib.suppress(TopologyError):
+        await Maintenance(orchestrator, pool, topology(), messages, publisher).expire_tasks()
+    (operations_,) = published
+    assert [one.key for one in operations_ if isinstance(one, SetStatus)] == [KEYS.status(good)]
 
 
 @pytest.mark.parametrize("topic", ["steps.done", "tasks:normal"])

@@ -18,7 +18,7 @@ pub mod reader;
 pub mod run_state;
 pub mod script;
 
-pub use backoff::Backoff;
+pub use backoff::{random_part, Backoff};
 pub use call::ScriptCall;
 pub use client::{RedisClient, ServerInfo};
 pub use completion::{Completion, Operation};

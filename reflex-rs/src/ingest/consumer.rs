@@ -63,10 +63,15 @@ impl Consumer {
                 Err(error) => Err(error),
             };
             match turn {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    self.handler.common.health.succeeded(self.stream());
+                    backoff.reset();
+                }
                 Err(error) => {
                     // An outage is reported by the client, once.
                     if let StoreError::Refused(_) = error {
+                        let health = &self.handler.common.health;
+                        health.failed(self.stream(), error.to_string());
                         tracing::warn!(stream = self.stream(), %error, "cannot read an ingest stream");
                     }
                     stop.sleep(backoff.next_delay()).await;

@@ -48,6 +48,7 @@ TIMEOUT_S = 240.0
 things a worker that was killed is back after half a minute."""
 _FILES = (
     "chained",
+    "hung_redis",
     "messages",
     "network",
     "postgres_faults",

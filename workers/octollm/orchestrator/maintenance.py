@@ -1,12 +1,14 @@
 """Periodic work of the orchestrator that no message causes: deadlines, scheduled starts, lost steps, retention."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
 from octollm.contracts.ids import lane_of
 from octollm.database.pool import Pool
+from octollm.errors import StoreUnavailableError
+from octollm.orchestrator.eviction import Eviction
 from octollm.orchestrator.messages import MessageBuilder
 from octollm.orchestrator.publisher import Publisher, two_leases_s
 from octollm.orchestrator.reconciler import Reconciler
@@ -20,9 +22,13 @@ from octollm.topology.schedules import Schedule
 
 _LIMIT = 200
 """Tasks, steps or fields handled in one transaction or script call."""
+_PUBLISH_LIMIT = 100
+"""Decisions published in one script call."""
 _KEY_LIMIT = 10_000
-_START_INTERVAL_S = 1.0
-"""A scheduled task starts at most this late."""
+_DUE_INTERVAL_S = 1.0
+"""How often deadlines and starts are looked for. An alarm makes them exact; without it they are at most this late."""
+_EVICT_INTERVAL_S = 1.0
+"""How often the memory of Redis is checked: it may fill within seconds."""
 _log = structlog.get_logger(__name__)
 
 
@@ -45,7 +51,8 @@ class Maintenance:
         self._publisher = publisher
         self._two_leases_s = two_leases_s(topology)
         self._reconciler = Reconciler(pool, messages, publisher, self._two_leases_s)
-        self._scheduler = Scheduler(schedules, pool, publisher.submit) if schedules else None
+        self._scheduler = Scheduler(schedules, pool, publisher.submit)
+        self._eviction = Eviction(pool, publisher, messages.status_ttl_s)
         self._prune_cursors = dict.fromkeys(topology.lanes, 0)
 
     def jobs(self, interval_s: float, finished_days: int, purge_interval_s: float) -> list[PeriodicJob]:
@@ -54,28 +61,32 @@ class Maintenance:
         `finished_days`: after how many days finished tasks are deleted, every `purge_interval_s`; 0: never.
         """
         jobs = [
-            PeriodicJob("expire tasks", interval_s, self.expire_tasks),
-            PeriodicJob("start scheduled tasks", _START_INTERVAL_S, self.start_due_tasks),
+            PeriodicJob("expire tasks", _DUE_INTERVAL_S, self.expire_tasks, self._orchestrator.deadlines),
+            PeriodicJob("start due runs", _DUE_INTERVAL_S, self.start_due_runs, self._orchestrator.starts),
+            PeriodicJob("submit schedules", _DUE_INTERVAL_S, self._scheduler.run),
+            PeriodicJob("republish ends", interval_s, self.republish_ends),
             PeriodicJob("reconcile lost steps", interval_s, lambda: self._reconciler.run(_LIMIT)),
             PeriodicJob("prune the in-flight index", interval_s, self.prune_in_flight_index),
             PeriodicJob("republish results", interval_s, self.republish_results),
+            PeriodicJob("evict finished statuses", _EVICT_INTERVAL_S, self._eviction.run),
             PeriodicJob("delete expired keys", interval_s, lambda: self._orchestrator.delete_expired_keys(_KEY_LIMIT)),
         ]
         if finished_days > 0:
             jobs.append(PeriodicJob("delete old tasks", purge_interval_s, lambda: self.delete_old_tasks(finished_days)))
-        scheduler = self._scheduler
-        if scheduler is not None:
-            jobs.append(PeriodicJob("submit schedules", _START_INTERVAL_S, lambda: scheduler.tick(datetime.now(UTC))))
         return jobs
 
     async def expire_tasks(self) -> None:
-        """End overdue tasks and publish that, beginning with those whose publication failed before."""
-        await self._publish_all(self._orchestrator.unpublished)
+        """End overdue tasks and publish that."""
         await self._publish_all(self._orchestrator.expire)
 
-    async def start_due_tasks(self) -> None:
-        """Start scheduled tasks whose time has come."""
-        await self._publish_all(self._orchestrator.start_due)
+    async def start_due_runs(self) -> None:
+        """Start runs whose time has come, except those whose earlier run is still being stopped."""
+        await self._publish_all(lambda limit: self._orchestrator.start_due(limit, self._executing))
+
+    async def republish_ends(self) -> None:
+        """Publish ends whose publication failed, and cancel tasks whose request was overlooked."""
+        await self._publish_all(self._orchestrator.unpublished)
+        await self._publish_all(self._orchestrator.cancel_overlooked)
 
     async def prune_in_flight_index(self) -> None:
         """Remove fields from the in-flight index that a deleted stream has left behind, some of each lane at a time."""
@@ -99,12 +110,53 @@ class Maintenance:
         while await purge(self._pool, days, _LIMIT, memory="results" in self._topology.topics):
             pass
 
+    async def _executing(self, task: str, in_flight: Sequence[str]) -> int:
+        return await self._publisher.executing(lane_of(task), in_flight)
+
     async def _publish_all(self, decide: Callable[[int], Awaitable[Sequence[Decision]]]) -> None:
         while True:
             decisions = await decide(_LIMIT)
-            for decision in decisions:
-                await self._publisher.publish(lane_of(decision.state.task), self._messages.operations(decision))
-            if decisions:
-                await self._orchestrator.mark_published([decision.state.task for decision in decisions])
-            if len(decisions) < _LIMIT:
+            published: list[str] = []
+            for lane, some in _batches(decisions):
+                together = await self._publish_together(lane, some)
+                published += [one.state.task for one in some if together or await self._publish(one)]
+            if published:
+                await self._orchestrator.mark_published(published)
+            if len(published) < _LIMIT:
                 return
+
+    async def _publish_together(self, lane: str, decisions: Sequence[Decision]) -> bool:
+        """Publish in one call; return False if a decision makes that impossible, and then nothing is published."""
+        try:
+            await self._publisher.publish(lane, *map(self._messages.operations, decisions))
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, each decision is tried by itself next
+            _log.warning(
+                "decisions cannot be published together", lane=lane, decisions=len(decisions), error=repr(error)
+            )
+            return False
+        return True
+
+    async def _publish(self, decision: Decision) -> bool:
+        """Publish what follows from a decision, or fail its task if that is impossible. Return whether it was done."""
+        task = decision.state.task
+        try:
+            await self._publisher.publish(lane_of(task), self._messages.operations(decision))
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  the other tasks go on, whatever this one meets
+            _log.exception("a decision cannot be published", task=task)
+            failed = [] if decision.state.ended else await self._orchestrator.fail(task, error)
+            return any([await self._publish(one) for one in failed])
+        return True
+
+
+def _batches(decisions: Sequence[Decision]) -> Iterator[tuple[str, Sequence[Decision]]]:
+    """Split decisions into what one call may publish: decisions of one lane, at most `_PUBLISH_LIMIT`."""
+    lanes: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        lanes.setdefault(lane_of(decision.state.task), []).append(decision)
+    for lane, some in lanes.items():
+        for first in range(0, len(some), _PUBLISH_LIMIT):
+            yield lane, some[first : first + _PUBLISH_LIMIT]

@@ -82,11 +82,13 @@ class Handoff:
         self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str, fairness: Fairness | None = None
     ) -> None:
         """`fairness`: of this lane. Without it every message is published at once, past window and cap, and
-        `in_flight`, `republish`, `prune` and `promote` raise ValueError.
+        `in_flight`, `republish`, `executing`, `prune` and `promote` raise ValueError.
         """
         self.keys = LaneKeys(lane)
         self.queued: dict[str, int] = {}
         """By stream: how many messages wait in tenant queues, as the last `promote` saw it."""
+        self.redis_ms = 0
+        """Redis' time at the last `promote`, in ms since 1970."""
         self.fairness = fairness
         self._group = group
         self.consumer = consumer
@@ -106,12 +108,16 @@ class Handoff:
             answers += _statuses(await self._scripts.complete(keys=call.keys, args=call.args))
         return answers
 
-    async def publish(self, operations: Sequence[Operation]) -> None:
-        """Apply operations that finish no entry, for instance when a deadline has passed."""
+    async def publish(self, *groups: Sequence[Operation]) -> None:
+        """Apply operations that finish no entry, for instance when a deadline has passed.
+
+        One script call applies all groups or, if one of them is refused, none. More than `BATCH` groups block Redis.
+        """
         call = ScriptCall(fairness=self.fairness)
         call.key_index(self.keys.in_flight)
-        call.args += (self.consumer, 1)
-        call.add_operations(operations)
+        call.args += (self.consumer, len(groups))
+        for operations in groups:
+            call.add_operations(operations)
         call.add_limits()
         await self._scripts.complete(keys=call.keys, args=call.args)
 
@@ -136,6 +142,13 @@ class Handoff:
         answer: bytes = await self._scripts.republish(keys=keys, args=args)
         return answer
 
+    async def executing(self, in_flight: Sequence[str]) -> int:
+        """How many of these steps, given by their in-flight fields, a worker works on right now."""
+        topics = dict.fromkeys(self._limits().topics.values())
+        groups = {one.stream: topic.group for topic in topics for one in topic.streams}
+        keys = [self.keys.in_flight, *groups]
+        return int(await self._scripts.executing(keys=keys, args=[*groups.values(), *in_flight]))
+
     async def prune(self, cursor: int, most: int) -> tuple[int, int]:
         """Remove names from the in-flight index whose message no longer exists.
 
@@ -147,6 +160,10 @@ class Handoff:
         places = (self.keys.schedule, *fairness.unprioritized, *fairness.topics, *waiting)
         following, pruned = await self._scripts.prune(keys=[self.keys.in_flight, *places], args=[cursor, most])
         return int(following), int(pruned)
+
+    async def evict(self, tasks: Sequence[str]) -> int:
+        """Delete the statuses of those of these tasks that have ended; return how many were deleted."""
+        return int(await self._scripts.evict(keys=[self.keys.status(task) for task in tasks]))
 
     def _limits(self) -> Fairness:
         if self.fairness is None:
@@ -208,7 +225,7 @@ class Handoff:
         """Publish due messages, dispatch from the tenant queues, and drop the steps of ended runs.
 
         Looks at `most` of each. Returns how many were published or dropped, and when the next message is due (ms since
-        1970, 0: there is none); sets `queued`.
+        1970, 0: there is none); sets `queued` and `redis_ms`.
         """
         fairness = self._limits()
         keys = [
@@ -221,7 +238,7 @@ class Handoff:
         args: list[Text | int] = [most, len(fairness.unprioritized)]
         topics = list(fairness.topics.values())
         fairness.describe(dict.fromkeys(topics), keys, args)
-        moved, due, dropped, *queued = await self._scripts.promote(keys=keys, args=args)
+        moved, due, dropped, self.redis_ms, *queued = await self._scripts.promote(keys=keys, args=args)
         self.queued = dict(zip(fairness.topics, queued, strict=True))
         return int(moved) + int(dropped), int(float(due))
 

@@ -18,6 +18,8 @@ NAMES = (
     "cancel",
     "claim",
     "complete",
+    "evict",
+    "executing",
     "leave_group",
     "promote",
     "prune",
@@ -46,6 +48,8 @@ class Scripts:
     cancel: AsyncScript
     claim: AsyncScript
     complete: AsyncScript
+    evict: AsyncScript
+    executing: AsyncScript
     leave_group: AsyncScript
     promote: AsyncScript
     prune: AsyncScript

@@ -13,7 +13,8 @@ from octollm.database.outputs import store_output
 from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.plans.chain import next_request
-from octollm.ports import MemoryStore, ModelClient
+from octollm.ports import Isolation, MemoryStore, ModelClient
+from octollm.protocol.run_watch import RunWatch
 from octollm.resources import rules_path
 from octollm.steps.runner import ChainNext, StepRunner
 from octollm.topology import LaneKeys, Topic, Topology
@@ -29,18 +30,21 @@ def arm_handler(
     get_pool: GetPool,
     get_model_client: GetModelClient,
     memory_store: MemoryStore | None,
+    isolation: Isolation,
     chain_next: ChainNext,
+    watch: RunWatch | None = None,
 ) -> Handler:
     """Return the handler of an arm's topic.
 
     `get_pool` is called for the first output that is too large for a message, `get_model_client` only for an arm that
-    uses models. `chain_next`: see `chain_to`. Raises TopologyError if the arm cannot be loaded, SettingsError if the
+    uses models. `chain_next`: see `chain_to`. `watch`: of the lane; without it steps of ended runs
+    are started, too. Raises TopologyError if the arm cannot be loaded, SettingsError if the
     model settings are wrong.
     """
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
     model = get_model_client() if uses_model(arm) else None
-    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), memory=memory_store, model=model)
+    context = ArmContext(log, consumer, rules_path(), memory_store, model, isolation)
 
     async def work(step: StepRequested) -> dict[str, Any]:
         return await arm.handle(step, context)
@@ -49,7 +53,7 @@ def arm_handler(
         async with transaction(await get_pool()) as connection:
             await store_output(connection, tenant, sha256, raw)
 
-    return StepRunner(topic, LaneKeys(lane), consumer, work, keep, chain_next)
+    return StepRunner(topic, LaneKeys(lane), consumer, work, keep, chain_next, watch)
 
 
 def chain_to(topology: Topology, lane: str) -> ChainNext:
