@@ -89,7 +89,7 @@ async def test_one_unreadable_entry_becomes_a_dead_letter_alone(url, client):
         await until(lambda: has_length(client, KEYS.dead, 3))
         await until(lambda: has_length(client, KEYS.done, 3))
     dead_letters = [orjson.loads(entry[b"body"]) for _, entry in await client.xrange(KEYS.dead)]
-    assert [dead_letter["reason"] for dead_letter in dead_letters] == ["unreadable", "misrouted", "misrouted"]
+    assert [dead_letter["reason"] for dead_letter in dead_letters] == ["malformed", "misrouted", "misrouted"]
     originals = [entry[b"original"] for _, entry in await client.xrange(KEYS.dead)]
     assert originals[0] == bad["body"]
     # The one without any readable id cannot be attributed to a step; the other two are reported.

@@ -91,7 +91,7 @@ async def test_a_result_that_cannot_be_read_is_a_dead_letter(client, settings, p
         await client.xadd("{l0}:results", {"type": "task.result.v1", "id": "nonsense", "body": "{"})
 
         async def stored() -> bool:
-            return bool(await rows(pool, "SELECT * FROM dead_letters WHERE reason = 'unreadable'"))
+            return bool(await rows(pool, "SELECT * FROM dead_letters WHERE reason = 'malformed'"))
 
         await until(stored)
         assert await client.xlen("{l0}:results") == 0

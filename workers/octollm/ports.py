@@ -91,7 +91,10 @@ class MemoryStore(Protocol):
         """
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:
-        """Store documents, each completely or not at all, and skip unchanged ones. Raises StoreUnavailableError."""
+        """Store documents, each completely or not at all, and skip unchanged ones.
+
+        Raises StoreUnavailableError.
+        """
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
         """Return a document's text from `start` to `end` (exclusive), in code points; None if there is no document."""

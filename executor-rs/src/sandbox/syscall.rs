@@ -59,7 +59,7 @@ pub fn text(path: impl AsRef<std::ffi::OsStr>) -> Setup<CString> {
 /// A pipe (reader, writer) that no program inherits.
 pub fn pipe() -> Setup<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
-    // SAFETY: the array has room for two descriptors.
+    // SAFETY: the array holds two descriptors.
     let result = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
     check(i64::from(result), || "make a pipe".to_owned())?;
     // SAFETY: the kernel just gave us these two, nobody else owns them.

@@ -1,4 +1,4 @@
-//! The worker: runs the executor's steps from every lane until it is told to stop. Wires; decides nothing.
+//! The worker: runs the executor's steps from every lane until it is asked to stop. Wires; decides nothing.
 
 mod admin;
 mod circuit_breaker;
@@ -189,7 +189,7 @@ async fn working_sandbox(settings: &Settings, shared: &Shared) -> StepRunner {
         match isolation::find(&settings.executor).await {
             Ok(isolation) => {
                 let sandbox = &isolation.runner.sandbox;
-                let left_behind = workspace::sweep(&sandbox.workspace_dir);
+                let left_behind = workspace::remove_leftovers(&sandbox.workspace_dir);
                 tracing::info!(
                     tier = sandbox.tier.as_str(),
                     features = isolation.features.join(" "),

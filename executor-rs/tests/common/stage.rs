@@ -337,7 +337,7 @@ impl Stage {
     }
 
     /// As if nobody had ended any run.
-    pub fn forget_ended_runs(&self) {
+    pub fn delete_ended_runs(&self) {
         let _: usize = self.ask(&["DEL", "{l0}:ended-runs"]);
     }
 

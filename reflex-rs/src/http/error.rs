@@ -252,7 +252,7 @@ impl Problem {
 
 fn contract(error: &ContractError) -> Row<'_> {
     let (status, outcome) = match error.reason {
-        Reason::Unreadable => (StatusCode::BAD_REQUEST, Outcome::Malformed),
+        Reason::Malformed => (StatusCode::BAD_REQUEST, Outcome::Malformed),
         Reason::Schema => (StatusCode::UNPROCESSABLE_ENTITY, Outcome::Schema),
     };
     let field = match error.field.as_str() {

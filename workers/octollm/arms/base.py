@@ -60,7 +60,10 @@ class Arm(Protocol):
 
 
 def invalid(message: str) -> PermanentError:
-    """Return the error for an invalid input. `message` must name the field and must not contain its value."""
+    """Return the error for an invalid input.
+
+    `message` must name the field and must not contain its value.
+    """
     return PermanentError("invalid_input", message)
 
 

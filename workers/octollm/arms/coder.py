@@ -1,4 +1,6 @@
-"""The coder: checks code and applies patches without a model, and writes code with one. It never runs code.
+"""The coder: checks code and applies patches without a model, and writes code with one.
+
+It never runs code.
 
 Inputs (`files`: {name: text}, at most 64; `language`: python):
 - `{"mode": "check", "files", "language"}` gives `{"ok", "errors", "warnings", "findings", "checked", "skipped",

@@ -58,13 +58,19 @@ def _found(given: dict[str, Any], rules_dir: Path) -> list[dict[str, Any]]:
 
 
 class Redactor:
-    """Replaces personal data in JSON values. The reflex implements the same rules in Rust (`admission/redact.rs`)."""
+    """Replaces personal data in JSON values.
+
+    The reflex implements the same rules in Rust (`admission/redact.rs`).
+    """
 
     def __init__(self, rules_dir: Path) -> None:
         self._rules = _pii(rules_dir)
 
     def clean(self, value: Any, counts: Counter[str]) -> Any:  # noqa: ANN401  any JSON value
-        """Return `value` with every text and key redacted. Adds the number of replacements per type to `counts`."""
+        """Return `value` with every text and key redacted.
+
+        Adds the number of replacements per type to `counts`.
+        """
         if isinstance(value, str):
             return self.text(value, counts)
         if isinstance(value, list):
@@ -134,7 +140,7 @@ def _is_word_character(character: str) -> bool:
 
 
 def _passes(check: str, text: str) -> bool:
-    digits = [int(letter) for letter in text if letter in "0123456789"]
+    digits = [int(character) for character in text if character in "0123456789"]
     match check:
         case "luhn":
             doubled = (
@@ -143,7 +149,7 @@ def _passes(check: str, text: str) -> bool:
             return any(digits) and sum(doubled) % 10 == 0
         case "iban":
             plain = text.replace(" ", "")
-            turned = "".join(_IBAN_DIGITS[letter] for letter in plain[4:] + plain[:4])
+            turned = "".join(_IBAN_DIGITS[character] for character in plain[4:] + plain[:4])
             return 15 <= len(plain) <= 34 and int(turned) % 97 == 1
         case "ssn":
             area, group, serial = text.split("-")

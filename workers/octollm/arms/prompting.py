@@ -76,7 +76,10 @@ async def ask_model(
 
 
 def as_data(name: str, value: Any) -> str:  # noqa: ANN401  any JSON value
-    """Return untrusted text between marks that it cannot contain, because they include its hash. Deterministic."""
+    """Return untrusted text between marks that it cannot contain, because they include its hash.
+
+    Deterministic.
+    """
     text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f'<data name="{name}" mark="{mark}">\n{text}\n</data mark="{mark}">'

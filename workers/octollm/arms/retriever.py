@@ -42,7 +42,10 @@ class Retriever:
     """Arm `retriever`."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """Return the output described in the module. Raises PermanentError for invalid input, StoreUnavailableError."""
+        """Return the output described in the module.
+
+        Raises PermanentError for invalid input, StoreUnavailableError.
+        """
         mode = step.input.get("mode")
         if not isinstance(mode, str) or mode not in (*_MODES, _ANSWER):
             raise invalid(f"input.mode must be one of {', '.join((*_MODES, _ANSWER))}")

@@ -127,7 +127,9 @@ class AsyncClient:
         return await self._status(task, self._retry_for_s)
 
     async def wait(self, task: str, timeout_s: float) -> TaskStatus:
-        """Poll a task until it has ended and return its status. Raises UnfinishedError after `timeout_s` seconds.
+        """Poll a task until it has ended and return its status.
+
+        Raises UnfinishedError after `timeout_s` seconds.
 
         Once the task has been seen, outages do not end the waiting before `timeout_s`.
         """

@@ -161,7 +161,10 @@ def subscribe(
     group: str,
     consumer: str,
 ) -> None:
-    """Register a reader, which `broker.start` starts. It asks `intake` how much to read, and hands it the entries."""
+    """Register a reader, which `broker.start` starts.
+
+    It asks `intake` how much to read, and hands it the entries.
+    """
     subscriber = broker.subscriber(
         stream=StreamSub(streams[0], group=group, consumer=consumer, batch=True, max_records=1, last_id=">"),
         ack_policy=AckPolicy.MANUAL,

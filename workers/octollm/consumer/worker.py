@@ -148,7 +148,10 @@ class Worker:
         await self._client.aclose()
 
     def tripped(self) -> list[str]:
-        """Names of topics that are not worked on here because their circuit breaker is open. Any thread may ask."""
+        """Names of topics that are not worked on here because their circuit breaker is open.
+
+        Any thread may ask.
+        """
         return sorted({one.topic for one in self._consumers if one.tripped})
 
     async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
@@ -170,7 +173,10 @@ class Worker:
             await self._client.ping()
 
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
-        """Whether a step's latest message still exists, see `Handoff.in_flight`. Raises StoreUnavailableError."""
+        """Whether a step's latest message still exists, see `Handoff.in_flight`.
+
+        Raises StoreUnavailableError.
+        """
         with _store_errors():
             return await self._handoffs[lane].in_flight(in_flight, target, claim=claim)
 

@@ -66,7 +66,7 @@ class Redrive(Document):
 
 
 class Drop(Document):
-    """Whether the archive was told to drop a dead letter."""
+    """Whether the request to drop a dead letter was accepted."""
 
     id: int
     accepted: Annotated[bool, Field(description="False: it was dropped before.")]

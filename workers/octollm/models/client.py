@@ -1,4 +1,7 @@
-"""The model client of arms: asks the journal first, then the model. Answers are journalled before they are used."""
+"""The model client of arms: asks the journal first, then the model.
+
+Answers are journalled before they are used.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -46,7 +49,9 @@ class JournalledModelClient:
         """Paid answers that are not in the journal yet, by the columns of their keys."""
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
-        """See `ModelClient.ask`. Raises StoreUnavailableError while Postgres is unavailable.
+        """See `ModelClient.ask`.
+
+        Raises StoreUnavailableError while Postgres is unavailable.
 
         An answer that could not be journalled is kept: the next call with the same question journals and returns it.
         """

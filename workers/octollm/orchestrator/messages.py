@@ -60,7 +60,9 @@ class MessageBuilder:
         return (*stop, *steps, self.status(state), *result, *events)
 
     def step(self, state: TaskState, request: StepRequested, *, once: bool = False) -> Publish:
-        """Return the message that sends a step to its arm. `once`: not if its in-flight field names a message already.
+        """Return the message that sends a step to its arm.
+
+        `once`: not if its in-flight field names a message already.
 
         Raises TopologyError for an unknown arm.
         """
@@ -83,7 +85,10 @@ class MessageBuilder:
         return LaneKeys(lane).stream(topic, priority)
 
     def status(self, state: TaskState) -> SetStatus:
-        """Return the whole status of a task: the hash may have been lost. A large result stays in Postgres."""
+        """Return the whole status of a task: the hash may have been lost.
+
+        A large result stays in Postgres.
+        """
         key = LaneKeys(lane_of(state.task)).status(state.task)
         ttl_s = self.status_ttl_s if state.ended else _LIVE_STATUS_TTL_S
         return SetStatus(key, state.version, ttl_s, status_hash(status_of(state, self._status_result_bytes)))

@@ -8,8 +8,11 @@ from octollm.topology import Topic, Topology
 
 
 class Publisher(Protocol):
-    """Writes to Redis outside of a delivery. Every method raises StoreUnavailableError while Redis is unavailable, and
-    StoreRefusedError if Redis refuses what it was asked."""
+    """Writes to Redis outside of a delivery.
+
+    Every method raises StoreUnavailableError while Redis is unavailable, and StoreRefusedError if Redis refuses what it
+    was asked.
+    """
 
     async def reach(self) -> None:
         """Check that Redis can be reached."""
@@ -21,7 +24,10 @@ class Publisher(Protocol):
         """Put a submission on its tenant's ingest stream under an idempotency key."""
 
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
-        """Whether the latest message of a step exists. `claim`: if not, only `republish` can send it from now on."""
+        """Whether the latest message of a step exists.
+
+        `claim`: if not, only `republish` can send it from now on.
+        """
 
     async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
         """Send a step's message if it does not exist, checked and sent in one step; return whether it was sent."""

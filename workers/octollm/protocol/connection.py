@@ -60,7 +60,9 @@ _FAST: dict[type[AbstractConnection], type[AbstractConnection]] = {
 
 
 def connect(url: str, timeout_s: float) -> redis.asyncio.Redis:
-    """Return a client that answers bytes. It connects with its first command; `timeout_s` bounds one attempt.
+    """Return a client that answers bytes.
+
+    It connects with its first command; `timeout_s` bounds one attempt.
 
     A command whose answer does not begin within `ANSWER_S` fails, and its connection is closed.
     """

@@ -42,7 +42,10 @@ def source(script: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scripts:
-    """All scripts, bound to one client. They are called by digest, and loaded again when a server has lost them."""
+    """All scripts, bound to one client.
+
+    They are called by digest, and loaded again when a server has lost them.
+    """
 
     admit: AsyncScript
     cancel: AsyncScript

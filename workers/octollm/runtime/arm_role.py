@@ -74,7 +74,10 @@ def uses_model(arm: Arm) -> bool:
 
 
 def load_arm(topic: Topic) -> Arm:
-    """Create an instance of the class that the topic names. Raises TopologyError that says what to change."""
+    """Create an instance of the class that the topic names.
+
+    Raises TopologyError that says what to change.
+    """
     module, _, name = topic.handler.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)

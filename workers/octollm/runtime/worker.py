@@ -105,7 +105,10 @@ def _tune_gc() -> None:
 
 
 def circuit_breaker_rule(settings: WorkerSettings, topology: Topology) -> CircuitBreakerRule:
-    """Return the rule for all consumers. With several tenants, failures of one must not stop an arm for the others."""
+    """Return the rule for all consumers.
+
+    With several tenants, failures of one must not stop an arm for the others.
+    """
     tenants = min(2, len(topology.ingest.tenants))
     return CircuitBreakerRule(settings.circuit_breaker_tasks, tenants, settings.circuit_breaker_cooldown_s)
 

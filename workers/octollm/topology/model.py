@@ -1,4 +1,7 @@
-"""The topology's frozen types, and the pure questions one may ask them. Numbers carry their unit in their name."""
+"""The topology's frozen types, and the pure questions one may ask them.
+
+Numbers carry their unit in their name.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -66,7 +69,7 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class EventStream:
     """A capped stream that is read without a group."""
 
     name: str
@@ -85,7 +88,7 @@ class Topology:
     """In the order of reading."""
     ingest: Ingest
     topics: Mapping[str, Topic]
-    live: Mapping[str, Live]
+    live: Mapping[str, EventStream]
 
     @property
     def arms(self) -> Mapping[str, Topic]:
@@ -97,7 +100,10 @@ class Topology:
         return self.topics.get(ARM + name)
 
     def cap_in(self, topic: Topic, lane: str) -> int:
-        """The lane's share of a topic's cap on what runs of one tenant; 0: there is no cap. The shares add up to it."""
+        """The lane's share of a topic's cap on what runs of one tenant; 0: there is no cap.
+
+        The shares add up to it.
+        """
         if topic.max_running_per_tenant is None:
             return 0
         share, rest = divmod(topic.max_running_per_tenant, len(self.lanes))

@@ -55,7 +55,7 @@ async fn request_drop(
         return Ok((Outcome::Unchanged, response));
     }
     let message = DeadDrop {
-        letter: number.try_into()?,
+        dead_letter: number.try_into()?,
         tenant: caller.tenant.clone(),
         requested_at: Timestamp::try_from(ids::utc_now())?,
     };

@@ -150,7 +150,7 @@ fn map(
 
 fn parse(body: &[u8]) -> Result<Value, ContractError> {
     strict_json::check(body)?;
-    serde_json::from_slice(body).map_err(|_| ContractError::unreadable("the body is not JSON"))
+    serde_json::from_slice(body).map_err(|_| ContractError::malformed("the body is not JSON"))
 }
 
 /// Returns the value at a location. It must be short, visible ASCII, because it becomes part of an idempotency key.

@@ -91,7 +91,7 @@ pub struct Executor {
     pub consumer: String,
 }
 
-/// What every worker has, also the one that is a program of its own: the fuse.
+/// The settings of every worker, the executor included: the circuit breaker.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Worker {
     /// 0: never.

@@ -27,7 +27,7 @@ pub struct Topology {
     pub priorities: Vec<String>,
     pub ingest: Ingest,
     pub topics: IndexMap<String, Topic>,
-    pub live: IndexMap<String, Live>,
+    pub live: IndexMap<String, EventStream>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -38,7 +38,7 @@ struct File {
     priorities: Vec<String>,
     ingest: Ingest,
     topics: IndexMap<String, Topic>,
-    live: IndexMap<String, Live>,
+    live: IndexMap<String, EventStream>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -105,7 +105,7 @@ pub struct Retry {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Live {
+pub struct EventStream {
     pub description: String,
     pub accepts: Vec<String>,
     pub max_length: u64,
