@@ -72,7 +72,7 @@ fn a_worker_whose_log_nobody_reads_works_on_and_ends_in_order() {
 }
 
 #[test]
-fn a_worker_whose_log_lies_on_a_full_disk_works_on_and_ends_in_order() {
+fn a_worker_whose_log_is_on_a_full_disk_works_on_and_ends_in_order() {
     let stage = Stage::new();
     let full = std::fs::File::options().write(true).open("/dev/full");
     let mut worker = stage.worker_logging_to(full.unwrap());

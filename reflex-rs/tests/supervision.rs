@@ -71,7 +71,7 @@ fn a_reflex_whose_log_nobody_reads_works_on_and_ends_in_order() {
 }
 
 #[test]
-fn a_reflex_whose_log_lies_on_a_full_disk_works_on_and_ends_in_order() {
+fn a_reflex_whose_log_is_on_a_full_disk_works_on_and_ends_in_order() {
     let redis = Redis::start();
     let full = std::fs::File::options().write(true).open("/dev/full");
     let reflex = Reflex::logging_to(&redis, full.unwrap());
