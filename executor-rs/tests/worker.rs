@@ -192,10 +192,10 @@ fn the_steps_of_a_killed_worker_are_reclaimed() {
 }
 
 #[test]
-fn what_one_lost_worker_leaves_behind_runs_beside_new_work() {
+fn what_one_lost_worker_leaves_behind_runs_next_to_new_work() {
     let stage = Stage::new();
     let worker = stage.worker(&[]);
-    // Longer than this test's patience: whoever had to run alone would keep the new step waiting.
+    // Longer than this test waits: if it ran alone, the new step would not start.
     let long = json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}});
     stage.add(&Stage::message(&long, 0));
     until("the step is taken", || stage.pending() == 1);
@@ -211,7 +211,7 @@ fn what_one_lost_worker_leaves_behind_runs_beside_new_work() {
 }
 
 #[test]
-fn new_work_starts_beside_a_suspect_that_goes_on() {
+fn new_work_starts_next_to_a_suspect_that_goes_on() {
     let stage = Stage::new();
     let long = json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}});
     stage.add(&Stage::message(&long, 0));

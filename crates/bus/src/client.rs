@@ -243,7 +243,7 @@ async fn connect_and_ask(
 /// Make the scripts known to the server, so that the first call of each is executed even if its answer comes too late.
 async fn load_scripts(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
     for script in Script::ALL {
-        // Whoever calls a script loads it where this was refused.
+        // The caller of a script loads it where this was refused.
         unless_refused(script.load(connection).await)?;
     }
     Ok(())

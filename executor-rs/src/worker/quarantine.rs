@@ -103,7 +103,7 @@ pub async fn slots_alone(
     }
 }
 
-/// Run the suspect's step to its end. Unless `strictly`, other steps start again beside it after a second.
+/// Run the suspect's step to its end. Unless `strictly`, other steps start again next to it after a second.
 pub async fn run_isolated(
     mut step: impl Future<Output = ()> + Unpin,
     mut slots: OwnedSemaphorePermit,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn others_start_again_beside_a_suspect_but_not_beside_a_last_delivery() {
+    async fn others_start_again_next_to_a_suspect_but_not_to_a_last_delivery() {
         for strictly in [false, true] {
             let quarantine = Quarantine::new(LEASE);
             let slots = Arc::new(Semaphore::new(3));
