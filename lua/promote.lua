@@ -5,7 +5,8 @@
 -- KEYS[3] messages (message id -> JSON of stream, in-flight field and fields)
 -- KEYS[4] ended runs      KEYS[5..] other streams of scheduled messages, then the keys of fairness.lua
 -- ARGV    maximum number of messages, number of other streams, limits of all topics with priorities, see fairness.lua
--- Returns {moved, due time in ms of the next message or 0, dropped, (messages queued for a stream)*}, in the given order.
+-- Returns {moved, due time in ms of the next message or 0, dropped, now in ms, (messages queued for a stream)*}, in the
+-- given order.
 --
 -- Also removes ended runs whose time is over, see ended_runs.lua.
 -- Includes topics with priorities that have no window or cap: what was queued before the limit was removed must not stay.
@@ -92,4 +93,4 @@ for _, topic in ipairs(fair.topics) do
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', redis_time_s())
 local next_due = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
-return {moved, next_due or '0', fair.dropped, unpack(waiting)}
+return {moved, next_due or '0', fair.dropped, now_ms, unpack(waiting)}

@@ -45,6 +45,7 @@ def fresh(**submission: Any) -> TaskState:
         received_at=NOW,
         traceparent="",
         deadline_at="2026-01-01T00:01:00.000Z",
+        starts_at=submission.get("not_before"),
     )
 
 

@@ -41,6 +41,9 @@ class FakePublisher:
         self.republished.append(read(StepRequested, body))
         return True
 
+    async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
+        return 0
+
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         return 0, 0
 

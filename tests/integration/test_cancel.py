@@ -159,6 +159,22 @@ async def test_what_runs_of_a_task_that_has_ended_or_is_not_known_is_stopped_all
         assert await Handoff(client, "l0", "judge", "a").renew([lease]) == [LeaseStatus.RUN_ENDED]
 
 
+async def test_only_a_step_that_a_worker_holds_is_executed(client):
+    handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
+    leases = [await held(client, step(number)) for number in (1, 2)]
+    waiting, later = step(3), step(4)
+    await handoff.publish([Publish(STREAM, fields(waiting), in_flight_field_of(waiting))])
+    ident = message_id(later.task, 1, "check", 0, 1)
+    delay = Schedule(KEYS.schedule, KEYS.messages, STREAM, 60_000, ident, fields(later), in_flight_field_of(later))
+    await handoff.publish([delay])
+    every = [in_flight_field_of(step(number)) for number in range(1, 6)]
+    assert await handoff.executing(every) == 2
+    await handoff.release(leases[:1])
+    assert await handoff.executing(every) == 1
+    await handoff.complete([Completion(leases[1], ())])
+    assert (await handoff.executing(every), await handoff.executing([])) == (0, 0)
+
+
 async def test_due_messages_are_moved_past_those_for_streams_nobody_here_knows(client):
     handoff = Handoff(client, "l0", "judge", "a", Fairness(topology(), "l0"))
     for number in range(30):

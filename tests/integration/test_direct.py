@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from octollm.contracts import Chained, InlineOutput, StepDone, StepRequested, StepSucceeded, StoredOutput, read
-from octollm.contracts.ids import new_task_id, utc_now
+from octollm.contracts.ids import new_task_id
 from octollm.database.outputs import store_output
 from octollm.database.pool import transaction
 from octollm.orchestrator.reconciler import Reconciler
@@ -336,7 +336,6 @@ async def test_an_arm_tells_its_end_and_sends_the_next_step_in_one_breath(redis_
     ("output", "changes"),
     [
         ({"x": "x" * 70_000}, {}),
-        ({"x": 1}, {"deadline_at": utc_now()}),
         ({"x": 1}, {"continuation": {**REST, "steps": [{**REST["steps"][0], "arm": "unheard-of"}]}}),
         ({"x": 1}, {"continuation": {**REST, "steps": [{**REST["steps"][0], "input": {"of": {"$": "sum(steps)"}}}]}}),
         (
@@ -344,7 +343,7 @@ async def test_an_arm_tells_its_end_and_sends_the_next_step_in_one_breath(redis_
             {"continuation": {**REST, "seen": {"steps": {}, "task": [], "round": 0}, "steps": REST["steps"] * 2}},
         ),
     ],
-    ids=["large", "out of time", "no such arm", "not resolvable", "of another shape"],
+    ids=["large", "no such arm", "not resolvable", "of another shape"],
 )
 async def test_what_an_arm_cannot_send_is_left_to_the_orchestrator(redis_server, client, output, changes):
     reported = (await through_an_arm(redis_server, client, output, **changes)).root

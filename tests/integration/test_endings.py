@@ -119,14 +119,14 @@ async def test_a_request_that_its_tasks_intake_did_not_see_is_found(orchestrator
     async with transaction(pool) as connection:
         request = {"task": task, "tenant": "default", "detail": None, "requested_at": utc_now()}
         await store.insert_cancel_requests(connection, [request])
-    (answer,) = await orchestrator.expire(10)
+    (answer,) = await orchestrator.cancel_overlooked(10)
     assert result(answer) is not None
     assert await state_of(pool, task) == ("cancelled", "requested")
     # It is published again until that is recorded, with its result.
     (again,) = await orchestrator.unpublished(10)
     assert (status(again), result(again)) == (status(answer), result(answer))
     await orchestrator.mark_published([task])
-    assert (await orchestrator.unpublished(10), await orchestrator.expire(10)) == ([], [])
+    assert (await orchestrator.unpublished(10), await orchestrator.cancel_overlooked(10)) == ([], [])
 
 
 async def test_a_request_that_cannot_be_read_does_not_end_its_task(orchestrator, pool):
@@ -175,7 +175,7 @@ async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, cli
     assert all(row["finished_at"] and row["result_sent_at"] for row in ended)
     # Without the topic nothing is sent.
     async with transaction(pool) as connection:
-        (state,) = (await store.lock(connection, [late])).values()
+        (state,) = (await store.lock(connection, [late])).states.values()
     assert (len(messages.result(state)), message_builder(without_results()).result(state)) == (1, ())
     # What memory has not taken in for long is sent again; what may still lie before it is not.
     await rows(pool, "UPDATE tasks SET result_sent_at = now() - interval '1 h' RETURNING 1")

@@ -19,7 +19,7 @@ from tests.helpers.orchestrators import done, sends, submitted
 async def both_ways(orchestrator: Any, pool: Any, task: str) -> tuple[TaskState, TaskState | None]:
     """As Postgres has it, and as it is held, if that still counts."""
     async with transaction(pool) as connection:
-        read = await store.lock(connection, [task])
+        read = (await store.lock(connection, [task])).states
         row = await connection.fetchrow("SELECT id, run, version, updated_at FROM tasks WHERE id = $1", task)
     return read[task], orchestrator._cache.get(row)
 

@@ -1,10 +1,16 @@
 """Tasks that were put off, on a real Postgres: each begins once, and its deadline counts from then."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from octollm.contracts.ids import as_text, new_task_id
 from tests.helpers.orchestrators import cancel, result, rows, sends, status, submitted
+
+
+async def nobody(_task: str, _fields: Sequence[str]) -> int:
+    """No step of an earlier run is executed."""
+    return 0
 
 
 async def test_it_waits_in_the_database_and_begins_once(orchestrator, pool):
@@ -16,14 +22,10 @@ async def test_it_waits_in_the_database_and_begins_once(orchestrator, pool):
     assert sends(*await orchestrator.handle([submitted(task, not_before=as_text(moment))])) == []
     (first, _) = await rows(pool, "SELECT state, deadline_at - not_before AS remaining FROM tasks")
     assert tuple(first) == ("accepted", timedelta(seconds=60))
-    assert await orchestrator.start_due(10) == []
+    assert await orchestrator.start_due(10, nobody) == []
     await orchestrator.handle([cancel(other)])
-    past = as_text(datetime.now(UTC) - timedelta(seconds=1))
-    await pool.execute(
-        "UPDATE tasks SET not_before = $1, submission = submission || jsonb_build_object('not_before', $2::text)",
-        datetime.fromisoformat(past), past,
-    )  # fmt: skip
-    both = await asyncio.gather(orchestrator.start_due(10), orchestrator.start_due(10))
+    await pool.execute("UPDATE tasks SET not_before = now() - interval '1 s'")
+    both = await asyncio.gather(orchestrator.start_due(10, nobody), orchestrator.start_due(10, nobody))
     begun = [answer for found in both for answer in found]
     assert [(step.task, step.step) for step in sends(*begun)] == [(task, "left"), (task, "right")]
     assert all(decision.repeats for decision in begun)  # the reconciler may have published it before
@@ -31,6 +33,6 @@ async def test_it_waits_in_the_database_and_begins_once(orchestrator, pool):
     (again,) = await orchestrator.unpublished(10)
     assert (status(again), sends(again), result(again)) == (status(begun[0]), [], None)
     await orchestrator.mark_published([task])
-    assert (await orchestrator.unpublished(10), await orchestrator.start_due(10)) == ([], [])
+    assert (await orchestrator.unpublished(10), await orchestrator.start_due(10, nobody)) == ([], [])
     found = await rows(pool, "SELECT state FROM tasks ORDER BY state")
     assert [row["state"] for row in found] == ["cancelled", "running"]

@@ -1,5 +1,6 @@
 """One more run of a task and the end of dead letters, on a real Postgres and Redis."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -59,7 +60,11 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_one_before_is_history(orche
     task, gone = await dead(orchestrator, pool)
     await pool.execute("UPDATE tasks SET indexed_at = now(), result_send_count = 3, purge_requested_at = now()")
     (before,) = await rows(pool, "SELECT * FROM tasks")
-    answer, again = await orchestrator.handle([wish(task), wish(task)])
+    # A step of the earlier run was in flight: the new run starts when that has stopped, see below.
+    opened, again = await orchestrator.handle([wish(task), wish(task)])
+    assert (status(opened).fields["state"], sends(opened), sends(again)) == ("accepted", [], [])
+    assert await orchestrator.start_due(10, one_runs) == []
+    (answer,) = await orchestrator.start_due(10, nobody)
     assert (status(answer).fields["state"], status(answer).fields["run"], status(answer).ttl_s > 0) == (
         "running",
         "2",
@@ -67,6 +72,7 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_one_before_is_history(orche
     )
     assert status(answer).version > before["version"]
     assert [(step.run, step.step) for step in sends(answer)] == [(2, "left"), (2, "right")]
+    (again,) = await orchestrator.handle([wish(task)])
     assert sends(again) == sends(answer)
     (row,) = await rows(pool, "SELECT * FROM tasks")
     names = (
@@ -107,13 +113,32 @@ async def test_a_run_that_ends_and_its_redrive_in_one_transaction_are_both_store
     gone = done(left, model=StepDead, **GONE)
     ended, opened = await orchestrator.handle([gone, wish(task)])
     assert result(ended) is not None
-    assert (result(ended).run, result(opened), len(sends(opened))) == (1, None, 2)
+    assert (result(ended).run, result(opened), len(sends(opened))) == (1, None, 0)
+    (begun,) = await orchestrator.start_due(10, nobody)
+    assert len(sends(begun)) == 2
     found = await rows(pool, "SELECT run, step, state FROM steps ORDER BY run, step")
     assert [tuple(row) for row in found] == [
         (1, "left", "dead"), (1, "right", "cancelled"), (2, "left", "sent"), (2, "right", "sent"),
     ]  # fmt: skip
     assert [row["run"] for row in await rows(pool, "SELECT run FROM attempts")] == [1]
     assert [row["run"] for row in await rows(pool, "SELECT run FROM runs ORDER BY run")] == [1, 2]
+
+
+async def nobody(_task: str, _fields: Sequence[str]) -> int:
+    return 0
+
+
+async def one_runs(task: str, fields: Sequence[str]) -> int:
+    """A step of the earlier run is executed; asked for every step of its plan, since an arm may have sent any."""
+    assert sorted(fields) == [f"{task}.1.{step}.0" for step in ("both", "left", "right")]
+    return 1
+
+
+async def test_a_run_after_one_that_left_nothing_in_flight_starts_at_once(orchestrator, pool):
+    task = new_task_id("l0")
+    left, right = sends(*(await orchestrator.handle([submitted(task)])))
+    await orchestrator.handle([done(right, {"n": 2}), done(left, model=StepDead, **GONE)])
+    assert len(sends(*await orchestrator.handle([wish(task)]))) == 2
 
 
 async def test_dead_letters_that_come_after_the_redrive_neither_stay_open_nor_end_the_new_run(orchestrator, pool):
@@ -125,7 +150,7 @@ async def test_dead_letters_that_come_after_the_redrive_neither_stay_open_nor_en
     for answer in await Archive(pool, message_builder()).handle([late, poison, request]):
         assert answer == ()
     (row,) = await rows(pool, "SELECT state, run FROM tasks")
-    assert tuple(row) == ("running", 2)
+    assert tuple(row) == ("accepted", 2)
     assert len(await rows(pool, "SELECT * FROM dead_letters WHERE redriven_at IS NULL")) == 0
     await Archive(pool, message_builder()).handle([dead_letter("{l0}:steps.done", f"{task}.2.left.0.1", number=5)])
     (row,) = await rows(pool, "SELECT state, reason FROM tasks")

@@ -35,12 +35,12 @@ async def test_an_expired_tasks_status_is_published_after_an_outage_of_redis(orc
     with pytest.raises(StoreUnavailableError):
         await maintenance.expire_tasks()
     worker.publish = publish  # type: ignore[method-assign]
-    await maintenance.expire_tasks()
+    await maintenance.republish_ends()
     found = await client.hgetall(KEYS.status(task))
     assert (found[b"state"], await client.ttl(KEYS.status(task)) > 0) == (b"expired", True)
     # Once that is recorded, it is not published again.
     worker.publish = away  # type: ignore[method-assign]
-    await maintenance.expire_tasks()
+    await maintenance.republish_ends()
     await worker._client.aclose()
 
 

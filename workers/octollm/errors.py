@@ -104,6 +104,10 @@ class ConflictError(StoreUnavailableError):
     """Another process has just changed the same rows; try again."""
 
 
+class StoreRefusedError(OctoError):
+    """A store refuses this request for what it asks; asking again cannot help."""
+
+
 class WorkerError(OctoError):
     """A part of a worker ended that has to go on."""
 

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from octollm.consumer.delivery import Delivery
 from octollm.consumer.pool import DeliveryPool
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff, is_transient
 from octollm.protocol.handoff import BATCH, Completion, Handoff, LeaseStatus
 from octollm.protocol.outcomes import REDIS_ERRORS, Outcome
 from octollm.supervision import Supervisor
@@ -71,7 +71,7 @@ class Committer:
         try:
             answers = await self._handoff.complete([completion for completion, _ in batch])
         except ResponseError as error:
-            if _is_transient(error):
+            if is_transient(error):
                 _log.warning("Redis takes no completions right now, trying again", topic=self._topic, error=str(error))
                 return False
             if len(batch) > 1:  # one of them is refused; the others must not suffer
@@ -95,16 +95,3 @@ class Committer:
             (delivery, delivery.intended if status is done else OUTCOMES[status])
             for (_, delivery), status in zip(batch, answers, strict=True)
         )
-
-
-_SERVER_STATES = (
-    "LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MASTERDOWN",
-)  # fmt: skip
-
-
-def _is_transient(error: ResponseError) -> bool:
-    """Whether the refusal is about the server's own state, not about what was sent.
-
-    redis-py cuts the word off the message of those errors that it has a class for, and keeps it as `status_code`.
-    """
-    return error.status_code in _SERVER_STATES or str(error).partition(" ")[0] in _SERVER_STATES

@@ -11,19 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from faststream.redis import RedisBroker
+from redis.exceptions import ResponseError
 
 from octollm.consumer.circuit_breaker import NEVER_OPENS, CircuitBreakerRule
 from octollm.consumer.consumer import Consumer
 from octollm.consumer.executor import Handler
 from octollm.consumer.leases import LeaseRenewer
-from octollm.errors import StoreUnavailableError
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.errors import StoreRefusedError, StoreUnavailableError
+from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff, is_transient
 from octollm.protocol.connection import connect
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Fields, Operation
 from octollm.protocol.outcomes import QUEUED_MESSAGES, REDIS_ERRORS
+from octollm.protocol.run_watch import RedisClock, RunWatch
 from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
@@ -34,9 +36,13 @@ _log = structlog.get_logger(__name__)
 
 @contextlib.contextmanager
 def _store_errors() -> Iterator[None]:
-    """Redis is unavailable: say so in the project's own terms."""
+    """Redis is unavailable, or refuses what it was asked: say so in the project's own terms."""
     try:
         yield
+    except ResponseError as error:
+        if is_transient(error):
+            raise StoreUnavailableError(f"Redis: {error}") from error
+        raise StoreRefusedError(f"Redis: {error}") from error
     except TRANSIENT_REDIS_ERRORS as error:
         raise StoreUnavailableError(f"Redis: {error}") from error
 
@@ -70,6 +76,7 @@ class Worker:
             lane: Handoff(self._client, lane, "", name, fairness) for lane, fairness in self._fairness.items()
         }
         """One for each lane: making a hand-off hashes every script."""
+        self._clock = RedisClock()
         self._leases: dict[str, LeaseRenewer] = {}
         self._consumers: list[Consumer] = []
         self._loops: list[asyncio.Task[None]] = []
@@ -96,6 +103,10 @@ class Worker:
             )
         )
 
+    def run_watch(self, lane: str) -> RunWatch:
+        """Return what tells an arm of this process in this lane whether a step's run has ended."""
+        return RunWatch(self._client, lane, self._clock)
+
     async def start(self) -> None:
         """Create the groups and begin to read. Stops what it has begun when a part cannot start.
 
@@ -109,6 +120,8 @@ class Worker:
             raise
 
     async def _start(self) -> None:
+        seconds, microseconds = await self._client.time()
+        self._clock.sync(seconds * 1000 + microseconds // 1000)
         for leases in self._leases.values():
             leases.start(self._supervisor)
         for consumer in self._consumers:
@@ -161,6 +174,11 @@ class Worker:
         with _store_errors():
             return await self._handoffs[lane].republish(in_flight, target, fields)
 
+    async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
+        """How many of these steps a worker works on, see `Handoff.executing`. Raises StoreUnavailableError."""
+        with _store_errors():
+            return await self._handoffs[lane].executing(in_flight)
+
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         """Remove dead names from the in-flight index, see `Handoff.prune`. Raises StoreUnavailableError."""
         with _store_errors():
@@ -194,6 +212,7 @@ class Worker:
         while True:
             try:
                 promoted, _ = await handoff.promote()
+                self._clock.sync(handoff.redis_ms)
                 self._show_queued(lane, handoff.queued)
                 backoff.reset()
             except TRANSIENT_REDIS_ERRORS as error:

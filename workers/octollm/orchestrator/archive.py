@@ -10,16 +10,15 @@ import orjson
 import structlog
 
 from octollm.contracts import DeadDrop, DeadLetter, read
-from octollm.contracts.ids import is_task_id, lane_of, parse_message_id, utc_now
+from octollm.contracts.ids import is_task_id, lane_of, parse_message_id
 from octollm.contracts.tenants import claimed_tenant, dead_letter_tenants
 from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import ContractError, StoreUnavailableError
-from octollm.orchestrator import rows
+from octollm.orchestrator import poison, store
 from octollm.orchestrator.intake import InvalidMessage
 from octollm.orchestrator.messages import MessageBuilder
 from octollm.orchestrator.service import Answer
-from octollm.orchestrator.state import Decision
 from octollm.orchestrator.task_events import TaskEvent
 from octollm.protocol.fields import clean
 from octollm.protocol.handoff import Entry
@@ -77,10 +76,7 @@ class Archive:
             row, events = await _fail_task(connection, letter, traceparent, task, run)
         if row is None:
             return ()
-        state = rows.state_of(row, {})
-        # The steps are not loaded: whatever may be in flight of the run is stopped.
-        stop = self._messages.end_run(state)
-        return (stop, *self._messages.operations(Decision(state, events=events, finished=True)))
+        return self._messages.operations(poison.decision_of(row, events))
 
     async def _drop(self, drop: DeadDrop) -> Answer:
         async with transaction(self._pool) as connection:
@@ -100,18 +96,14 @@ async def _fail_task(
     is_own = (topic == "steps.done" and letter.type not in _REQUESTS) or topic.startswith("tasks:")
     if task is None or not is_own or letter.stage != "after_admission" or lane != "{" + lane_of(task):
         return None, []
-    now = utc_now()
+    now = await store.clock(connection)
     detail = f"its message on {topic} became a dead letter ({letter.reason}): {letter.message}"[:4000]
-    row = await connection.fetchrow(_SQL["poison_task"], task, detail, now, run)
+    row, events = await poison.fail_task(connection, task, run, detail, now)
     if row is None and topic.startswith("tasks:"):
         tenant = claimed_tenant(letter.tenant) or "unknown"
         row = await connection.fetchrow(_SQL["poison_unknown_task"], task, tenant, detail, traceparent, now)
+        events = [] if row is None else await poison.record_end(connection, row, detail, now)
     if row is None:
         # Delivered again: what followed may have been lost between the commit and its publication.
         return await connection.fetchrow(_SQL["poisoned_task"], task, run), []
-    await connection.execute(_SQL["cancel_steps"], task, row["run"])
-    event = TaskEvent.build(
-        task, row["run"], row["seq"], row["tenant"], now, "finished", detail, state="failed", reason="poison"
-    )  # fmt: skip
-    await connection.execute(_SQL["insert_events"], [rows.event_row(event)])
-    return row, [event]
+    return row, events

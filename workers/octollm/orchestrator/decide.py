@@ -1,5 +1,7 @@
 """Decides what follows from an event: a pure function of the task's state and the event. No clock, randomness or I/O.
 
+A deadline is exact: no event that is processed after it changes anything but that the task has expired.
+
 Events may arrive twice and in any order. An event that was applied before changes nothing; it sends again what it sent
 before, because its first publication may have been lost.
 """
@@ -20,13 +22,13 @@ from octollm.orchestrator import direct
 from octollm.orchestrator.event import (
     Accepted,
     CancelRequested,
-    DeadlinePassed,
     Event,
     MessageLost,
     NotBeforeReached,
     Redelivered,
     RedriveRequested,
     Rejected,
+    Unprocessable,
 )
 from octollm.orchestrator.finish import finish
 from octollm.orchestrator.planning import Planning, Unplannable, adopt, brings_plan
@@ -41,48 +43,61 @@ from octollm.orchestrator.state import (
     StepRow,
     TaskState,
     error_class_of,
+    has_cancelled_steps,
 )
 from octollm.orchestrator.step_request import step_request
 from octollm.plans.stored import as_stored
 
 
 def decide(state: TaskState, event: Event, now: str) -> Decision:
-    """Return the new state and what to store and send. `now`: UTC, RFC 3339 with milliseconds."""
+    """Return the new state and what to store and send. `now`: the database's time, UTC, RFC 3339 with milliseconds."""
     decision = Decision(state)
-    if isinstance(event, Redelivered):
+    if state.version > 0 and not state.ended and _is_overdue(state, now):
+        finish(decision, now, "expired", "deadline", f"not finished by {state.deadline_at}")
+    elif isinstance(event, Redelivered):
         _send_again(decision, INTAKE)
     elif isinstance(event, StepEnded):
         _step_ended(decision, event, now, _message_id(event.done))
     elif isinstance(event, RedriveRequested):
         _redrive(decision, event, now)
     elif not state.ended:
-        match event:
-            case Accepted(planning):
-                _accept(decision, planning, now)
-            case NotBeforeReached(planning):
-                _not_before_reached(decision, planning, now)
-            case CancelRequested():
-                _cancel(decision, event, now)
-            case Rejected(reason, detail):
-                decision.record(now, event="rejected", reason=reason, detail=detail)
-                finish(decision, now, "rejected", reason, detail)
-            case DeadlinePassed():
-                if state.deadline_at is not None and state.deadline_at <= now:
-                    finish(decision, now, "expired", "deadline", f"not finished by {state.deadline_at}")
-            case MessageLost():
-                _lost(decision, event, now)
+        _apply_to_running(decision, event, now)
     if decision.changed:
         decision.change(version=decision.state.version + 1, updated_at=now)
     return decision
 
 
+def _apply_to_running(decision: Decision, event: Event, now: str) -> None:
+    """Apply an event that concerns only a run that has not ended."""
+    match event:
+        case Accepted(planning):
+            _accept(decision, planning, now)
+        case NotBeforeReached(planning):
+            _not_before_reached(decision, planning, now)
+        case CancelRequested():
+            _cancel(decision, event, now)
+        case Rejected(reason, detail):
+            decision.record(now, event="rejected", reason=reason, detail=detail)
+            finish(decision, now, "rejected", reason, detail)
+        case MessageLost():
+            _lost(decision, event, now)
+        case Unprocessable(detail):
+            if decision.state.version == 0:
+                decision.record(now, event="accepted")
+            finish(decision, now, "failed", "poison", detail)
+
+
+def _is_overdue(state: TaskState, now: str) -> bool:
+    return state.deadline_at is not None and state.deadline_at <= now
+
+
 def _accept(decision: Decision, planning: Planning, now: str) -> None:
     """Start the task, or only check that it can be planned if it starts later."""
     state = decision.state
-    if state.not_before is None or state.not_before <= now:
+    if state.starts_at is None or state.starts_at <= now:
         decision.record(now, event="accepted")
         return _start(decision, planning, now, INTAKE)
-    decision.record(now, event="accepted", detail=f"starts at {state.not_before}")
+    decision.record(now, event="accepted", detail=f"starts at {state.starts_at}")
     plan = planning.plan(state)
     if isinstance(plan, Unplannable):
         finish(decision, now, "rejected", plan.reason, plan.detail)
@@ -91,8 +106,8 @@ def _accept(decision: Decision, planning: Planning, now: str) -> None:
 
 def _not_before_reached(decision: Decision, planning: Planning, now: str) -> None:
     state = decision.state
-    if state.state == "accepted" and (state.not_before or "") <= now:
-        _start(decision, planning, now, INTAKE)
+    if state.state == "accepted" and (state.starts_at or "") <= now:
+        _start(decision, planning, now, INTAKE if state.run == 1 else REDRIVE)
 
 
 def _start(decision: Decision, planning: Planning, now: str, sent_by: str) -> None:
@@ -102,7 +117,7 @@ def _start(decision: Decision, planning: Planning, now: str, sent_by: str) -> No
         return finish(decision, now, "rejected", plan.reason, plan.detail)
     decision.set_plan(plan)
     decision.change(state="running")
-    if state.deadline_at is not None and state.deadline_at <= now:
+    if _is_overdue(state, now):
         return finish(decision, now, "expired", "deadline", f"not started by {state.deadline_at}")
     if plan.planner is None:
         decision.record(now, event="planned", detail=f"recipe {plan.recipe}, version {plan.version}")
@@ -110,7 +125,10 @@ def _start(decision: Decision, planning: Planning, now: str, sent_by: str) -> No
 
 
 def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
-    """Start another run. A request names the run it follows, so that a repeated request starts only one."""
+    """Open another run. A request names the run it follows, so that a repeated request opens only one.
+
+    If the earlier run ended with steps in flight, the new one starts with `NotBeforeReached`, once these have stopped.
+    """
     state = decision.state
     if event.tenant != state.tenant:
         return None
@@ -118,6 +136,7 @@ def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
         return _send_again(decision, REDRIVE)
     if event.run != state.run or state.state not in REDRIVABLE or "goal" not in state.submission:
         return None
+    waits = has_cancelled_steps(state)
     seconds = state.submission.get("deadline_s") or event.planning.deadline_s(state.kind)
     decision.new_run = True
     decision.change(
@@ -128,13 +147,14 @@ def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
         round=0,
         seq=0,
         deadline_at=None if seconds is None else later(now, seconds),
+        starts_at=now if waits else None,
         plan=None,
         steps={},
         result=None,
         memory=None,
     )
     decision.record(now, event="accepted", detail=f"run {state.run} ended as {state.state}: {state.reason}")
-    return _start(decision, event.planning, now, REDRIVE)
+    return None if waits else _start(decision, event.planning, now, REDRIVE)
 
 
 def _cancel(decision: Decision, event: CancelRequested, now: str) -> None:

@@ -28,12 +28,12 @@ class Redelivered:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """The task's deadline may have passed."""
+    """The task's deadline may have passed. Any other event ends an overdue task as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotBeforeReached:
-    """The time at which a scheduled task starts may have come."""
+    """The time at which a run starts may have come."""
 
     planning: Planning
 
@@ -58,6 +58,13 @@ class RedriveRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class Unprocessable:
+    """The orchestrator failed twice on what happened to the task."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class MessageLost:
     """The message of a step in flight no longer exists in Redis."""
 
@@ -76,4 +83,5 @@ Event = (
     | CancelRequested
     | RedriveRequested
     | MessageLost
+    | Unprocessable
 )

@@ -103,6 +103,7 @@ def _submission(body: TaskSubmitted | TaskRejected, traceparent: str, planning: 
         received_at=body.received_at,
         traceparent=traceparent,
         deadline_at=None if seconds is None else later(starts_at, seconds),
+        starts_at=body.submission.not_before,
     )
     event = Rejected(body.reason, body.detail) if isinstance(body, TaskRejected) else Accepted(planning)
     return TaskMessage(body.task, event, first_state)

@@ -24,8 +24,8 @@ _LIMIT = 200
 _PUBLISH_LIMIT = 100
 """Decisions published in one script call."""
 _KEY_LIMIT = 10_000
-_START_INTERVAL_S = 1.0
-"""A scheduled task starts at most this late."""
+_DUE_INTERVAL_S = 1.0
+"""How often deadlines and starts are looked for. An alarm makes them exact; without it they are at most this late."""
 _log = structlog.get_logger(__name__)
 
 
@@ -48,7 +48,7 @@ class Maintenance:
         self._publisher = publisher
         self._two_leases_s = two_leases_s(topology)
         self._reconciler = Reconciler(pool, messages, publisher, self._two_leases_s)
-        self._scheduler = Scheduler(schedules, pool, publisher.submit) if schedules else None
+        self._scheduler = Scheduler(schedules, pool, publisher.submit)
         self._prune_cursors = dict.fromkeys(topology.lanes, 0)
 
     def jobs(self, interval_s: float, finished_days: int, purge_interval_s: float) -> list[PeriodicJob]:
@@ -57,8 +57,10 @@ class Maintenance:
         `finished_days`: after how many days finished tasks are deleted, every `purge_interval_s`; 0: never.
         """
         jobs = [
-            PeriodicJob("expire tasks", interval_s, self.expire_tasks),
-            PeriodicJob("start scheduled tasks", _START_INTERVAL_S, self.start_due_tasks),
+            PeriodicJob("expire tasks", _DUE_INTERVAL_S, self.expire_tasks, self._orchestrator.deadlines),
+            PeriodicJob("start due runs", _DUE_INTERVAL_S, self.start_due_runs, self._orchestrator.starts),
+            PeriodicJob("submit schedules", _DUE_INTERVAL_S, self._scheduler.run),
+            PeriodicJob("republish ends", interval_s, self.republish_ends),
             PeriodicJob("reconcile lost steps", interval_s, lambda: self._reconciler.run(_LIMIT)),
             PeriodicJob("prune the in-flight index", interval_s, self.prune_in_flight_index),
             PeriodicJob("republish results", interval_s, self.republish_results),
@@ -66,19 +68,20 @@ class Maintenance:
         ]
         if finished_days > 0:
             jobs.append(PeriodicJob("delete old tasks", purge_interval_s, lambda: self.delete_old_tasks(finished_days)))
-        scheduler = self._scheduler
-        if scheduler is not None:
-            jobs.append(PeriodicJob("submit schedules", _START_INTERVAL_S, lambda: scheduler.tick(datetime.now(UTC))))
         return jobs
 
     async def expire_tasks(self) -> None:
-        """End overdue tasks and publish that, beginning with those whose publication failed before."""
-        await self._publish_all(self._orchestrator.unpublished)
+        """End overdue tasks and publish that."""
         await self._publish_all(self._orchestrator.expire)
 
-    async def start_due_tasks(self) -> None:
-        """Start scheduled tasks whose time has come."""
-        await self._publish_all(self._orchestrator.start_due)
+    async def start_due_runs(self) -> None:
+        """Start runs whose time has come, except those whose earlier run is still being stopped."""
+        await self._publish_all(lambda limit: self._orchestrator.start_due(limit, self._executing))
+
+    async def republish_ends(self) -> None:
+        """Publish ends whose publication failed, and cancel tasks whose request was overlooked."""
+        await self._publish_all(self._orchestrator.unpublished)
+        await self._publish_all(self._orchestrator.cancel_overlooked)
 
     async def prune_in_flight_index(self) -> None:
         """Remove fields from the in-flight index that a deleted stream has left behind, some of each lane at a time."""
@@ -102,16 +105,19 @@ class Maintenance:
         while await purge(self._pool, days, _LIMIT, memory="results" in self._topology.topics):
             pass
 
+    async def _executing(self, task: str, in_flight: Sequence[str]) -> int:
+        return await self._publisher.executing(lane_of(task), in_flight)
+
     async def _publish_all(self, decide: Callable[[int], Awaitable[Sequence[Decision]]]) -> None:
         while True:
             decisions = await decide(_LIMIT)
+            published: list[str] = []
             for lane, some in _batches(decisions):
-                if not await self._publish_together(lane, some):
-                    for decision in some:
-                        await self._publisher.publish(lane, self._messages.operations(decision))
-            if decisions:
-                await self._orchestrator.mark_published([decision.state.task for decision in decisions])
-            if len(decisions) < _LIMIT:
+                together = await self._publish_together(lane, some)
+                published += [one.state.task for one in some if together or await self._publish(one)]
+            if published:
+                await self._orchestrator.mark_published(published)
+            if len(published) < _LIMIT:
                 return
 
     async def _publish_together(self, lane: str, decisions: Sequence[Decision]) -> bool:
@@ -125,6 +131,19 @@ class Maintenance:
                 "decisions cannot be published together", lane=lane, decisions=len(decisions), error=repr(error)
             )
             return False
+        return True
+
+    async def _publish(self, decision: Decision) -> bool:
+        """Publish what follows from a decision, or fail its task if that is impossible. Return whether it was done."""
+        task = decision.state.task
+        try:
+            await self._publisher.publish(lane_of(task), self._messages.operations(decision))
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  the other tasks go on, whatever this one meets
+            _log.exception("a decision cannot be published", task=task)
+            failed = [] if decision.state.ended else await self._orchestrator.fail(task, error)
+            return any([await self._publish(one) for one in failed])
         return True
 
 

@@ -8,7 +8,8 @@ from octollm.topology import Topic, Topology
 
 
 class Publisher(Protocol):
-    """Writes to Redis outside of a delivery. Every method raises StoreUnavailableError while Redis is unavailable."""
+    """Writes to Redis outside of a delivery. Every method raises StoreUnavailableError while Redis is unavailable, and
+    StoreRefusedError if Redis refuses what it was asked."""
 
     async def reach(self) -> None:
         """Check that Redis can be reached."""
@@ -24,6 +25,9 @@ class Publisher(Protocol):
 
     async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
         """Send a step's message if it does not exist, checked and sent in one step; return whether it was sent."""
+
+    async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
+        """Return how many of these steps, given by their in-flight fields, a worker works on right now."""
 
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         """Remove dead fields from the in-flight index; return the next cursor and the number of removed fields."""

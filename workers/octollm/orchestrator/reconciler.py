@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
-from octollm.contracts.ids import in_flight_field, lane_of, utc_now
+from octollm.contracts.ids import in_flight_field, lane_of
 from octollm.database.pool import Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import StoreUnavailableError
@@ -19,7 +19,7 @@ from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import MessageLost
 from octollm.orchestrator.messages import MessageBuilder
 from octollm.orchestrator.publisher import Publisher
-from octollm.orchestrator.state import Priority
+from octollm.orchestrator.state import Decision, Priority
 
 _SQL = queries("octollm.orchestrator", "store")
 _log = structlog.get_logger(__name__)
@@ -105,18 +105,30 @@ class Reconciler:
         return await self._publisher.in_flight(step.lane, field, stream, claim=claim)
 
     async def _send_again(self, step: _SentStep) -> int:
-        async with transaction(self._pool) as connection:
-            state = (await store.lock(connection, [step.task])).get(step.task)
-            if state is None:
-                return 0
-            decision = decide(state, MessageLost(step.step, step.round, step.attempt), utc_now())
-            # Checked again under the lock: an orchestrator may have just finished the step, or sent it after all.
-            if not decision.requests or await self._exists(step, claim=True):
-                return 0
-            await store.save(connection, [], [decision])
+        # Redis is asked between two transactions: the row must not be locked while it takes its time. From the claim on
+        # nobody else sends the step again.
+        if await self._decide(step, save=False) is None or await self._exists(step, claim=True):
+            return 0
+        decision = await self._decide(step, save=True)
+        if decision is None:
+            return 0
         for request in decision.requests:
             message = self._messages.step(decision.state, request)
             await self._publisher.republish(step.lane, message.in_flight, message.stream, message.fields)
             await self._publisher.publish(step.lane, (self._messages.status(decision.state),))
         _log.warning("a step's message was lost and is sent again", task=step.task, step=step.step)
         return 1
+
+    async def _decide(self, step: _SentStep, *, save: bool) -> Decision | None:
+        """Return the decision that sends the step again; None if it has ended, or has been sent again, meanwhile."""
+        async with transaction(self._pool) as connection:
+            states, now = await store.lock(connection, [step.task])
+            state = states.get(step.task)
+            if state is None or now is None:
+                return None
+            decision = decide(state, MessageLost(step.step, step.round, step.attempt), now)
+            if not decision.requests:  # of an overdue task neither: its end is left to its deadline
+                return None
+            if save:
+                await store.save(connection, [], [decision])
+            return decision

@@ -28,7 +28,6 @@ def task_row(state: TaskState) -> dict[str, Any]:
         "redactions": state.redactions,
         "traceparent": state.traceparent,
         "received_at": state.received_at,
-        "not_before": state.not_before,
         **changes(state),
     }
 
@@ -46,6 +45,7 @@ def changes(state: TaskState) -> dict[str, Any]:
         "version": state.version,
         "seq": state.seq,
         "deadline_at": state.deadline_at,
+        "not_before": state.starts_at,
         "updated_at": state.updated_at or state.received_at,
         "result": None if state.result is None else orjson.Fragment(write(state.result)),
         "memory": state.memory,
@@ -116,6 +116,7 @@ def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> T
         version=row["version"],
         seq=row["seq"],
         deadline_at=None if row["deadline_at"] is None else as_text(row["deadline_at"]),
+        starts_at=None if row["not_before"] is None else as_text(row["not_before"]),
         updated_at=as_text(row["updated_at"]),
         plan=None if row.get("plan") is None else Plan.from_json(row["plan"]),
         steps=steps,

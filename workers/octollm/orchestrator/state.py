@@ -143,6 +143,8 @@ class TaskState:
     seq: int = 0
     """Number of the newest event within the run."""
     deadline_at: str | None = None
+    starts_at: str | None = None
+    """Earliest start of the run; None: at once."""
     updated_at: str | None = None
     plan: Plan | None = None
     steps: Mapping[tuple[str, int], StepRow] = field(default_factory=dict)
@@ -155,12 +157,6 @@ class TaskState:
         """The recipe's name, if the task has one."""
         kind = self.submission.get("kind")
         return None if kind is None else str(kind)
-
-    @property
-    def not_before(self) -> str | None:
-        """Earliest start of the first run."""
-        not_before = self.submission.get("not_before")
-        return None if not_before is None else str(not_before)
 
     @property
     def ended(self) -> bool:
@@ -179,6 +175,11 @@ class TaskState:
 
 
 _FIELDS = len(fields(TaskState))
+
+
+def has_cancelled_steps(state: TaskState) -> bool:
+    """Whether steps were in flight when the run ended, so that they, or steps chained to them, may still run."""
+    return any(row.state == "cancelled" for row in state.steps.values())
 
 
 @dataclass
@@ -202,11 +203,13 @@ class Decision:
     """Whether this event started another run."""
     finished: bool = False
     """Whether this event ended the run, so that memory must receive its result."""
+    steps_unknown: bool = False
+    """Whether the state has no steps because they were not loaded."""
 
     @property
     def left_in_flight(self) -> bool:
         """Whether the run has ended while steps of it were in flight, which must be stopped."""
-        return self.state.ended and any(row.state == "cancelled" for row in self.state.steps.values())
+        return self.state.ended and (self.steps_unknown or has_cancelled_steps(self.state))
 
     def change(self, **values: Any) -> None:  # noqa: ANN401  fields of TaskState, checked here
         """Replace fields of the state. Raises TypeError for a field that TaskState does not have."""

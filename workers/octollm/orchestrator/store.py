@@ -2,7 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+import asyncpg
+
+from octollm.contracts.ids import as_text
 from octollm.database.outputs import load_outputs
 from octollm.database.pool import Connection
 from octollm.database.queries import queries
@@ -14,12 +18,33 @@ from octollm.orchestrator.state_cache import StateCache
 _SQL = queries("octollm.orchestrator", "store")
 
 
-async def claim_keys(
-    connection: Connection, new: Sequence[TaskState], ttl_s: int
-) -> dict[tuple[str, str], str]:  # fmt: skip
+class Locked(NamedTuple):
+    """Tasks whose rows are locked until the end of the transaction."""
+
+    states: dict[str, TaskState]
+    """By id, with the steps of their current run; only tasks that exist."""
+    now: str | None
+    """The database's time once all of them were locked; None if there is none."""
+
+
+class KeyHolders(NamedTuple):
+    """Who holds the idempotency keys of new tasks."""
+
+    tasks: dict[tuple[str, str], str]
+    """The task that holds each (tenant, key)."""
+    now: str | None
+    """The database's time; None if there is no key."""
+
+
+async def clock(connection: Connection) -> str:
+    """Return the database's time."""
+    return as_text(await connection.fetchval(_SQL["now"]))
+
+
+async def claim_keys(connection: Connection, new: Sequence[TaskState], ttl_s: int) -> KeyHolders:
     """Claim the idempotency keys of new tasks for `ttl_s` seconds, where they are free.
 
-    Return the task that holds each (tenant, key). If several tasks have the same key, the first one gets it.
+    If several tasks have the same key, the first one gets it.
     """
     first: dict[tuple[str, str], dict[str, str]] = {}
     for state in new:
@@ -31,36 +56,44 @@ async def claim_keys(
         }
         first.setdefault((state.tenant, state.idempotency_key), row)
     if not first:
-        return {}
+        return KeyHolders({}, None)
     wanted = list(first.values())
     await connection.execute(_SQL["claim_keys"], wanted, float(ttl_s))
     found = await connection.fetch(_SQL["key_holders"], wanted)
-    return {(row["tenant"], row["key"]): row["task"] for row in found}
+    return KeyHolders({(row["tenant"], row["key"]): row["task"] for row in found}, _last_now(found))
 
 
-async def lock(connection: Connection, tasks: Iterable[str], cache: StateCache | None = None) -> dict[str, TaskState]:
-    """Lock the tasks that exist until the end of the transaction; return them with the steps of their current run.
+async def lock(connection: Connection, tasks: Iterable[str], cache: StateCache | None = None) -> Locked:
+    """Lock the tasks that exist until the end of the transaction.
 
     `cache`: states that need not be read if the locked row has the same version.
     """
     ids = sorted(set(tasks))
     known: dict[str, TaskState] = {}
+    now: str | None = None
     if cache is not None and cache.has_any(ids):
         locked = await connection.fetch(_SQL["lock_versions"], ids)
         known = {row["id"]: state for row in locked if (state := cache.get(row)) is not None}
-        ids = [row["id"] for row in locked if row["id"] not in known]
-    return known | await _read(connection, ids) if ids else known
+        ids, now = [row["id"] for row in locked if row["id"] not in known], _last_now(locked)
+    if not ids:
+        return Locked(known, now)
+    read = await _read(connection, ids)
+    return Locked(known | read.states, read.now or now)
 
 
-async def _read(connection: Connection, ids: Sequence[str]) -> dict[str, TaskState]:
+async def _read(connection: Connection, ids: Sequence[str]) -> Locked:
     found = await connection.fetch(_SQL["lock_tasks"], ids)
     if not found:
-        return {}
+        return Locked({}, None)
     steps: dict[str, dict[tuple[str, int], StepRow]] = {row["id"]: {} for row in found}
     for row in await connection.fetch(_SQL["steps_of"], list(steps)):
         steps[row["task"]][row["step"], row["round"]] = rows.step_of(row)
     await _load_early_outputs(connection, {row["id"]: row["tenant"] for row in found}, steps)
-    return {row["id"]: rows.state_of(row, steps[row["id"]]) for row in found}
+    return Locked({row["id"]: rows.state_of(row, steps[row["id"]]) for row in found}, _last_now(found))
+
+
+def _last_now(found: Sequence[asyncpg.Record]) -> str | None:
+    return as_text(found[-1]["now"]) if found else None
 
 
 async def _load_early_outputs(

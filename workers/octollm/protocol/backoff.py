@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 # What a client meets while a server restarts, fails over, is full or is partitioned. redis-py wraps most of it in
 # RedisError; sockets and time limits raise their own.
@@ -31,3 +31,16 @@ class Backoff:
     async def wait(self) -> None:
         """Sleep for the next delay."""
         await asyncio.sleep(self.next_delay_s())
+
+
+_SERVER_STATES = (
+    "LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MASTERDOWN",
+)  # fmt: skip
+
+
+def is_transient(error: ResponseError) -> bool:
+    """Whether the refusal is about the server's own state, not about what was sent.
+
+    redis-py cuts the word off the message of those errors that it has a class for, and keeps it as `status_code`.
+    """
+    return error.status_code in _SERVER_STATES or str(error).partition(" ")[0] in _SERVER_STATES

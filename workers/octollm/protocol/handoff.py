@@ -71,11 +71,13 @@ class Handoff:
         self, client: redis.asyncio.Redis, lane: str, group: str, consumer: str, fairness: Fairness | None = None
     ) -> None:
         """`fairness`: of this lane. Without it every message is published at once, past window and cap, and
-        `in_flight`, `republish`, `prune` and `promote` raise ValueError.
+        `in_flight`, `republish`, `executing`, `prune` and `promote` raise ValueError.
         """
         self.keys = LaneKeys(lane)
         self.queued: dict[str, int] = {}
         """By stream: how many messages wait in tenant queues, as the last `promote` saw it."""
+        self.redis_ms = 0
+        """Redis' time at the last `promote`, in ms since 1970."""
         self.fairness = fairness
         self._group = group
         self.consumer = consumer
@@ -128,6 +130,13 @@ class Handoff:
         keys += fairness.unprioritized
         answer: bytes = await self._scripts.republish(keys=keys, args=args)
         return answer
+
+    async def executing(self, in_flight: Sequence[str]) -> int:
+        """How many of these steps, given by their in-flight fields, a worker works on right now."""
+        topics = dict.fromkeys(self._limits().topics.values())
+        groups = {one.stream: topic.group for topic in topics for one in topic.streams}
+        keys = [self.keys.in_flight, *groups]
+        return int(await self._scripts.executing(keys=keys, args=[*groups.values(), *in_flight]))
 
     async def prune(self, cursor: int, most: int) -> tuple[int, int]:
         """Remove names from the in-flight index whose message no longer exists.
@@ -200,7 +209,7 @@ class Handoff:
         """Publish due messages, dispatch from the tenant queues, and drop the steps of ended runs.
 
         Looks at `most` of each. Returns how many were published or dropped, and when the next message is due (ms since
-        1970, 0: there is none); sets `queued`.
+        1970, 0: there is none); sets `queued` and `redis_ms`.
         """
         fairness = self._limits()
         keys = [
@@ -213,7 +222,7 @@ class Handoff:
         args: list[Text | int] = [most, len(fairness.unprioritized)]
         topics = list(fairness.topics.values())
         fairness.describe(dict.fromkeys(topics), keys, args)
-        moved, due, dropped, *queued = await self._scripts.promote(keys=keys, args=args)
+        moved, due, dropped, self.redis_ms, *queued = await self._scripts.promote(keys=keys, args=args)
         self.queued = dict(zip(fairness.topics, queued, strict=True))
         return int(moved) + int(dropped), int(float(due))
 

@@ -18,6 +18,7 @@ NAMES = (
     "cancel",
     "claim",
     "complete",
+    "executing",
     "leave_group",
     "promote",
     "prune",
@@ -46,6 +47,7 @@ class Scripts:
     cancel: AsyncScript
     claim: AsyncScript
     complete: AsyncScript
+    executing: AsyncScript
     leave_group: AsyncScript
     promote: AsyncScript
     prune: AsyncScript

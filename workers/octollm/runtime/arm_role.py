@@ -14,6 +14,7 @@ from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.plans.chain import next_request
 from octollm.ports import MemoryStore, ModelClient
+from octollm.protocol.run_watch import RunWatch
 from octollm.resources import rules_path
 from octollm.steps.runner import ChainNext, StepRunner
 from octollm.topology import LaneKeys, Topic, Topology
@@ -30,11 +31,13 @@ def arm_handler(
     get_model_client: GetModelClient,
     memory_store: MemoryStore | None,
     chain_next: ChainNext,
+    watch: RunWatch | None = None,
 ) -> Handler:
     """Return the handler of an arm's topic.
 
     `get_pool` is called for the first output that is too large for a message, `get_model_client` only for an arm that
-    uses models. `chain_next`: see `chain_to`. Raises TopologyError if the arm cannot be loaded, SettingsError if the
+    uses models. `chain_next`: see `chain_to`. `watch`: of the lane; without it steps of ended runs
+    are started, too. Raises TopologyError if the arm cannot be loaded, SettingsError if the
     model settings are wrong.
     """
     arm = load_arm(topic)
@@ -49,7 +52,7 @@ def arm_handler(
         async with transaction(await get_pool()) as connection:
             await store_output(connection, tenant, sha256, raw)
 
-    return StepRunner(topic, LaneKeys(lane), consumer, work, keep, chain_next)
+    return StepRunner(topic, LaneKeys(lane), consumer, work, keep, chain_next, watch)
 
 
 def chain_to(topology: Topology, lane: str) -> ChainNext:

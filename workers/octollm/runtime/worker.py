@@ -185,7 +185,10 @@ class _Process:
             for lane in self._topology.lanes:
                 if topic.name.startswith(ARM):
                     chain = chain_to(self._topology, lane)
-                    handler = arm_handler(topic, lane, self.consumer, self.pool, self.model_client, memory, chain)
+                    watch = self.worker.run_watch(lane)
+                    handler = arm_handler(
+                        topic, lane, self.consumer, self.pool, self.model_client, memory, chain, watch
+                    )
                 else:
                     handler = batched_handler(batchers[topic.name], topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)

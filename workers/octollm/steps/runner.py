@@ -30,6 +30,7 @@ from octollm.observability.logging import without_passwords
 from octollm.protocol.handoff import Entry
 from octollm.protocol.operations import Fields, Publish, Schedule, Text
 from octollm.protocol.outcomes import HandlerResult, Outcome
+from octollm.protocol.run_watch import RunWatch
 from octollm.steps import retry
 from octollm.steps.dead_letters import Reason, dead_letter
 from octollm.steps.timeout import TimeLimitError, run_with_timeout
@@ -39,6 +40,8 @@ _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
 """Levels of nesting an output may have; the messages that carry it need the others."""
 INLINE_LIMIT = 64 * 1024
 """Largest output (bytes of JSON) that travels in the message; a larger one goes to Postgres."""
+_TRIED_AGAIN = frozenset({Outcome.RETRYING, Outcome.PARKED, Outcome.DEAD})
+"""Outcomes that are of no use after the task's deadline."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _log = structlog.get_logger(__name__)
 RunArm = Callable[[StepRequested], Coroutine[Any, Any, dict[str, Any]]]
@@ -66,6 +69,8 @@ class StepRunner:
     run_arm: RunArm
     store_output: StoreOutput
     chain_next: ChainNext = _chain_nothing
+    watch: RunWatch | None = None
+    """Without it, steps of ended runs and after their deadline are started, too."""
 
     async def __call__(self, entry: Entry) -> HandlerResult:
         """Run the step of an entry. Raises only StoreUnavailableError; every other fault has its own result."""
@@ -75,9 +80,12 @@ class StepRunner:
             _log.warning("gave up on a message that cannot be read", reason=rejected.reason, fault=str(rejected))
             return self._give_up(entry, rejected.reason, str(rejected))
         began = perf_counter()
-        limit_s = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
+        limit_s: float = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
+        left_s = self._seconds_left(step)
+        if left_s <= 0 or await self._has_ended(entry, step):
+            return self._run_ended(entry, step)
         try:
-            output = await run_with_timeout(limit_s, self.run_arm(step))
+            output = await run_with_timeout(min(limit_s, left_s), self.run_arm(step))
             result = self._succeeded(entry, step, output, began)
         except PermanentError as error:
             result = self._failed(entry, step, _step_error(error.code, error.message), began)
@@ -87,6 +95,8 @@ class StepRunner:
             fault = _step_error(error.code, error.message)
             result = self._failed_transiently(entry, step, fault, began, error.retry_after_s or 0)
         except TimeLimitError:
+            if left_s <= limit_s:
+                return self._run_ended(entry, step)
             fault = StepError(code="timeout", message=f"the step did not end within {limit_s} s")
             result = self._failed_transiently(entry, step, fault, began)
         except TimeoutError as error:
@@ -102,7 +112,22 @@ class StepRunner:
                 if faults.is_deterministic(error)
                 else self._failed_transiently(entry, step, fault, began)
             )._replace(handler_fault=faults.may_be_process_fault(error))
+        if result.outcome in _TRIED_AGAIN and self._seconds_left(step) <= 0:
+            return self._run_ended(entry, step)
         return result
+
+    def _seconds_left(self, step: StepRequested) -> float:
+        return float("inf") if self.watch is None else self.watch.seconds_left(step.deadline_at)
+
+    async def _has_ended(self, entry: Entry, step: StepRequested) -> bool:
+        if self.watch is None or self.watch.is_fresh(entry.id):
+            return False
+        return await self.watch.has_ended(f"{step.task}.{step.run}", entry.fields.get(b"tenant", b""))
+
+    def _run_ended(self, entry: Entry, step: StepRequested) -> HandlerResult:
+        """Remove the step without a word: the orchestrator has ended its run, or does so by its deadline."""
+        _log.info("the step's run has ended or its deadline has passed", task=step.task, step=step.step)
+        return HandlerResult(Outcome.RUN_ENDED, (), _in_flight_field(entry))
 
     def _parse(self, entry: Entry) -> StepRequested:
         kind = entry.fields.get(b"type", b"")
@@ -149,7 +174,7 @@ class StepRunner:
 
     def _chain(self, step: StepRequested, raw: bytes) -> tuple[str, StepRequested] | None:
         """The step to publish directly; None after the task's deadline: ending the task is the orchestrator's."""
-        if step.deadline_at is not None and step.deadline_at <= utc_now():
+        if self._seconds_left(step) <= 0:
             return None
         try:
             return self.chain_next(step, orjson.loads(raw))

@@ -15,21 +15,31 @@ WHERE (tenant, key) IN (
 )
 
 -- name: key_holders
-SELECT tenant, key, task
+SELECT tenant, key, task, clock_timestamp() AS now
 FROM idempotency
 JOIN jsonb_to_recordset($1::jsonb) AS wanted (tenant text, key text) USING (tenant, key)
 
 -- name: lock_tasks
--- In id order, so that two orchestrators never deadlock.
-SELECT tasks.*, runs.plan
-FROM tasks
-LEFT JOIN runs ON runs.task = tasks.id AND runs.run = tasks.run
-WHERE tasks.id = ANY ($1::text[])
-ORDER BY tasks.id
-FOR UPDATE OF tasks
+-- In id order, so that two orchestrators never deadlock. `now` of the last row is read when every row is locked.
+WITH locked AS MATERIALIZED (
+    SELECT tasks.*, runs.plan
+    FROM tasks
+    LEFT JOIN runs ON runs.task = tasks.id AND runs.run = tasks.run
+    WHERE tasks.id = ANY ($1::text[])
+    ORDER BY tasks.id
+    FOR UPDATE OF tasks
+)
+SELECT *, clock_timestamp() AS now FROM locked
 
 -- name: lock_versions
-SELECT id, run, version, updated_at FROM tasks WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE
+-- In the same order, and with the same `now`.
+WITH locked AS MATERIALIZED (
+    SELECT id, run, version, updated_at FROM tasks WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE
+)
+SELECT *, clock_timestamp() AS now FROM locked
+
+-- name: now
+SELECT clock_timestamp()
 
 -- name: steps_of
 SELECT steps.*, outputs.body AS stored
@@ -67,7 +77,7 @@ UPDATE tasks
 SET state = new.state, reason = new.reason, detail = new.detail, run = new.run, round = new.round,
     version = new.version, seq = new.seq, updated_at = new.updated_at, result = new.result,
     memory = new.memory, finished_at = new.finished_at, result_sent_at = new.result_sent_at,
-    deadline_at = new.deadline_at,
+    deadline_at = new.deadline_at, not_before = new.not_before,
     -- These belong to the run that ended: a new run is neither indexed nor to be deleted.
     indexed_at = CASE WHEN new.run = tasks.run THEN tasks.indexed_at END,
     result_send_count = CASE WHEN new.run = tasks.run THEN tasks.result_send_count END,
@@ -102,13 +112,27 @@ INSERT INTO attempts SELECT * FROM jsonb_populate_recordset(NULL::attempts, $1::
 -- name: insert_events
 INSERT INTO events SELECT * FROM jsonb_populate_recordset(NULL::events, $1::jsonb) ON CONFLICT DO NOTHING
 
--- name: overdue
-SELECT id FROM tasks
-WHERE state IN ('accepted', 'running') AND deadline_at < now()
+-- name: deadlines
+-- The earliest deadlines, and in how many seconds each passes, for those of the next seconds. Negative: it has passed.
+SELECT id, extract(epoch FROM deadline_at - clock_timestamp())::float8 AS due_in
+FROM tasks
+WHERE state IN ('accepted', 'running') AND deadline_at < now() + make_interval(secs => $2)
 ORDER BY deadline_at LIMIT $1
 
--- name: due
-SELECT id FROM tasks WHERE state = 'accepted' AND not_before <= now() ORDER BY not_before LIMIT $1
+-- name: starts
+-- As `deadlines`, for tasks that are to start.
+SELECT id, run, extract(epoch FROM not_before - clock_timestamp())::float8 AS due_in
+FROM tasks
+WHERE state = 'accepted' AND not_before < now() + make_interval(secs => $2)
+ORDER BY not_before LIMIT $1
+
+-- name: steps_of_run
+-- Every step and round that a run may have had in flight, also those that an arm has sent itself.
+SELECT step->>'name' AS step, round
+FROM runs
+CROSS JOIN jsonb_array_elements(runs.plan->'steps') AS step
+CROSS JOIN generate_series(0, (SELECT coalesce(max(round), 0) FROM steps WHERE task = $1 AND run = $2)) AS round
+WHERE runs.task = $1 AND runs.run = $2
 
 -- name: status_pending
 SELECT id FROM tasks WHERE status_pending LIMIT $1
@@ -163,7 +187,7 @@ ON CONFLICT (message_id) DO NOTHING
 UPDATE dead_letters SET dropped_at = now() WHERE id = $1 AND tenant = ANY ($2::text[]) AND dropped_at IS NULL
 
 -- name: poison_task
--- Fixed SQL instead of `decide`, which may be the code that fails on the message.
+-- Fixed SQL instead of `decide`, which may be the code that fails on the task. $4: the run, NULL for the newest.
 UPDATE tasks
 SET state = 'failed', reason = 'poison', detail = $2, version = version + 1, seq = seq + 1, updated_at = now(),
     finished_at = now(), result_sent_at = now(),
@@ -171,7 +195,7 @@ SET state = 'failed', reason = 'poison', detail = $2, version = version + 1, seq
         'task', id, 'run', run, 'tenant', tenant, 'state', 'failed', 'reason', 'poison', 'detail', $2::text,
         'answer', NULL, 'steps', '[]'::jsonb, 'mode', 'deterministic', 'redactions', redactions, 'finished_at', $3::text
     ) || CASE WHEN kind IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('kind', kind) END
-WHERE id = $1 AND run = $4 AND state IN ('accepted', 'running')
+WHERE id = $1 AND run = coalesce($4, run) AND state IN ('accepted', 'running')
 RETURNING *
 
 -- name: poison_unknown_task
