@@ -1,4 +1,6 @@
-"""The interface of an arm: a class without constructor arguments that turns the input of a step into its output.
+"""The interface of an arm.
+
+An arm is a class without constructor arguments that turns the input of a step into its output.
 
 An arm does not know streams, stores or other arms. It returns a JSON object, or raises `PermanentError` (a retry cannot
 help) or `TransientError` (a retry may help). Any other exception counts as a bug in the arm, and the step is retried.
@@ -48,7 +50,7 @@ def invalid(message: str) -> PermanentError:
 
 
 def require_fields(value: dict[str, Any], required: set[str], optional: set[str], place: str = "input") -> None:
-    """Raise PermanentError unless `value` has all `required` fields and no field beyond the `optional` ones.
+    """Raise PermanentError unless `value` has all `required` and only `optional` further fields.
 
     `place`: path of `value` in the step, for the message.
     """

@@ -1,4 +1,6 @@
-"""The deliveries of one consumer: which there are, how many more fit, which leases are renewed, and how each ended.
+"""The deliveries of one consumer.
+
+The pool knows which there are, how many more fit, which leases are renewed, and how each ended.
 
 Everything that changes what this consumer holds goes through here. One event loop, no Redis.
 """
@@ -77,7 +79,7 @@ class DeliveryPool:
 
     @asynccontextmanager
     async def isolation(self, deliveries: Collection[Delivery]) -> AsyncIterator[list[asyncio.Future[None]]]:
-        """Wait until nothing else runs here, then give these deliveries the whole pool until the block is left.
+        """Wait until nothing else runs here, then give these deliveries the whole pool for the block.
 
         Yields a future for each delivery, resolved when it has ended. Nothing else is admitted from the call on.
         """
@@ -132,7 +134,10 @@ class DeliveryPool:
         return [one for one in leases if one.run is not None and one.run.run == run]
 
     def withdraw(self, deliveries: Iterable[Delivery]) -> None:
-        """Let go of deliveries that wait to run alone, without an outcome: the caller gives their entries back."""
+        """Let go of deliveries that wait to run alone, without an outcome.
+
+        The caller gives their entries back.
+        """
         for delivery in deliveries:
             delivery.advance(Event.WITHDRAW)
             del self._deliveries[delivery.key]
