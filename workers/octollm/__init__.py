@@ -1,0 +1,1 @@
+"""OctoLLM: an event-driven pipeline for AI work on Redis Streams and Postgres."""

@@ -1,4 +1,6 @@
-"""Collects single items into batches for a handler: twenty messages in one transaction cost little more than one.
+"""Collects single items into batches for a handler.
+
+Twenty messages in one transaction cost little more than one.
 
 An idle batcher hands a lone item on at once. Under load a batch is what arrived while the previous one ran, plus what
 arrives within a short wait. Partitions run at the same time, which keeps the database and this process busy together.

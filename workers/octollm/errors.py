@@ -172,7 +172,10 @@ class TransientError(StepError):
 
 
 class NeedsPersonError(StepError):
-    """A step works again once a person has put something right: failing it would be wrong, trying it at once costs."""
+    """A step works again once a person has put something right.
+
+    Failing it would be wrong, trying it at once costs.
+    """
 
     transient = False
 

@@ -1,4 +1,6 @@
-"""Judges an unforeseen exception: whether a retry can help, and whether the process itself is at fault. Pure.
+"""Judges an unforeseen exception.
+
+It says whether a retry can help, and whether the process itself is at fault. Pure.
 
 The same input always leads to the same `ValueError`; a retry cannot help, and the process is well. A missing library
 or a full disk is a fault of the process: it fails on every input, and another process or a later attempt may succeed.
@@ -45,6 +47,9 @@ def may_be_process_fault(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return the class and the message of an exception, for an error message; at most 500 characters of the latter."""
+    """Return the class and the message of an exception, for an error message.
+
+    The message is cut to 500 characters.
+    """
     message = str(error).strip()[:_MESSAGE_LENGTH]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -15,7 +15,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Alarm:
-    """Runs a job before its interval has passed: at the earliest of the moments that were set since its last run."""
+    """Runs a job before its interval has passed.
+
+    It runs at the earliest of the times that were set since its last run.
+    """
 
     def __init__(self) -> None:
         self._at = float("inf")

@@ -1,4 +1,6 @@
-"""The interfaces that arms use beyond their step: memory, models, isolation. Packages of these names implement them.
+"""The interfaces that arms use beyond their step: memory, models, isolation.
+
+The packages of these names implement them.
 
 An arm that is started without one of them gets None, and must fail with an error that says so.
 """
@@ -97,7 +99,10 @@ class MemoryStore(Protocol):
         """
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
-        """Return a document's text from `start` to `end` (exclusive), in code points; None if there is no document."""
+        """Return a document's text from `start` to `end` (exclusive), in code points.
+
+        None if there is no document.
+        """
 
     async def delete(self, tenant: str, collection: str, document: str) -> bool:
         """Delete a document with its passages and vectors, and return whether it existed."""
@@ -140,7 +145,7 @@ class ModelClient(Protocol):
     """A model of the configured provider."""
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
-        """Return the answer from the journal if this step has asked the same question before, else call the model.
+        """Return the journalled answer if this step has asked the same before, else call the model.
 
         Raises TransientError, NeedsPersonError or PermanentError, the latter with the code `needs_model` if no model is
         configured.

@@ -1,5 +1,6 @@
-"""Locate the files that ship with OctoLLM outside the Python package: topology, webhook sources, schedules,
-recipes, schemas, rules and Lua scripts.
+"""Locate the files that ship with OctoLLM outside the Python package.
+
+These are the topology, webhook sources, schedules, recipes, schemas, rules and Lua scripts.
 
 Owns the answer to "where is this file", in a checkout and in an install. Reads none of them.
 """

@@ -1,4 +1,4 @@
-"""Owns every background task and thread of a Python process, and notices when one of them ends unexpectedly.
+"""Owns every background task and thread of a process, and notices an unexpected end.
 
 A process whose heartbeat or commit loop has died keeps its leases and finishes nothing. So the loops and threads of a
 worker run under a supervisor; ruff forbids `asyncio.create_task` and `threading.Thread` elsewhere, unless a comment
@@ -112,7 +112,7 @@ class Supervisor:
             loop.call_soon_threadsafe(self._failed.set)
 
     async def until_failed(self) -> None:
-        """Wait until owned work ends unexpectedly, then raise WorkerError that names it and has its error as cause."""
+        """Wait until owned work ends unexpectedly, then raise WorkerError with its error as cause."""
         self._loop = asyncio.get_running_loop()
         if self._failure is None:
             await self._failed.wait()

@@ -38,7 +38,7 @@ def cost_of(row: asyncpg.Record | None) -> Cost:
 
 
 def money(row: asyncpg.Record) -> str | None:
-    """Return the column `cost_usd` as an exact decimal without an exponent, or None when no price is known."""
+    """Return `cost_usd` as an exact decimal without an exponent, or None if no price is known."""
     return None if row["cost_usd"] is None else f"{row['cost_usd']:f}"
 
 

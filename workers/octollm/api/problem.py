@@ -1,4 +1,6 @@
-"""Problem responses (RFC 9457): the one table from errors to HTTP statuses; the reflex has its own in `http/error.rs`.
+"""Problem responses (RFC 9457): the one table from errors to HTTP statuses.
+
+The reflex has its own in `http/error.rs`.
 
 This is what callers see. What is logged is decided where a failure is handled.
 """

@@ -1,4 +1,6 @@
-"""The interface of an arm: a class without constructor arguments that turns the input of a step into its output.
+"""The interface of an arm.
+
+An arm is a class without constructor arguments that turns the input of a step into its output.
 
 An arm runs on the event loop of its process, so its own code has to be short. What it does with untrusted content
 (parse code, check schemas, read data) goes through `ArmContext.isolated`, unless it is small and linear.
@@ -68,7 +70,7 @@ def invalid(message: str) -> PermanentError:
 
 
 def require_fields(value: dict[str, Any], required: set[str], optional: set[str], place: str = "input") -> None:
-    """Raise PermanentError unless `value` has all `required` fields and no field beyond the `optional` ones.
+    """Raise PermanentError unless `value` has all `required` and only `optional` further fields.
 
     `place`: path of `value` in the step, for the message.
     """

@@ -1,4 +1,6 @@
-"""The guardian: replaces personal data and finds secrets by the rules in `schemas/rules`, without a model.
+"""The guardian replaces personal data and finds secrets by rules, without a model.
+
+The rules are in `schemas/rules`.
 
 Input `{"mode": "redact", "value": <any JSON>}` gives `{"value", "redactions": {type: count}}`.
 Input `{"mode": "scan_secrets", "files": {name: text}}` or `{"mode": "scan_secrets", "value": <any JSON>}` gives

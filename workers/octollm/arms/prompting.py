@@ -1,4 +1,4 @@
-"""Prompts for models: prompt files, untrusted text marked as data, and repairs of answers that cannot be used.
+"""Prompts for models: prompt files, untrusted text marked as data, repairs of unusable answers.
 
 A prompt file contains no time and no id, so that the same question is always the same bytes.
 """

@@ -1,4 +1,4 @@
-"""`octollm dead redrive` and `octollm dead drop`, for single dead letters and for all that match a filter."""
+"""`octollm dead redrive` and `octollm dead drop`, for one dead letter or all that match a filter."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence

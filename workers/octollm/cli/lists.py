@@ -73,7 +73,7 @@ def present(**filters: Value | None) -> dict[str, Value]:
 def collect_pages(
     fetch: Callable[[int, str | None], Page[Item]], limit: int, cursor: str | None
 ) -> tuple[list[Item], str | None]:
-    """Return up to `limit` items, over as many pages as needed, and the cursor of the rest (None: no more).
+    """Return up to `limit` items from as many pages as needed, and the cursor of the rest or None.
 
     `fetch`: takes a page size and a cursor.
     """
@@ -89,7 +89,10 @@ def collect_pages(
 def print_list(
     items: Sequence[Item], next_cursor: str | None, columns: Sequence[str], *, as_json: bool, empty: str
 ) -> None:
-    """Print items as JSON with the cursor, or as a table of `columns`; `empty`: printed when there are no items."""
+    """Print items as JSON with the cursor, or as a table of `columns`.
+
+    `empty` is printed when there are no items.
+    """
     rows = plain(list(items))
     if as_json:
         emit_json({"items": rows, "next": next_cursor})

@@ -1,4 +1,6 @@
-"""Entry point of `octollm`: registers the called command and prints every error as one readable sentence.
+"""Entry point of `octollm`.
+
+It registers the called command and prints every error as one readable sentence.
 
 Imports no command at the top: `octollm --help` and commands that only talk HTTP must start fast.
 """
@@ -100,7 +102,10 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """An event-driven pipeline for AI work: vetted in Rust, planned in Python, delivered on Redis Streams."""
+    """An event-driven pipeline for AI work.
+
+    Vetted in Rust, planned in Python, delivered on Redis Streams.
+    """
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Sample payloads: those in `samples/`, and for other mapped events one with the fields that the mapping reads."""
+"""Sample payloads of webhooks.
+
+They are in `samples/`; for other mapped events they have the fields that the mapping reads.
+"""
 
 from collections.abc import Mapping
 from importlib.resources import files

@@ -234,11 +234,17 @@ class AsyncClient:
         return self._items(StepPage, task_path(task, "/steps"), query(run=run))
 
     def attempts(self, task: str, run: int | None = None) -> AsyncIterator[AttemptItem]:
-        """Yield every attempt at a task's steps and its outcome, oldest first; only those of `run` if it is given."""
+        """Yield every attempt at a task's steps and its outcome, oldest first.
+
+        With `run` only those of that run.
+        """
         return self._items(AttemptPage, task_path(task, "/attempts"), query(run=run))
 
     async def provenance(self, task: str, run: int | None = None) -> Provenance:
-        """Return the provenance of `run`, or of the newest run: the request, the steps, their attempts, the result."""
+        """Return the provenance of `run`, or of the newest run.
+
+        It has the request, the steps, their attempts and the result.
+        """
         return await self._get(Provenance, task_path(task, "/provenance"), query(run=run))
 
     async def costs(

@@ -1,4 +1,7 @@
-"""The position in a task's event stream: which events are new, where to resume, and whether more will come. Pure."""
+"""The position in a task's event stream.
+
+It says which events are new, where to resume, and whether more will come. Pure.
+"""
 
 import re
 from typing import get_args

@@ -25,7 +25,7 @@ _MAX_RETRY_AFTER_S = 3600.0
 
 
 def unreachable(url: str, error: Exception) -> UnreachableError:
-    """Return the error to raise when `error`, one of TRANSPORT_ERRORS, ended a request to the reflex at `url`."""
+    """Return the error to raise when one of TRANSPORT_ERRORS ended a request to the reflex at `url`."""
     if isinstance(error, httpx2.TimeoutException):
         return UnreachableError(f"the reflex at {url} did not answer in time; is it overloaded?")
     reason = str(error) or type(error).__name__

@@ -77,5 +77,5 @@ def poll_intervals() -> Iterator[float]:
 
 
 def jittered(delay_s: float) -> float:
-    """Return 50 to 100 % of `delay_s`, so that clients of one server do not come back at the same instant."""
+    """Return 50 to 100 % of `delay_s`, so that clients do not come back at the same instant."""
     return delay_s * random.uniform(0.5, 1.0)  # noqa: S311  not a secret

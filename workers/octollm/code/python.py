@@ -1,4 +1,6 @@
-"""Checks Python source without running it: syntax, pyflakes, and three habits that pyflakes does not report. Pure.
+"""Checks Python source without running it.
+
+It checks the syntax, runs pyflakes, and reports three habits that pyflakes does not report. Pure.
 
 A finding's `rule` is `syntax`, `bare_except`, `mutable_default`, `unreachable`, `nested_too_deeply`, or the name of a
 message of pyflakes in snake case, such as `undefined_name` or `unused_import`. What fails when the code runs is an

@@ -1,4 +1,6 @@
-"""The circuit breaker of one consumer: stops it when its handler fails on whatever it gets, as after a bad deploy.
+"""The circuit breaker of one consumer.
+
+It stops the consumer when its handler fails on whatever it gets, as after a bad deploy.
 
 Knows no Redis. It counts only what may be the process's own fault: a missing library, a full disk, wrong code. An
 exception that a message's content causes (`faults.py`), what an arm says about a message, an unavailable store and

@@ -1,4 +1,6 @@
-"""One consumer of one topic in one lane, put together: how it starts, how it stops, how it stops an ended run.
+"""One consumer of one topic in one lane, put together.
+
+The module starts and stops it, and stops ended runs.
 
 Its parts: `intake` admits entries, `pool` owns them, `executor` runs the handler, `committer` commits what it led to.
 docs/delivery.md follows one entry through them.

@@ -28,7 +28,9 @@ def delivery_count() -> int:
 
 
 def delivery_fields() -> Mapping[str, object]:
-    """Return topic, trace, message, tenant, task, step and attempt of the current task's delivery, for a log line.
+    """Return the fields of the current task's delivery for a log line.
+
+    These are topic, trace, message, tenant, task, step and attempt.
 
     The entry is parsed only when there is a line.
     """

@@ -132,7 +132,9 @@ class Delivery:
             self.task.cancel()
 
     def take_back_cancellation(self) -> bool:
-        """Make its task usable for the next delivery, after `stop`; whether `stop` alone had cancelled the task.
+        """Make its task usable for the next delivery, after `stop`.
+
+        Return whether `stop` alone had cancelled the task.
 
         False also where it was not stopped: then somebody else cancelled the task, which has to end.
         """

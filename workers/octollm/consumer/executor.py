@@ -1,4 +1,6 @@
-"""Runs the handler of each delivery and decides what its end means: a completion, a return, or nothing.
+"""Runs the handler of each delivery and decides how it ends.
+
+The end is a completion, a return of the entry, or nothing.
 
 The handler says what an entry leads to; the consumer's pool says what may begin; this is all between the two.
 """

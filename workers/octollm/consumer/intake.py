@@ -1,4 +1,6 @@
-"""Decides which entries begin here: those that were read, and those that were reclaimed from other workers.
+"""Decides which entries begin here.
+
+It handles those that were read, and those that were reclaimed from other workers.
 
 What does not fit is given back at once, uncharged. The reader and the reclaimer ask here how much they may bring.
 """

@@ -1,4 +1,4 @@
-"""Renews the leases of the entries that this process works on, on a thread with a connection of its own.
+"""Renews the leases of this process' entries, on a thread with a connection of its own.
 
 A thread, because a handler that keeps the event loop busy must not lose its lease. A lease is never renewed past the
 handler's own time limit, so that another worker reclaims the entry of a handler that hangs.
@@ -61,7 +61,9 @@ class LeaseRenewer:
         self._client.close()
 
     def add(self, key: DeliveryKey, lease: Lease, until: float, on_lost: OnLost) -> None:
-        """Renew a lease until this time (monotonic clock; `inf`: until it is removed), in place of an earlier one.
+        """Renew a lease until this time, in place of an earlier one.
+
+        The time is of the monotonic clock; `inf` means until it is removed.
 
         `on_lost` is called on the event loop with the lease and its status: `run_ended`, `stale` or `gone`.
         """

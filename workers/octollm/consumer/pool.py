@@ -1,4 +1,6 @@
-"""The deliveries of one consumer: which there are, how many more fit, which leases are renewed, and how each ended.
+"""The deliveries of one consumer.
+
+The pool knows which there are, how many more fit, which leases are renewed, and how each ended.
 
 Everything that changes what this consumer holds goes through here. One event loop, no Redis.
 """

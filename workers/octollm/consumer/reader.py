@@ -140,7 +140,9 @@ def first_stream(read: int, streams: int) -> int:
 
 
 async def create_groups(client: Any, streams: Sequence[str], group: str) -> None:  # noqa: ANN401  FastStream's client type is private
-    """Create a group on each stream that has none, reading from the first entry; also on streams that do not exist yet.
+    """Create a group on each stream that has none, reading from the first entry.
+
+    Streams that do not exist yet are created.
 
     FastStream's own group would start at the end, and skip what was there before. Raises RedisError.
     """

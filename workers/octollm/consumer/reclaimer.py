@@ -1,4 +1,4 @@
-"""Reclaims entries whose worker has died or hangs, and removes the names of dead workers from the group."""
+"""Reclaims entries whose worker has died or hangs, and removes dead workers' names from the group."""
 
 import asyncio
 import random

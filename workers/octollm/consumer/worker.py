@@ -1,4 +1,6 @@
-"""All consumers of one process: one broker, one client for the scripts, one lease thread for each consumer group.
+"""All consumers of one process.
+
+They share one broker, one client for the scripts, and one lease thread for each consumer group.
 
 The runtime adds a handler per topic, starts, and stops. It never sees redis or FastStream.
 """
@@ -160,7 +162,7 @@ class Worker:
             await self._handoffs[lane].publish(*groups)
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
-        """Put a submission (JSON) with its idempotency key on its tenant's ingest stream, as any producer does.
+        """Put a submission (JSON) with its idempotency key on its tenant's ingest stream.
 
         Raises StoreUnavailableError.
         """
@@ -219,7 +221,9 @@ class Worker:
                 await self._client.xtrim(LaneKeys(lane).events, maxlen=_FEW_EVENTS)
 
     async def oldest_ms(self, topic: Topic) -> int | None:
-        """When the oldest entry arrived that is still on a topic, in any lane (ms since 1970); None: there is none.
+        """When the oldest entry arrived that is still on a topic, in any lane.
+
+        The time is in ms since 1970; None means that there is no entry.
 
         Raises StoreUnavailableError.
         """

@@ -1,4 +1,6 @@
-"""Response bodies of the HTTP API that are not events: one model per document, used by the API and the client.
+"""Response bodies of the HTTP API that are not events.
+
+There is one model per document, used by the API and the client.
 
 Times are RFC 3339 in UTC with milliseconds. Optional fields without a value are left out. Readers ignore unknown
 fields, so that a newer server can add some.

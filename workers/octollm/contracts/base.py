@@ -1,4 +1,7 @@
-"""What all generated models have in common: strict types, closed, frozen, optional fields absent and never null."""
+"""What all generated models have in common.
+
+Their types are strict, closed and frozen; optional fields are absent and never null.
+"""
 
 from collections.abc import Iterator
 
@@ -6,7 +9,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Strict(BaseModel):
-    """Base of every generated model: `"5"` is no integer, unknown fields are refused, nothing is changed later."""
+    """Base of every generated model.
+
+    `"5"` is no integer, unknown fields are refused, nothing is changed later.
+    """
 
     # Errors are logged and stored: they name the field and never its value.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)

@@ -46,7 +46,9 @@ def task_status(
 
 
 def status_hash(status: Mapping[str, Any]) -> dict[str, str | bytes]:
-    """Return a status as the fields of its Redis hash: texts as they are, the rest as JSON, and `1` for true.
+    """Return a status as the fields of its Redis hash.
+
+    Texts stay as they are, true is `1`, and everything else is JSON.
 
     Without `version`, which the script that writes the hash sets.
     """

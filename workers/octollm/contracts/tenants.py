@@ -9,7 +9,7 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def claimed_tenant(name: str) -> str:
-    """Return the tenant that a dead-lettered message claims to belong to, or NO_TENANT if the name is invalid."""
+    """Return the tenant that a dead-lettered message claims, or NO_TENANT if the name is invalid."""
     return name if _TENANT.fullmatch(name) else NO_TENANT
 
 

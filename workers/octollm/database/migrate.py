@@ -1,4 +1,6 @@
-"""Migrations: numbered SQL files in `database/migrations/`, applied in order by the first process that needs them.
+"""Migrations: numbered SQL files, applied in order by the first process that needs them.
+
+The files are in `database/migrations/`.
 
 `schema_migrations` records each applied file. A file is never changed after a release. Schema changes are made in two
 releases (expand and contract), so that processes of the previous release keep working while a cluster is upgraded:

@@ -1,4 +1,7 @@
-"""Named queries (`-- name: <name>`) from SQL files, which are in a folder `sql` next to the code that runs them."""
+"""Named queries (`-- name: <name>`) from SQL files.
+
+The files are in a folder `sql` next to the code that runs them.
+"""
 
 from functools import cache
 from importlib import resources
@@ -16,7 +19,9 @@ def queries(package: str, file: str) -> dict[str, str]:
 
 
 def parse_queries(text: str) -> dict[str, str]:
-    """Split `text` at its `-- name:` lines and return the queries by name; lines that are only a comment are dropped.
+    """Split `text` at its `-- name:` lines and return the queries by name.
+
+    Lines that are only a comment are dropped.
 
     Raises ValueError if a name occurs twice.
     """

@@ -1,4 +1,4 @@
-"""The command: a stack, all tasks, a table, the answers, and one last line that says whether all is well."""
+"""The command: a stack, all tasks, a table, the answers, and a last line with the verdict."""
 
 import asyncio
 import os

@@ -1,4 +1,7 @@
-"""Sends the demo's tasks and finds what became of them: over HTTP, or onto the stream and out of Postgres."""
+"""Sends the demo's tasks and finds what became of them.
+
+It uses HTTP, or the ingest stream and Postgres.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,7 @@
-"""The demo's tasks with memory: documents and a question, and webhooks whose issues remember each other."""
+"""The demo's tasks with memory.
+
+They are documents with a question, and webhooks whose issues find each other.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

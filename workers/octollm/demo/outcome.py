@@ -49,6 +49,10 @@ def make_task(
     fault: Callable[[Outcome], str | None],
     source: Source = "http",
 ) -> DemoTask:
+    """Return a demo task that submits `goal` with the input `given` and must end as `expected`.
+
+    `fault` describes what is wrong with an outcome, or returns None.
+    """
     return DemoTask(name, kind, source, orjson.dumps({"goal": goal, "kind": kind, "input": given}), expected, fault)
 
 

@@ -1,0 +1,1 @@
+"""The embedded development stack: Redis, Postgres and all programs in one command."""

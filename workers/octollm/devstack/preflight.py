@@ -1,4 +1,6 @@
-"""What an embedded stack looks at before it starts anything: settings that a program would refuse only at its turn.
+"""Checks settings before an embedded stack starts anything.
+
+Without it a program would refuse them only when its turn comes.
 
 The programs refuse the same by themselves, in the same words.
 """

@@ -1,4 +1,4 @@
-"""The embedded stack: everything OctoLLM needs, started in order, watched, and stopped in the opposite order.
+"""The embedded stack: all that OctoLLM needs, started in order, watched, stopped in reverse order.
 
 Owns that order: Redis and Postgres, migrations, executor, Python workers, API, reflex; back again at the end. The
 command `octollm up`, the demo and the end-to-end tests all use this one class.

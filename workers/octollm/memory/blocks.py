@@ -35,7 +35,7 @@ def text_blocks(text: str) -> list[Block]:
 
 
 def code_blocks(text: str) -> list[Block]:
-    """Return the top-level definitions of a program, each with the comments and decorators directly above it."""
+    """Return the top-level definitions of a program, each with its comments and decorators."""
     found: list[Block] = []
     begin = end = -1
     blank = True

@@ -44,7 +44,7 @@ class _Piece:
 
 
 def chunks(text: str, media: Media, count: Count, max_tokens: int) -> list[Chunk]:
-    """Return the passages of a text in order, each with at most `max_tokens` (1 or more) tokens by `count`.
+    """Return the passages of a text in order, each of at most `max_tokens` (1 or more) by `count`.
 
     A single character that counts for more than `max_tokens` is a passage nevertheless.
     """

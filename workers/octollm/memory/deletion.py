@@ -11,7 +11,7 @@ _SQL = queries("octollm.memory", "index")
 
 
 async def delete_task_memory(pool: Pool, documents: Documents, tasks: Sequence[str]) -> None:
-    """Delete the tasks' documents with passages and vectors, their artifacts, and graph rows that only they state.
+    """Delete the tasks' documents with passages and vectors, artifacts, and graph rows of their own.
 
     Idempotent: a second call completes an interrupted one. Raises StoreUnavailableError when a store is unavailable;
     the tasks themselves must not be deleted then.

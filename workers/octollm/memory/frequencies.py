@@ -1,4 +1,7 @@
-"""How common words are, by the statistics of Postgres' planner: counting a common word would need a scan."""
+"""Frequencies of words, from the statistics of Postgres' planner.
+
+Counting a common word would need a scan.
+"""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +14,10 @@ _TTL_S = 300.0
 
 
 class Frequencies:
-    """The thousand most common words of all passages, refreshed every five minutes; empty before the first ANALYZE."""
+    """The thousand most common words of all passages, refreshed every five minutes.
+
+    Empty before the first ANALYZE.
+    """
 
     def __init__(self) -> None:
         self._passages = 0.0

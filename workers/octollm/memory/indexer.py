@@ -1,4 +1,6 @@
-"""Indexes finished tasks: an artifact of each and, if its recipe asks for it, a document, entities and relationships.
+"""Indexes finished tasks.
+
+It stores an artifact of each and, if its recipe asks for it, a document, entities and relationships.
 
 Handles batches of messages from `results`. Idempotent: `tasks.indexed_at` is set last, so a task whose indexing a crash
 interrupted is found by its absence. While a store is unavailable, indexing is delayed.

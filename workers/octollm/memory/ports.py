@@ -44,7 +44,10 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """Provider and model, for instance `minilm/all-MiniLM-L6-v2`: vectors of another name are not comparable."""
+        """Provider and model, for instance `minilm/all-MiniLM-L6-v2`.
+
+        Vectors of another name are not comparable.
+        """
 
     @property
     def dimension(self) -> int:

@@ -1,4 +1,7 @@
-"""The memory store that arms use: vector and keyword search with rank fusion; ingest, read and delete."""
+"""The memory store that arms use: vector and keyword search with rank fusion.
+
+It also ingests, reads and deletes documents.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -24,7 +27,10 @@ _DEPTH_FACTOR = 4
 
 
 class StoredMemory:
-    """`octollm.ports.MemoryStore` on Postgres, with vector search if there is an embedder and a vector store."""
+    """`octollm.ports.MemoryStore` on Postgres.
+
+    It searches by vector too if there is an embedder and a vector store.
+    """
 
     def __init__(self, pool: Pool, dense: Dense | None, no_vectors_reason: str | None = None) -> None:
         """`dense`: with its vector store open; None: keyword search only, and `no_vectors_reason` says why."""

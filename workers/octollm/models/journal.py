@@ -1,4 +1,6 @@
-"""The journal of answers in Postgres: each is written before it is used, so that no retry pays for it again.
+"""The journal of answers in Postgres.
+
+Each is written before it is used, so that no retry pays for it again.
 
 An answer belongs to (task, run, step, swarm member, round, purpose, call, repair, what was asked). The first that is
 written stays: of two workers on one step the second goes on with the answer of the first.

@@ -34,7 +34,7 @@ class Request:
 
     @property
     def sha256(self) -> str:
-        """Hash of the question without the model, so that a journalled answer is found after a change of models."""
+        """Hash of the question without the model, so that an answer is found after a change of models."""
         turns = [[turn.answer, turn.complaint] for turn in self.turns]
         asked = [self.system, self.prompt, self.schema, turns]
         return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -20,7 +20,9 @@ _TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean",
 
 
 def enforceable(schema: Mapping[str, Any]) -> bool:
-    """Whether providers can make a model keep it: each object closed, each property required, each value typed.
+    """Whether providers can make a model keep it.
+
+    Each object must be closed, each property required, and each value typed.
 
     An object with keys of the model's own choosing is not; it is asked for in words, and checked afterwards.
     """
@@ -40,7 +42,10 @@ def enforceable(schema: Mapping[str, Any]) -> bool:
 
 
 def enforced(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an enforceable schema that providers take; the rest is checked when the answer is there."""
+    """The part of an enforceable schema that providers take.
+
+    The rest is checked when the answer is there.
+    """
     kept: dict[str, Any] = {name: value for name, value in schema.items() if name in _ENFORCED}
     if "properties" in kept:
         kept["properties"] = {name: enforced(one) for name, one in kept["properties"].items()}
@@ -52,7 +57,10 @@ def enforced(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_words(schema: Mapping[str, Any]) -> str:
-    """Describe a schema that the provider does not enforce, for a prompt; the same bytes for the same schema."""
+    """Describe a schema that the provider does not enforce, for a prompt.
+
+    The same schema always gives the same bytes.
+    """
     text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS).decode()
     return f"Answer with one JSON value and nothing else. It must be valid by this JSON Schema:\n{text}"
 

@@ -1,4 +1,4 @@
-"""Writes log lines from a thread of its own, so that a log that cannot be written never holds up work.
+"""Writes log lines from a thread, so that a log that cannot be written never holds up work.
 
 A pipe whose reader stands still, a full disk and a closed file descriptor cost lines, which are counted.
 """
@@ -126,7 +126,10 @@ class LogWriter:
 
 
 class LossyStream(io.TextIOBase):
-    """A text stream in front of a LogWriter, to stand for `sys.stderr`: prints and stack traces do not block either."""
+    """A text stream in front of a LogWriter, to stand for `sys.stderr`.
+
+    Prints and stack traces do not block either.
+    """
 
     def __init__(self, writer: LogWriter, *, terminal: bool) -> None:
         """`terminal`: what `isatty` returns."""

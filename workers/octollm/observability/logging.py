@@ -1,4 +1,6 @@
-"""Logs of every Python process: structlog, as JSON lines or for a reader at a terminal, on standard error.
+"""Logs of every Python process.
+
+structlog writes JSON lines, or lines for a terminal, to standard error.
 
 Owns the form of a log line. The standard library's loggers go the same way. Task, step, tenant and trace come
 from the delivery that is being worked on. Two rules are enforced here and not left to memory:

@@ -1,4 +1,6 @@
-"""Direct hand-off in the orchestrator: steps that an arm sent itself, and results that arrive out of order. Pure.
+"""Direct hand-off in the orchestrator.
+
+It handles steps that an arm sent itself, and results that arrive out of order. Pure.
 
 An arm publishes the end of its step and the next step in one script call, but the two are on different streams. The
 result of a chained step is committed only if the step was made from the outputs that are committed
@@ -105,6 +107,9 @@ def dropped_attempt(done: Done) -> Attempt:
 
 
 def rerun_row(row: StepRow, done: Done, sent_by: str, now: str) -> StepRow:
-    """Return the row for running a step again whose result was dropped; a retry that is scheduled becomes void."""
+    """Return the row for running a step again whose result was dropped.
+
+    A retry that is scheduled becomes void.
+    """
     attempt = max(row.attempt, done.next_attempt if isinstance(done, StepRetrying) else done.attempt) + 1
     return row._replace(attempt=attempt, sent_by=sent_by, sent_at=now)

@@ -10,7 +10,9 @@ from octollm.plans import memory_facts, template
 
 
 def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, detail: str | None) -> None:
-    """End the run in state `end`; steps in flight are cancelled, and requests of this decision are dropped.
+    """End the run in state `end`.
+
+    Steps in flight are cancelled, and requests of this decision are dropped.
 
     If the plan's answer cannot be resolved, the run ends as failed instead. `detail` is cut to 4000 characters.
     """

@@ -1,4 +1,7 @@
-"""Periodic work of the orchestrator that no message causes: deadlines, scheduled starts, lost steps, retention."""
+"""Periodic work of the orchestrator that no message causes.
+
+It covers deadlines, delayed starts, lost steps and retention.
+"""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -89,7 +92,7 @@ class Maintenance:
         await self._publish_all(self._orchestrator.cancel_overlooked)
 
     async def prune_in_flight_index(self) -> None:
-        """Remove fields from the in-flight index that a deleted stream has left behind, some of each lane at a time."""
+        """Remove fields of deleted streams from the in-flight index, some of each lane at a time."""
         for lane, cursor in self._prune_cursors.items():
             self._prune_cursors[lane], pruned = await self._publisher.prune(lane, cursor, _LIMIT)
             if pruned:

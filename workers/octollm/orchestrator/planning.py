@@ -40,7 +40,10 @@ class Planning:
         return self.model and PLANNER in self.arms
 
     def deadline_s(self, kind: str | None) -> int | None:
-        """Return the deadline of a task that names none, in seconds after its start; None: it has no deadline."""
+        """Return the deadline of a task that names none, in seconds after its start.
+
+        Return None if it has no deadline.
+        """
         recipe = None if kind is None else self.book.get(kind)
         if recipe is not None:
             return recipe.deadline_s

@@ -1,4 +1,7 @@
-"""What the orchestrator's maintenance needs of the hand-off protocol; `octollm.consumer.worker.Worker` provides it."""
+"""The part of the hand-off protocol that the orchestrator's maintenance needs.
+
+`octollm.consumer.worker.Worker` provides it.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,7 +21,10 @@ class Publisher(Protocol):
         """Check that Redis can be reached."""
 
     async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
-        """Apply groups of operations in one call, at most a hundred; if one group is refused, none is applied."""
+        """Apply groups of operations in one call, at most a hundred.
+
+        If one group is refused, none is applied.
+        """
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
         """Put a submission on its tenant's ingest stream under an idempotency key."""
@@ -30,13 +36,19 @@ class Publisher(Protocol):
         """
 
     async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
-        """Send a step's message if it does not exist, checked and sent in one step; return whether it was sent."""
+        """Send a step's message if it does not exist, checked and sent in one step.
+
+        Return whether it was sent.
+        """
 
     async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
         """Return how many of these steps, given by their in-flight fields, a worker works on right now."""
 
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
-        """Remove dead fields from the in-flight index; return the next cursor and the number of removed fields."""
+        """Remove dead fields from the in-flight index.
+
+        Return the next cursor and the number of removed fields.
+        """
 
     async def memory_share(self) -> float:
         """Return the share of Redis' memory limit that is used, 0.0 if there is no limit."""

@@ -1,4 +1,4 @@
-"""Sends steps again whose message no longer exists, so that tasks survive a flushed or restored Redis.
+"""Republishes steps whose message is gone, so that tasks survive a flushed or restored Redis.
 
 Postgres says what should be in flight, Redis says what is. The attempt is incremented before the message is sent, so
 that a late result of the lost message is ignored.

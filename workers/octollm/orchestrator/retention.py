@@ -1,4 +1,6 @@
-"""Work that remains for finished tasks: republish results that memory has not indexed, and delete old tasks.
+"""Work that remains for finished tasks.
+
+It republishes results that memory has not indexed, and deletes old tasks.
 
 A task is deleted in three steps, each of which survives a crash: the task is marked (`purge_requested_at`), memory
 deletes its own data and records that (`memory_deleted_at`, see `octollm.memory.deletion`), then the rows are deleted.
@@ -32,7 +34,9 @@ async def results_not_indexed(
 
 
 async def purge(pool: Pool, days: int, limit: int, *, memory: bool) -> bool:
-    """Delete up to `limit` tasks that ended more than `days` ago, dead letters of no task, and unused outputs.
+    """Delete up to `limit` old tasks, dead letters of no task, and unused outputs.
+
+    Old are those that ended more than `days` ago.
 
     `memory`: a memory worker exists, which deletes its data of a task first. Return whether there may be more.
     """

@@ -126,7 +126,10 @@ def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> T
 
 
 def step_of(row: asyncpg.Record) -> StepRow:
-    """Return a row of `steps` joined with its stored output; stored outputs of early results are not loaded."""
+    """Return a row of `steps` joined with its stored output.
+
+    Stored outputs of early results are not loaded.
+    """
     return StepRow(
         step=row["step"],
         round=row["round"],

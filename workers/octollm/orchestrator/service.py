@@ -140,7 +140,7 @@ class Orchestrator:
         return changed
 
     async def unpublished(self, limit: int) -> list[Decision]:
-        """Return the state of up to `limit` tasks that changed without a message and may not have been published."""
+        """Return up to `limit` states of tasks whose last change may not have been published."""
         async with transaction(self._pool) as connection:
             found = await connection.fetch(_SQL["status_pending"], limit)
             known, _ = await store.lock(connection, [row["id"] for row in found])

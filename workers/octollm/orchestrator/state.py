@@ -178,7 +178,7 @@ _FIELDS = len(fields(TaskState))
 
 
 def has_cancelled_steps(state: TaskState) -> bool:
-    """Whether steps were in flight when the run ended, so that they, or steps chained to them, may still run."""
+    """Whether steps were in flight when the run ended: they, or steps chained to them, may still run."""
     return any(row.state == "cancelled" for row in state.steps.values())
 
 

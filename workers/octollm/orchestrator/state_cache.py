@@ -1,4 +1,6 @@
-"""Cache of running tasks' states as this process last committed them, so that the next event need not read them.
+"""Cache of running tasks' states as this process last committed them.
+
+The next event of a task need not read them.
 
 The locked row decides whether a cached state is current: if another orchestrator has changed the task, or an older
 database was restored, the state is read again.

@@ -39,7 +39,10 @@ def step_request(state: TaskState, row: StepRow) -> StepRequested:
 
 
 def reference_context(state: TaskState, round_: int) -> dict[str, Any]:
-    """Return what references can see: `task`, `round`, and under `steps` each step's newest output up to this round."""
+    """Return what references can see.
+
+    These are `task`, `round`, and under `steps` each step's newest output up to this round.
+    """
     newest: dict[str, StepRow] = {}
     for (name, number), row in sorted(state.steps.items(), key=lambda item: item[0][1]):
         if row.output is not None and number <= round_:

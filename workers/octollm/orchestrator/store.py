@@ -145,7 +145,7 @@ async def save(connection: Connection, new: Sequence[Decision], known: Sequence[
 
 
 async def restore(connection: Connection, state: TaskState, first: TaskState) -> TaskState:
-    """Store what a task's message says (`first`) for a task whose message could not be parsed when it arrived."""
+    """Store a task's message (`first`) that could not be parsed when it arrived."""
     restored = replace(
         state,
         submission=first.submission,
@@ -167,7 +167,7 @@ async def insert_cancel_requests(connection: Connection, rows_: Sequence[Mapping
 
 
 async def cancel_requests(connection: Connection, tasks: Sequence[str]) -> dict[tuple[str, str], str | None]:
-    """Return the details of cancel requests that arrived before these tasks, by (task, requesting tenant)."""
+    """Return details of cancel requests that arrived before these tasks, by (task, tenant)."""
     if not tasks:
         return {}
     found = await connection.fetch(_SQL["cancel_requests"], tasks)

@@ -1,4 +1,4 @@
-"""Direct hand-off: linear chains of steps that arms send to each other without the orchestrator in between. Pure.
+"""Direct hand-off: linear chains of steps that arms send to each other. Pure.
 
 The message of a chain's first step carries the steps that follow (its continuation). The arm that finishes a step makes
 the next step's message from the continuation and its own output. It equals the message that the orchestrator would
@@ -55,7 +55,10 @@ def following(plan: Plan, first: str) -> tuple[PlanStep, ...]:
 
 
 def digest(output: Mapping[str, Any]) -> str:
-    """Return the digest of an output: SHA-256 of its JSON with sorted keys and no spaces, as lower-case hexadecimal."""
+    """Return the digest of an output.
+
+    It is the SHA-256 of its JSON with sorted keys and no spaces, as lower-case hexadecimal.
+    """
     return hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -86,7 +89,7 @@ def continuation(
 
 
 def next_request(step: StepRequested, output: dict[str, Any]) -> StepRequested | None:
-    """Return the request that follows a step with this output, or None if the orchestrator has to send it.
+    """Return the request that follows this output, or None if the orchestrator has to send it.
 
     The orchestrator also gets a request whose references cannot be resolved, because it ends the task.
     """

@@ -50,7 +50,10 @@ def make_plan(
 
 
 def first_error(error: ValidationError, whole: str) -> str:
-    """Return the first error of a written form with its place; `whole` names the place of the form itself."""
+    """Return the first error of a written form with its place.
+
+    `whole` names the place of the form itself.
+    """
     first = error.errors(include_url=False, include_input=False)[0]
     place = [str(part)[:80] for part in first["loc"]]
     if place[:1] == ["memory"]:

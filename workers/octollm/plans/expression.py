@@ -1,4 +1,6 @@
-"""JMESPath expressions with a bound on their work: neither a plan nor its data can hold up the event loop. Pure.
+"""JMESPath expressions with a bound on their work.
+
+Neither a plan nor its data can hold up the event loop. Pure.
 
 The library's interpreter sets no bound. A short expression can build a value that doubles with each of its parts, or
 walk a large list once per element of another one. Here every node that is visited and every value that a function reads

@@ -29,7 +29,10 @@ class PlanStep:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """If the step `judge` gives the verdict "fail", `redo` and every step after it run again, at most `max` times."""
+    """The repair rule: if `judge` says "fail", `redo` and every step after it run again.
+
+    That happens at most `max` times.
+    """
 
     judge: str
     redo: str

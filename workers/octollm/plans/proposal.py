@@ -1,4 +1,7 @@
-"""Plans proposed by a model: in the form of a recipe file (`steps`, `answer`, `repair`), checked by the same rules."""
+"""Plans proposed by a model.
+
+They have the form of a recipe file (`steps`, `answer`, `repair`) and are checked by the same rules.
+"""
 
 from collections.abc import Set
 from typing import Any

@@ -1,4 +1,6 @@
-"""References in a recipe: an object with the single key "$" is replaced by what its JMESPath expression finds. Pure.
+"""References in a recipe.
+
+An object with the single key "$" is replaced by what its JMESPath expression finds. Pure.
 
 The expression (jmespath.org) sees `task` (goal, kind, input, metadata), `steps.<name>` (output, round, attempt) and
 `round`. In an object a reference that finds null leaves its key out, as absent fields are absent everywhere.
@@ -85,7 +87,9 @@ def render(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  a
 
 
 def references(template: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401  as above
-    """Yield the path of each reference as far as it consists of plain names: `steps.run.output` as three parts.
+    """Yield the path of each reference as far as it consists of plain names.
+
+    `steps.run.output` is yielded as three parts.
 
     Raises RecipeError for an invalid expression.
     """

@@ -78,7 +78,9 @@ def connect(url: str, timeout_s: float) -> redis.asyncio.Redis:
 
 
 async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
-    """Ask a server about itself: `product`, `version`, `replicas` (their number), and what of `FACTS` it tells.
+    """Ask a server about itself.
+
+    Return `product`, `version`, `replicas` (their number), and what of `FACTS` it tells.
 
     `timeout_s`: longest that connecting may take. Raises StoreUnavailableError with the cause in a sentence.
     """

@@ -22,7 +22,9 @@ RunEnded = Callable[[str, str], Awaitable[None]]
 
 
 async def listen(url: str, connect_timeout_s: float, lanes: Sequence[str], run_ended: RunEnded) -> None:
-    """Call `run_ended` for every run that is reported as ended on the lanes' control channels, until cancelled.
+    """Call `run_ended` for every run that the lanes' control channels report as ended.
+
+    Runs until it is cancelled.
 
     Uses a connection of its own, and connects again when that breaks; messages sent meanwhile are lost.
     """

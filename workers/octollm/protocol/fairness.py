@@ -71,7 +71,7 @@ class Fairness:
         """Streams of the topics without priorities."""
 
     def describe(self, topics: Iterable[TopicLimits], keys: list[str], args: list[str | bytes | int]) -> None:
-        """Append topics to the KEYS and ARGV of a script, in the order of `read_fairness` in `lua/fairness.lua`.
+        """Append topics to KEYS and ARGV in the order of `read_fairness` in `lua/fairness.lua`.
 
         It must be the last thing that is appended to `args`; `keys` may grow further.
         """

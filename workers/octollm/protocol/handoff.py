@@ -95,7 +95,10 @@ class Handoff:
         self._scripts = Scripts.of(client)
 
     async def complete(self, completions: Sequence[Completion]) -> list[LeaseStatus]:
-        """Finish entries, each all or nothing; returns done, run_ended, valid, stale or gone for each, in order."""
+        """Finish entries, each all or nothing.
+
+        Return done, run_ended, valid, stale or gone for each, in order.
+        """
         answers: list[LeaseStatus] = []
         for first in range(0, len(completions), BATCH):
             batch = completions[first : first + BATCH]
@@ -182,7 +185,7 @@ class Handoff:
         return _statuses(await self._scripts.release(keys=call.keys, args=call.args))
 
     async def cancel(self, task: str, tenant: str, run: int, ttl_s: int, message: Fields) -> tuple[str, str]:
-        """Stop what runs of a task, and put `message` (`task.cancel.v1`) on `steps.done` unless the task has ended.
+        """Stop a task's running steps, and publish `message` (`task.cancel.v1`) unless it has ended.
 
         `run`: the newest one that the caller knows. `ttl_s`: for how long the run counts as ended.
 

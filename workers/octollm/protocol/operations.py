@@ -16,7 +16,8 @@ Text = str | bytes
 Fields = Mapping[str, Text]
 DeliveryKey = tuple[str, str, int]
 """One delivery: stream, entry id, delivery count. When Redis stood still for longer than a lease, an entry may be
-delivered again to a consumer that still works on it."""
+delivered again to a consumer that still works on it.
+"""
 
 
 class Publish(NamedTuple):
@@ -96,7 +97,10 @@ class StepRun(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """An entry that this consumer holds; the delivery count is the fence against its earlier and later holders."""
+    """An entry that this consumer holds.
+
+    The delivery count is the fence against its earlier and later holders.
+    """
 
     stream: str
     entry: str

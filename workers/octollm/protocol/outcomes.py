@@ -1,4 +1,4 @@
-"""The outcome of every delivery, as an enum that is the metric's label as well, and the metrics themselves."""
+"""The outcome of every delivery, as an enum that is also the metric's label, and the metrics."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum

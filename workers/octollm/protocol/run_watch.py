@@ -1,4 +1,4 @@
-"""Tells a worker, before it starts a step, whether the step's run has ended or its deadline has passed."""
+"""Checks before a step starts whether its run has ended or its deadline has passed."""
 
 import asyncio
 from datetime import datetime

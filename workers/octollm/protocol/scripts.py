@@ -32,7 +32,10 @@ NAMES = (
 
 @cache
 def source(script: str) -> str:
-    """Return the text of a script with its includes in place; the `#!lua` line stays first, as Redis demands."""
+    """Return the text of a script with its includes in place.
+
+    The `#!lua` line stays first, as Redis demands.
+    """
     folder = lua_path()
     text = (folder / f"{script}.lua").read_text(encoding="utf-8")
     for name in _INCLUDED:

@@ -1,4 +1,7 @@
-"""A Prometheus histogram that is cheap to fill for each message: prometheus-client's own takes two locks for that."""
+"""A Prometheus histogram that is cheap to fill for each message.
+
+The one of prometheus-client takes two locks for that.
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence

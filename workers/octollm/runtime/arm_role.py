@@ -57,7 +57,10 @@ def arm_handler(
 
 
 def chain_to(topology: Topology, lane: str) -> ChainNext:
-    """Return a function that gives the next step of a chain and its stream, or None if the orchestrator sends it."""
+    """Return a function that gives the next step of a chain and its stream, or None.
+
+    None means that the orchestrator sends the step.
+    """
 
     def chain_next(step: StepRequested, output: dict[str, Any]) -> tuple[str, StepRequested] | None:
         request = next_request(step, output)

@@ -1,4 +1,7 @@
-"""Handlers of the topics whose messages are processed in batches: `tasks`, `steps.done`, `dead` and `results`."""
+"""Handlers of the topics whose messages are processed in batches.
+
+These are `tasks`, `steps.done`, `dead` and `results`.
+"""
 
 import structlog
 

@@ -1,4 +1,6 @@
-"""Waits for Redis or Postgres: reports the first failure at once, says what to do, and retries with a backoff.
+"""Waits for Redis or Postgres.
+
+It reports the first failure at once, says what to do, and retries with a backoff.
 
 How to connect is passed in.
 """

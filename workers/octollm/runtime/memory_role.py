@@ -1,4 +1,6 @@
-"""Memory of this process: Postgres, an embedder and a vector store, opened once and shared by the roles that need it.
+"""The memory store of this process.
+
+Postgres, an embedder and a vector store are opened once and shared by the roles that need it.
 
 An embedded vector store can be opened by one process only; another process fails to start with the store's own error.
 A store that is unavailable delays only the messages that need it, not other roles.

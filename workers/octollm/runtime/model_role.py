@@ -1,4 +1,7 @@
-"""The model client of a worker process: chosen from the settings at start, connected with the first request."""
+"""The model client of a worker process.
+
+It is chosen from the settings at start, and connects with the first request.
+"""
 
 import os
 from collections.abc import Awaitable, Callable

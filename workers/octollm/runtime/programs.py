@@ -14,7 +14,9 @@ EXECUTOR = "octollm-executor"
 
 
 def find_program(name: str) -> Path:
-    """Return the path of a program: of a checkout's release build, of this Python's scripts, or from PATH.
+    """Return the path of a program.
+
+    It is taken from a checkout's release build, this Python's scripts, or PATH.
 
     Raises StartError that says how to get it.
     """

@@ -44,7 +44,7 @@ def require_python_role(role: str, topology: Topology) -> tuple[Topic, ...]:
 
 
 def missing_handlers(topology: Topology) -> list[str]:
-    """Return one sentence for each handler whose class cannot be imported or whose program cannot be found."""
+    """Return one sentence for each handler whose class or program cannot be found."""
     problems = []
     for topic in topology.topics.values():
         if not topic.handler.startswith(_PROGRAM):

@@ -1,4 +1,7 @@
-"""Runs roles of the topology in this process: connects, starts, reports readiness, and drains when it has to stop."""
+"""Runs roles of the topology in this process.
+
+It connects, starts, reports readiness, and drains when it has to stop.
+"""
 
 import asyncio
 import gc

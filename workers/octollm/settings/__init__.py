@@ -1,0 +1,1 @@
+"""The settings: their types, their defaults and the files that change them."""

@@ -70,17 +70,23 @@ class Section(BaseModel):
 
 
 class RedisSettings(Section):
+    """The section `redis`; octollm.default.toml says what each key means."""
+
     url: Annotated[str, AfterValidator(_redis_url)]
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)]
     server: str
 
 
 class PostgresSettings(Section):
+    """The section `postgres`; octollm.default.toml says what each key means."""
+
     dsn: Annotated[str, AfterValidator(_postgres_dsn)]
     pool_size: Annotated[int, Field(ge=1, le=100)]
 
 
 class ReflexSettings(Section):
+    """The section `reflex`; octollm.default.toml says what each key means."""
+
     listen: Listen
     trust_network: bool
     url: Annotated[str, AfterValidator(_http_url)]
@@ -100,6 +106,8 @@ class ReflexSettings(Section):
 
 
 class ExecutorSettings(Section):
+    """The section `executor`; octollm.default.toml says what each key means."""
+
     metrics_listen: Listen
     drain_s: Seconds
     workspace_dir: str
@@ -109,6 +117,8 @@ class ExecutorSettings(Section):
 
 
 class WorkerSettings(Section):
+    """The section `worker`; octollm.default.toml says what each key means."""
+
     metrics_listen: Listen
     drain_s: Seconds
     consumer: Consumer
@@ -117,6 +127,8 @@ class WorkerSettings(Section):
 
 
 class OrchestratorSettings(Section):
+    """The section `orchestrator`; octollm.default.toml says what each key means."""
+
     recipes_dir: str
     batch_wait_ms: Annotated[int, Field(ge=0, le=1000)]
     batch_max: Annotated[int, Field(ge=1, le=1000)]
@@ -126,24 +138,34 @@ class OrchestratorSettings(Section):
 
 
 class HandoffSettings(Section):
+    """The section `handoff`; octollm.default.toml says what each key means."""
+
     direct: bool
 
 
 class ApiSettings(Section):
+    """The section `api`; octollm.default.toml says what each key means."""
+
     listen: Listen
     trust_network: bool
     url: Annotated[str, AfterValidator(_optional_http_url)]
 
 
 class SchedulesSettings(Section):
+    """The section `schedules`; octollm.default.toml says what each key means."""
+
     file: str
 
 
 class WebhooksSettings(Section):
+    """The section `webhooks`; octollm.default.toml says what each key means."""
+
     file: str
 
 
 class QdrantSettings(Section):
+    """The section `qdrant`; octollm.default.toml says what each key means."""
+
     url: Annotated[str, AfterValidator(_optional_http_url)]
     api_key: str
     path: str
@@ -151,6 +173,8 @@ class QdrantSettings(Section):
 
 
 class EmbeddingSettings(Section):
+    """The section `embedding`; octollm.default.toml says what each key means."""
+
     provider: Literal["auto", "minilm", "openai", "fastembed", "none"]
     path: str
     model: str
@@ -159,6 +183,8 @@ class EmbeddingSettings(Section):
 
 
 class ModelsSettings(Section):
+    """The section `models`; octollm.default.toml says what each key means."""
+
     provider: Literal["auto", "anthropic", "openai", "none"]
     model: str
     timeout_s: Seconds
@@ -166,14 +192,20 @@ class ModelsSettings(Section):
 
 
 class RetentionSettings(Section):
+    """The section `retention`; octollm.default.toml says what each key means."""
+
     finished_days: Annotated[int, Field(ge=0, le=36500)]
     purge_interval_s: Seconds
 
 
 class LogSettings(Section):
+    """The section `log`; octollm.default.toml says what each key means."""
+
     level: Literal["debug", "info", "warning", "error"]
     format: Literal["json", "console", "auto"]
 
 
 class TopologySettings(Section):
+    """The section `topology`; octollm.default.toml says what each key means."""
+
     file: str

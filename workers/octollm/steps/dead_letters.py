@@ -21,7 +21,9 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 def dead_letter(
     entry: Entry, topic: Topic, keys: LaneKeys, consumer: str, reason: Reason, message: str, code: str | None = None
 ) -> tuple[tuple[Operation, ...], str]:
-    """Return the operations that write a dead letter, and the step's in-flight field ('' if it is no step's message).
+    """Return the operations that write a dead letter, and the step's in-flight field.
+
+    The field is '' if the message is not a step's.
 
     For a step the operations also report its end to the orchestrator, even if only the message id is readable.
     `code`: error code of the fault behind `reason`; without it `reason` is the code.

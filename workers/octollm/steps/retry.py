@@ -45,7 +45,9 @@ def after_failure(policy: Retry | None, failures: int, chance: float, retry_afte
 
 
 def park(attempt: int, failures: int, chance: float) -> RetryLater | GiveUp:
-    """Decide about a step that needs a person: tried after a minute at most, then less often, up to every 15 minutes.
+    """Decide about a step that needs a person.
+
+    It is tried after a minute at most, then less often, down to every 15 minutes.
 
     `attempt` and `failures`: of the step that could not run; the attempts that were no failures were such tries.
     """

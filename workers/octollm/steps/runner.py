@@ -1,4 +1,6 @@
-"""Runs one step's message through an arm: parses it, runs the arm within its time limit, and says what comes next.
+"""Runs one step's message through an arm.
+
+It parses the message, runs the arm within its time limit, and decides what comes next.
 
 The arm is a plain callable; this package knows nothing about arms. Everything that an arm may do wrong ends here.
 """

@@ -54,7 +54,10 @@ class _Sentence:
 
 
 def extract(question: str, sources: Sequence[Source], most: int = MAX_SENTENCES) -> list[Quote]:
-    """The sentences that answer best, best first, none twice; empty where nothing speaks of what was asked."""
+    """Return the sentences that answer best, best first, none twice.
+
+    The list is empty if no sentence is about the question.
+    """
     asked = _about(question)
     candidates = list(_sentences(sources))
     spread = Counter(word for one in candidates for word in asked & (one.own | one.heading))

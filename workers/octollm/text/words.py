@@ -33,7 +33,10 @@ def terms(text: str) -> list[str]:
 
 
 def names(text: str) -> list[str]:
-    """Each name (identifier, path, version, header) and each word beyond ASCII once, whole, in lower case, sorted."""
+    """Return each name (identifier, path, version, header) and each non-ASCII word once, sorted.
+
+    They are whole and in lower case.
+    """
     found = set()
     for match in _NAME.finditer(text):
         name = match[0]

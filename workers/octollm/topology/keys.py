@@ -85,7 +85,10 @@ class LaneKeys:
 
     @cached_property
     def ended_runs(self) -> str:
-        """Sorted set: runs that ended with steps in flight (`<task>.<run> <tenant>`), by when they are deleted (s)."""
+        """Sorted set of runs that ended with steps in flight, by when they are deleted (s).
+
+        A member is `<task>.<run> <tenant>`.
+        """
         return self._key("ended-runs")
 
     def status(self, task: str) -> str:

@@ -1,4 +1,7 @@
-"""Reads configuration files in YAML as Rust's reader does: plain YAML 1.2 types, no key twice; and explains faults."""
+"""Reads configuration files in YAML as Rust's reader does, and explains faults.
+
+It knows plain YAML 1.2 types and refuses a key that occurs twice.
+"""
 
 import re
 from collections.abc import Hashable
@@ -17,6 +20,7 @@ class StrictLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  as PyYAML declares it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002  PyYAML's signature
+        """Return the mapping of `node`; raise a YAML error for a key that occurs twice."""
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

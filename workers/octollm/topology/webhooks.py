@@ -1,4 +1,6 @@
-"""`webhooks.yaml` as frozen objects: who may send webhooks, how they are signed, which task each event becomes.
+"""`webhooks.yaml` as frozen objects.
+
+They say who may send webhooks, how they are signed, and which task each event becomes.
 
 The same rules hold in `schemas/rust/src/webhooks.rs`; the files in `tests/contract/webhooks` judge both.
 """

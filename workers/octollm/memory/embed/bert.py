@@ -1,4 +1,6 @@
-"""The encoder of a BERT model in numpy, fp32: token ids in, one vector a text out (mean of its tokens, length 1).
+"""The encoder of a BERT model in numpy, fp32.
+
+It turns token ids into one vector for each text (mean of its tokens, length 1).
 
 Texts are laid one after another into one matrix, so that no matrix product is spent on padding. What can be
 computed once from the weights is: the scale of the attention goes into the queries, the bias of the keys cancels in the

@@ -43,7 +43,10 @@ def is_there(folder: Path) -> bool:
 
 
 def missing_package() -> str | None:
-    """Return the first package of the extra that is not installed, as the end of a sentence; None if all are."""
+    """Return the first package of the extra that is not installed, as the end of a sentence.
+
+    Return None if all are.
+    """
     for name in _PACKAGES:
         if importlib.util.find_spec(name) is None:
             return f"the package {name} is not installed; install {EXTRA}"
@@ -51,7 +54,10 @@ def missing_package() -> str | None:
 
 
 def problem(folder: Path) -> str | None:
-    """What is wrong with the files in a folder, as the end of a sentence; None where all are the right ones."""
+    """Return what is wrong with the files in a folder, as the end of a sentence.
+
+    Return None if all are the right ones.
+    """
     for name, expected in FILES.items():
         path = folder / name
         try:

@@ -1,4 +1,6 @@
-"""all-MiniLM-L6-v2 from its own files, without PyTorch and without any network: 384 dimensions, English.
+"""all-MiniLM-L6-v2 from its own files, without PyTorch and without any network.
+
+Its vectors have 384 dimensions; it knows English.
 
 Owns the tokens, the batches and the one thread that computes. The encoder is `bert.py`.
 """

@@ -63,7 +63,10 @@ class OpenAiEmbedder:
         return [math.ceil(len(text.encode(errors="replace")) / 3) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Raises StoreUnavailableError where the server is down or overloaded, EmbeddingError where it refuses."""
+        """Return one vector for each text, in order.
+
+        Raises StoreUnavailableError where the server is down or overloaded, EmbeddingError where it refuses.
+        """
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for part in _batches(self.count_tokens(texts)):
             vectors[part] = self._checked(await self._ask(texts[part]))

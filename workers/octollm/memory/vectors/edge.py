@@ -55,7 +55,10 @@ class EdgeStore:
         self._unflushed = 0
 
     async def open(self, embedder: str, dimension: int) -> None:
-        """Raises VectorStoreError where another has the folder or it holds vectors of another dimension or name."""
+        """Open the folder, or create it.
+
+        Raises VectorStoreError where another has the folder or it holds vectors of another dimension or name.
+        """
         await self._run(lambda: self._open_now(embedder, dimension))
 
     async def put(self, points: Sequence[Point]) -> None:

@@ -1,4 +1,7 @@
-"""Vectors in Qdrant's own local mode: written in Python, exact, meant for a few thousand points and for tests."""
+"""Vectors in Qdrant's own local mode.
+
+It is written in Python, exact, and meant for a few thousand points and for tests.
+"""
 
 import sqlite3
 from collections.abc import Iterator
@@ -23,7 +26,10 @@ class LocalStore(ClientStore):
         self._lock: IO[bytes] | None = None
 
     async def open(self, embedder: str, dimension: int) -> None:
-        """Raises VectorStoreError where another has the folder or it holds vectors of another dimension or name."""
+        """Open the folder, or create it.
+
+        Raises VectorStoreError where another has the folder or it holds vectors of another dimension or name.
+        """
         # The library has a lock too, but leaves its file open where another holds it.
         held = lock(self._folder) if self._folder else None
         try:

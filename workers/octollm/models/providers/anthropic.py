@@ -1,4 +1,7 @@
-"""Anthropic's Messages, streamed, through its own SDK, whose retries are off: there is one retry layer, the step's."""
+"""Anthropic's Messages, streamed, through its own SDK, whose retries are off.
+
+There is one retry layer, the step's.
+"""
 
 from json import JSONDecodeError
 
