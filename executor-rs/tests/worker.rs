@@ -192,6 +192,42 @@ fn the_steps_of_a_killed_worker_are_reclaimed() {
 }
 
 #[test]
+fn what_one_lost_worker_leaves_behind_runs_next_to_new_work() {
+    let stage = Stage::new();
+    let worker = stage.worker(&[]);
+    // Longer than this test's time limit: a step that had to run alone would keep the new step waiting.
+    let long = json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}});
+    stage.add(&Stage::message(&long, 0));
+    until("the step is taken", || stage.pending() == 1);
+    worker.kill();
+    let second = stage.worker(&[]);
+    until("it is reclaimed", || stage.delivery() == 2);
+    second.until_metrics("octollm_running_messages{topic=\"arm.executor\"} 1");
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["delivery"], 1);
+}
+
+#[test]
+fn new_work_starts_next_to_a_suspect_that_goes_on() {
+    let stage = Stage::new();
+    let long = json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}});
+    stage.add(&Stage::message(&long, 0));
+    stage.join_group_from_start("lost");
+    stage.read_as("lost");
+    stage.deliver_again("lost", 2);
+    let _worker = stage.worker(&[]);
+    until("it is reclaimed", || stage.delivery() == 3);
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["delivery"], 1);
+}
+
+#[test]
 fn who_lost_the_lease_stops_and_writes_nothing() {
     let stage = Stage::new();
     let worker = stage.worker(&[]);
@@ -350,16 +386,16 @@ fn a_message_that_outlives_its_workers_is_given_up_on_at_the_cap() {
         &json!({"language": "shell", "code": "sleep 60"}),
         0,
     ));
-    for delivery in 1..=3 {
+    for delivery in 1..=5 {
         let worker = stage.worker(&[]);
         until("it is taken once more", || stage.delivery() == delivery);
         worker.kill();
     }
-    let _fourth = stage.worker(&[]);
+    let _sixth = stage.worker(&[]);
     let (_, done) = stage.done(0);
     assert_eq!(
         (&done["outcome"], &done["reason"], &done["delivery"]),
-        (&json!("dead"), &json!("deliveries_exhausted"), &json!(3))
+        (&json!("dead"), &json!("deliveries_exhausted"), &json!(5))
     );
     assert_eq!((stage.length("{l0}:dead"), stage.length(STREAM)), (1, 0));
 }

@@ -1,17 +1,20 @@
-"""The interfaces that arms use beyond their step, memory and models.
+"""The interfaces that arms use beyond their step: memory, models, isolation.
 
-The packages `memory` and `models` implement them.
+Packages of these names implement them.
 
 An arm that is started without one of them gets None, and must fail with an error that says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from octollm.contracts import StepRequested
 
+Result = TypeVar("Result")
 SearchMode = Literal["hybrid", "dense", "keyword"]
+MAX_REPAIRS = 2
+"""How often a step may send an answer back to the model, whatever is wrong with it; each time is a paid call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,9 @@ class Question:
     schema: Mapping[str, Any] | None = None
     """JSON Schema of the answer; None: free text."""
     call: int = 1
-    """Number of the call with this purpose within one attempt at the step, from 1."""
+    """Number of the question with this purpose within one attempt at the step, from 1."""
+    repairs: int = MAX_REPAIRS
+    """How often an answer that breaks the schema may be sent back to the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,8 @@ class Reply:
     output_tokens: int
     journalled: bool
     """Whether it was read from the journal, without a call to the model."""
+    repairs: int = 0
+    """How often the answer was sent back before this one kept the schema."""
 
 
 class ModelClient(Protocol):
@@ -142,4 +149,17 @@ class ModelClient(Protocol):
 
         Raises TransientError, NeedsPersonError or PermanentError, the latter with the code `needs_model` if no model is
         configured.
+        """
+
+
+class Isolation(Protocol):
+    """Processes for functions on untrusted content."""
+
+    async def run(self, function: Callable[..., Result], *args: object) -> Result:
+        """Call a function of a module in another process, and return its result.
+
+        Cancelling it ends the process.
+
+        `args` and the result are copied. Raises PermanentError if the function does or breaks on its input, or if it
+        takes too much memory, and TransientError if its process ends or it breaks for a reason that may pass.
         """

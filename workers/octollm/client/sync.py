@@ -201,8 +201,8 @@ class Client:
                     self._check_stream(task, response)
                     retry.connected()
                     for event in httpx2.EventSource(response):
-                        retry.succeeded()
                         found = position.accept(event)
+                        retry.succeeded()
                         if found is not None:
                             yield found
             except httpx2.SSEError as fault:

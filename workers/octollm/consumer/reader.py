@@ -181,7 +181,7 @@ def subscribe(
     @subscriber
     async def handle(entries: list[Entry]) -> None:
         try:
-            await intake.admit(entries)
+            intake.admit(entries)
         except Exception as error:
             supervisor.report(f"read {topic}", error)  # FastStream would drop it silently
             raise

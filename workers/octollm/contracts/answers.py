@@ -39,7 +39,10 @@ class Accepted(Document):
 
     task: str
     tenant: str
-    state: TaskStateName
+    state: Annotated[
+        TaskStateName | Literal["unknown"],
+        Field(description="Of a duplicate, its real state; `unknown` when neither Redis nor the API can say it now."),
+    ]
     durability: Annotated[
         str, Field(description="Guarantee of the 202: redis, fsync, replicated(n), fsync+replicated(n) or stored.")
     ]

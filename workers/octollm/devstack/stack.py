@@ -244,7 +244,7 @@ class Stack:
             yield
         finally:
             stop.set()
-            timeout_s = settings.worker.drain_s + 5
+            timeout_s = settings.worker.drain_s + 20  # for what the drain leaves over, see `Consumer.stop`
             try:
                 await asyncio.wait_for(asyncio.gather(work, return_exceptions=True), timeout_s)
             except TimeoutError:

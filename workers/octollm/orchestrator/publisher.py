@@ -50,6 +50,15 @@ class Publisher(Protocol):
         Return the next cursor and the number of removed fields.
         """
 
+    async def memory_share(self) -> float:
+        """Return the share of Redis' memory limit that is used, 0.0 if there is no limit."""
+
+    async def evict(self, lane: str, tasks: Sequence[str]) -> int:
+        """Delete the statuses of finished tasks; return how many were deleted."""
+
+    async def trim_events(self) -> None:
+        """Shorten the event streams, which only bridge a client's reconnection; the API has all events."""
+
     async def oldest_ms(self, topic: Topic) -> int | None:
         """Return the arrival of a topic's oldest message in ms since 1970, or None if the topic is empty."""
 

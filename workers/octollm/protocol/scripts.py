@@ -18,6 +18,7 @@ NAMES = (
     "cancel",
     "claim",
     "complete",
+    "evict",
     "executing",
     "leave_group",
     "promote",
@@ -53,6 +54,7 @@ class Scripts:
     cancel: AsyncScript
     claim: AsyncScript
     complete: AsyncScript
+    evict: AsyncScript
     executing: AsyncScript
     leave_group: AsyncScript
     promote: AsyncScript

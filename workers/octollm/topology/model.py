@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 ARM = "arm."
 """What the name of an arm's topic starts with."""
+_SUSPECT_FROM = 3
+"""One lost worker says nothing about an entry: deploys and machines lose workers, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Topic:
     """Longest a handler may run on one step; arms only."""
     retry: Retry | None
     """Arms only."""
+
+    @property
+    def suspect_from(self) -> int:
+        """The delivery from which an entry may be what killed its earlier workers, so that it is isolated."""
+        return min(_SUSPECT_FROM, self.max_deliveries)
 
 
 @dataclass(frozen=True, slots=True)

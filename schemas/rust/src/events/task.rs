@@ -341,4 +341,11 @@ pub struct TaskStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub result: Option<TaskResult>,
+    /// Size of a result that is too large to be kept in Redis; the API reads it from Postgres.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub result_bytes: Option<Int<1, MAX_SAFE>>,
 }

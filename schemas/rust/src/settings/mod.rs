@@ -58,6 +58,7 @@ pub struct Reflex {
     pub body_limit_bytes: usize,
     pub max_connections: usize,
     pub header_timeout_s: u64,
+    pub idle_timeout_s: u64,
     pub body_timeout_s: u64,
     pub idempotency_ttl_s: u64,
     pub durability: Durability,

@@ -86,6 +86,15 @@ pub struct Topic {
     pub retry: Option<Retry>,
 }
 
+impl Topic {
+    /// The delivery from which an entry may be what killed its earlier workers, so that it is isolated. One lost worker
+    /// says nothing about an entry: deploys and machines lose workers, too.
+    #[must_use]
+    pub fn suspect_from(&self) -> u64 {
+        self.max_deliveries.min(3)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {

@@ -1,0 +1,1 @@
+"""Runs functions on untrusted content in other processes, which can be ended at any moment."""
