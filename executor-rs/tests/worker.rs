@@ -195,7 +195,7 @@ fn the_steps_of_a_killed_worker_are_reclaimed() {
 fn what_one_lost_worker_leaves_behind_runs_next_to_new_work() {
     let stage = Stage::new();
     let worker = stage.worker(&[]);
-    // Longer than this test waits: if it ran alone, the new step would not start.
+    // Longer than this test's time limit: a step that had to run alone would keep the new step waiting.
     let long = json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}});
     stage.add(&Stage::message(&long, 0));
     until("the step is taken", || stage.pending() == 1);

@@ -72,7 +72,7 @@ fn readiness_is_red_within_two_seconds_and_later_requests_do_not_wait() {
         "{:?}",
         begun.elapsed()
     );
-    // Nothing is sent any more, so nothing is stored and nothing waits.
+    // Nothing is sent now, so nothing is stored and nothing waits.
     let begun = Instant::now();
     for _ in 0..20 {
         assert_eq!(code(&reflex.post(GOOD, "")), "store_unavailable");
@@ -104,7 +104,7 @@ fn an_answer_that_waits_for_more_durability_does_not_wait_for_a_server_that_hang
         reflex.until_ready();
         match code(&answer).as_str() {
             "unconfirmed" => assert!(answer.json()["task"].is_string()),
-            // The event stream could not be followed any more, so nothing was stored.
+            // The event stream could no longer be followed, so nothing was stored.
             code => assert_eq!((mode, code), ("stored", "store_unavailable")),
         }
     }

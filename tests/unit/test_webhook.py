@@ -42,7 +42,7 @@ def test_every_secret_that_is_set_and_weak_is_named(monkeypatch, tmp_path):
     (tmp_path / "weak").write_text("hunter2\n")
     places = ("env:GOOD", "env:ABSENT", "env:WEAK", f"file:{tmp_path}/weak", f"file:{tmp_path}")
     monkeypatch.setenv("GOOD", "It's a Secret to Everybody")
-    monkeypatch.setenv("WEAK", "fifteen letters")
+    monkeypatch.setenv("WEAK", "fifteen charact")
     found = list(unusable_secrets({"one": source("github", "issues").model_copy(update={"secrets": places})}))
     assert [line.split(": ")[0] for line in found] == [f"source one, {place}" for place in places[2:]]
     assert "hunter2" not in str(found)

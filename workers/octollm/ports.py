@@ -1,6 +1,6 @@
 """The interfaces that arms use beyond their step: memory, models, isolation.
 
-The packages of these names implement them.
+Packages of these names implement them.
 
 An arm that is started without one of them gets None, and must fail with an error that says so.
 """
@@ -156,7 +156,9 @@ class Isolation(Protocol):
     """Processes for functions on untrusted content."""
 
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
-        """Call a function of a module in another process, and return its result. Cancelling it ends the process.
+        """Call a function of a module in another process, and return its result.
+
+        Cancelling it ends the process.
 
         `args` and the result are copied. Raises PermanentError if the function does or breaks on its input, or if it
         takes too much memory, and TransientError if its process ends or it breaks for a reason that may pass.

@@ -25,7 +25,9 @@ Result = TypeVar("Result")
 
 
 def exit_if_stuck() -> None:
-    """End the process at once if other tasks ignore their cancellation: asyncio would wait for them for ever.
+    """End the process at once if other tasks ignore their cancellation.
+
+    asyncio would wait for them for ever.
 
     Call it last in a program's main coroutine.
     """
@@ -129,7 +131,9 @@ class Supervisor:
             await self.end(waits)
 
     async def end(self, tasks: Iterable[asyncio.Task[Any]], timeout_s: float = math.inf) -> None:
-        """Cancel tasks of this supervisor until all have ended, for at most `timeout_s`. Ignores what they raise.
+        """Cancel tasks of this supervisor until all have ended, for at most `timeout_s`.
+
+        Ignores what they raise.
 
         Cancels more than once: redis-py can swallow a cancellation that arrives while it connects.
         """
@@ -142,7 +146,10 @@ class Supervisor:
             _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
 
     async def stop(self) -> None:
-        """End every task that is still owned and heeds its cancellation. The code that spawned a thread ends it."""
+        """End every task that is still owned and heeds its cancellation.
+
+        The code that spawned a thread ends it.
+        """
         await self.end(list(self._tasks), _STOP_S)
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Result], *, may_return: bool) -> asyncio.Task[Result]:

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn others_start_again_next_to_a_suspect_but_not_to_a_last_delivery() {
+    async fn others_start_again_next_to_a_suspect_but_not_next_to_a_last_delivery() {
         for strictly in [false, true] {
             let quarantine = Quarantine::new(LEASE);
             let slots = Arc::new(Semaphore::new(3));

@@ -25,7 +25,7 @@ use crate::caller::Caller;
 const MAX_AHEAD_MS: u64 = 30 * 86_400_000;
 
 /// Nesting of a submission. Every message that carries a part of it adds levels of its own, and the same bound as for a
-/// step's output leaves room for them.
+/// step's output leaves space for them.
 const MAX_DEPTH: usize = strict_json::MAX_DEPTH - 8;
 
 /// Length of a key that still fits into a message after `refused`.

@@ -119,8 +119,8 @@ def _matches(check: Mapping[str, Any], place: str) -> Fault:
 
 
 def _message(error: re2.error) -> str:
-    told = error.args[0] if error.args else ""
-    return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+    found = error.args[0] if error.args else ""
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
 
 
 def _equals(check: Mapping[str, Any], _place: str) -> Fault:

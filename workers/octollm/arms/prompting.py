@@ -41,7 +41,9 @@ async def ask_model(
     find_faults: Callable[[Any], Awaitable[list[str]]],
     purpose: str,
 ) -> AcceptedAnswer:
-    """Ask the model until its answer has no faults, with at most MAX_REPAIRS + 1 calls, those for the schema included.
+    """Ask the model until its answer has no faults, with at most MAX_REPAIRS + 1 calls.
+
+    Calls that repair the schema count as well.
 
     `find_faults`: returns a sentence for each fault of an answer, for the model to read; `purpose`: names the question
     in error messages. Each call has its own journal entry. Raises what `ModelClient.ask` raises, and PermanentError

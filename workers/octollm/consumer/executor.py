@@ -59,7 +59,7 @@ class Executor:
         self._tasks.put(deliveries)
 
     async def release_all(self, timeout_s: float) -> set[DeliveryKey]:
-        """Give back everything that has no result yet: what has not begun at once, the rest as its handler ends.
+        """Give back every delivery without a result: one that has begun when its handler ends.
 
         Waits up to `timeout_s` for the handlers, which are cancelled. A handler that ignores that keeps its lease
         until it runs out: given back, the step would run twice at the same time. Returns the deliveries of such ones.
@@ -78,7 +78,7 @@ class Executor:
         return set()
 
     async def close(self, timeout_s: float) -> None:
-        """Cancel every handler that runs and wait for them up to `timeout_s`; what has not begun never begins."""
+        """Cancel all running handlers and wait up to `timeout_s`; no other delivery begins."""
         await self._tasks.close(timeout_s)
 
     async def _run(self, delivery: Delivery, task: asyncio.Task[None]) -> None:

@@ -66,7 +66,7 @@ class Intake:
             self._releaser.add_entries(surplus)
 
     def admit_reclaimed(self, entries: Sequence[Entry]) -> None:
-        """Begin reclaimed entries: in ordinary slots, except for a suspect, which may have killed its workers.
+        """Begin reclaimed entries in ordinary slots, except suspects, which may have killed their workers.
 
         The suspect is isolated, so that nothing else is charged if it kills this process, too.
         """
@@ -83,7 +83,10 @@ class Intake:
             task.add_done_callback(self._isolations.pop)
 
     async def close(self) -> None:
-        """Let nothing begin any longer. A suspect that still waits for its isolation stays in the pool, as it is."""
+        """Let nothing begin any longer.
+
+        A suspect that still waits for its isolation stays in the pool, as it is.
+        """
         self._closed = True
         waiting = [task for task, suspect in self._isolations.items() if suspect.state is State.WAITING_ALONE]
         await self._supervisor.end(waiting)

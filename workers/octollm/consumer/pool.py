@@ -75,7 +75,7 @@ class DeliveryPool:
         return self.free()
 
     def claim_limits(self) -> ClaimLimits:
-        """How many entries of other workers may be reclaimed: of those that began before, half of the slots at most."""
+        """Return how many entries may be reclaimed; of those that began before, half of the slots."""
         free = self.free()
         started = max(1, self.size // 2) - self._reclaimed
         suspects = self._suspects == 0 and monotonic() >= self._next_isolation
@@ -88,14 +88,17 @@ class DeliveryPool:
         return self._add(entries, State.LEASED, monotonic() + self._limit_s)
 
     def admit_suspect(self, entry: Entry) -> Delivery:
-        """Take a suspect, which waits for `isolation`. Its lease is renewed without end: it has not begun yet."""
+        """Take a suspect, which waits for `isolation`.
+
+        Its lease is renewed without end: it has not begun yet.
+        """
         self._suspects += 1
         (delivery,) = self._add([entry], State.WAITING_ALONE, float("inf"))
         return delivery
 
     @asynccontextmanager
     async def isolation(self, suspect: Delivery) -> AsyncIterator[None]:
-        """Wait until nothing else runs here, then give the suspect a slot, and admit nothing until the block is left.
+        """Wait until nothing else runs here, then give the suspect a slot and admit nothing meanwhile.
 
         Waits `ISOLATION_S` at most (then for a slot): a handler that runs for minutes must not keep the other slots
         empty. Before its last delivery it waits as long as it takes: only an entry that has run alone may become a dead

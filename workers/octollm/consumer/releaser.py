@@ -1,4 +1,4 @@
-"""Gives entries back, uncharged: those that do not fit here, and deliveries that end here without a result.
+"""Gives entries back uncharged: those without a slot, and deliveries that end without a result.
 
 While Redis is unavailable the releaser tries again: otherwise an entry would stay pending under a living worker until
 its lease ends, and its next delivery would count as one after a crash.

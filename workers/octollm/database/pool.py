@@ -78,7 +78,9 @@ class _TerminatingConnection(_AsyncpgConnection):
 
 
 async def open_pool(dsn: str, size: int, answer_s: float | None = None, **session: str) -> Pool:
-    """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`.
+    """Connections that speak JSON as Python values.
+
+    `session`: settings of Postgres, like `statement_timeout`.
 
     `answer_s`: after how long without an answer a statement fails and its connection is closed; None: 60 s.
     """

@@ -1,1 +1,1 @@
-"""Runs functions on untrusted content in processes of their own, so that they can be ended at any moment."""
+"""Runs functions on untrusted content in other processes, which can be ended at any moment."""

@@ -1,4 +1,4 @@
-"""A process of the pool: reads a function and its arguments, calls it, writes what it returns, and so on.
+"""A process of the pool: reads a function and its arguments, calls it, writes the result, repeats.
 
 It ends with its parent, and has no more memory than `MEMORY_BYTES`. Its functions are pure: they open neither files nor
 connections.

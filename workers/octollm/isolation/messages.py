@@ -1,4 +1,7 @@
-"""What a process of the pool answers. Both ends are the same release, and the pipe is private: pickle is safe here."""
+"""What a process of the pool answers.
+
+Both ends are the same release, and the pipe is private: pickle is safe here.
+"""
 
 from dataclasses import dataclass
 from struct import Struct

@@ -1,4 +1,7 @@
-"""Asks the stores of a process whether they answer, so that readiness turns red within two seconds when one hangs."""
+"""Asks the stores of a process whether they answer.
+
+Readiness turns red within two seconds when one hangs.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,4 +1,7 @@
-"""The secrets of webhook sources: where they are, and whether they are strong enough. The reflex has the same rules."""
+"""The secrets of webhook sources: where they are, and whether they are strong enough.
+
+The reflex has the same rules.
+"""
 
 import base64
 import binascii
@@ -31,7 +34,10 @@ def read_secret(place: str) -> str:
 
 
 def signing_key(scheme: Scheme, secret: str) -> bytes:
-    """Return the key that `secret` stands for. Raises WebhooksError if it is weak or malformed; no error quotes it."""
+    """Return the key that `secret` stands for.
+
+    Raises WebhooksError if it is weak or malformed; no error quotes it.
+    """
     if scheme == "github":
         if len(secret.encode()) < _MIN_GITHUB_BYTES:
             raise WebhooksError(

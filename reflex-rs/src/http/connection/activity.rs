@@ -18,18 +18,18 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// While every connection slot is taken, connections that do nothing make room sooner.
-    const CROWDED: Self = Self {
+    /// While every connection slot is taken, connections that do nothing are closed sooner.
+    const OVERLOADED: Self = Self {
         head: Duration::MAX,
         idle: Duration::from_secs(1),
         write: Duration::from_secs(5),
     };
 
-    pub fn crowded(self) -> Self {
+    pub fn overloaded(self) -> Self {
         Self {
-            head: self.head.min(Self::CROWDED.head),
-            idle: self.idle.min(Self::CROWDED.idle),
-            write: self.write.min(Self::CROWDED.write),
+            head: self.head.min(Self::OVERLOADED.head),
+            idle: self.idle.min(Self::OVERLOADED.idle),
+            write: self.write.min(Self::OVERLOADED.write),
         }
     }
 }
@@ -206,20 +206,20 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_work_make_room_when_there_is_none() {
+    fn connections_without_work_are_closed_when_all_slots_are_taken() {
         let start = Instant::now();
         let activity = Activity::new(start);
-        let crowded = LIMITS.crowded();
+        let overloaded = LIMITS.overloaded();
         assert_eq!(
-            activity.overdue(after(start, 1), crowded),
+            activity.overdue(after(start, 1), overloaded),
             Some(Overdue::Idle)
         );
         activity.received(start);
-        assert_eq!(activity.overdue(after(start, 4), crowded), None);
+        assert_eq!(activity.overdue(after(start, 4), overloaded), None);
         activity.request_started();
         activity.write_blocked(start);
         assert_eq!(
-            activity.overdue(after(start, 5), crowded),
+            activity.overdue(after(start, 5), overloaded),
             Some(Overdue::Write)
         );
     }

@@ -136,7 +136,7 @@ impl Connections {
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
             let limits = if self.slots.available_permits() == 0 {
-                self.limits.crowded()
+                self.limits.overloaded()
             } else {
                 self.limits
             };

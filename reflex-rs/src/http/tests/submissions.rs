@@ -188,7 +188,7 @@ async fn a_repeat_says_so_if_nobody_knows_the_tasks_state() {
 }
 
 #[tokio::test]
-async fn a_body_as_deep_as_the_bound_leaves_room_for_what_carries_it() {
+async fn a_body_as_deep_as_the_bound_leaves_space_for_its_envelope() {
     let api = Api::new();
     let nested = |levels: usize| {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
