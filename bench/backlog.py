@@ -1,4 +1,4 @@
-"""What a long backlog costs: throughput with a million waiting messages beside that with ten thousand, and memory.
+"""What a long backlog costs: throughput with a million waiting messages next to that with ten thousand, and memory.
 
 Usage: python -m bench.backlog [--long 1000000] [--short 10000] [--rounds 2]. One run, an own Redis, AOF everysec. The
 worker finishes as many of the long backlog as the short one has.

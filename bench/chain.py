@@ -1,7 +1,7 @@
 """Direct hand-off on and off: tasks per second, time per task and transactions per task of a chain of five steps.
 
 Usage: python -m bench.chain [--tasks 100] [--connections 16] [--rounds 10]. Loopback only. Two whole stacks stand
-beside each other and take turns, one with it and one without, so that what disturbs the machine disturbs both. The
+next to each other and take turns, one with it and one without, so that what disturbs the machine disturbs both. The
 last line is one JSON object; ratios are medians over rounds.
 """
 

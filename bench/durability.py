@@ -1,7 +1,7 @@
 """How long a 202 takes in each durability mode, on one `octollm up` with a replica of its Redis, in one run.
 
 Usage: python -m bench.durability [--tasks 300] [--per-second 20]. One producer sends on a fixed beat, each mode in turn
-by the header OctoLLM-Durability; for `fsync` Redis is told to sync before it answers. Loopback only.
+by the header OctoLLM-Durability; for `fsync` Redis is asked to sync before it answers. Loopback only.
 """
 
 import argparse

@@ -5,11 +5,11 @@ own Redis with AOF everysec, one worker process with the arm `noop` (it does not
 All work goes through the hand-off scripts, as the orchestrator sends it.
 
 Wait: one step of a tenant that never had any, on an idle system, then again and again while another tenant's pile is
-worked on. The position is the number of the other's steps that end between its sending and its end. Beside it the same
+worked on. The position is the number of the other's steps that end between its sending and its end. Next to it the same
 without a window, a plain queue, behind a tenth of the pile: there one probe is enough, since it waits for all of it.
 
 Throughput: one tenant alone, so that all but a window of its steps wait and each has to be let in (`waiting`), and
-steps that are on their stream already (`ready`), each beside the same without windows. Rounds take turns; each figure
+steps that are on their stream already (`ready`), each next to the same without windows. Rounds take turns; each figure
 is the median of its rounds.
 """
 

@@ -1,4 +1,4 @@
-"""Hops per second that one worker process finishes and passes on, beside stock FastStream and a plain redis-py loop.
+"""Hops per second that one worker process finishes and passes on, next to stock FastStream and a plain redis-py loop.
 
 Usage: python -m bench.handoff [--messages 40000] [--stock 4000] [--rounds 3]. One run, one machine, an own Redis with
 AOF everysec. A hop: read a step of 400 bytes, run a handler that does nothing, put what follows on the next stream,

@@ -1,4 +1,4 @@
-"""How long a message waits from its XADD to the start of its handler, at 200 a second, beside a plain redis-py loop.
+"""How long a message waits from its XADD to the start of its handler, at 200 a second, next to a plain redis-py loop.
 
 Usage: python -m bench.latency [--messages 3000] [--per-second 200] [--idle 10]. One run, an own Redis, AOF everysec.
 Both are one process of one consumer, which idles first: its share of a core is measured too. The loop reads, notes the

@@ -1,4 +1,4 @@
-"""`make bench-peers`: other Redis-backed task queues, by their own benchmarks and where these are given, beside ours.
+"""`make bench-peers`: other Redis-backed task queues, by their own benchmarks and, where these are given, next to ours.
 
 Usage: python -m bench.peers FOLDER [--only NAME,...] [--rounds 1] [--work DIR]. FOLDER holds `run_all.py`, which knows
 the peers and how each is set up and run; it is no part of this repository. Setting them up fetches packages from PyPI
@@ -28,7 +28,7 @@ from bench import handoff, latency
 _RUN = "run_all.py"
 _WORK = Path(__file__).parents[1] / "build" / "peers"
 _OURS = "late, per batch, atomic with the hand-off"
-_OURS_AFTER_KILL = "taken over when its lease ends (30 s by default), once"
+_OURS_AFTER_KILL = "reclaimed when its lease ends (30 s by default), once"
 
 
 class WrongFolderError(Exception):

@@ -65,7 +65,7 @@ def _by_postgres(pool: Pool, query: str) -> Search:
     return search
 
 
-def _by_recall(memory_store: StoredMemory, mode: SearchMode) -> Search:
+def _by_memory_store(memory_store: StoredMemory, mode: SearchMode) -> Search:
     async def search(question: str) -> Sequence[tuple[str, str]]:
         hits = await memory_store.search(_TENANT, question, mode=mode)
         return [(one.document, one.text) for one in hits.passages]
@@ -113,7 +113,7 @@ async def _compare(pool: Pool, questions: Sequence[Question]) -> dict[str, objec
     taken = await memory_store.ingest(_TENANT, _documents())
     modes: tuple[SearchMode, ...] = ("keyword", "dense", "hybrid") if dense else ("keyword",)
     ways = {name: _by_postgres(pool, query) for name, query in _WAYS.items()}
-    ways |= {mode: _by_recall(memory_store, mode) for mode in modes}
+    ways |= {mode: _by_memory_store(memory_store, mode) for mode in modes}
     found: dict[str, object] = {"questions": len(questions), "passages": sum(one.passages for one in taken)}
     for name, search in ways.items():
         print(name, file=sys.stderr)

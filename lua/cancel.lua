@@ -10,7 +10,8 @@
 -- A repeated call publishes the message again, because the first one may have been lost with its stream.
 --@include ended_runs.lua
 local task, tenant, run, ttl, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-if not (task and tenant and run and run > 0 and ttl and ttl > 0 and count and count > 0 and #ARGV == 5 + 2 * count) then
+if not (task and tenant and run and run > 0 and ttl and ttl > 0 and ttl <= 2147483647 and ttl % 1 == 0 and count and count > 0
+    and #ARGV == 5 + 2 * count) then
   error({err = 'ERR cancel: missing or wrong arguments'})
 end
 for i, kind in ipairs({'zset', 'stream', 'hash'}) do

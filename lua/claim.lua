@@ -5,12 +5,14 @@
 -- KEYS[6..] see fairness.lua
 --         (ingest streams are outside the lanes and pass KEYS[1] and KEYS[2] only, see below)
 -- ARGV    group, consumer, lease in ms, cap on deliveries (0: none), maximum number of entries, time as RFC 3339,
+--         delivery from which an entry is a suspect, maximum number of entries that began before and are no suspects,
+--         maximum number of suspects (with cap 0 these three are not used),
 --         then, for a topic with a window or a cap, its limits, see fairness.lua
 -- Returns {claimed, dead, ended}: claimed is a list of {entry id, delivery, {name, value, ...}}, dead and ended are lists of
 -- entry ids. `ended`: steps of ended runs (see ended_runs.lua), which are removed; they become no dead letters.
 --
--- An entry delivered once is reclaimed together with others. An entry delivered more often is reclaimed alone, so that it
--- alone is blamed if it kills its worker (not with cap 0).
+-- An entry that was delivered to several workers may have killed them: it is a suspect, and the caller isolates it. The two
+-- maxima keep one crash's entries from taking all slots of a consumer, and its suspects from stopping it.
 -- Every reclaim counts as a delivery. Any consumer that finds an entry at its cap turns it into a dead letter, so a message
 -- that kills its workers ends even if no worker can run it.
 -- The body is kept unchanged in the field `original`. Fields that other writers may have set are cleaned before they are
@@ -20,8 +22,11 @@
 local key, dead_key, done_key, in_flight, ended_runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer = ARGV[1], ARGV[2]
 local lease, cap, most, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-if not (lease and cap and most and now) then error({err = 'ERR claim: missing or wrong arguments'}) end
-if #ARGV > 6 then read_fairness(7, in_flight) end
+local suspect_from, most_started, most_suspects = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+if not (lease and cap and most and now and suspect_from and most_started and most_suspects) then
+  error({err = 'ERR claim: missing or wrong arguments'})
+end
+if #ARGV > 9 then read_fairness(10, in_flight) end
 
 local function clean(text) return (string.gsub(string.sub(text or '', 1, 300), '[^\32-\126]', '?')) end
 
@@ -80,33 +85,43 @@ local function give_up(id, last_consumer, deliveries)
   dead[#dead + 1] = id
 end
 
+local claimed = {}
+-- More than may be claimed: entries of one sort must not hide those of another.
+local look = math.max(most, 100)
 local candidates = {}
 local function collect(pending)
   if pending.err then return end
   for _, entry in ipairs(pending) do candidates[#candidates + 1] = entry end
 end
-collect(redis.pcall('XPENDING', key, group, '-', '+', most, 'released'))
-if #candidates < most then
-  collect(redis.pcall('XPENDING', key, group, 'IDLE', lease, '-', '+', most - #candidates))
+collect(redis.pcall('XPENDING', key, group, '-', '+', look, 'released'))
+collect(redis.pcall('XPENDING', key, group, 'IDLE', lease, '-', '+', look))
+
+-- Whether one more entry with this delivery may be claimed. Counts it.
+local function permitted(delivery)
+  if #claimed >= most then return false end
+  if cap == 0 or delivery == 1 then return true end
+  if delivery >= suspect_from then
+    most_suspects = most_suspects - 1
+    return most_suspects >= 0
+  end
+  most_started = most_started - 1
+  return most_started >= 0
 end
 
-local claimed, seen = {}, {}
--- With a cap of 1 or 2 even the first reclaim is alone, so that each entry has run alone before it becomes a dead letter.
-local alone, together = false, cap > 2 and 1 or 0
+local seen = {}
 for _, entry in ipairs(candidates) do
   local id, holder, deliveries = entry[1], entry[2], entry[4]
   if not seen[id] then
     seen[id] = true
     if cap > 0 and deliveries >= cap then
       give_up(id, holder, deliveries)
-    elseif not alone and (cap == 0 or deliveries <= together or #claimed == 0) then
+    elseif permitted(deliveries + 1) then
       local taken = redis.call('XCLAIM', key, group, consumer, 0, id)[1]
       if taken and is_of_ended_run(taken[2]) then
         ended[#ended + 1] = id
         remove(id, taken[2])
       elseif taken then
         claimed[#claimed + 1] = {id, deliveries + 1, taken[2]}
-        alone = cap > 0 and deliveries > together
       end
     end
   end

@@ -41,7 +41,8 @@ local function take(what)
   if value == nil then error({err = 'ERR missing argument: ' .. what}) end
   return value
 end
-local function take_number(what) return number(take(what), what) end
+local function take_number(what, most) return number(take(what), what, most) end
+local MAX_TTL_S = 2 ^ 31 - 1
 local kind_of = {}
 local function take_key(what, kind)
   local key = KEYS[take_number(what)]
@@ -86,16 +87,17 @@ local parse = {
     }
   end,
   set_status = function()
-    return {key = take_key('status key', 'hash'), version = take_number('version'), ttl = take_number('ttl'), fields = take_fields()}
+    local key, version = take_key('status key', 'hash'), take_number('version')
+    return {key = key, version = version, ttl = take_number('ttl', MAX_TTL_S), fields = take_fields()}
   end,
   end_run = function()
     local op = {key = take_key('ended runs key', 'zset'), control = KEYS[take_number('control channel')], run = take('run'),
-                tenant = take('tenant'), ttl = take_number('ttl')}
+                tenant = take('tenant'), ttl = take_number('ttl', MAX_TTL_S)}
     if not op.control then error({err = 'ERR no such key index: control channel'}) end
     return op
   end,
   append_event = function()
-    return {key = take_key('event key', 'stream'), maxlen = take('maximum length'), fields = take_fields()}
+    return {key = take_key('event key', 'stream'), maxlen = take_number('maximum length'), fields = take_fields()}
   end,
 }
 

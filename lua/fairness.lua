@@ -153,7 +153,8 @@ local function wait(stream, tenant, in_flight_field, fields)
   return member
 end
 
--- Publishes a message, or queues it for its tenant if other messages are queued or the window or cap is reached.
+-- Publishes a message, or queues it for its tenant if other messages are queued or the window or cap is reached. Returns
+-- where it is: "<stream> <entry>" or "<stream>:waiting <tenant>.<number>".
 local function push(stream, in_flight_field, fields)
   local tenant = field_of(fields, 'tenant')
   stream.topic.touched = true
@@ -164,6 +165,7 @@ local function push(stream, in_flight_field, fields)
     at = stream.waiting .. ' ' .. wait(stream, tenant, in_flight_field, fields)
   end
   if in_flight_field ~= '' then set_in_flight(in_flight_field, at) end
+  return at
 end
 
 -- Whether each of these messages (a list of fields, or nil) is a step of a run that has ended. Returns a list.

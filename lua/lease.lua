@@ -11,8 +11,12 @@ local function lease_status(key, group, consumer, id, delivery)
   return 'valid'
 end
 
-local function number(text, what)
+-- number(text, what, most): the argument as a number from -most to most, by default 2^53. Nothing else reaches a command:
+-- Redis would refuse it after the first write. Excludes NaN, which equals nothing.
+local function number(text, what, most)
   local value = tonumber(text)
-  if not value then error({err = 'ERR argument is not a number: ' .. what}) end
+  if not value or not (math.abs(value) <= (most or 2 ^ 53)) then
+    error({err = 'ERR argument is not a number in range: ' .. what})
+  end
   return value
 end

@@ -40,7 +40,7 @@ PATTERNS: dict[str, tuple[str, str, dict[str, str]]] = {
             "too_long": f"l0-{ULID}0",
             "lane": f"l12345-{ULID}",
             "case": f"l0-{ULID.upper()}",
-            "letter": f"l0-u{ULID[1:]}",
+            "outside_alphabet": f"l0-u{ULID[1:]}",
         },
     ),
     "^[a-z][a-z0-9_-]{0,62}$": ("a", "a" + "9_-" * 20 + "zz", {"too_long": "a" * 64, "case": "A", "digit": "9a"}),
@@ -51,7 +51,7 @@ PATTERNS: dict[str, tuple[str, str, dict[str, str]]] = {
     "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$": (
         TIME,
         TIME,
-        {"offset": TIME.replace("Z", "+00:00"), "seconds": TIME.replace(".000", ""), "letter": TIME.replace(".", ",")},
+        {"offset": TIME.replace("Z", "+00:00"), "seconds": TIME.replace(".000", ""), "comma": TIME.replace(".", ",")},
     ),
 }
 

@@ -1,4 +1,4 @@
-//! The fuse on a real Redis: a worker that breaks on everything stops by itself, and nothing is given up on because of it.
+//! The circuit breaker on a real Redis: a worker that fails on everything stops by itself, and no step is given up on.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a broken assumption ends the test
 
 mod common;
@@ -79,7 +79,7 @@ fn what_a_broken_worker_would_give_up_on_is_done_by_a_good_one() {
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
-    until("nothing is held any more", || stage.held_by_workers() == 0);
+    until("no lease is held", || stage.held_by_workers() == 0);
     // Two were the last of their tasks before there was a third.
     assert_eq!((stage.length("{l0}:dead"), stage.length(STREAM)), (2, 8));
     let whole = tempfile::tempdir().unwrap();

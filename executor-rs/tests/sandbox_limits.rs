@@ -65,7 +65,7 @@ time.sleep(60)
 }
 
 #[tokio::test]
-async fn memory_that_nobody_s_share_counts_cannot_be_had() {
+async fn memory_that_counts_for_no_process_is_refused() {
     let code = "
 import ctypes, mmap, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -295,7 +295,7 @@ async fn killing_the_executor_kills_the_step() {
     executor.wait().unwrap();
     wait_until(|| running(&mark) == 0).await;
     assert_eq!(
-        octollm_executor::sandbox::workspace::sweep(place.parent.path()),
+        octollm_executor::sandbox::workspace::remove_leftovers(place.parent.path()),
         1
     );
     assert_eq!(place.left_behind(), 0);

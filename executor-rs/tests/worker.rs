@@ -102,7 +102,7 @@ fn what_cannot_be_read_becomes_a_dead_letter_with_its_original() {
         .1
         .replace("\"arm\":\"executor\"", "\"arm\":\"judge\"");
     for (number, (message, reason)) in [
-        (with("body", "{not json"), "unreadable"),
+        (with("body", "{not json"), "malformed"),
         (with("body", "{}"), "schema"),
         (with("type", "task.submitted.v1"), "misrouted"),
         (with("body", &other_arm), "misrouted"),
@@ -117,18 +117,18 @@ fn what_cannot_be_read_becomes_a_dead_letter_with_its_original() {
             (&json!("dead"), &json!(reason)),
             "{done}"
         );
-        let letter = stage.entry("{l0}:dead", number);
-        let body: serde_json::Value = serde_json::from_str(&letter["body"]).unwrap();
+        let dead_letter = stage.entry("{l0}:dead", number);
+        let body: serde_json::Value = serde_json::from_str(&dead_letter["body"]).unwrap();
         assert_eq!(
             (&body["reason"], &body["group"]),
             (&json!(reason), &json!("executor"))
         );
-        assert_eq!(letter["original"], message[4].1);
+        assert_eq!(dead_letter["original"], message[4].1);
         assert_eq!(stage.length(STREAM), 0);
     }
-    stage.add(&with("id", "nobody's"));
-    let letter = stage.entry("{l0}:dead", 4);
-    assert_eq!(letter["id"], "nobody's");
+    stage.add(&with("id", "unknown"));
+    let dead_letter = stage.entry("{l0}:dead", 4);
+    assert_eq!(dead_letter["id"], "unknown");
     assert_eq!(
         stage.length("{l0}:steps.done"),
         4,
@@ -172,7 +172,7 @@ fn a_passing_fault_is_tried_again_later_and_given_up_on_at_the_limit() {
 }
 
 #[test]
-fn a_killed_worker_is_taken_over_from() {
+fn the_steps_of_a_killed_worker_are_reclaimed() {
     let stage = Stage::new();
     let worker = stage.worker(&[]);
     stage.add(&Stage::message(
@@ -189,6 +189,42 @@ fn a_killed_worker_is_taken_over_from() {
         (&json!("succeeded"), &json!(2), &json!(1))
     );
     assert_eq!(stage.length(STREAM), 0);
+}
+
+#[test]
+fn what_one_lost_worker_leaves_behind_runs_beside_new_work() {
+    let stage = Stage::new();
+    let worker = stage.worker(&[]);
+    // Longer than this test's patience: whoever had to run alone would keep the new step waiting.
+    let long = json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}});
+    stage.add(&Stage::message(&long, 0));
+    until("the step is taken", || stage.pending() == 1);
+    worker.kill();
+    let second = stage.worker(&[]);
+    until("it is reclaimed", || stage.delivery() == 2);
+    second.until_metrics("octollm_running_messages{topic=\"arm.executor\"} 1");
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["delivery"], 1);
+}
+
+#[test]
+fn new_work_starts_beside_a_suspect_that_goes_on() {
+    let stage = Stage::new();
+    let long = json!({"language": "shell", "code": "sleep 90", "limits": {"wall_s": 90}});
+    stage.add(&Stage::message(&long, 0));
+    stage.join_group_from_start("lost");
+    stage.read_as("lost");
+    stage.deliver_again("lost", 2);
+    let _worker = stage.worker(&[]);
+    until("it is reclaimed", || stage.delivery() == 3);
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["delivery"], 1);
 }
 
 #[test]
@@ -210,7 +246,7 @@ fn who_lost_the_lease_stops_and_writes_nothing() {
 }
 
 #[test]
-fn an_ended_runs_process_is_killed_at_once_and_nothing_is_told() {
+fn an_ended_runs_process_is_killed_at_once_and_nothing_is_reported() {
     // No heartbeat comes while this runs: only the control channel tells.
     let stage = Stage::with(1800, 600);
     let worker = stage.worker(&[]);
@@ -265,7 +301,7 @@ fn a_step_of_an_ended_run_is_never_started() {
     let metrics = worker.until_metrics("outcome=\"run_ended\"} 1");
     assert!(!metrics.contains("octollm_step_seconds_count"), "{metrics}");
     assert_eq!(stage.length("{l0}:steps.done"), 0);
-    stage.forget_ended_runs();
+    stage.delete_ended_runs();
     stage.end_run("other");
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "echo done"}),
@@ -350,23 +386,23 @@ fn a_message_that_outlives_its_workers_is_given_up_on_at_the_cap() {
         &json!({"language": "shell", "code": "sleep 60"}),
         0,
     ));
-    for delivery in 1..=3 {
+    for delivery in 1..=5 {
         let worker = stage.worker(&[]);
         until("it is taken once more", || stage.delivery() == delivery);
         worker.kill();
     }
-    let _fourth = stage.worker(&[]);
+    let _sixth = stage.worker(&[]);
     let (_, done) = stage.done(0);
     assert_eq!(
         (&done["outcome"], &done["reason"], &done["delivery"]),
-        (&json!("dead"), &json!("deliveries_exhausted"), &json!(3))
+        (&json!("dead"), &json!("deliveries_exhausted"), &json!(5))
     );
     assert_eq!((stage.length("{l0}:dead"), stage.length(STREAM)), (1, 0));
 }
 
 #[test]
 fn what_outlives_the_drain_is_released_uncharged_and_resumes_elsewhere() {
-    // Leases far longer than this test's patience: only a release lets another worker resume.
+    // Leases far longer than this test's time limit: only a release lets another worker resume.
     let stage = Stage::with(1800, 600);
     stage.add(&Stage::message(
         &json!({"language": "shell", "code": "sleep 60"}),
@@ -443,7 +479,7 @@ fn a_redis_that_lost_everything_is_worked_with_again() {
 }
 
 #[test]
-fn what_waits_beside_the_stream_is_let_in_when_a_step_ends() {
+fn a_waiting_message_is_admitted_when_a_step_ends() {
     let stage = Stage::new();
     stage.wait(&Stage::message(
         &json!({"language": "python", "code": "print('second')"}),

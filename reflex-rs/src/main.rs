@@ -14,11 +14,11 @@ use octollm_reflex::admission::Rules;
 use octollm_reflex::caller::Caller;
 use octollm_reflex::cli::Cli;
 use octollm_reflex::healthcheck;
-use octollm_reflex::http::{self, App, Limits};
+use octollm_reflex::http::{self, AllowedHosts, App, Limits};
 use octollm_reflex::ingest::{self, Common, Consumer};
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
-use octollm_reflex::store::RedisStore;
+use octollm_reflex::store::{RedisStore, RESPONSE_TIMEOUT};
 use octollm_reflex::submit::{Durability, Service, ServiceConfig};
 use octollm_reflex::upstream::ApiClient;
 use octollm_reflex::webhooks::{self, Secrets, Source};
@@ -157,7 +157,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
             "reflex.trust_network is set: anyone who reaches {address} submits and reads as tenant \"default\""
         );
     }
-    let (client, keep_connected) = RedisClient::open(&settings.redis)?;
+    let (client, keep_connected) = RedisClient::open_with(&settings.redis, RESPONSE_TIMEOUT)?;
     supervisor.spawn_loop("redis connection", keep_connected);
     let name = consumer_name("reflex", &reflex.consumer);
     let leases = Leases::new(client.clone(), &topology.ingest.group, &name);
@@ -172,6 +172,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         metrics: Arc::clone(&metrics),
         name,
         leases,
+        health: Arc::default(),
         body_limit: reflex.body_limit_bytes,
         drain: Duration::from_secs(reflex.drain_s),
     });
@@ -185,14 +186,16 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     let app = Arc::new(App {
         service,
         metrics,
+        ingest: Arc::clone(&common.health),
         sources,
         anonymous: Caller::new("default".parse()?),
-        event_slots: Arc::new(Semaphore::new(reflex.max_event_streams)),
+        event_slots: Arc::new(Semaphore::new(event_stream_limit(reflex))),
         supervisor: supervisor.clone(),
         limits: Limits {
             body_bytes: reflex.body_limit_bytes,
             body_timeout: Duration::from_secs(reflex.body_timeout_s),
         },
+        hosts: AllowedHosts::new(address, &reflex.url),
     });
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
     let server = http::serve(
@@ -216,6 +219,12 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     ended?;
     tracing::info!("stopped in order");
     Ok(())
+}
+
+/// Event streams stay open for long, so they never take all connections.
+fn event_stream_limit(reflex: &settings::Reflex) -> usize {
+    let share = reflex.max_connections - reflex.max_connections / 4;
+    reflex.max_event_streams.min(share.max(1))
 }
 
 fn submission_service(

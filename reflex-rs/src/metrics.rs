@@ -29,6 +29,8 @@ pub enum Route {
     DropDeadLetter,
     Events,
     Proxy,
+    /// Refused before its route was looked at.
+    Any,
 }
 
 impl Route {

@@ -56,6 +56,8 @@ pub enum Outcome {
     Ended,
     /// A command changed nothing, because nothing was left to do.
     Unchanged,
+    /// The request names a host that is not local, although the reflex listens on a loopback address.
+    ForeignHost,
     NotFound,
     MethodNotAllowed,
     /// Neither `Last-Event-ID` nor `after` is the id of an event.

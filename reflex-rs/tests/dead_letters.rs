@@ -54,7 +54,7 @@ fn a_known_dead_letter_is_dropped_by_the_archive() {
     assert!(entry.field("traceparent").starts_with(&trace[..35]));
     let message: DeadDrop = read(entry.field("body").as_bytes()).unwrap();
     assert_eq!(
-        (message.letter.get(), message.tenant.as_str()),
+        (message.dead_letter.get(), message.tenant.as_str()),
         (7, "default")
     );
     assert_eq!(api.requests()[0].tenants, ["default"]);

@@ -249,7 +249,7 @@ fn a_task_that_is_not_confirmed_in_time_is_named_in_the_problem() {
     });
     assert_eq!(redis.length(TASKS), 1);
     let other = reflex.post(br#"{"goal": "y"}"#, &need);
-    assert_eq!((other.status, other.problem().0), (409, "conflict".into()));
+    assert_eq!((other.status, other.problem().0), (422, "conflict".into()));
 }
 
 #[test]

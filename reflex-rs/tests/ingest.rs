@@ -114,12 +114,12 @@ fn an_invalid_entry_becomes_a_dead_letter_without_raw_personal_data() {
     let cases: &[Case] = &[
         (
             &[("body", r#"{"goal": "ada\u0040example.org""#)],
-            "unreadable",
+            "malformed",
             "ends too early",
         ),
         (
             &[("body", "mail ada@example.org")],
-            "unreadable",
+            "malformed",
             "not strict JSON",
         ),
         (

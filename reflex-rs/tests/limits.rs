@@ -9,7 +9,7 @@ use std::io::Write;
 use common::{Answer, Redis, Reflex};
 
 const HEAD: &str =
-    "POST /v1/tasks HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    "POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
 
 #[test]
 fn requests_that_are_too_large_too_slow_or_broken_are_refused() {

@@ -59,6 +59,29 @@ fn other_reads_are_proxied_on_behalf_of_the_caller_only() {
 }
 
 #[test]
+fn a_status_whose_result_is_too_large_for_redis_comes_from_the_api() {
+    let redis = Redis::start();
+    let task = "l0-01h00000000000000000000000";
+    let path = format!("/v1/tasks/{task}");
+    redis.make_status(task, "default", "succeeded");
+    redis.ask::<i64>(&format!("HSET|{{l0}}:status:{task}|result_bytes|98000"));
+    let alone = Reflex::ready(&redis, &[]).get(&path);
+    assert_eq!(
+        (alone.status, alone.json()["result_bytes"].as_i64()),
+        (200, Some(98_000))
+    );
+    let api = Api::start();
+    let whole = json!({"task": task, "result": {"answer": "x".repeat(98_000)}});
+    api.answer(&path, 200, &whole);
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
+    assert_eq!(reflex.get(&path).json_of_chunks(), whole);
+    redis.make_status(task, "other", "succeeded");
+    redis.ask::<i64>(&format!("HSET|{{l0}}:status:{task}|result_bytes|98000"));
+    assert_eq!(reflex.get(&path).status, 404);
+    assert_eq!(api.requests().len(), 1);
+}
+
+#[test]
 fn a_missing_configuration_and_an_unavailable_api_have_different_codes() {
     let redis = Redis::start();
     let without = Reflex::ready(&redis, &[]);
@@ -99,7 +122,7 @@ fn the_number_of_reads_that_wait_for_the_api_is_limited() {
     let reflex = Reflex::ready(&redis, &settings);
     api.answer_late("/v1/slow", 200, &json!({}), Duration::from_secs(2));
     let mut slow = reflex.connect();
-    let request = b"GET /v1/slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let request = b"GET /v1/slow HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     slow.write_all(request).unwrap();
     until("the slow one is on its way", || {
         (!api.requests().is_empty()).then_some(())

@@ -83,6 +83,19 @@ impl Stage {
         }
     }
 
+    /// Loses the stream of tasks, and with it the first status unless it is kept.
+    fn lose_messages(&self, task: &TaskId, keep_status: bool) {
+        match self {
+            Self::Memory(store) => store.lose_messages(!keep_status),
+            Self::Redis(_, server) => {
+                let _: i64 = server.ask("DEL|{l0}:tasks:normal");
+                if !keep_status {
+                    let _: i64 = server.ask(&format!("DEL|{{l0}}:status:{task}"));
+                }
+            }
+        }
+    }
+
     fn publish(&self, event: &Value) {
         match self {
             Self::Memory(store) => store.publish(serde_json::from_value(event.clone()).unwrap()),
@@ -140,7 +153,7 @@ async fn an_idempotency_key_belongs_to_one_submission_of_one_tenant() {
         let accepted = Stored::Accepted(first.task.clone());
         assert_eq!(store.admit(&first).await.unwrap(), accepted, "{name}");
         let repeat = task("acme", Some("k"), r#"{"goal": "x", "kind": "demo.x"}"#);
-        let duplicate = Stored::Duplicate(first.task.clone());
+        let duplicate = Stored::Duplicate(first.task.clone(), Some(TaskState::Accepted));
         assert_eq!(store.admit(&repeat).await.unwrap(), duplicate, "{name}");
         let other = task("acme", Some("k"), r#"{"goal": "y"}"#);
         let conflict = Stored::Conflict(first.task.clone());
@@ -168,8 +181,36 @@ async fn beyond_the_high_water_mark_only_duplicates_are_answered() {
         let second = store.admit(&new_task()).await.unwrap();
         assert_eq!(second, Stored::Overloaded, "{name}");
         let repeat = task("acme", Some("k"), r#"{"goal": "x"}"#);
-        let duplicate = Stored::Duplicate(first.task);
+        let duplicate = Stored::Duplicate(first.task, Some(TaskState::Accepted));
         assert_eq!(store.admit(&repeat).await.unwrap(), duplicate, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_whose_message_is_gone_is_stored_again_under_its_own_id_only() {
+    for stage in Stage::both().await {
+        let (store, name) = (stage.store(), stage.name());
+        for with_status in [true, false] {
+            let key = if with_status { "a" } else { "b" };
+            let first = task("acme", Some(key), r#"{"goal": "x"}"#);
+            store.admit(&first).await.unwrap();
+            stage.lose_messages(&first.task, with_status);
+            let repeat = task("acme", Some(key), r#"{"goal": "x"}"#);
+            let state = with_status.then_some(TaskState::Accepted);
+            let lost = Stored::Lost(first.task.clone(), state);
+            assert_eq!(store.admit(&repeat).await.unwrap(), lost, "{name}");
+            let again = repeat.with_task(&first.task).unwrap();
+            let accepted = Stored::Accepted(first.task.clone());
+            assert_eq!(store.admit(&again).await.unwrap(), accepted, "{name}");
+            let duplicate = Stored::Duplicate(first.task.clone(), Some(TaskState::Accepted));
+            assert_eq!(store.admit(&again).await.unwrap(), duplicate, "{name}");
+            assert_eq!(store.admit(&repeat).await.unwrap(), duplicate, "{name}");
+            // What Postgres has needs no message.
+            stage.set_status(&first.task, "acme", "cancelled");
+            stage.lose_messages(&first.task, true);
+            let ended = Stored::Duplicate(first.task.clone(), Some(TaskState::Cancelled));
+            assert_eq!(store.admit(&again).await.unwrap(), ended, "{name}");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ BAD = {
 def refusal(data: bytes, max_depth: int = strict_json.MAX_DEPTH) -> str:
     with pytest.raises(ContractError) as caught:
         strict_json.check(data, max_depth)
-    assert caught.value.reason == "unreadable"
+    assert caught.value.reason == "malformed"
     return caught.value.message
 
 
@@ -68,7 +68,7 @@ def test_a_string_without_an_end_costs_no_more_than_its_length():
         "    print(error.reason)\n"
     )
     done = run([executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "unreadable\n"
+    assert done.stdout == "malformed\n"
 
 
 FRAGMENTS = st.sampled_from(

@@ -25,7 +25,10 @@ ACME = """
     events:
       note.made: {kind: note, goal: keep it, input: {text: /data/text}}
 """
-SECRETS = {"GITHUB_WEBHOOK_SECRET": "It's a Secret to Everybody", "ACME_SECRET": "whsec_c2VjcmV0"}
+SECRETS = {
+    "GITHUB_WEBHOOK_SECRET": "It's a Secret to Everybody",
+    "ACME_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_what_is_not_mapped_is_passed_over(sources):
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
-        (("github",), {"GITHUB_WEBHOOK_SECRET": "another"}, "signature"),
+        (("github",), {"GITHUB_WEBHOOK_SECRET": "another good secret"}, "signature"),
         (("github",), {"GITHUB_WEBHOOK_SECRET": ""}, "GITHUB_WEBHOOK_SECRET"),
         (("acme",), {"ACME_SECRET": "hunter2!"}, "base64"),
         (("gitlab",), {}, "it has github, acme, closed"),

@@ -22,7 +22,7 @@ import uvloop
 
 from octollm.errors import StartError
 from tests.faults import checker, system
-from tests.faults.ledger import Fault, Log, asked, lines, now, runs
+from tests.faults.ledger import Fault, Log, asked, keyless, lines, now, runs
 from tests.faults.load import Load
 from tests.faults.mutants import MUTANTS, plant
 from tests.faults.scenarios import MissedError, Ring, Scenario, load_all
@@ -120,10 +120,17 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
 
 async def _judged(stage: Stage, producers: Log, faults: list[Fault]) -> checker.Verdict:
     """By all logs as they are now."""
-    effects = lines(stage.effects)
+    drained = [one for one in stage.instances if one.drained]
+    effects = [
+        line
+        for line in lines(stage.effects)
+        if "stopped" not in line or any(one.was_drained(line["worker"]) for one in drained)
+    ]
     for one in stage.of("executor"):
         effects += runs(stage.folder / f"{one.name}.log")
-    return checker.check(asked(producers.path), effects, await system.read_system(stage), faults)
+    return checker.check(
+        asked(producers.path), effects, await system.read_system(stage), faults, keyless(producers.path)
+    )
 
 
 async def _whole_load(steady: asyncio.Task[int], plan: Plan, over: asyncio.Event) -> None:
@@ -143,7 +150,7 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
         landed = await asyncio.wait_for(scenario(ring), _LONGEST_S)
         fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
         fault.loss, fault.spares, fault.excuses = landed.loss, landed.spares, landed.excuses
-        fault.made, fault.broken = landed.made, landed.broken
+        fault.made, fault.broken, fault.throughput = landed.made, landed.broken, landed.throughput
     except (MissedError, StartError, TimeoutError) as error:
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()
@@ -185,7 +192,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         landed[fault.scenario] = landed.get(fault.scenario, 0) + (fault.count if fault.landed else 0)
     kinds = (
         *("lost", "unprotected", "duplicate_effects", "second_terminals", "unauthorised"),
-        *("mixed_results", "wrong_ends", "undrained"),
+        *("mixed_results", "wrong_ends", "undrained", "costly_crash", "unnamed"),
     )
     return {
         "verdict": outcome.verdict,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.faults.ledger import Asked, Fault, System
+from tests.faults.ledger import Asked, Fault, Keyless, System
 
 Kind = Literal[
     "lost",
@@ -19,9 +19,13 @@ Kind = Literal[
     "mixed_results",
     "wrong_ends",
     "undrained",
+    "costly_crash",
+    "unnamed",
 ]
 TERMINAL = {"succeeded", "failed", "rejected", "cancelled", "expired"}
 SHOWN = 8
+_KEPT = 0.8
+"""What a crash must leave of the throughput of those who survive it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,11 @@ class Verdict:
 
 
 def check(
-    asked: Mapping[str, Asked], effects: Sequence[Mapping[str, Any]], system: System, faults: Sequence[Fault]
+    asked: Mapping[str, Asked],
+    effects: Sequence[Mapping[str, Any]],
+    system: System,
+    faults: Sequence[Fault],
+    keyless: Keyless | None = None,
 ) -> Verdict:
     """Every rule on everything."""
     verdict = Verdict()
@@ -63,6 +71,9 @@ def check(
     for task in system.tasks:
         by_key[task["tenant"], task["idempotency_key"]].append(task)
     made = {task for fault in faults for task in fault.made}
+    without_key = [task["id"] for task in system.tasks if task["id"] == task["idempotency_key"]]
+    made.update(without_key)
+    verdict.offences += _unnamed(without_key, keyless or Keyless())
     verdict.offences += _unasked(asked.values(), (task for task in system.tasks if task["id"] not in made))
     for one in asked.values():
         rows = by_key.get((one.tenant, one.key), [])
@@ -74,7 +85,19 @@ def check(
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
     verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unindexed]
     verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
+    verdict.offences += _costs(faults)
     return verdict
+
+
+def _costs(faults: Iterable[Fault]) -> list[Offence]:
+    """A crash may cost the others a fifth of their throughput, counted over more than a lease."""
+    found = []
+    for fault in faults:
+        before, after = fault.throughput or (0, 0)
+        if after < _KEPT * before:
+            text = f"the survivors did {after:.1f} steps/s after the crash, and {before:.1f} before"
+            found.append(Offence("costly_crash", fault.scenario, text))
+    return found
 
 
 def _one(
@@ -127,6 +150,17 @@ def _may_be_gone(one: Asked, losses: Iterable[Fault]) -> bool:
         return False
     promised = {mode.partition("(")[0] for mode in one.mode.split("+")}
     return any(one.accepted_at <= fault.ended and promised.isdisjoint(fault.spares) for fault in losses)
+
+
+def _unnamed(tasks: Iterable[str], keyless: Keyless) -> list[Offence]:
+    """Every stored task is known to its client, or was named to it as unconfirmed.
+
+    A client whose answer says that nothing was stored submits again, and its task runs twice.
+    """
+    unnamed = [task for task in tasks if task not in keyless.named]
+    if len(unnamed) <= keyless.unanswered:
+        return []
+    return [Offence("unnamed", task, "is stored, and every answer said that nothing was") for task in unnamed]
 
 
 def _unasked(asked: Iterable[Asked], tasks: Iterable[Mapping[str, Any]]) -> list[Offence]:
@@ -204,6 +238,9 @@ def _work(system: System, effects: Sequence[Mapping[str, Any]], excused: set[str
     ended = {task["id"] for task in system.tasks if task["state"] in TERMINAL}
     calls: Counter[tuple[Any, ...]] = Counter()
     for effect in effects:
+        if "stopped" in effect:  # by a deploy: the step was given back, which charges no delivery
+            calls[_attempt(effect)] -= 1
+            continue
         calls[_attempt(effect)] += 1
         if effect["task"] in tenants and effect["tenant"] != tenants[effect["task"]]:
             text = f"step {effect['step']} ran for {effect['tenant']}, its task is {tenants[effect['task']]}'s"

@@ -146,7 +146,7 @@ def summary(results: Sequence[Result], took_s: float) -> dict[str, Any]:
     passed = all(result.passed for result in results)
     kinds = (
         *("accepted", "terminal", "lost", "unprotected", "duplicate_effects", "second_terminals"),
-        *("unauthorised", "mixed_results", "wrong_ends", "undrained"),
+        *("unauthorised", "mixed_results", "wrong_ends", "undrained", "costly_crash"),
     )
     return {
         "verdict": "valid" if passed else "invalid",

@@ -38,6 +38,10 @@ class Instance:
     starts: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     """What this one has and the others do not, for instance another clock."""
+    pids: set[int] = field(default_factory=set)
+    """Of every process that it was."""
+    drained: set[int] = field(default_factory=set)
+    """Of those that were told to stop."""
 
     @property
     def name(self) -> str:
@@ -47,7 +51,17 @@ class Instance:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; SIGKILL unless another is given."""
         if self.child is not None:
+            if number == signal.SIGTERM and self.child.pid is not None:
+                self.drained.add(self.child.pid)
             self.child.send(number)
+
+    def ran(self, worker: str) -> bool:
+        """Whether this is the name of one of its processes."""
+        return any(f"-{pid}-" in worker for pid in self.pids)
+
+    def was_drained(self, worker: str) -> bool:
+        """Whether this is the name of one of its processes that were told to stop."""
+        return any(f"-{pid}-" in worker for pid in self.drained)
 
     async def launch(self, settings: Mapping[str, str]) -> None:
         """Start it with these settings and its own."""
@@ -58,6 +72,7 @@ class Instance:
         self.starts += 1
         environment = {**os.environ, **settings, **self.environment}
         self.child = await Child.start(self.name, command, log=self.logs / f"{self.name}.log", env=environment)
+        self.pids.add(self.child.pid)
 
     async def keep(self, settings: Callable[["Instance"], Mapping[str, str]]) -> None:
         """Start it, and start it again whenever it ends, with the settings of that moment."""

@@ -93,6 +93,8 @@ def asked(path: Path) -> dict[str, Asked]:
     """The producers' log by key. An invocation without an answer is unknown, not failed."""
     found: dict[str, Asked] = {}
     for line in lines(path):
+        if line["what"] in {"keyless", "answered"}:
+            continue
         if line["what"] == "invoke":
             one = found.get(line["key"])
             if one is None:
@@ -106,6 +108,30 @@ def asked(path: Path) -> dict[str, Asked]:
             if line["what"] == "ok" and one.accepted_at is None:
                 one.accepted_at, one.task, one.entry = line["at"], line.get("task"), line.get("entry")
                 one.mode = line.get("mode", one.mode)
+    return found
+
+
+@dataclass
+class Keyless:
+    """the answers to producers without an idempotency key, which submit once."""
+
+    named: set[str] = field(default_factory=set)
+    """Tasks that an answer named, as accepted or as unconfirmed."""
+    unanswered: int = 0
+    """Submissions that were not answered at all: their tasks may exist unnamed."""
+
+
+def keyless(path: Path) -> Keyless:
+    """Return what the producers' log says of submissions without a key."""
+    found, sent, answered = Keyless(), set(), set()
+    for line in lines(path):
+        if line["what"] == "keyless":
+            sent.add(line["key"])
+        elif line["what"] == "answered":
+            answered.add(line["key"])
+            if line["task"] is not None:
+                found.named.add(line["task"])
+    found.unanswered = len(sent - answered)
     return found
 
 
@@ -127,6 +153,8 @@ class Fault:
     """Tasks that come from the fault itself and from no producer."""
     broken: tuple[str, ...] = ()
     """Promises that the scenario itself has seen broken, a sentence each."""
+    throughput: tuple[float, float] | None = None
+    """Steps per second of those who survived a crash, before and after it."""
     recovery_s: float | None = None
     detail: str = ""
     count: int = 1

@@ -54,6 +54,8 @@ class Load:
         self._running: set[asyncio.Task[None]] = set()
         self.retry_after = 0
         """How often a producer was asked to come back later."""
+        self.unconfirmed = 0
+        """How many producers without a key got an answer that names a task as perhaps stored."""
         self.answered: Counter[str] = Counter()
         """How many 202s named each durability mode."""
 
@@ -133,15 +135,33 @@ class Load:
     async def _submit(self, order: Order, source: str, deadline: float) -> None:
         send = self._stream if source == "stream" else self._http
         while True:
-            self._log.write(
-                what="invoke", key=order.key, tenant=order.tenant, source=order.source, expected=order.expected,
-                answer=order.answer,
-            )  # fmt: skip
+            self.invoke(order)
             if await send(order, source):
                 return
             if asyncio.get_running_loop().time() > deadline:
                 return
             await asyncio.sleep(_PAUSE_S * self._rng.uniform(0.5, 1.5))
+
+    def invoke(self, order: Order) -> None:
+        """Write a try down before it is sent."""
+        self._log.write(
+            what="invoke", key=order.key, tenant=order.tenant, source=order.source, expected=order.expected,
+            answer=order.answer,
+        )  # fmt: skip
+
+    async def submit_once(self) -> None:
+        """Submit over HTTP without an idempotency key, and believe the answer: nothing is sent again."""
+        order = self.order({}, source=f"http{self._rng.randrange(2)}", kind="ledger")
+        url = self._stage.of("reflex")[int(order.source[-1])].http
+        headers = {"content-type": "application/json"}
+        self._log.write(what="keyless", key=order.key)
+        try:
+            answer = await self._client.post(f"{url}/v1/tasks", content=order.body, headers=headers)
+        except httpx.HTTPError:
+            return
+        task = answer.json().get("task")
+        self.unconfirmed += int(answer.status_code == 503 and task is not None)
+        self._log.write(what="answered", key=order.key, task=task)
 
     async def _http(self, order: Order, source: str) -> bool:
         url = self._stage.of("reflex")[int(source[-1])].http

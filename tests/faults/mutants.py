@@ -177,6 +177,26 @@ MUTANTS: Mapping[str, Mutant] = {
             ),
         ),
     ),
+    "reclaim_stops_all": Mutant(
+        "a worker that reclaims an entry begins nothing else until that entry has ended",
+        ("crash_cost",),
+        ("costly_crash",),
+        (
+            Change("workers/octollm/topology/model.py", "_SUSPECT_FROM = 3\n", "_SUSPECT_FROM = 2\n"),
+            Change(
+                "workers/octollm/consumer/pool.py",
+                "        return None if suspect.entry.delivery >= self._topic.max_deliveries else ISOLATION_S\n",
+                "        return None\n",
+            ),
+            Change("workers/octollm/consumer/pool.py", "_PAUSE_FACTOR = 4\n", "_PAUSE_FACTOR = 0\n"),
+        ),
+    ),
+    "deploys_charge": Mutant(
+        "an entry that is given back keeps its delivery, so that a few deploys use them up",
+        ("deploys_during_long_steps",),
+        ("wrong_ends",),
+        (Change("lua/release.lua", "math.max(delivery - 1, 0)", "delivery"),),
+    ),
     "any_lineage": Mutant(
         "the output of a step that was handed off directly is committed, whatever it was made from",
         ("end_lost",),

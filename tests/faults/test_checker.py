@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.checker import Verdict, check
-from tests.faults.ledger import Asked, Fault, Log, System, asked, lines, runs
+from tests.faults.ledger import Asked, Fault, Keyless, Log, System, asked, keyless, lines, runs
 
 TASK, POISON = "l0-a", "l0-b"
 
@@ -185,6 +185,21 @@ def _seen_by_the_scenario(history: History) -> None:
     history.faults[0].broken = ("a result waited",)
 
 
+def _slowed_down(history: History) -> None:
+    history.faults[0].throughput = (10.0, 7.9)
+
+
+def _ran_again_after_a_deploy_that_was_none(history: History) -> None:
+    history.effects += [history.effects[0], {**history.effects[0], "stopped": True}, history.effects[0]]
+
+
+def test_a_crash_may_cost_a_fifth_and_a_deploy_may_stop_a_step():
+    history = History()
+    history.faults[0].throughput = (10.0, 8.0)
+    history.effects += [{**history.effects[0], "stopped": True}, history.effects[0]]
+    assert history.judged().broken == []
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind"),
     [
@@ -213,6 +228,8 @@ def _seen_by_the_scenario(history: History) -> None:
         (_reported_otherwise, "wrong_ends"),
         (_not_reported, "wrong_ends"),
         (_seen_by_the_scenario, "wrong_ends"),
+        (_slowed_down, "costly_crash"),
+        (_ran_again_after_a_deploy_that_was_none, "duplicate_effects"),
     ],
 )
 def test_each_broken_promise_is_found(break_it: Callable[[History], None], kind: str):
@@ -309,3 +326,28 @@ def test_what_the_executor_says_it_begins_is_read_from_its_log(tmp_path):
     begins = {"message": "a step begins", **_work(TASK, tenant="default")}
     log.write_text("\n".join(json.dumps(line) for line in (begins, {"message": "ran a step", "task": TASK})))
     assert runs(log) == [_work(TASK, tenant="default", worker="executor-0")]
+
+
+def test_a_stored_task_without_a_key_must_have_been_named(tmp_path):
+    log = Log(tmp_path / "producers.jsonl", sync=False)
+    for key in ("o1", "o2", "o3"):
+        log.write(what="keyless", key=key)
+    log.write(what="answered", key="o1", task="l0-named")
+    log.write(what="answered", key="o2", task=None)
+    log.close()
+    answers = keyless(log.path)
+    assert (answers, asked(log.path)) == (Keyless({"l0-named"}, 1), {})
+
+    def unnamed(*tasks: str) -> list[str]:
+        history = History()
+        for task in tasks:
+            history.system.tasks.append(_task(task, task))
+            history.system.finished[task, 1] = 1
+            history.system.statuses[task] = "succeeded"
+        found = check(history.asked, history.effects, history.system, history.faults, answers)
+        assert {one.kind for one in found.offences} <= {"unnamed"}
+        return [one.about for one in found.offences]
+
+    # One producer was not answered at all, so one task may be unknown to everybody.
+    assert unnamed("l0-named", "l0-x") == []
+    assert unnamed("l0-named", "l0-x", "l0-y") == ["l0-x", "l0-y"]

@@ -81,6 +81,16 @@ steps:
       code: "import sys, time; time.sleep(int(sys.argv[2]) / 1000); print(int(sys.argv[1]) + 1)"
 answer: {$: steps.run.output.result}
 """,
+    "nap": """
+recipe: nap
+version: 1
+description: one effect that may take its time
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
+answer: {$: steps.one.output.value}
+""",
     "kept": """
 recipe: kept
 version: 1

@@ -13,6 +13,7 @@ from octollm.consumer.leases import LeaseRenewer
 from octollm.contracts import StepRequested, write
 from octollm.contracts.ids import message_id
 from octollm.protocol.fairness import Fairness
+from octollm.protocol.handoff import ClaimLimits
 from octollm.resources import schemas_path, share_dir
 from octollm.steps.runner import StepRunner
 from octollm.supervision import Supervisor
@@ -20,6 +21,7 @@ from octollm.topology import LaneKeys, load_topology
 from tests.helpers.waiting import POLL_S
 
 KEYS = LaneKeys("l0")
+CLAIM_ALL = ClaimLimits(most=10, started=10, suspects=10)
 
 
 def topology():

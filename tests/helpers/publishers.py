@@ -47,5 +47,14 @@ class FakePublisher:
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         return 0, 0
 
+    async def memory_share(self) -> float:
+        return 0.0
+
+    async def evict(self, lane: str, tasks: Sequence[str]) -> int:
+        raise AssertionError("nothing is evicted here")
+
+    async def trim_events(self) -> None:
+        raise AssertionError("nothing is trimmed here")
+
     async def oldest_ms(self, topic: Topic) -> int | None:
         return None

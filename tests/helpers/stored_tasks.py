@@ -56,7 +56,7 @@ async def store_dead_letter(pool: asyncpg.Pool, entry: str, original: bytes, **c
     """A stored dead letter."""
     body = DeadLetter(
         **{
-            "reason": "unreadable", "message": "not JSON at character 0", "stage": "before_admission",
+            "reason": "malformed", "message": "not JSON at character 0", "stage": "before_admission",
             "stream": "ingest:default", "group": "reflex", "entry": entry, "consumer": "c", "delivery": 1,
             "type": "", "id": "", "tenant": "default", "bytes": 99, "at": utc_now(), **changes,
         }

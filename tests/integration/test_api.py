@@ -212,10 +212,10 @@ async def test_dead_letters_show_what_is_kept_only_one_by_one(api, orchestrator,
     of_a_step = {"stage": "after_admission", "stream": "{l0}:arm.noop:normal", "id": f"{task}.1.left.0.1"}
     await store_dead_letter(pool, "1-3", b"{}", reason="failures_exhausted", **of_a_step)
     items = await walk(api, "/v1/dead-letters", limit=1)
-    assert [item["reason"] for item in items] == ["failures_exhausted", "unreadable", "unreadable"]
+    assert [item["reason"] for item in items] == ["failures_exhausted", "malformed", "malformed"]
     assert (items[0]["task"], items[1]["bytes"], "text" in items[2]) == (task, 99, False)
     assert [item["id"] for item in await walk(api, "/v1/dead-letters", task=task)] == [items[0]["id"]]
-    assert len(await walk(api, "/v1/dead-letters", reason="unreadable")) == 2
+    assert len(await walk(api, "/v1/dead-letters", reason="malformed")) == 2
     one = await get(api, f"/v1/dead-letters/{items[2]['id']}")
     assert (one["text"], one["stored_bytes"], one["dead_letter"]["entry"]) == ('{"goal": "[email]', 17, "1-1")
     binary = await get(api, f"/v1/dead-letters/{items[1]['id']}")

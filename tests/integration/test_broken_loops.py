@@ -15,6 +15,7 @@ from octollm.consumer.executor import Executor
 from octollm.consumer.intake import Intake
 from octollm.consumer.leases import LeaseRenewer
 from octollm.consumer.reader import _Subscriber
+from octollm.consumer.releaser import Releaser
 from octollm.consumer.worker import Worker
 from octollm.devstack.embedded.ports import Ports
 from octollm.errors import WorkerError
@@ -37,11 +38,12 @@ async def _break_later(*_args, **_options):
 
 BROKEN = {
     "complete arm.judge": (Handoff, "complete", _break_later),
+    "release arm.judge": (Releaser, "_run", _break_later),
     "claim arm.judge": (Handoff, "claim", _break_later),
     "promote l0": (Handoff, "promote", _break_later),
     "listen": (worker_module, "listen", _break_later),
     "read arm.judge": (_Subscriber, "_read", _break_later),
-    "admit": (Intake, "admit", _break_later),
+    "admit": (Intake, "admit", _break),
     "work arm.judge": (Executor, "_run", _break_later),
     "leases judge": (LeaseRenewer, "_run", _break),
 }
@@ -55,10 +57,10 @@ async def test_a_worker_ends_when_one_of_its_loops_breaks(redis_server, client, 
         listen = f"127.0.0.1:{ports.take()}"
     stop = Worker.stop
 
-    async def stop_and_look(self, drain_s):
+    async def stop_and_look(self, drain_s, **options):
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             readiness.append((await http.get(f"http://{listen}/readyz")).json())
-        await stop(self, drain_s)
+        await stop(self, drain_s, **options)
 
     monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
     monkeypatch.setenv("OCTOLLM_WORKER_METRICS_LISTEN", listen)

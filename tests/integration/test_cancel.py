@@ -11,7 +11,7 @@ from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import EndRun, Lease, Publish, Schedule, StepRun
 from octollm.protocol.outcomes import MESSAGES
-from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.consumers import CLAIM_ALL, KEYS, consuming, fields, judge, step, topology
 from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
@@ -123,7 +123,7 @@ async def test_a_reclaimed_step_of_an_ended_run_is_removed_and_becomes_no_dead_l
     for lease in (theirs, others):
         await client.xclaim(STREAM, "judge", "a", 0, [lease.entry], idle=10**6, retrycount=deliveries, justid=True)
     handoff = Handoff(client, "l0", "judge", "b", Fairness(topology(), "l0"))
-    found = await handoff.claim(STREAM, judge(), 10)
+    found = await handoff.claim(STREAM, judge(), CLAIM_ALL)
     assert found.ended == [theirs.entry]
     assert [one.id for one in found.entries] + found.dead == [others.entry]
     dead_letters = await client.xrange(KEYS.dead)

@@ -7,7 +7,7 @@ from functools import partial
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion
 from octollm.supervision import Supervisor
-from tests.helpers.consumers import KEYS, Member, consuming
+from tests.helpers.consumers import CLAIM_ALL, KEYS, Member, consuming
 from tests.helpers.fairness import HELD, JUDGE, STREAM, drained, enough, limited, made, read, send
 from tests.helpers.waiting import until
 
@@ -57,7 +57,7 @@ async def test_an_entry_given_up_on_frees_its_place(client):
     await send(handoff, range(3))
     ((held, _, _),) = await read(client)
     await client.xclaim(STREAM, "judge", "a", 0, [held.entry], idle=60_000, retrycount=5, justid=True)
-    assert await handoff.claim(STREAM, wiring.topics["arm.judge"], 1) == ([], [held.entry])
+    assert await handoff.claim(STREAM, wiring.topics["arm.judge"], CLAIM_ALL) == ([], [held.entry], [])
     assert [number for _, _, number in await read(client, count=5)] == [1]
 
 

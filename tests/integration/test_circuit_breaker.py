@@ -12,7 +12,7 @@ from octollm.errors import PermanentError
 from octollm.observability.metrics import MetricsServer
 from octollm.protocol.handoff import Handoff
 from octollm.supervision import Supervisor
-from tests.helpers.consumers import KEYS, consuming, fields, judge, step, topology
+from tests.helpers.consumers import CLAIM_ALL, KEYS, consuming, fields, judge, step, topology
 from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge(), "normal")
@@ -167,7 +167,7 @@ async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis
             return bad.consumer.tripped
 
         await until(opened)
-    claimed, dead, _ = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), 5)
+    claimed, dead, _ = await Handoff(client, "l0", "judge", "next").claim(STREAM, judge(), CLAIM_ALL)
     assert dead == []
     assert [one.delivery for one in claimed] == [1, 1, 1]
     assert await client.xlen(STREAM) == 5

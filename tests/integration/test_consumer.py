@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from octollm.contracts import StepRequested
 from octollm.errors import NeedsPersonError, PermanentError, TransientError
 from octollm.topology import Retry
-from tests.helpers.consumers import KEYS, consuming, fields, judge, renewed, step
+from tests.helpers.consumers import KEYS, Member, consuming, fields, judge, renewed, step
 from tests.helpers.waiting import until
 
 
@@ -89,7 +89,7 @@ async def test_one_unreadable_entry_becomes_a_dead_letter_alone(url, client):
         await until(lambda: has_length(client, KEYS.dead, 3))
         await until(lambda: has_length(client, KEYS.done, 3))
     dead_letters = [orjson.loads(entry[b"body"]) for _, entry in await client.xrange(KEYS.dead)]
-    assert [dead_letter["reason"] for dead_letter in dead_letters] == ["unreadable", "misrouted", "misrouted"]
+    assert [dead_letter["reason"] for dead_letter in dead_letters] == ["malformed", "misrouted", "misrouted"]
     originals = [entry[b"original"] for _, entry in await client.xrange(KEYS.dead)]
     assert originals[0] == bad["body"]
     # The one without any readable id cannot be attributed to a step; the other two are reported.
@@ -201,10 +201,12 @@ async def left_by_the_dead(client, stream: str, deliveries: list[int]) -> None:
         await client.xclaim(stream, "judge", "killed", 0, [one["message_id"]], idle=5000, retrycount=count)
 
 
-async def test_what_a_dead_worker_held_is_reclaimed_twice_as_many_each_time(url, client):
+async def test_what_a_dead_worker_held_takes_half_of_the_slots_next_to_new_work(url, client):
     topic = judge()
     stream = KEYS.stream(topic)
     await left_by_the_dead(client, stream, [1] * 20)
+    for number in range(100, 104):
+        await client.xadd(stream, fields(step(number)))
     begun: list[int] = []
     go = asyncio.Event()
 
@@ -217,17 +219,19 @@ async def test_what_a_dead_worker_held_is_reclaimed_twice_as_many_each_time(url,
         return len(begun) == many
 
     async with consuming(url, client, topic, work):
-        for many in (1, 3, 7, 15, 20):
-            await until(partial(have_begun, many))
+        await until(partial(have_begun, 8))
+        assert sorted(begun) == [0, 1, 2, 3, 100, 101, 102, 103]
+        for many in (12, 16, 20, 24):
             now, go = go, asyncio.Event()
             now.set()
-        await until(lambda: has_length(client, KEYS.done, 20))
-    assert begun == list(range(20))
-    assert [body["delivery"] for body in await outcomes(client)] == [2] * 20
+            await until(partial(have_begun, many))
+        go.set()
+        await until(lambda: has_length(client, KEYS.done, 24))
+    assert sorted(body["delivery"] for body in await outcomes(client)) == [1] * 4 + [2] * 20
 
 
 @pytest.mark.parametrize(("most", "deliveries"), [(5, [1, 1, 1, 2, 1, 1, 3, 1, 1]), (3, [0, 1, 1, 2, 1, 1, 2, 1, 1])])
-async def test_what_was_delivered_twice_is_reclaimed_alone(url, client, most: int, deliveries: list[int]):
+async def test_what_was_delivered_twice_is_isolated(url, client, most: int, deliveries: list[int]):
     topic = judge(max_deliveries=most)
     stream = KEYS.stream(topic)
     await left_by_the_dead(client, stream, deliveries)
@@ -250,7 +254,38 @@ async def test_what_was_delivered_twice_is_reclaimed_alone(url, client, most: in
     assert any(len(each) > 1 for each in together)
 
 
-async def test_where_two_deliveries_are_all_there_are_each_is_reclaimed_alone(url, client):
+async def test_a_suspect_stops_nobody_for_as_long_as_a_step_runs(url, client):
+    """Three suspects and a step without an end: new steps go on beginning, and each suspect comes to its turn."""
+    topic = judge(max_deliveries=5, timeout_s=60)
+    stream = KEYS.stream(topic)
+    await left_by_the_dead(client, stream, [2, 2, 2])
+    ended: list[int] = []
+    long_runs = asyncio.Event()
+
+    async def work(one: StepRequested) -> dict[str, Any]:
+        if one.input["number"] == 50:
+            long_runs.set()
+            await asyncio.Event().wait()
+        ended.append(one.input["number"])
+        return {}
+
+    async def have_ended(*numbers: int) -> bool:
+        return set(numbers) <= set(ended)
+
+    await client.xadd(stream, fields(step(50)))
+    member = Member(url, client, topic, work)
+    await member.start()
+    try:
+        await asyncio.wait_for(long_runs.wait(), 60)
+        for number in range(100, 120):
+            await client.xadd(stream, fields(step(number)))
+            await until(partial(have_ended, number))
+        await until(partial(have_ended, 0, 1, 2))
+    finally:
+        await member.stop(drain_s=0)
+
+
+async def test_where_two_deliveries_are_all_there_are_each_is_isolated(url, client):
     topic = judge(max_deliveries=2)
     await left_by_the_dead(client, KEYS.stream(topic), [1] * 6)
     running = 0

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octollm.protocol.handoff import Completion
-from tests.helpers.consumers import KEYS
+from tests.helpers.consumers import CLAIM_ALL, KEYS
 from tests.helpers.fairness import JUDGE, STREAM, limited, made, read, send
 
 TENANTS = ("ann", "bob", "cyd")
@@ -63,7 +63,7 @@ async def test_every_walk_ends_with_everything_done_once_and_in_order(client, ca
                 held = holding.pop(at)
                 # Its worker died with it for the last time.
                 await client.xclaim(STREAM, "judge", "a", 0, [held.entry], idle=60_000, retrycount=5, justid=True)
-                assert (await handoff.claim(STREAM, JUDGE, 1))[1] == [held.entry]
+                assert (await handoff.claim(STREAM, JUDGE, CLAIM_ALL))[1] == [held.entry]
             case ("lose turns",):
                 await client.delete(KEYS.ring(STREAM))
     for _ in range(sent + 5):

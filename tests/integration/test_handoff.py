@@ -13,6 +13,7 @@ from octollm.protocol.operations import AppendEvent, Lease, Publish, Schedule, S
 from octollm.protocol.scripts import Scripts
 from octollm.resources import checkout, schemas_path
 from octollm.topology import LaneKeys, Topology, load_topology
+from tests.helpers.consumers import CLAIM_ALL
 from tests.helpers.messages import Fields
 
 KEYS = LaneKeys("l0")
@@ -184,7 +185,7 @@ async def test_what_is_released_is_taken_at_once_and_nobody_is_charged(client, s
     held = await deliver(client, stream, "a")
     assert await Handoff(client, "l0", "judge", "a").release([held]) == [LeaseStatus.RELEASED]
     judge = topology.topics["arm.judge"]
-    entries, dead, _ = await Handoff(client, "l0", "judge", "b").claim(stream, judge, 10)
+    entries, dead, _ = await Handoff(client, "l0", "judge", "b").claim(stream, judge, CLAIM_ALL)
     assert dead == []
     assert entries == [Entry(stream, held.entry, 1, {k.encode(): v.encode() for k, v in FIELDS.items()})]
 
@@ -193,9 +194,9 @@ async def test_a_held_entry_is_not_claimed_before_its_lease_ends(client, stream,
     held = await deliver(client, stream, "a")
     judge = topology.topics["arm.judge"]
     thief = Handoff(client, "l0", "judge", "b")
-    assert await thief.claim(stream, judge, 10) == ([], [], [])
+    assert await thief.claim(stream, judge, CLAIM_ALL) == ([], [], [])
     await client.xclaim(stream, "judge", "a", 0, [held.entry], idle=judge.lease_s * 1000 + 1, justid=True)
-    entries, dead, _ = await thief.claim(stream, judge, 10)
+    entries, dead, _ = await thief.claim(stream, judge, CLAIM_ALL)
     assert [(entry.id, entry.delivery) for entry in entries] == [(held.entry, 2)]
     assert dead == []
 
@@ -215,7 +216,7 @@ async def test_an_entry_that_had_its_cap_of_deliveries_becomes_a_dead_letter_and
         retrycount=judge.max_deliveries,
         justid=True,
     )
-    assert await Handoff(client, "l0", "judge", "b").claim(stream, judge, 10) == ([], [held.entry], [])
+    assert await Handoff(client, "l0", "judge", "b").claim(stream, judge, CLAIM_ALL) == ([], [held.entry], [])
     ((_, dead_letter),) = await client.xrange(KEYS.dead)
     body = orjson.loads(dead_letter[b"body"])
     assert (body["reason"], body["delivery"], dead_letter[b"original"]) == ("deliveries_exhausted", 5, b"{}")
@@ -346,6 +347,17 @@ async def test_what_was_repeated_first_is_not_replaced_and_a_reconciler_that_die
     assert await client.hlen(KEYS.in_flight) == 0
 
 
+@pytest.mark.parametrize("ttl", ["9300000000000000", "0", "-1", "1.5", "x", "inf", "nan"])
+async def test_admit_refuses_a_time_to_live_out_of_bounds_before_it_writes(client, topology, ttl):
+    fairness = Fairness(topology, "l0")
+    keys = ["{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status("one")]
+    args: list[str | bytes | int] = ["aa", "one", ttl, 0, 1, "state", "accepted", 1, "id", "one"]
+    fairness.describe([fairness.topics["{l0}:tasks:normal"]], keys, args)
+    with pytest.raises(ResponseError, match="time to live"):
+        await Scripts.of(client).admit(keys=keys, args=args)
+    assert await client.dbsize() == 0
+
+
 async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
     scripts = Scripts.of(client)
     fairness = Fairness(topology, "l0")
@@ -358,7 +370,7 @@ async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
         return answer
 
     assert await admit("aa", "one") == [b"accepted", b"one"]
-    assert await admit("aa", "two") == [b"duplicate", b"one"]
+    assert await admit("aa", "two") == [b"duplicate", b"one", b"accepted"]
     assert await admit("bb", "two") == [b"conflict", b"one"]
     assert await client.xlen("{l0}:tasks:normal") == 1
     await client.delete("{l0}:idempotency:default:k")

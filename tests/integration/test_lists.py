@@ -57,7 +57,7 @@ async def test_wrong_use(arguments):
 
 async def test_dead_letters_and_costs(url, orchestrator, pool):
     await store_dead_letter(pool, "1-1", b"kept \x1b[31m")
-    (item,) = (await said("dead", "ls", "--reason", "unreadable"))["items"]
+    (item,) = (await said("dead", "ls", "--reason", "malformed"))["items"]
     assert (await said("dead", "show", str(item["id"])))["text"] == "kept \x1b[31m"
     shown = await octollm("dead", "show", str(item["id"]))
     assert ("kept" in shown.stdout, "\x1b" in shown.stdout) == (True, False)

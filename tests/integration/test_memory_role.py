@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
 import orjson
 import pytest
 import redis.asyncio
 
 from octollm.contracts import TaskResult, write
-from octollm.errors import VectorStoreError
+from octollm.errors import StoreUnavailableError, VectorStoreError
+from octollm.memory.embed.choose import ChosenEmbedder
 from octollm.memory.vectors.edge import EdgeStore
 from octollm.resources import schemas_path
+from octollm.runtime.memory_role import ProcessMemory
 from octollm.runtime.roles import python_roles
 from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
@@ -88,7 +91,7 @@ async def test_a_result_that_cannot_be_read_is_a_dead_letter(client, settings, p
         await client.xadd("{l0}:results", {"type": "task.result.v1", "id": "nonsense", "body": "{"})
 
         async def stored() -> bool:
-            return bool(await rows(pool, "SELECT * FROM dead_letters WHERE reason = 'unreadable'"))
+            return bool(await rows(pool, "SELECT * FROM dead_letters WHERE reason = 'malformed'"))
 
         await until(stored)
         assert await client.xlen("{l0}:results") == 0
@@ -137,3 +140,35 @@ async def test_a_server_that_is_unavailable_holds_up_only_who_needs_it(client, s
         fine = await ended(client, await put(client, kind="note", input={"text": "fine"}))
         assert fine["state"] == "succeeded"
         assert await client.hget(KEYS.status(waiting), "state") == b"running"
+
+
+async def test_an_embedder_is_loaded_once_however_often_the_vector_store_is_unavailable(settings, pool, monkeypatch):
+    loaded: list[str] = []
+
+    class Embedder:
+        name, dimension = "one", 384
+
+        async def close(self) -> None:
+            loaded.append("closed")
+
+    class Store:
+        async def open(self, *_: object) -> None:
+            raise StoreUnavailableError("the Qdrant server is unavailable")
+
+    def load(_section):
+        loaded.append("loaded")
+        return ChosenEmbedder(cast("Any", Embedder()), None)
+
+    monkeypatch.setattr("octollm.runtime.memory_role.choose_embedder", load)
+    monkeypatch.setattr("octollm.runtime.memory_role.choose_store", lambda _section: Store())
+
+    async def get_pool():
+        return pool
+
+    async with AsyncExitStack() as exits:
+        memory = ProcessMemory(settings, get_pool, exits)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                await memory.opened()
+        assert loaded == ["loaded"]
+    assert loaded == ["loaded", "closed"]

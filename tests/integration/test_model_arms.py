@@ -18,6 +18,7 @@ from octollm.arms.planner import Planner
 from octollm.contracts import StepDone, StepError, StepFailed, StepRequested, read
 from octollm.contracts.ids import new_task_id
 from octollm.errors import PermanentError, SettingsError
+from octollm.isolation.pool import ProcessPool
 from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.resources import checkout, rules_path
@@ -173,7 +174,8 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         return pool
 
     model = WorkerModelClient(SETTINGS, get_pool)
-    handler = arm_handler(topic, "l0", "w", get_pool, lambda: model, None, chain_to(topology(), "l0"))
+    isolation = ProcessPool()
+    handler = arm_handler(topic, "l0", "w", get_pool, lambda: model, None, isolation, chain_to(topology(), "l0"))
     value = {"goal": "Redact it", "input": {"note": "x"}, "arms": sorted(topology().arms), "kinds": []}
     asked = step(step="plan", arm="planner", input=value, timeout_s=60)
     ended = []
@@ -189,6 +191,7 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         ((_, entry),) = (await client.xrange(KEYS.done))[-1:]
         ended.append(read(StepDone, entry[b"body"]).root)
     await model.close()
+    await isolation.close()
     first, second, third = ended
     assert (first.outcome, first.error.code) == ("retrying", "model_rate_limited")
     assert first.delay_ms >= 1_800_000

@@ -2,12 +2,16 @@
 
 import asyncio
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
+from octollm.arms.base import ArmContext
+from octollm.arms.prompting import ask_model
 from octollm.contracts import StepRequested
 from octollm.contracts.ids import new_task_id
 from octollm.errors import NeedsPersonError, PermanentError, StoreUnavailableError, TransientError
@@ -15,6 +19,7 @@ from octollm.models.choose import choose
 from octollm.models.client import JournalledModelClient
 from octollm.models.journal import Journal
 from octollm.ports import Question
+from octollm.steps.timeout import run_with_timeout
 from tests.helpers.mock_models import Break, MockModels, Refuse, Say
 from tests.helpers.orchestrators import rows, submitted
 
@@ -129,6 +134,30 @@ async def test_a_crash_between_two_repairs_pays_only_for_what_is_missing(pool, p
     assert len(models.requests) == 3
 
 
+async def always_faulty(_value):
+    return ["no good"]
+
+
+async def below_three(value):
+    return [] if value["n"] == 3 else ["too few"]
+
+
+async def test_the_schema_and_the_arms_rules_share_one_budget(pool, provider, models, step):
+    models.script(Say("no"), Say('{"n": 3}'), Say('{"n": 3}'))
+    context = ArmContext(structlog.get_logger(), "w", Path(), model=model(pool, provider))
+    with pytest.raises(PermanentError) as caught:
+        await ask_model(context, step, ASKED, always_faulty, "counting")
+    assert caught.value.code == "model_answer_unusable"
+    assert len(models.requests) == 3
+
+
+async def test_an_answer_that_keeps_its_schema_in_the_last_repair_is_accepted(pool, provider, models, step):
+    models.script(Say("no"), Say('{"n": 1}'), Say('{"n": 3}'))
+    context = ArmContext(structlog.get_logger(), "w", Path(), model=model(pool, provider))
+    accepted = await ask_model(context, step, ASKED, below_three, "counting")
+    assert accepted.value == {"n": 3}
+
+
 async def test_after_two_repairs_it_is_over(pool, provider, models, step):
     models.script(*(Say("no") for _ in range(3)))
     with pytest.raises(PermanentError) as caught:
@@ -195,9 +224,33 @@ async def test_an_answer_whose_write_is_repeated_is_not_billed_twice(pool, provi
         return kept
 
     monkeypatch.setattr(Journal, "keep", lost_reply)
-    assert (await model(pool, provider).ask(step, ASKED)).value == {"n": 3}
+    client = model(pool, provider)
+    with pytest.raises(StoreUnavailableError):  # the consumer calls the arm again
+        await client.ask(step, ASKED)
+    assert (await client.ask(step, ASKED)).value == {"n": 3}
     (row,) = await calls(pool)
     assert (tries, row["surplus_calls"], len(models.requests)) == (2, 0, 1)
+
+
+async def test_a_step_that_ends_while_postgres_hangs_does_not_pay_again(pool, provider, models, step, monkeypatch):
+    """The time limit passes between the model's answer and the end of its write: the write is not part of the limit."""
+    models.script(Say('{"n": 3}'))
+    keep, hangs = Journal.keep, True
+
+    async def hanging(self, *args):
+        if hangs:
+            await asyncio.Event().wait()
+        return await keep(self, *args)
+
+    monkeypatch.setattr(Journal, "keep", hanging)
+    client = model(pool, provider)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError):
+            await run_with_timeout(2, client.ask(step, ASKED))
+    hangs = False
+    assert (await run_with_timeout(30, client.ask(step, ASKED))).value == {"n": 3}
+    (row,) = await calls(pool)
+    assert (row["surplus_calls"], len(models.requests)) == (0, 1)
 
 
 async def test_text_that_postgres_would_not_take_is_kept_readable(pool, provider, models, step):

@@ -41,7 +41,7 @@ def wish(task: str, run: int = 1, tenant: str = "default") -> Entry:
 
 
 def drop(number: int, tenant: str = "default") -> Entry:
-    body = write(DeadDrop(letter=number, tenant=tenant, requested_at=utc_now()))
+    body = write(DeadDrop(dead_letter=number, tenant=tenant, requested_at=utc_now()))
     return entry_of("dead.drop.v1", "", tenant, "", body, "dead 9-9")
 
 
@@ -253,7 +253,7 @@ async def test_in_bulk_it_is_looked_at_first_and_asked_for_only_with_a_yes(api, 
     shown = await octollm("dead", "redrive", "--since", "1h", "--dry-run", "--json")
     items = orjson.loads(shown.stdout)["items"]
     assert ([item["task"] for item in items], shown.exit_code) == ([task, None], 0)
-    unsure = await octollm("dead", "drop", "--reason", "unreadable")
+    unsure = await octollm("dead", "drop", "--reason", "malformed")
     assert (unsure.exit_code, "--yes" in unsure.stderr) == (2, True)
     assert "no dead letters match" in (await octollm("dead", "drop", "--reason", "schema", "--yes")).stderr
     for arguments in (("redrive",), ("drop",), ("redrive", "1", "--task", task), ("redrive", "0"), ("drop", "x")):

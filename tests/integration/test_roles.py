@@ -80,7 +80,7 @@ async def test_an_unreadable_task_is_a_stored_dead_letter_and_the_next_one_goes_
     try:
 
         async def stored() -> bool:
-            return await connection.fetchval("SELECT reason FROM dead_letters WHERE original = '{'") == "unreadable"
+            return await connection.fetchval("SELECT reason FROM dead_letters WHERE original = '{'") == "malformed"
 
         await until(stored)
     finally:

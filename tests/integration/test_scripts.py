@@ -3,7 +3,7 @@
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Schedule
-from tests.helpers.consumers import KEYS, topology
+from tests.helpers.consumers import CLAIM_ALL, KEYS, topology
 
 
 async def test_retries_for_a_stream_that_is_no_more_do_not_hold_up_the_others(client):
@@ -28,6 +28,6 @@ async def test_a_step_end_that_is_given_up_on_leaves_no_in_flight_field(client):
     await client.hset(KEYS.in_flight, ident.rpartition(".")[0], f"{KEYS.done} {entry}")
     await client.xreadgroup("orchestrator", "killed", {KEYS.done: ">"})
     await client.xclaim(KEYS.done, "orchestrator", "killed", 0, [entry], idle=60000, retrycount=5, justid=True)
-    _, dead, _ = await Handoff(client, "l0", "orchestrator", "b").claim(KEYS.done, topic, 5)
+    _, dead, _ = await Handoff(client, "l0", "orchestrator", "b").claim(KEYS.done, topic, CLAIM_ALL)
     assert dead == [entry]
     assert await client.hlen(KEYS.in_flight) == 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from octollm.contracts import StepError, StepFailed, StepRequested, StepRetrying
+from octollm.contracts import StepError, StepFailed, StepRequested, StepRetrying, write
 from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import Accepted, CancelRequested, DeadlinePassed, Event, MessageLost, Redelivered
 from octollm.orchestrator.messages import status_of
@@ -90,6 +90,16 @@ def test_a_terminal_task_stays_as_it_is():
 def open_steps(state: TaskState) -> list[dict[str, str]]:
     found: list[dict[str, str]] = status_of(state)["open"]
     return found
+
+
+def test_a_large_result_is_named_by_its_size():
+    state = decide(accepted().state, OURS, NOW).state
+    assert state.result is not None
+    size = len(write(state.result))
+    assert "result_bytes" not in status_of(state, size)
+    status = status_of(state, size - 1)
+    assert status["result_bytes"] == size
+    assert "result" not in status
 
 
 def test_the_status_names_what_is_out_and_since_when():

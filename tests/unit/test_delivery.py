@@ -3,7 +3,6 @@
 import asyncio
 import math
 import re
-from collections import Counter
 from itertools import count, product
 from typing import Any, cast
 
@@ -12,10 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
+from octollm.consumer import pool as pool_module
 from octollm.consumer.delivery import HANDLED, TRANSITIONS, Delivery, Event, IllegalTransitionError, State
 from octollm.consumer.leases import LeaseRenewer
 from octollm.consumer.pool import DeliveryPool
-from octollm.protocol.handoff import Entry, LeaseStatus
+from octollm.protocol.handoff import ClaimLimits, Entry, LeaseStatus
 from octollm.protocol.operations import Lease
 from octollm.protocol.outcomes import Outcome
 from octollm.resources import checkout
@@ -122,9 +122,18 @@ class Pool(RuleBasedStateMachine):
 
     @rule(target=deliveries, many=st.integers(1, 3))
     def reclaim(self, many):
-        reclaimed = self.pool.admit_waiting_alone([entry(2) for _ in range(many)])
+        limits = self.pool.claim_limits()
+        reclaimed = self.pool.admit([entry(2) for _ in range(min(many, limits.started))])
         self.alive += reclaimed
         return multiple(*reclaimed)
+
+    @rule(target=deliveries)
+    def reclaim_suspect(self):
+        if not self.pool.claim_limits().suspects:
+            return multiple()
+        suspect = self.pool.admit_suspect(entry(3))
+        self.alive.append(suspect)
+        return suspect
 
     @rule(one=deliveries)
     def start(self, one):
@@ -163,9 +172,9 @@ class Pool(RuleBasedStateMachine):
             self.pool.abandon([one])
 
     @rule(one=deliveries)
-    def withdraw(self, one):
-        if one.state is State.WAITING_ALONE:
-            self.pool.withdraw([one])
+    def give_back(self, one):
+        if one.state in {State.LEASED, State.WAITING_ALONE, State.RUNNING}:
+            one.advance(Event.RETURN)
 
     @precondition(lambda self: self.alive)
     @rule()
@@ -179,6 +188,10 @@ class Pool(RuleBasedStateMachine):
         assert len(self.pool) == len(alive)
         assert all(one.key in self.pool for one in alive)
         assert self.pool.free() == self.SIZE - sum(one.takes_slot for one in alive)
+        reclaimed = sum(one.entry.delivery == 2 for one in alive)
+        assert reclaimed <= self.SIZE // 2
+        assert self.pool.claim_limits().started == min(self.pool.free(), self.SIZE // 2 - reclaimed)
+        assert sum(one.suspect for one in alive) <= 1
         assert set(self.leases.until) <= {one.key for one in alive}
 
 
@@ -186,20 +199,31 @@ Pool.TestCase.settings = hypothesis_settings(max_examples=100, stateful_step_cou
 TestPool = Pool.TestCase
 
 
-async def test_reclaimed_deliveries_have_the_pool_to_themselves():
+def a_pool(size=2, **changes):
     leases = Leases()
-    pool = DeliveryPool(judge(), KEYS, 2, cast("LeaseRenewer", leases))
+    return DeliveryPool(judge(**changes), KEYS, size, cast("LeaseRenewer", leases)), leases
+
+
+async def settled():
+    """Let every task do what it can do now."""
+    for _ in range(9):
+        await asyncio.sleep(0)
+
+
+async def test_a_suspect_has_the_pool_to_itself(monkeypatch):
+    monkeypatch.setattr(pool_module, "ISOLATION_S", 600)
+    pool, leases = a_pool()
     (ordinary,) = pool.admit([entry()])
-    suspects = pool.admit_waiting_alone([entry(2), entry(2)])
-    assert [leases.until[one.key] for one in suspects] == [math.inf] * 2
+    suspect = pool.admit_suspect(entry(3))
+    assert leases.until[suspect.key] == math.inf
     order = []
 
     async def isolated():
-        async with pool.isolation(suspects) as ends:
+        async with pool.isolation(suspect):
             order.append("alone")
-            assert [one.state for one in suspects] == [State.LEASED] * 2
-            assert all(leases.until[one.key] < math.inf for one in suspects)
-            await asyncio.wait(ends)
+            assert suspect.state is State.LEASED
+            assert leases.until[suspect.key] < math.inf
+            await pool.until_ended_or_joined(suspect)
 
     async def another():
         await pool.capacity()
@@ -207,25 +231,85 @@ async def test_reclaimed_deliveries_have_the_pool_to_themselves():
 
     async with asyncio.TaskGroup() as group:
         group.create_task(isolated())
-        await asyncio.sleep(0)
-        assert pool.free() == 0
+        await settled()
+        assert (pool.free(), pool.claim_limits()) == (0, ClaimLimits(0, 0, 0))
         group.create_task(another())
-        await asyncio.sleep(0)
+        await settled()
         assert order == []
         pool.abandon([ordinary])
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await settled()
         assert order == ["alone"]
-        pool.abandon(suspects)
+        pool.abandon([suspect])
     assert order == ["alone", "another"]
     assert pool.free() == 2
 
 
+@pytest.mark.parametrize(("delivery_count", "bounded"), [(3, True), (4, True), (5, False)])
+async def test_only_before_its_last_delivery_a_suspect_waits_without_a_bound(monkeypatch, delivery_count, bounded):
+    monkeypatch.setattr(pool_module, "ISOLATION_S", 0.01)
+    pool, _ = a_pool(max_deliveries=5)
+    (ordinary,) = pool.admit([entry()])
+    suspect = pool.admit_suspect(entry(delivery_count))
+    began, joined = asyncio.Event(), asyncio.Event()
+
+    async def isolated():
+        async with pool.isolation(suspect):
+            began.set()
+            await pool.until_ended_or_joined(suspect)
+        joined.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(isolated())
+        if bounded:
+            await began.wait()  # next to what does not end
+            await joined.wait()  # and the others begin next to it
+            assert (pool.free(), suspect.state) == (0, State.LEASED)
+        else:
+            await asyncio.sleep(0.05)
+            assert not began.is_set()
+            pool.abandon([ordinary])
+            await began.wait()
+            await asyncio.sleep(0.05)
+            assert (pool.free(), joined.is_set()) == (0, False)
+        pool.abandon([suspect])
+
+
+async def test_a_suspect_waits_for_a_slot_where_all_are_taken(monkeypatch):
+    monkeypatch.setattr(pool_module, "ISOLATION_S", 0.01)
+    pool, _ = a_pool()
+    running = pool.admit([entry(), entry()])
+    suspect = pool.admit_suspect(entry(3))
+
+    async def isolated():
+        async with pool.isolation(suspect):
+            await pool.until_ended_or_joined(suspect)
+
+    task = asyncio.create_task(isolated())
+    await asyncio.sleep(0.05)
+    assert suspect.state is State.WAITING_ALONE
+    pool.abandon(running[:1])
+    await task
+    assert (pool.free(), suspect.state) == (0, State.LEASED)
+
+
+async def test_an_isolation_is_followed_by_a_pause_four_times_as_long(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(pool_module, "monotonic", lambda: now)
+    pool, _ = a_pool(lease_s=30)
+    suspect = pool.admit_suspect(entry(3))
+    async with pool.isolation(suspect):
+        now += 2
+        pool.abandon([suspect])
+    for passed, allowed in ((0, 0), (7.9, 0), (8, 1)):
+        now = 1002.0 + passed
+        assert pool.claim_limits().suspects == allowed
+
+
 async def test_a_wait_for_isolation_that_is_cancelled_holds_up_nothing():
-    pool = DeliveryPool(judge(), KEYS, 2, cast("LeaseRenewer", Leases()))
+    pool, _ = a_pool()
     pool.admit([entry()])
-    suspects = pool.admit_waiting_alone([entry(2)])
+    suspect = pool.admit_suspect(entry(3))
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01), pool.isolation(suspects):
+        async with asyncio.timeout(0.01), pool.isolation(suspect):
             raise AssertionError("another delivery still runs")
-    assert (pool.free(), Counter(one.state for one in suspects)) == (1, Counter({State.WAITING_ALONE: 1}))
+    assert (pool.free(), suspect.state) == (1, State.WAITING_ALONE)

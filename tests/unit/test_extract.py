@@ -1,7 +1,7 @@
 """Answers out of passages: what is quoted, in which order, and when nothing is."""
 
 from octollm.text.citations import cited, faults
-from octollm.text.extract import MOST, Source, extract
+from octollm.text.extract import MAX_SENTENCES, Source, extract
 
 LEASES = Source(
     "A lease lasts thirty seconds. A worker renews its lease every five seconds.\n\nOctopuses have arms.", "Leases"
@@ -9,7 +9,7 @@ LEASES = Source(
 DEAD = Source("What is given up on becomes a dead letter. It keeps its reason and its history.", "Dead letters")
 
 
-def said(question, *sources, most=MOST):
+def said(question, *sources, most=MAX_SENTENCES):
     return [sources[one.source].text[one.span.start : one.span.end] for one in extract(question, sources, most)]
 
 

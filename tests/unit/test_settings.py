@@ -49,6 +49,20 @@ def test_no_section_has_a_default_outside_the_file():
             assert inner.is_required(), f"{name}.{key}"
 
 
+def test_every_number_has_an_upper_bound_that_the_error_names(monkeypatch):
+    numbers = [
+        (section, key)
+        for section, keys in load_settings().model_dump().items()
+        for key, value in keys.items()
+        if type(value) in {int, float}
+    ]
+    assert len(numbers) > 20
+    for section, key in numbers:
+        monkeypatch.setenv(variable(section, key), str(2**40))
+        assert re.search(rf"{variable(section, key)} is refused: .* less than or equal to \d+", refusal())
+        monkeypatch.delenv(variable(section, key))
+
+
 def test_the_file_wins_over_the_defaults_and_the_environment_over_the_file(config, monkeypatch):
     config('[redis]\nurl = "redis://from-file:1/0"\n[postgres]\npool_size = 3\n')
     monkeypatch.setenv("OCTOLLM_REDIS_URL", "redis://from-environment:2/0")

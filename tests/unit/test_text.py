@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octollm.memory.rank_fusion import fuse_ranks
+from octollm.memory.rank_fusion import merge_ranks
 from octollm.text.places import Span
 from octollm.text.sentences import sentences
 from octollm.text.words import names, terms
@@ -62,10 +62,10 @@ def test_names_are_whole_and_lower_case():
 
 
 def test_what_both_legs_find_comes_first():
-    ranked = fuse_ranks({"dense": ["a", "b", "c"], "keyword": ["d", "b"]})
+    ranked = merge_ranks({"dense": ["a", "b", "c"], "keyword": ["d", "b"]})
     assert [one.key for one in ranked] == ["b", "a", "d", "c"]
     assert ranked[0].ranks == {"dense": 2, "keyword": 2}
     assert ranked[0].score == pytest.approx(2 / 62)
-    assert fuse_ranks({"dense": [], "keyword": []}) == []
+    assert merge_ranks({"dense": [], "keyword": []}) == []
     # The same thing twice in one leg has its first rank.
-    assert fuse_ranks({"keyword": ["a", "a", "b"]})[1].ranks == {"keyword": 2}
+    assert merge_ranks({"keyword": ["a", "a", "b"]})[1].ranks == {"keyword": 2}

@@ -6,6 +6,7 @@ import pytest
 from octollm.cli.webhook_samples import sample
 from octollm.cli.webhook_signing import sign
 from octollm.errors import WebhooksError
+from octollm.topology.webhook_secrets import unusable_secrets
 from octollm.topology.webhooks import Source
 
 PUBLISHED = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -30,11 +31,23 @@ def test_standard_webhooks_signs_as_the_specification_says():
     }
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_not base64", "hunter2!"])
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_not base64", "hunter2!", "whsec_eA=="])
 def test_a_secret_that_cannot_sign_is_refused_without_being_shown(secret):
     with pytest.raises(WebhooksError) as caught:
         sign("standard", secret, b"{}", event="x", delivery="d", now_s=0)
     assert "hunter2" not in caught.value.message
+
+
+def test_every_secret_that_is_set_and_weak_is_named(monkeypatch, tmp_path):
+    (tmp_path / "weak").write_text("hunter2\n")
+    places = ("env:GOOD", "env:ABSENT", "env:WEAK", f"file:{tmp_path}/weak", f"file:{tmp_path}")
+    monkeypatch.setenv("GOOD", "It's a Secret to Everybody")
+    monkeypatch.setenv("WEAK", "fifteen letters")
+    found = list(unusable_secrets({"one": source("github", "issues").model_copy(update={"secrets": places})}))
+    assert [line.split(": ")[0] for line in found] == [f"source one, {place}" for place in places[2:]]
+    assert "hunter2" not in str(found)
+    monkeypatch.setenv("X", "whsec_eA==")
+    assert "24 to 64 bytes" in next(iter(unusable_secrets({"two": source("standard", "a")})))
 
 
 def source(scheme: str, event: str) -> Source:

@@ -139,10 +139,10 @@ class VectorStoreError(OctoError):
 class ContractError(OctoError):
     """A message does not keep its contract."""
 
-    def __init__(self, reason: Literal["unreadable", "schema"], message: str) -> None:
-        """`unreadable`: no strict JSON at all; `schema`: JSON, but not by the event's schema."""
+    def __init__(self, reason: Literal["malformed", "schema"], message: str) -> None:
+        """`malformed`: no strict JSON at all; `schema`: JSON, but not by the event's schema."""
         super().__init__(message)
-        self.reason: Literal["unreadable", "schema"] = reason
+        self.reason: Literal["malformed", "schema"] = reason
 
 
 class StepError(OctoError):

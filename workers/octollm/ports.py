@@ -1,15 +1,18 @@
-"""The interfaces that arms use beyond their step, memory and models; the packages `memory` and `models` implement them.
+"""The interfaces that arms use beyond their step: memory, models, isolation. Packages of these names implement them.
 
 An arm that is started without one of them gets None, and must fail with an error that says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from octollm.contracts import StepRequested
 
+Result = TypeVar("Result")
 SearchMode = Literal["hybrid", "dense", "keyword"]
+MAX_REPAIRS = 2
+"""How often a step may send an answer back to the model, whatever is wrong with it; each time is a paid call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,10 @@ class MemoryStore(Protocol):
         """
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:
-        """Store documents, each completely or not at all, and skip unchanged ones. Raises StoreUnavailableError."""
+        """Store documents, each completely or not at all, and skip unchanged ones.
+
+        Raises StoreUnavailableError.
+        """
 
     async def read(self, tenant: str, collection: str, document: str, start: int, end: int) -> str | None:
         """Return a document's text from `start` to `end` (exclusive), in code points; None if there is no document."""
@@ -108,7 +114,9 @@ class Question:
     schema: Mapping[str, Any] | None = None
     """JSON Schema of the answer; None: free text."""
     call: int = 1
-    """Number of the call with this purpose within one attempt at the step, from 1."""
+    """Number of the question with this purpose within one attempt at the step, from 1."""
+    repairs: int = MAX_REPAIRS
+    """How often an answer that breaks the schema may be sent back to the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,8 @@ class Reply:
     output_tokens: int
     journalled: bool
     """Whether it was read from the journal, without a call to the model."""
+    repairs: int = 0
+    """How often the answer was sent back before this one kept the schema."""
 
 
 class ModelClient(Protocol):
@@ -134,4 +144,15 @@ class ModelClient(Protocol):
 
         Raises TransientError, NeedsPersonError or PermanentError, the latter with the code `needs_model` if no model is
         configured.
+        """
+
+
+class Isolation(Protocol):
+    """Processes for functions on untrusted content."""
+
+    async def run(self, function: Callable[..., Result], *args: object) -> Result:
+        """Call a function of a module in another process, and return its result. Cancelling it ends the process.
+
+        `args` and the result are copied. Raises PermanentError if the function does or breaks on its input, or if it
+        takes too much memory, and TransientError if its process ends or it breaks for a reason that may pass.
         """

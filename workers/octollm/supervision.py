@@ -7,7 +7,10 @@ red), logs the cause, and `until_failed` raises, so that the process exits.
 """
 
 import asyncio
+import math
+import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -16,8 +19,20 @@ import structlog
 from octollm.errors import WorkerError
 
 _CANCEL_AGAIN_S = 0.1
+_STOP_S = 5.0
 _log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
+
+
+def exit_if_stuck() -> None:
+    """End the process at once if other tasks ignore their cancellation: asyncio would wait for them for ever.
+
+    Call it last in a program's main coroutine.
+    """
+    stuck = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    if stuck:
+        _log.error("tasks ignore their cancellation; the process ends without them", tasks=stuck)
+        os._exit(1)
 
 
 class SupervisedThread:
@@ -113,21 +128,22 @@ class Supervisor:
         finally:
             await self.end(waits)
 
-    async def end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Cancel tasks of this supervisor until all have ended; what they raise is not looked at.
+    async def end(self, tasks: Iterable[asyncio.Task[Any]], timeout_s: float = math.inf) -> None:
+        """Cancel tasks of this supervisor until all have ended, for at most `timeout_s`. Ignores what they raise.
 
         Cancels more than once: redis-py can swallow a cancellation that arrives while it connects.
         """
         pending = {task for task in tasks if not task.done()}
         self._expected |= pending
-        while pending:
+        until = time.monotonic() + timeout_s
+        while pending and time.monotonic() < until:
             for task in pending:
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
 
     async def stop(self) -> None:
-        """End every task that is still owned. The code that spawned a thread ends it."""
-        await self.end(list(self._tasks))
+        """End every task that is still owned and heeds its cancellation. The code that spawned a thread ends it."""
+        await self.end(list(self._tasks), _STOP_S)
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Result], *, may_return: bool) -> asyncio.Task[Result]:
         self._loop = asyncio.get_running_loop()

@@ -1,5 +1,6 @@
 //! The connection to Redis: kept up in the background, so that a caller never waits for a server that is unavailable.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::sync::{watch, Notify};
 use crate::backoff::Backoff;
 use crate::call::ScriptCall;
 use crate::error::StoreError;
+use crate::script::Script;
 
 /// How long an answer may take, beyond the time that the command itself waits in Redis.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,6 +21,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a check may take. A server that hangs is unavailable, although its connections stay open.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a caller that waits for something else has the connection checked.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// The shortest time between two checks of the connection, however many callers ask for one.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the server says about itself, at most a second old. `None` where it refuses to say, as hosted servers do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,6 +46,8 @@ enum State {
 pub struct RedisClient {
     client: Client,
     connect_timeout: Duration,
+    /// How long an answer may take on the shared connection.
+    response_timeout: Duration,
     state: watch::Receiver<State>,
     /// Asks the background task to look at the connection at once.
     suspect: Arc<Notify>,
@@ -61,12 +69,23 @@ impl RedisClient {
     pub fn open(
         settings: &settings::Redis,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), RedisError> {
+        Self::open_with(settings, RESPONSE_TIMEOUT)
+    }
+
+    /// Like `open`, with a time limit of its own for each answer on the shared connection.
+    ///
+    /// A server that hangs is noticed within a second and twice this time.
+    pub fn open_with(
+        settings: &settings::Redis,
+        response_timeout: Duration,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), RedisError> {
         let (sender, state) = watch::channel(State::Disconnected(StoreError::unavailable(
             "not connected yet",
         )));
         let client = Self {
             client: Client::open(settings.url.as_str())?,
             connect_timeout: Duration::from_secs_f64(settings.connect_timeout_s),
+            response_timeout,
             state,
             suspect: Arc::default(),
             address: settings::without_credentials(&settings.url).into(),
@@ -112,6 +131,25 @@ impl RedisClient {
     /// Whether Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.query(&redis::cmd("PING")).await
+    }
+
+    /// Wait until the server is known to be unavailable; it is checked while this waits.
+    ///
+    /// For callers that wait for something other than an answer on the shared connection.
+    pub async fn until_unavailable(&self) -> StoreError {
+        let mut state = self.state.clone();
+        loop {
+            let lost = state.wait_for(|state| matches!(state, State::Disconnected(_)));
+            match tokio::time::timeout(WATCH_INTERVAL, lost).await {
+                Ok(Ok(state)) => {
+                    if let State::Disconnected(error) = &*state {
+                        return error.clone();
+                    }
+                }
+                Ok(Err(_)) => return StoreError::unavailable("this process is stopping"),
+                Err(_) => self.suspect.notify_one(),
+            }
+        }
     }
 
     /// A new connection for commands that block up to `longest`.
@@ -190,15 +228,25 @@ async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
 async fn connect_and_ask(
     client: &RedisClient,
 ) -> Result<(MultiplexedConnection, ServerInfo), RedisError> {
-    let mut connection = client.connect(RESPONSE_TIMEOUT).await?;
+    let mut connection = client.connect(client.response_timeout).await?;
     redis::cmd("PING")
         .query_async::<()>(&mut connection)
         .await?;
+    load_scripts(&mut connection).await?;
     let info = ServerInfo {
-        synced: always_syncs(&mut connection).await,
-        replicas: replica_count(&mut connection).await,
+        synced: always_syncs(&mut connection).await?,
+        replicas: replica_count(&mut connection).await?,
     };
     Ok((connection, info))
+}
+
+/// Make the scripts known to the server, so that the first call of each is executed even if its answer comes too late.
+async fn load_scripts(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    for script in Script::ALL {
+        // Whoever calls a script loads it where this was refused.
+        unless_refused(script.load(connection).await)?;
+    }
+    Ok(())
 }
 
 /// Return the reason once the connection is of no more use; until then keep the server's facts up to date.
@@ -208,11 +256,13 @@ async fn until_lost(
     suspect: &Notify,
     sender: &watch::Sender<State>,
 ) -> String {
+    let mut asked = Instant::now();
     loop {
         let suspected = tokio::time::timeout(CHECK_INTERVAL, suspect.notified())
             .await
             .is_ok();
-        let checked = check(&mut connection, known, suspected);
+        let refresh = asked.elapsed() >= CHECK_INTERVAL;
+        let checked = check(&mut connection, known, suspected, refresh);
         let info = match tokio::time::timeout(CHECK_TIMEOUT, checked).await {
             Ok(Ok(info)) => info,
             Ok(Err(reason)) => return reason,
@@ -227,63 +277,81 @@ async fn until_lost(
             sender.send_replace(State::Connected(connection.clone(), info));
             known = info;
         }
+        if refresh {
+            asked = Instant::now();
+        } else {
+            tokio::time::sleep(MIN_CHECK_INTERVAL).await;
+        }
     }
 }
 
 /// Look at the server once; answer what is known about it, or why the connection is of no more use.
+///
+/// `refresh`: whether what is known is asked for again.
 async fn check(
     connection: &mut MultiplexedConnection,
     known: ServerInfo,
     suspected: bool,
+    refresh: bool,
 ) -> Result<ServerInfo, String> {
+    let text = |error: RedisError| error.to_string();
     let pong = redis::cmd("PING").query_async::<()>(connection).await;
-    pong.map_err(|error| error.to_string())?;
+    pong.map_err(text)?;
     if suspected && is_replica(connection).await {
         // After a failover the address may already lead to the new primary.
         return Err("the server has become a replica".to_owned());
     }
     let mut info = known;
     // What was refused once is not asked for again: some servers log each refusal.
-    if known.synced.is_some() {
-        info.synced = always_syncs(connection).await;
+    if refresh && known.synced.is_some() {
+        info.synced = always_syncs(connection).await.map_err(text)?;
     }
-    if known.replicas.is_some() {
-        info.replicas = replica_count(connection).await;
+    if refresh && known.replicas.is_some() {
+        info.replicas = replica_count(connection).await.map_err(text)?;
     }
     Ok(info)
 }
 
-async fn always_syncs(connection: &mut MultiplexedConnection) -> Option<bool> {
-    let always = config_value(connection, "appendonly").await? == "yes"
-        && config_value(connection, "appendfsync").await? == "always";
-    Some(always)
+/// Turn the server's refusal of a question into `None`. An answer that does not arrive stays an error.
+fn unless_refused<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
+    match answer {
+        Err(error) if error.code().is_none() => Err(error),
+        answer => Ok(answer.ok()),
+    }
+}
+
+/// Whether every answer follows a sync. With `no-appendfsync-on-rewrite` nothing is synced while the file is rewritten.
+async fn always_syncs(connection: &mut MultiplexedConnection) -> Result<Option<bool>, RedisError> {
+    let answer: Result<HashMap<String, String>, RedisError> = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg(&["appendonly", "appendfsync", "no-appendfsync-on-rewrite"])
+        .query_async(connection)
+        .await;
+    Ok(unless_refused(answer)?.map(|values| {
+        let is = |name: &str, wanted: &str| values.get(name).is_some_and(|value| value == wanted);
+        is("appendonly", "yes")
+            && is("appendfsync", "always")
+            && is("no-appendfsync-on-rewrite", "no")
+    }))
 }
 
 /// Replicas that are online; a server that is a replica itself has none that count.
-async fn replica_count(connection: &mut MultiplexedConnection) -> Option<usize> {
-    match role(connection).await? {
-        Role::Primary { replicas, .. } => Some(replicas.len()),
-        Role::Replica { .. } => Some(0),
-        Role::Sentinel { .. } => None,
-    }
+async fn replica_count(
+    connection: &mut MultiplexedConnection,
+) -> Result<Option<usize>, RedisError> {
+    Ok(match unless_refused(role(connection).await)? {
+        Some(Role::Primary { replicas, .. }) => Some(replicas.len()),
+        Some(Role::Replica { .. }) => Some(0),
+        Some(Role::Sentinel { .. }) | None => None,
+    })
 }
 
 /// Whether the server is a replica. One that does not answer ROLE counts as a replica: callers ask only after a
 /// refused write.
 async fn is_replica(connection: &mut MultiplexedConnection) -> bool {
-    !matches!(role(connection).await, Some(Role::Primary { .. }))
+    !matches!(role(connection).await, Ok(Role::Primary { .. }))
 }
 
-async fn role(connection: &mut MultiplexedConnection) -> Option<Role> {
-    redis::cmd("ROLE").query_async(connection).await.ok()
-}
-
-async fn config_value(connection: &mut MultiplexedConnection, name: &str) -> Option<String> {
-    let (_, value): (String, String) = redis::cmd("CONFIG")
-        .arg("GET")
-        .arg(name)
-        .query_async(connection)
-        .await
-        .ok()?;
-    Some(value)
+async fn role(connection: &mut MultiplexedConnection) -> Result<Role, RedisError> {
+    redis::cmd("ROLE").query_async(connection).await
 }

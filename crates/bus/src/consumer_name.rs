@@ -7,7 +7,7 @@ pub fn consumer_name(program: &str, configured: &str) -> String {
         return configured.to_owned();
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let plain = |letter: &char| letter.is_ascii_alphanumeric() || "._-".contains(*letter);
+    let plain = |character: &char| character.is_ascii_alphanumeric() || "._-".contains(*character);
     let host: String = host.trim().chars().filter(plain).take(64).collect();
     let random = crate::backoff::random_number();
     format!("{program}-{host}-{}-{random:08x}", std::process::id())

@@ -40,6 +40,17 @@ pub struct Claimed {
     pub ended: Vec<String>,
 }
 
+/// How many entries of other workers a consumer takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimLimits {
+    /// Of all kinds.
+    pub most: usize,
+    /// Of those that began elsewhere before, and are no suspects.
+    pub started: usize,
+    /// Of those with at least the delivery `Topic::suspect_from`.
+    pub suspects: usize,
+}
+
 /// A consumer's place in its group.
 #[derive(Debug, Clone)]
 pub struct ConsumerGroup {
@@ -57,6 +68,7 @@ pub struct ConsumerGroup {
 struct LaneGroup {
     keys: LaneKeys,
     max_deliveries: u64,
+    suspect_from: u64,
     /// Where the topic has a window or a cap.
     limits: Option<TopicLimits>,
 }
@@ -80,6 +92,7 @@ impl ConsumerGroup {
             lane: Some(LaneGroup {
                 keys: lane.clone(),
                 max_deliveries: topic.max_deliveries,
+                suspect_from: topic.suspect_from(),
                 limits: Some(TopicLimits::new(topology, topic, lane)).filter(TopicLimits::limits),
             }),
         }
@@ -159,8 +172,8 @@ impl ConsumerGroup {
         Ok(entries.collect())
     }
 
-    /// Reclaim up to `count` entries of a stream whose lease has expired or that were released.
-    pub async fn claim(&self, stream: &str, count: usize) -> Result<Claimed, StoreError> {
+    /// Reclaim entries of a stream whose lease has expired or that were released. Only `most` counts on ingest streams.
+    pub async fn claim(&self, stream: &str, limits: ClaimLimits) -> Result<Claimed, StoreError> {
         let mut call = ScriptCall::new(Script::Claim);
         call.key(stream);
         if let Some(lane) = &self.lane {
@@ -174,8 +187,11 @@ impl ConsumerGroup {
             .arg(self.lease_ms)
             // 0: never give up.
             .arg(self.lane.as_ref().map_or(0, |lane| lane.max_deliveries))
-            .arg(count)
-            .arg(utc_now());
+            .arg(limits.most)
+            .arg(utc_now())
+            .arg(self.lane.as_ref().map_or(0, |lane| lane.suspect_from))
+            .arg(limits.started)
+            .arg(limits.suspects);
         self.describe_limits(&mut call);
         let (entries, dead, ended): ClaimAnswer = self.client.call(&call).await?;
         let entries = entries

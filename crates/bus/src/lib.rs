@@ -18,7 +18,7 @@ pub mod reader;
 pub mod run_state;
 pub mod script;
 
-pub use backoff::Backoff;
+pub use backoff::{random_part, Backoff};
 pub use call::ScriptCall;
 pub use client::{RedisClient, ServerInfo};
 pub use completion::{Completion, Operation};
@@ -27,7 +27,7 @@ pub use control::Control;
 pub use dead_consumers::DeadConsumers;
 pub use entry::{Entry, StepRun};
 pub use error::StoreError;
-pub use group::{Claimed, ConsumerGroup};
+pub use group::{ClaimLimits, Claimed, ConsumerGroup};
 pub use lease::{Lease, LeaseState, Leases};
 pub use reader::Reader;
 pub use script::Script;

@@ -46,13 +46,13 @@ mod tests {
     use std::cell::Cell;
 
     #[tokio::test]
-    async fn keeps_head_and_tail_and_tells_of_a_flood_once() {
-        let told = Cell::new(0);
+    async fn keeps_head_and_tail_and_reports_a_flood_once() {
+        let reports = Cell::new(0);
         let text = [b"a".repeat(20_000), b"end".to_vec()].concat();
-        let captured = drain(text.as_slice(), 10, || told.set(told.get() + 1)).await;
+        let captured = drain(text.as_slice(), 10, || reports.set(reports.get() + 1)).await;
         assert_eq!(captured.head, b"a".repeat(10));
         assert!(captured.tail.ends_with(b"aend") && captured.tail.len() == 2048);
-        assert_eq!((captured.total, told.get()), (20_003, 1));
+        assert_eq!((captured.total, reports.get()), (20_003, 1));
         assert!(captured.truncated());
     }
 

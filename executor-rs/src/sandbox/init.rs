@@ -67,7 +67,7 @@ fn build(spec: &Spec, mode: CloneMode, own: &OwnedFd, life: &OwnedFd) -> Setup<V
         std::env::set_current_dir("/work")
             .map_err(|error| SetupError::new("enter /work", error))?;
     }
-    let alone = lose_rights(mode, own, &mut features)?;
+    let alone = drop_privileges(mode, own, &mut features)?;
     limits::apply(&spec.limits, if alone { 0 } else { others })?;
     features.push("rlimits");
     rustix::thread::set_no_new_privs(true)
@@ -99,7 +99,7 @@ fn step_user() -> u32 {
 
 /// Becomes an unprivileged user without capabilities. Answers whether the kernel counts the step's processes alone,
 /// in a user namespace of its own.
-fn lose_rights(mode: CloneMode, own: &OwnedFd, features: &mut Vec<&str>) -> Setup<bool> {
+fn drop_privileges(mode: CloneMode, own: &OwnedFd, features: &mut Vec<&str>) -> Setup<bool> {
     let mut alone = matches!(mode, CloneMode::OwnUser { .. });
     // With the new root in place /proc may be missing, but only root can have made that root.
     if mode == CloneMode::Privileged || (mode == CloneMode::Plain && is_root()) {

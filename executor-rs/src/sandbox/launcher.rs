@@ -141,7 +141,7 @@ impl<'a> Watch<'a> {
         let mut buffer = Vec::new();
         let mut stopped = false;
         loop {
-            let [asked, told] = if stopped {
+            let [asked, notified] = if stopped {
                 [false, wait_readable([self.status], 1000)[0]]
             } else {
                 let left = deadline
@@ -153,7 +153,7 @@ impl<'a> Watch<'a> {
                     u32::try_from(left).unwrap_or(0) + 1,
                 )
             };
-            if told {
+            if notified {
                 if !self.read_some(&mut buffer) {
                     break;
                 }

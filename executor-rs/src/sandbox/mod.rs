@@ -1,4 +1,4 @@
-//! The only room with processes and `unsafe`: runs a job apart from the host, within limits, and says what was active.
+//! The only module with processes and `unsafe`: runs a job apart from the host, within limits, and says what was active.
 //!
 //! ```text
 //! executor ── spec ──► launcher (this program again, one thread) ──► first process ──► the step

@@ -28,7 +28,7 @@ const DEVICES: [(&str, &str); 5] = [
     ("random", "random"),
     ("urandom", "urandom"),
 ];
-/// Of all that a step keeps in its folder; it lies in memory.
+/// Bytes of all that a step keeps in its folder, which is in memory.
 const WORK_LIMITS: &str = "size=256m,nr_inodes=16384";
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
@@ -62,7 +62,7 @@ pub fn enter(spec: &Spec) -> Setup<bool> {
     Ok(has_proc)
 }
 
-/// The step's own folder, with the files it was given: bounded, and gone with the last process whatever lies in it.
+/// The step's own folder, with the files it was given: bounded, and gone with the last process whatever is in it.
 fn work(given: &Path, target: &Path) -> Setup<()> {
     let failed = |error| SetupError::new("fill /work", error);
     let owner = given.metadata().map_err(failed)?;

@@ -72,7 +72,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_lookup_dcookie,
     libc::SYS_fanotify_init,
     libc::SYS_vhangup,
-    // Memory that no process need have mapped, so that nobody's share of it can be counted.
+    // Memory that no process need have mapped, so that no process' share of it can be counted.
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
     libc::SYS_shmget,

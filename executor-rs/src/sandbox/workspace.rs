@@ -93,7 +93,7 @@ pub fn parent(configured: &str) -> Result<PathBuf, String> {
 
 /// Removes what executors that were killed left behind; says how many folders that were.
 #[must_use]
-pub fn sweep(parent: &Path) -> usize {
+pub fn remove_leftovers(parent: &Path) -> usize {
     let Ok(found) = fs::read_dir(parent) else {
         return 0;
     };
@@ -127,7 +127,7 @@ fn give_to_nobody(path: &Path) -> io::Result<()> {
 }
 
 /// One folder open at a time, every path short: a step may nest folders deeper than paths, open files and our stack go.
-/// It may also have taken its own folders' permissions away. Nothing of it runs any more, so nothing changes meanwhile.
+/// It may also have taken its own folders' permissions away. None of its processes runs, so nothing changes meanwhile.
 fn remove(folder: &Path) -> io::Result<()> {
     let mut moved = 0_u64;
     fs::set_permissions(folder, private())?;
@@ -148,7 +148,7 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes `from`; the folders in it are moved beside it.
+/// Removes `from`; the folders in it are moved next to it.
 fn flatten(from: &Path, folder: &Path, moved: &mut u64) -> io::Result<()> {
     fs::set_permissions(from, private())?;
     for one in fs::read_dir(from)? {

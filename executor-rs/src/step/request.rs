@@ -36,7 +36,7 @@ pub fn parse_message(entry: &Entry, topic: &Topic) -> Result<StepRequested, Reje
     }
     let step: StepRequested = events::read(entry.field("body")).map_err(|error| Rejected {
         reason: match error.reason {
-            Reason::Unreadable => DeadReason::Unreadable,
+            Reason::Malformed => DeadReason::Malformed,
             Reason::Schema => DeadReason::Schema,
         },
         message: error.to_string(),

@@ -6,11 +6,10 @@ use std::time::Duration;
 use bus::{Backoff, ConsumerGroup, Entry, Lease, StepRun, StoreError};
 use contracts::keys::LaneKeys;
 use contracts::topology::Topic;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::delivery;
 use super::priority_reader::PriorityReader;
-use super::Shared;
+use super::{Shared, Slots};
 use crate::step::outcome::Outcome;
 use crate::step::run::StepRunner;
 
@@ -58,11 +57,8 @@ impl Consumer {
     pub(super) async fn start_all(self: &Arc<Self>, entries: Vec<Entry>) {
         let mut surplus = Vec::new();
         for entry in entries {
-            let slot = self.shared.slots.clone().try_acquire_owned();
-            match slot {
-                Ok(slot) if !self.shared.is_stopping() && self.shared.breaker.try_start() => {
-                    self.start(entry, slot);
-                }
+            match self.shared.try_take_slots(&entry) {
+                Some(slots) if self.shared.breaker.try_start() => self.start(entry, slots),
                 _ => surplus.push(entry),
             }
         }
@@ -71,13 +67,13 @@ impl Consumer {
         }
     }
 
-    fn start(self: &Arc<Self>, entry: Entry, slot: OwnedSemaphorePermit) {
+    fn start(self: &Arc<Self>, entry: Entry, slots: Slots) {
         // It counts as running from here on, before its task gets its turn.
         let lease = self.hold(&entry);
         let consumer = self.clone();
         let step = async move {
             delivery::run(&consumer, entry, lease).await;
-            drop(slot);
+            drop(slots);
         };
         self.shared.supervisor.spawn_task("step", step);
     }

@@ -9,6 +9,7 @@ use contracts::ids::in_flight_field;
 use contracts::ContractError;
 use tracing::Instrument;
 
+use super::circuit_breaker::FailedStep;
 use super::consumer::Consumer;
 use super::execution::{execute, StepResult};
 use crate::step::outcome::Outcome;
@@ -65,7 +66,13 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
                 }
             },
             result => {
-                worker_failed = matches!(result, StepResult::TransientFailure(_));
+                worker_failed = matches!(
+                    result,
+                    StepResult::TransientFailure {
+                        of_worker: true,
+                        ..
+                    }
+                );
                 report(&reporter(), &step, result)
             }
         },
@@ -101,13 +108,22 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
 fn record(consumer: &Consumer, entry: &Entry, report: Option<&Report>) -> bool {
     let breaker = &consumer.shared.breaker;
     let tenant = printable(entry.field("tenant"));
+    let id = printable(entry.field("id"));
+    // <task>.<run>.<step>...
+    let mut parts = id.split('.');
+    let (task, step) = (
+        parts.next().unwrap_or(&id),
+        parts.nth(1).unwrap_or_default(),
+    );
     match report.map(|report| report.outcome) {
         None => {
-            let id = printable(entry.field("id"));
-            let task = id.split('.').next().unwrap_or(&id);
-            return breaker.record_failure(task, &tenant);
+            return breaker.record_failure(FailedStep {
+                task,
+                tenant: &tenant,
+                step,
+            })
         }
-        Some(Outcome::Done | Outcome::Failed) => breaker.record_success(&tenant),
+        Some(Outcome::Done | Outcome::Failed) => breaker.record_success(&tenant, step),
         Some(_) => breaker.record_neutral(),
     }
     false
@@ -175,7 +191,7 @@ fn report(
             tracing::info!(code = fault.code, "the step failed");
             reporter.failed(step, &fault)
         }
-        StepResult::TransientFailure(fault) => {
+        StepResult::TransientFailure { fault, .. } => {
             tracing::warn!(code = fault.code, cause = %fault.message, "the step could not be run this time");
             reporter.retry(step, &fault, random_number())
         }

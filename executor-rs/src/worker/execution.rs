@@ -14,17 +14,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::consumer::Consumer;
+use crate::isolation;
 use crate::sandbox::SandboxError;
 use crate::step::input::{self, StepInput};
 use crate::step::report::Fault;
+use crate::step::run::StepRunner;
 
 /// What running a step led to.
 #[derive(Debug)]
 pub(super) enum StepResult {
     Success(Object),
     PermanentFailure(Fault),
-    /// A fault of this machine or this program.
-    TransientFailure(Fault),
+    /// A fault of this machine or this program. `of_worker`: others would fail here, too; the circuit breaker counts it.
+    TransientFailure {
+        fault: Fault,
+        of_worker: bool,
+    },
     /// The lease is lost or the process stops: nothing is written.
     Stopped,
     /// The run has ended: the step was not started.
@@ -47,7 +52,7 @@ pub(super) async fn execute(
     let result = catch_panic(perform(consumer, step, lease, deadline)).await;
     match result {
         // Neither a retry nor a dead letter may follow.
-        StepResult::TransientFailure(_) if deadline.is_some_and(|at| Instant::now() >= at) => {
+        StepResult::TransientFailure { .. } if deadline.is_some_and(|at| Instant::now() >= at) => {
             StepResult::PastDeadline
         }
         result => result,
@@ -149,12 +154,6 @@ async fn run_sandboxed(
         // Also where the sandbox failed: being stopped is why.
         return stopped;
     }
-    let internal = |message: String| {
-        StepResult::TransientFailure(Fault {
-            code: "internal",
-            message,
-        })
-    };
     match output {
         Ok(output) => {
             let seconds = started.elapsed().as_secs_f64();
@@ -162,14 +161,41 @@ async fn run_sandboxed(
             tracing::info!(task = %step.task, step = %step.step, outcome = ?output.outcome, seconds, "ran a step");
             match serde_json::to_value(&output) {
                 Ok(Value::Object(object)) => StepResult::Success(object),
-                other => internal(format!("the output is not an object: {:?}", other.err())),
+                other => StepResult::TransientFailure {
+                    fault: internal(format!("the output is not an object: {:?}", other.err())),
+                    of_worker: true,
+                },
             }
         }
-        Err(SandboxError::Refused(message)) => StepResult::TransientFailure(Fault {
-            code: "sandbox_unavailable",
-            message,
-        }),
-        Err(error @ SandboxError::Internal { .. }) => internal(error.to_string()),
+        Err(error) => StepResult::TransientFailure {
+            of_worker: is_broken(&consumer.runner, &error).await,
+            fault: match error {
+                SandboxError::Refused(message) => Fault {
+                    code: "sandbox_unavailable",
+                    message,
+                },
+                SandboxError::Internal { .. } => internal(error.to_string()),
+            },
+        },
+    }
+}
+
+/// Whether the sandbox fails on a step that does nothing, too. What a step's own content brings about must not stop this
+/// worker for others.
+async fn is_broken(runner: &StepRunner, error: &SandboxError) -> bool {
+    match isolation::probe(runner).await {
+        Ok(_) => {
+            tracing::warn!(%error, "the sandbox failed on a step, but works for another");
+            false
+        }
+        Err(_) => true,
+    }
+}
+
+fn internal(message: String) -> Fault {
+    Fault {
+        code: "internal",
+        message,
     }
 }
 
@@ -184,11 +210,9 @@ async fn catch_panic(running: impl Future<Output = StepResult>) -> StepResult {
     AssertUnwindSafe(running)
         .catch_unwind()
         .await
-        .unwrap_or_else(|_| {
-            StepResult::TransientFailure(Fault {
-                code: "internal",
-                message: "the executor panicked on this step; its log says where".to_owned(),
-            })
+        .unwrap_or_else(|_| StepResult::TransientFailure {
+            fault: internal("the executor panicked on this step; its log says where".to_owned()),
+            of_worker: true,
         })
 }
 
@@ -200,7 +224,9 @@ mod tests {
     #[allow(clippy::panic)] // what is caught here
     async fn a_panic_is_a_transient_failure() {
         let result = catch_panic(async { panic!("a bad deploy") }).await;
-        assert!(matches!(result, StepResult::TransientFailure(fault) if fault.code == "internal"));
+        assert!(
+            matches!(result, StepResult::TransientFailure { fault, of_worker: true } if fault.code == "internal")
+        );
         let result = catch_panic(async { StepResult::Stopped }).await;
         assert!(matches!(result, StepResult::Stopped));
     }

@@ -1,4 +1,4 @@
-//! The worker: runs the executor's steps from every lane until it is told to stop. Wires; decides nothing.
+//! The worker: runs the executor's steps from every lane until it is asked to stop. Wires; decides nothing.
 
 mod admin;
 mod circuit_breaker;
@@ -7,18 +7,19 @@ mod delivery;
 mod execution;
 mod metrics;
 mod priority_reader;
+mod quarantine;
 mod reclaimer;
 mod shutdown;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bus::{consumer_name, Backoff, ConsumerGroup, Control, Leases, RedisClient};
+use bus::{consumer_name, Backoff, ConsumerGroup, Control, Entry, Leases, RedisClient};
 use contracts::keys::LaneKeys;
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topic, Topology};
 use service::{Failure, Signals, Supervisor};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::isolation;
 use crate::sandbox::workspace;
@@ -26,6 +27,7 @@ use crate::step::run::StepRunner;
 use circuit_breaker::CircuitBreaker;
 use consumer::Consumer;
 use metrics::Metrics;
+use quarantine::Quarantine;
 
 const ARM: &str = "executor";
 /// Where this machine gives no sandbox, it may after an operator's change.
@@ -61,10 +63,17 @@ pub struct Shared {
     leases: Arc<Leases>,
     slots: Arc<Semaphore>,
     breaker: CircuitBreaker,
-    /// Held while an entry is in quarantine.
-    quarantine: Arc<tokio::sync::Mutex<()>>,
+    /// Slots of entries that began elsewhere before: one crash's entries must not take all.
+    restarts: Arc<Semaphore>,
+    quarantine: Arc<Quarantine>,
     /// Why no step can be run here; `None` while the sandbox works.
     sandbox_fault: Mutex<Option<String>>,
+}
+
+/// An entry's place among those that run; free again when dropped.
+struct Slots {
+    _slot: OwnedSemaphorePermit,
+    _restart: Option<OwnedSemaphorePermit>,
 }
 
 impl Shared {
@@ -85,13 +94,26 @@ impl Shared {
     /// Wait until a step may be started; answer how many at most. Takes no slot: a reader that held one while it is
     /// blocked would keep other lanes from working.
     async fn capacity(&self) -> usize {
+        self.quarantine.open().await;
         drop(self.slots.acquire().await);
         let permits = self.breaker.permits().await;
         permits.min(self.slots.available_permits().max(1))
     }
 
-    fn is_stopping(&self) -> bool {
-        self.supervisor.stop().is_requested()
+    /// What an entry needs to start now.
+    fn try_take_slots(&self, entry: &Entry) -> Option<Slots> {
+        if self.supervisor.stop().is_requested() || self.quarantine.is_closed() {
+            return None;
+        }
+        let restart = if entry.delivery > 1 {
+            Some(self.restarts.clone().try_acquire_owned().ok()?)
+        } else {
+            None
+        };
+        Some(Slots {
+            _slot: self.slots.clone().try_acquire_owned().ok()?,
+            _restart: restart,
+        })
     }
 }
 
@@ -115,7 +137,8 @@ pub async fn run(settings: &Settings) -> Result<(), WorkerError> {
         client,
         supervisor: supervisor.clone(),
         slots: Arc::new(Semaphore::new(topic.concurrency as usize)),
-        quarantine: Arc::default(),
+        restarts: Arc::new(Semaphore::new((topic.concurrency as usize / 2).max(1))),
+        quarantine: Quarantine::new(Duration::from_secs(topic.lease_s)),
         sandbox_fault: Mutex::new(Some("the sandbox is being tried".to_owned())),
     });
     let (listener, address) = admin::bind(&settings.executor.metrics_listen)
@@ -166,7 +189,7 @@ async fn working_sandbox(settings: &Settings, shared: &Shared) -> StepRunner {
         match isolation::find(&settings.executor).await {
             Ok(isolation) => {
                 let sandbox = &isolation.runner.sandbox;
-                let left_behind = workspace::sweep(&sandbox.workspace_dir);
+                let left_behind = workspace::remove_leftovers(&sandbox.workspace_dir);
                 tracing::info!(
                     tier = sandbox.tier.as_str(),
                     features = isolation.features.join(" "),

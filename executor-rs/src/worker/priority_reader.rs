@@ -11,7 +11,7 @@ pub struct PriorityReader {
     /// How often the streams were read one after the other.
     rounds: usize,
     /// More than one priority filled its share at the last read.
-    crowded: bool,
+    contended: bool,
 }
 
 impl PriorityReader {
@@ -27,7 +27,7 @@ impl PriorityReader {
     ) -> Result<Vec<Entry>, StoreError> {
         let streams = &group.streams;
         let share = capacity / streams.len();
-        if share > 0 && !self.crowded {
+        if share > 0 && !self.contended {
             let found = self
                 .reader
                 .read(group, streams, share, true, stop())
@@ -35,7 +35,7 @@ impl PriorityReader {
             let is_full = |stream: &&String| {
                 found.iter().filter(|one| one.stream == **stream).count() == share
             };
-            self.crowded = streams.iter().filter(is_full).count() > 1;
+            self.contended = streams.iter().filter(is_full).count() > 1;
             return Ok(found);
         }
         let first = first_stream(self.rounds, streams.len());
@@ -48,11 +48,11 @@ impl PriorityReader {
                 .read(group, stream, capacity, false, stop())
                 .await?;
             if !found.is_empty() {
-                self.crowded = self.crowded && found.len() == capacity;
+                self.contended = self.contended && found.len() == capacity;
                 return Ok(found);
             }
         }
-        self.crowded = false;
+        self.contended = false;
         self.reader.read(group, streams, 1, true, stop()).await
     }
 }

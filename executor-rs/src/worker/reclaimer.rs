@@ -1,14 +1,15 @@
-//! Reclaims the entries that other workers abandoned. One that was started before runs in quarantine: alone.
+//! Reclaims the entries that other workers abandoned: into ordinary slots, except for a suspect.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::backoff::random_part;
-use bus::{Backoff, DeadConsumers, Entry, StoreError};
+use bus::{Backoff, ClaimLimits, DeadConsumers, Entry, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
 use super::consumer::Consumer;
 use super::delivery;
+use super::quarantine::{run_isolated, slots_alone};
 use crate::step::outcome::Outcome;
 
 impl Consumer {
@@ -41,21 +42,22 @@ impl Consumer {
         }
     }
 
-    /// Reclaim one entry per stream; answer whether there may be more.
+    /// Reclaim entries of each stream while there is capacity; answer whether there may be more.
     async fn reclaim_once(self: &Arc<Self>) -> Result<bool, StoreError> {
         let stop = self.shared.supervisor.stop();
         let mut found = false;
         for stream in &self.group.streams {
-            // One entry in quarantine at a time, whatever its lane.
-            let quarantine = tokio::select! {
-                quarantine = self.shared.quarantine.clone().lock_owned() => quarantine,
+            let capacity = tokio::select! {
+                capacity = self.shared.capacity() => capacity,
                 () = stop.requested() => return Ok(false),
             };
-            tokio::select! {
-                _ = self.shared.capacity() => {}
-                () = stop.requested() => return Ok(false),
-            }
-            let claimed = self.group.claim(stream, 1).await?;
+            let place = self.shared.quarantine.place();
+            let limits = ClaimLimits {
+                most: capacity,
+                started: self.shared.restarts.available_permits().min(capacity),
+                suspects: usize::from(place.is_some()),
+            };
+            let claimed = self.group.claim(stream, limits).await?;
             for entry in &claimed.dead {
                 tracing::error!(entry, "gave up on an entry that was delivered too often");
             }
@@ -63,47 +65,51 @@ impl Consumer {
             self.shared.metrics.count_outcome(Outcome::Dead, dead);
             self.shared.metrics.count_outcome(Outcome::RunEnded, ended);
             found = found || !claimed.entries.is_empty() || dead + ended > 0;
-            // The script gives at most one entry that was started before.
-            let (fresh, started): (Vec<Entry>, Vec<Entry>) = claimed
+            let (suspects, others): (Vec<Entry>, Vec<Entry>) = claimed
                 .entries
                 .into_iter()
-                .partition(|entry| entry.delivery == 1);
-            self.start_all(fresh).await;
-            if let Some(entry) = started.into_iter().next() {
-                self.start_in_quarantine(entry, quarantine).await;
+                .partition(|entry| entry.delivery >= self.topic.suspect_from());
+            self.start_all(others).await;
+            // The script gives at most one.
+            if let (Some(entry), Some(place)) = (suspects.into_iter().next(), place) {
+                self.start_suspect(entry, place).await;
             }
         }
         Ok(found)
     }
 
-    /// If the entry brings this process down, it alone is charged for it, not its neighbours.
-    async fn start_in_quarantine(self: &Arc<Self>, entry: Entry, quarantine: OwnedMutexGuard<()>) {
+    /// Isolate an entry that may have killed its workers: if it brings this process down, too, nothing else is charged.
+    async fn start_suspect(self: &Arc<Self>, entry: Entry, place: OwnedMutexGuard<()>) {
         if !self.shared.breaker.try_start() {
             self.release(&[entry]).await;
             return;
         }
-        tracing::info!(entry = %entry.id, delivery = entry.delivery, "reclaimed an entry; it runs alone");
+        tracing::info!(entry = %entry.id, delivery = entry.delivery, "reclaimed a suspect; it is isolated");
         let lease = self.hold(&entry);
+        let closed = self.shared.quarantine.close();
         let consumer = self.clone();
         let step = async move {
-            let slots = consumer.shared.slots.clone();
+            // On its last delivery nothing else may be charged for it at all.
+            let strictly = entry.delivery >= consumer.topic.max_deliveries;
             let stop = consumer.shared.supervisor.stop();
-            let alone = tokio::select! {
-                alone = slots.acquire_many_owned(consumer.topic.concurrency) => alone.ok(),
+            let slots = tokio::select! {
+                slots = slots_alone(&consumer.shared.slots, consumer.topic.concurrency, strictly) => slots,
                 () = stop.requested() => None,
             };
-            if alone.is_some() && !stop.is_requested() {
-                lease.restart_limit(consumer.lease_limit());
-                delivery::run(&consumer, entry, lease).await;
-            } else {
-                consumer.shared.breaker.record_neutral();
-                consumer.release(&[entry]).await;
-                drop(lease);
+            match slots {
+                Some(slots) if !stop.is_requested() => {
+                    lease.restart_limit(consumer.lease_limit());
+                    let running = Box::pin(delivery::run(&consumer, entry, lease));
+                    run_isolated(running, slots, closed, strictly).await;
+                }
+                _ => {
+                    consumer.shared.breaker.record_neutral();
+                    consumer.release(&[entry]).await;
+                    drop(lease);
+                }
             }
-            drop((alone, quarantine));
+            drop(place);
         };
-        self.shared
-            .supervisor
-            .spawn_task("step in quarantine", step);
+        self.shared.supervisor.spawn_task("suspect", step);
     }
 }

@@ -16,12 +16,12 @@ use tokio::sync::watch;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_octollm-executor");
 
-pub struct Place {
+pub struct TestWorkspace {
     pub runner: StepRunner,
     pub parent: tempfile::TempDir,
 }
 
-pub async fn place(tier: Tier) -> Place {
+pub async fn place(tier: Tier) -> TestWorkspace {
     let parent = tempfile::Builder::new()
         .prefix("octollm-test-")
         .tempdir()
@@ -43,7 +43,7 @@ pub async fn place(tier: Tier) -> Place {
             .await
             .expect("a Python that every user can read");
     }
-    Place { runner, parent }
+    TestWorkspace { runner, parent }
 }
 
 pub fn limits() -> Limits {
@@ -72,7 +72,7 @@ pub fn python(code: &str) -> StepInput {
     step("python", code)
 }
 
-impl Place {
+impl TestWorkspace {
     pub async fn try_run(&self, step: &StepInput) -> Result<StepOutput, SandboxError> {
         let (_stop, never) = watch::channel(false);
         self.runner.run(step, never).await

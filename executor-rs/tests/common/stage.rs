@@ -265,6 +265,32 @@ impl Stage {
         let _: usize = self.ask(&["XGROUP", "CREATECONSUMER", STREAM, "executor", name]);
     }
 
+    /// Create the group with a consumer that reads what was written before, too.
+    pub fn join_group_from_start(&self, name: &str) {
+        let () = self.ask(&["XGROUP", "CREATE", STREAM, "executor", "0"]);
+        self.join_group(name);
+    }
+
+    /// As if the only entry had been delivered so often to the consumer, which then was lost long ago.
+    pub fn deliver_again(&self, name: &str, deliveries: u64) {
+        let pending: Vec<(String, String, u64, u64)> =
+            self.ask(&["XPENDING", STREAM, "executor", "-", "+", "1"]);
+        let (id, count) = (&pending[0].0, deliveries.to_string());
+        let words = [
+            "XCLAIM",
+            STREAM,
+            "executor",
+            name,
+            "0",
+            id,
+            "IDLE",
+            "9999999",
+            "RETRYCOUNT",
+            &count,
+        ];
+        let _: redis::Value = self.ask(&words);
+    }
+
     /// Read all new entries as that consumer.
     pub fn read_as(&self, name: &str) {
         let words = [
@@ -311,7 +337,7 @@ impl Stage {
     }
 
     /// As if nobody had ended any run.
-    pub fn forget_ended_runs(&self) {
+    pub fn delete_ended_runs(&self) {
         let _: usize = self.ask(&["DEL", "{l0}:ended-runs"]);
     }
 

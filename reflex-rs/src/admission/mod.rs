@@ -13,16 +13,23 @@ pub use rules::{Redactions, Rules, RulesError};
 pub use submission::{idempotency_key, Admitted, Refusal, Stamp, Submission};
 
 use contracts::events::{
-    read, write, DigestMap, Event, Priority, RefusalReason, Sha256, TaskRejected, TaskSubmission,
-    TaskSubmitted, Text, Timestamp,
+    read_within, write, DigestMap, Event, Priority, RefusalReason, Sha256, TaskRejected,
+    TaskSubmission, TaskSubmitted, Text, Timestamp,
 };
 use contracts::topology::Topology;
-use contracts::{ids, ContractError};
+use contracts::{ids, strict_json, ContractError};
 
 use crate::caller::Caller;
 
 /// How far ahead a task may be scheduled.
 const MAX_AHEAD_MS: u64 = 30 * 86_400_000;
+
+/// Nesting of a submission. Every message that carries a part of it adds levels of its own, and the same bound as for a
+/// step's output leaves room for them.
+const MAX_DEPTH: usize = strict_json::MAX_DEPTH - 8;
+
+/// Length of a key that still fits into a message after `refused`.
+const MAX_SHOWN_KEY: usize = 240;
 
 /// Decides on one submission.
 ///
@@ -36,7 +43,7 @@ pub fn admit(
     topology: &Topology,
 ) -> Result<Admitted, ContractError> {
     let tenant = &caller.tenant;
-    let mut request: TaskSubmission = read(&submission.body)?;
+    let mut request: TaskSubmission = read_within(&submission.body, MAX_DEPTH)?;
     check_not_before(request.not_before.as_ref(), stamp.now_ms)?;
     let refusal = refusal(&request, submission.tenant_mismatch, rules);
     let redactions = redact::submission(&mut request, rules)?;
@@ -48,7 +55,10 @@ pub fn admit(
     let task = ids::task_id(&lane, &ulid)?;
     let created_at = ids::timestamp(stamp.now_ms);
     let fingerprint = ids::sha256_hex(&submission.received);
-    let idempotency_key = given_key.unwrap_or(task.as_str()).to_owned();
+    let idempotency_key = match (given_key, &refusal) {
+        (Some(key), Some(_)) => refused_key(key),
+        (given, _) => given.unwrap_or(task.as_str()).to_owned(),
+    };
     let kind = request.kind.as_ref().map(ToString::to_string);
     let priority = request.priority.unwrap_or(Priority::Normal);
     let message = TaskSubmitted {
@@ -107,6 +117,16 @@ fn refusal(request: &TaskSubmission, tenant_mismatch: bool, rules: &Rules) -> Op
         reason: RefusalReason::Injection,
         detail: format!("{field} looks like a prompt injection (rule {rule})"),
     })
+}
+
+/// The key of a refused submission. The producer's own key stays free for the corrected submission, as it does where a
+/// refusal is answered and not stored.
+fn refused_key(key: &str) -> String {
+    if key.len() <= MAX_SHOWN_KEY {
+        format!("refused {key}")
+    } else {
+        format!("refused sha256:{}", ids::sha256_hex(key.as_bytes()))
+    }
 }
 
 /// The key as messages show it. A key may itself be personal data; its digest is shown then, because two different keys can

@@ -1,7 +1,8 @@
 //! What admission reads and what it returns: plain data without rules.
 
 use bytes::Bytes;
-use contracts::events::{Priority, RefusalReason, Source, TaskId, Tenant};
+use contracts::events::{Object, Priority, RefusalReason, Source, TaskId, Tenant};
+use contracts::ContractError;
 
 /// One submission as it was received.
 #[derive(Debug, Clone)]
@@ -58,6 +59,20 @@ pub struct Admitted {
     pub created_at: String,
     /// Set when the policy refuses the submission; `body` is then a `task.rejected.v1`.
     pub refusal: Option<Refusal>,
+}
+
+impl Admitted {
+    /// Returns the same task under another id of the same lane: the one that it was first stored under.
+    pub fn with_task(&self, task: &TaskId) -> Result<Self, ContractError> {
+        let invalid = |error: serde_json::Error| ContractError::schema("task", error.to_string());
+        let mut message: Object = serde_json::from_slice(&self.body).map_err(invalid)?;
+        message.insert("task".to_owned(), task.as_str().into());
+        Ok(Self {
+            task: task.clone(),
+            body: serde_json::to_vec(&message).map_err(invalid)?,
+            ..self.clone()
+        })
+    }
 }
 
 /// Why the policy refuses a valid submission.

@@ -185,7 +185,14 @@ impl Feed {
         let state = match &status {
             Some(status) => Some(status.state),
             None if self.lookup.api.is_some() => {
-                Some(self.lookup.summary(&self.caller, &self.task).await?.state)
+                match self.lookup.summary(&self.caller, &self.task).await {
+                    Ok(known) => Some(known.state),
+                    Err(error @ (LookupError::NotFound | LookupError::Status(_))) => {
+                        return Err(error.into())
+                    }
+                    // The API is busy or unavailable; the next check asks again.
+                    Err(LookupError::Store(_) | LookupError::Api(_)) => None,
+                }
             }
             None => None,
         };

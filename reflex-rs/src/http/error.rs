@@ -8,7 +8,7 @@ use axum::http::{header, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use contracts::events::TaskId;
 use contracts::{ContractError, Reason};
-use serde_json::json;
+use serde_json::{json, Value};
 
 use crate::lookup::LookupError;
 use crate::outcome::Outcome;
@@ -45,6 +45,7 @@ pub enum Problem {
     Store(StoreError),
     /// A fault of this program or of the stored data; the text is for the log.
     Internal(String),
+    ForeignHost,
     NotFound,
     MethodNotAllowed,
 }
@@ -106,6 +107,12 @@ impl Problem {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.row().outcome
+    }
+
+    /// Returns the problem document if the same request can succeed later without anyone changing it.
+    pub(super) fn transient_document(&self) -> Option<Value> {
+        let row = self.row();
+        (row.status == StatusCode::SERVICE_UNAVAILABLE).then(|| row.document())
     }
 
     /// Why, for the log, if the fault is on this side.
@@ -222,6 +229,13 @@ impl Problem {
             .retry_after(1),
             Self::Store(error) => store(error),
             Self::Internal(_) => internal(),
+            Self::ForeignHost => Row::new(
+                S::FORBIDDEN,
+                Outcome::ForeignHost,
+                "on a loopback address the reflex answers only requests whose Host and Origin are local or the host of \
+                 OCTOLLM_REFLEX_URL",
+            )
+            .field("Host"),
             Self::NotFound => Row::new(
                 S::NOT_FOUND,
                 Outcome::NotFound,
@@ -238,7 +252,7 @@ impl Problem {
 
 fn contract(error: &ContractError) -> Row<'_> {
     let (status, outcome) = match error.reason {
-        Reason::Unreadable => (StatusCode::BAD_REQUEST, Outcome::Malformed),
+        Reason::Malformed => (StatusCode::BAD_REQUEST, Outcome::Malformed),
         Reason::Schema => (StatusCode::UNPROCESSABLE_ENTITY, Outcome::Schema),
     };
     let field = match error.field.as_str() {
@@ -259,9 +273,9 @@ fn submit(error: &SubmitError) -> Row<'_> {
             Row::new(S::UNPROCESSABLE_ENTITY, outcome, detail.as_str())
         }
         SubmitError::Conflict(task) => Row::new(
-            S::CONFLICT,
+            S::UNPROCESSABLE_ENTITY,
             outcome,
-            format!("this Idempotency-Key belongs to task {task} with another body"),
+            format!("this Idempotency-Key belongs to task {task}, which has another body; send a new key"),
         )
         .field("Idempotency-Key"),
         SubmitError::Overloaded => Row::new(
@@ -292,10 +306,16 @@ fn submit(error: &SubmitError) -> Row<'_> {
 fn store(error: &StoreError) -> Row<'static> {
     let outcome = store_outcome(error);
     match error {
-        StoreError::Unavailable { .. } | StoreError::Unknown(_) => Row::new(
+        StoreError::Unavailable { .. } => Row::new(
             StatusCode::SERVICE_UNAVAILABLE,
             outcome,
             "the task store is unavailable; try again later",
+        )
+        .retry_after(1),
+        StoreError::Unknown(_) => Row::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            outcome,
+            "the task store did not answer in time; it may have done what was asked, and repeating the request is safe",
         )
         .retry_after(1),
         StoreError::OutOfMemory(_) => Row::new(
@@ -356,9 +376,10 @@ impl<'a> Row<'a> {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let row = self.row();
+impl Row<'_> {
+    /// The problem document.
+    fn document(&self) -> Value {
+        let row = self;
         let mut body = json!({
             "type": format!("urn:octollm:problem:{}", row.outcome.as_str()),
             "title": row.status.canonical_reason(),
@@ -371,6 +392,14 @@ impl IntoResponse for Problem {
         if let Some(task) = row.task {
             body["task"] = task.as_str().into();
         }
+        body
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let row = self.row();
+        let body = row.document();
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (row.status, content_type, body.to_string()).into_response();
         response.headers_mut().extend(row.headers);

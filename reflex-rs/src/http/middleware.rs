@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::{App, Problem};
+use crate::metrics::Route;
 
 /// Counts the request as in flight until its response begins.
 pub(super) async fn count_in_flight(
@@ -17,6 +18,21 @@ pub(super) async fn count_in_flight(
 ) -> Response {
     let _in_flight = app.metrics.in_flight();
     next.run(request).await
+}
+
+/// Refuses a request that names a foreign host. A webhook may come through a tunnel: its signature proves who sent it.
+pub(super) async fn check_host(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_webhook = request.uri().path().starts_with("/v1/webhooks/");
+    if is_webhook || app.hosts.allow(request.uri(), request.headers()) {
+        return next.run(request).await;
+    }
+    let problem = Problem::ForeignHost;
+    app.metrics.request_ended(Route::Any, problem.outcome());
+    problem.into_response()
 }
 
 /// Answers a request whose handler panicked; the client gets a response, and the log the reason.

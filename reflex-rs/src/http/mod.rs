@@ -1,8 +1,10 @@
 //! The HTTP API: a connection (`server`) → `router` → `middleware` → `extract` (the parts of a request) → `routes` (one file
 //! per resource) → the submission service, the task store or the upstream API. Errors become responses in `error`.
 
+mod connection;
 mod error;
 mod extract;
+mod hosts;
 mod middleware;
 mod router;
 mod routes;
@@ -12,6 +14,7 @@ mod state;
 mod tests;
 
 pub use error::Problem;
+pub use hosts::AllowedHosts;
 pub use router::router;
 pub use server::serve;
 pub use state::{App, Limits};

@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post};
 use axum::Router;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::middleware::{count_in_flight, panic_response};
+use super::middleware::{check_host, count_in_flight, panic_response};
 use super::routes::admin::ReflexProbe;
 use super::routes::{cancel, dead_letters, events, proxy, runs, tasks, webhooks};
 use super::{App, Problem};
@@ -31,6 +31,7 @@ pub fn router(app: Arc<App>) -> Router {
         ))
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .layer(from_fn_with_state(Arc::clone(&app), check_host))
         .layer(CatchPanicLayer::custom(panic_response))
         .layer(from_fn_with_state(Arc::clone(&app), count_in_flight))
         .with_state(app)

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use axum::Router;
 use contracts::settings;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use service::Supervisor;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::connection::Connections;
 
 /// How long to wait after a failed accept, for example when the limit of open files is reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// When the kernel begins to check whether a silent client is still there, and how often it does.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Serves until the order to stop, then lets running requests end within `reflex.drain_s`.
 pub async fn serve(
@@ -23,13 +26,10 @@ pub async fn serve(
     settings: settings::Reflex,
     supervisor: Supervisor,
 ) {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(settings.header_timeout_s));
-    let slots = Arc::new(Semaphore::new(
-        settings.max_connections.min(Semaphore::MAX_PERMITS),
-    ));
+    let slots = settings.max_connections.min(Semaphore::MAX_PERMITS);
+    let slots = Arc::new(Semaphore::new(slots));
+    let connections = Connections::new(router, &settings, supervisor.clone(), Arc::clone(&slots));
+    let connections = Arc::new(connections);
     let graceful = GracefulShutdown::new();
     let stop = supervisor.stop();
     loop {
@@ -37,7 +37,7 @@ pub async fn serve(
             accepted = accept(&listener, &slots) => accepted,
             () = stop.requested() => break,
         };
-        let (stream, slot) = match accepted {
+        let (socket, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; raise the limit of open files (ulimit -n)");
@@ -45,12 +45,9 @@ pub async fn serve(
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = Arc::clone(&connections).serve(socket, graceful.watcher());
         supervisor.spawn_task("connection", async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended with an error");
-            }
+            connection.await;
             drop(slot);
         });
     }
@@ -68,13 +65,18 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    // Responses are small, so batching them would only add delay. A failure means that the client is gone, which shows later.
-    let _ = stream.set_nodelay(true);
-    Ok((stream, slot))
+    let (socket, _) = listener.accept().await?;
+    // A failure of either option means that the client is gone, which shows later.
+    // Responses are small, so batching them would only add delay.
+    let _ = socket.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL);
+    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    Ok((socket, slot))
 }

@@ -7,7 +7,9 @@ use indexmap::IndexMap;
 use service::Supervisor;
 use tokio::sync::Semaphore;
 
+use super::AllowedHosts;
 use crate::caller::Caller;
+use crate::ingest::IngestHealth;
 use crate::metrics::Metrics;
 use crate::submit::Service;
 use crate::webhooks::Source;
@@ -16,6 +18,8 @@ use crate::webhooks::Source;
 pub struct App {
     pub service: Service,
     pub metrics: Arc<Metrics>,
+    /// Turns readiness red while an ingest stream cannot be read.
+    pub ingest: Arc<IngestHealth>,
     /// The webhook sources, by name.
     pub sources: IndexMap<String, Source>,
     /// Who a request without credentials acts for.
@@ -25,6 +29,7 @@ pub struct App {
     /// Owns what outlives its request. Event streams have no end of their own and end when it orders to stop.
     pub supervisor: Supervisor,
     pub limits: Limits,
+    pub hosts: AllowedHosts,
 }
 
 /// What a request body must respect.

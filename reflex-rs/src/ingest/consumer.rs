@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Backoff, ConsumerGroup, DeadConsumers, Entry, Leases, Reader, StoreError};
+use bus::{Backoff, ClaimLimits, ConsumerGroup, DeadConsumers, Entry, Leases, Reader, StoreError};
 use contracts::events::Tenant;
 use futures_util::FutureExt;
 use service::{Stop, Supervisor};
@@ -63,10 +63,15 @@ impl Consumer {
                 Err(error) => Err(error),
             };
             match turn {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    self.handler.common.health.succeeded(self.stream());
+                    backoff.reset();
+                }
                 Err(error) => {
                     // An outage is reported by the client, once.
                     if let StoreError::Refused(_) = error {
+                        let health = &self.handler.common.health;
+                        health.failed(self.stream(), error.to_string());
                         tracing::warn!(stream = self.stream(), %error, "cannot read an ingest stream");
                     }
                     stop.sleep(backoff.next_delay()).await;
@@ -94,7 +99,12 @@ impl Consumer {
             () = stop.requested() => return Ok(()),
         }
         if last_claim.is_none_or(|last| last.elapsed() >= self.heartbeat) {
-            let claimed = group.claim(self.stream(), self.free_slots()).await?;
+            let limits = ClaimLimits {
+                most: self.free_slots(),
+                started: 0,
+                suspects: 0,
+            };
+            let claimed = group.claim(self.stream(), limits).await?;
             *last_claim = Some(Instant::now());
             self.start_all(claimed.entries);
         }

@@ -56,7 +56,7 @@ impl Failure {
 
     fn reason(&self) -> DeadReason {
         match self.outcome {
-            Outcome::Malformed => DeadReason::Unreadable,
+            Outcome::Malformed => DeadReason::Malformed,
             Outcome::DeliveriesExhausted => DeadReason::DeliveriesExhausted,
             _ => DeadReason::Schema,
         }

@@ -96,6 +96,15 @@ impl MemoryStore {
         self.watchers.send(task.as_str(), || Some(event));
     }
 
+    /// Loses the messages of all stored tasks, as Redis does when their stream is deleted; with their statuses if `all`.
+    pub fn lose_messages(&self, all: bool) {
+        let mut state = self.lock();
+        state.tasks.clear();
+        if all {
+            state.statuses.clear();
+        }
+    }
+
     /// Returns the stored tasks, in order.
     #[must_use]
     pub fn tasks(&self) -> Vec<Admitted> {
@@ -131,11 +140,19 @@ impl MemoryStore {
         let mut state = self.available()?;
         let key = (task.tenant.clone(), task.idempotency_key.clone());
         if let Some((fingerprint, first)) = state.idempotency.get(&key) {
-            return Ok(if *fingerprint == task.fingerprint {
-                Stored::Duplicate(first.clone())
-            } else {
-                Stored::Conflict(first.clone())
-            });
+            if *fingerprint != task.fingerprint {
+                return Ok(Stored::Conflict(first.clone()));
+            }
+            let status = state.statuses.get(first);
+            let found = status.map(|status| status.state);
+            let pending = status.is_none_or(|one| !one.stored && one.state == TaskState::Accepted);
+            let is_lost = pending && state.tasks.iter().all(|one| one.task != *first);
+            if !is_lost {
+                return Ok(Stored::Duplicate(first.clone(), found));
+            }
+            if *first != task.task {
+                return Ok(Stored::Lost(first.clone(), found));
+            }
         }
         let high_water = self
             .topology
@@ -185,6 +202,11 @@ impl TaskStore for MemoryStore {
 
     fn server_info(&self) -> Result<ServerInfo, StoreError> {
         self.available().map(|state| state.info)
+    }
+
+    async fn until_unavailable(&self) {
+        // Every call shows at once whether this store is available, so nothing has to be watched.
+        std::future::pending::<()>().await;
     }
 
     async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {

@@ -8,7 +8,7 @@ mod watch;
 
 pub use self::event_id::EventId;
 pub use self::memory::{Fault, MemoryStore};
-pub use self::redis::RedisStore;
+pub use self::redis::{RedisStore, RESPONSE_TIMEOUT};
 pub use self::watch::{Item, Watch, Watchers};
 pub use bus::{ServerInfo, StoreError};
 
@@ -24,8 +24,11 @@ use crate::admission::{Admitted, DeadLetterMessage};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     Accepted(TaskId),
-    /// The same submission was stored before.
-    Duplicate(TaskId),
+    /// The same submission was stored before. The state is absent if the store has no status of the task.
+    Duplicate(TaskId, Option<TaskState>),
+    /// The same submission was stored before, but its message is gone and its status does not say that Postgres has it.
+    /// Storing it again under the task's own id revives it. The state is absent if the store has no status of the task.
+    Lost(TaskId, Option<TaskState>),
     /// The idempotency key belongs to another submission.
     Conflict(TaskId),
     /// More tasks are queued than the topology allows; nothing was stored.
@@ -90,6 +93,9 @@ pub trait TaskStore: Send + Sync {
 
     /// Returns what is known of the server's durability. Does not wait: fails at once if the store is unavailable.
     fn server_info(&self) -> Result<ServerInfo, StoreError>;
+
+    /// Waits until the store is known to be unavailable, also while nothing else is asked of it.
+    async fn until_unavailable(&self);
 
     /// Stores a task with its status and its idempotency key, all or nothing. After an error it may be stored; repeating the
     /// call with the same idempotency key is safe.

@@ -26,7 +26,7 @@ pub(super) async fn store_and_confirm(
     // Subscribes before the task is stored, so that its first event cannot be missed.
     let mut watch = subscribe(store, &task.task, deadline).await?;
     let stored = store.admit(task).await?;
-    let (Stored::Accepted(id) | Stored::Duplicate(id)) = &stored else {
+    let (Stored::Accepted(id) | Stored::Duplicate(id, _)) = &stored else {
         return Ok((stored, true));
     };
     if *id != task.task {
@@ -45,7 +45,11 @@ pub(super) async fn store_and_confirm(
             return Ok((stored, true));
         }
     }
-    let confirmed = until_persisted(store, watch, id, deadline).await;
+    let confirmed = tokio::select! {
+        confirmed = until_persisted(store, watch, id, deadline) => confirmed,
+        // It may come back in time, but its clients are answered within a second.
+        () = store.until_unavailable() => false,
+    };
     Ok((stored, confirmed))
 }
 

@@ -37,7 +37,7 @@ impl SubmitError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Contract(error) if error.reason == Reason::Unreadable => Outcome::Malformed,
+            Self::Contract(error) if error.reason == Reason::Malformed => Outcome::Malformed,
             Self::Contract(_) => Outcome::Schema,
             Self::Refused(_) => Outcome::Injection,
             Self::Conflict(_) => Outcome::Conflict,

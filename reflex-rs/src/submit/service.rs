@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contracts::events::TaskId;
+use contracts::events::{TaskId, TaskState};
 use contracts::topology::Topology;
 use futures_util::FutureExt;
 use service::Supervisor;
@@ -16,9 +16,31 @@ use super::confirm::store_and_confirm;
 use super::{Durability, FinalOutcome, Record, SubmitError};
 use crate::admission::{self, Admitted, Rules, Stamp, Submission};
 use crate::caller::Caller;
-use crate::lookup::Lookup;
+use crate::lookup::{Lookup, TaskSummary};
 use crate::outcome::Outcome;
 use crate::store::{Replicated, StoreError, Stored};
+
+/// How long a repeat waits for what the API knows of its task.
+const API_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What the API says of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InApi {
+    Known(TaskState),
+    /// Postgres does not have it.
+    Unknown,
+    /// There is no API, or it does not answer.
+    NotSaid,
+}
+
+impl InApi {
+    fn state(self) -> Option<TaskState> {
+        match self {
+            Self::Known(state) => Some(state),
+            Self::Unknown | Self::NotSaid => None,
+        }
+    }
+}
 
 /// What a submission must fulfil, and how it is treated if it does not.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +64,8 @@ pub struct Accepted {
     pub task: TaskId,
     /// Whether the same submission was stored before.
     pub duplicate: bool,
+    /// The task's state; absent for a duplicate of which neither the store nor the API can say it now.
+    pub state: Option<TaskState>,
     /// Whether it was stored as a rejected task; only with `Refusals::Store`.
     pub refused: bool,
     /// What holds of it now.
@@ -141,34 +165,109 @@ impl Service {
 
     /// Stores a prepared submission as durably as required. May be repeated after an error: the idempotency key makes sure
     /// that one task is stored.
+    ///
+    /// A repeat of a task that was lost before Postgres had it stores the task again, under its first id.
     pub async fn store(&self, prepared: &Prepared) -> Result<Accepted, SubmitError> {
         let task = &prepared.task;
         let required = prepared.requirements.durability;
+        let (stored, durability) = self.store_as_required(task, required).await?;
+        let refused = task.refusal.is_some();
+        let accepted = |task, duplicate, state| {
+            Ok(Accepted {
+                task,
+                duplicate,
+                state,
+                refused,
+                durability,
+            })
+        };
+        match stored {
+            Stored::Accepted(id) => accepted(id, false, Some(TaskState::Accepted)),
+            Stored::Duplicate(id, None) => {
+                let known = self.ask_api(task, &id).await;
+                accepted(id, true, known.state())
+            }
+            Stored::Duplicate(id, state) => accepted(id, true, state),
+            Stored::Lost(id, None) => match self.ask_api(task, &id).await {
+                InApi::Unknown => self.revive(task, &id, required, durability).await,
+                known => accepted(id, true, known.state()),
+            },
+            // Its status says that Postgres does not have it.
+            Stored::Lost(id, Some(_)) => self.revive(task, &id, required, durability).await,
+            Stored::Conflict(id) => Err(SubmitError::Conflict(id)),
+            Stored::Overloaded => Err(SubmitError::Overloaded),
+        }
+    }
+
+    /// Stores a lost task again under its first id.
+    async fn revive(
+        &self,
+        task: &Admitted,
+        first: &TaskId,
+        required: Durability,
+        durability: Durability,
+    ) -> Result<Accepted, SubmitError> {
+        let again = task
+            .with_task(first)
+            .map_err(|error| SubmitError::Internal(error.to_string()))?;
+        let (stored, _) = self.store_as_required(&again, required).await?;
+        let state = match stored {
+            Stored::Accepted(_) => {
+                tracing::warn!(
+                    task = first.as_str(),
+                    tenant = task.tenant.as_str(),
+                    "a task was lost before it was stored in Postgres; its repeat has submitted it again"
+                );
+                Some(TaskState::Accepted)
+            }
+            // Another repeat was faster, or the task's status has come.
+            Stored::Duplicate(_, state) | Stored::Lost(_, state) => state,
+            Stored::Conflict(id) => return Err(SubmitError::Conflict(id)),
+            Stored::Overloaded => return Err(SubmitError::Overloaded),
+        };
+        Ok(Accepted {
+            task: first.clone(),
+            duplicate: true,
+            state,
+            refused: task.refusal.is_some(),
+            durability,
+        })
+    }
+
+    /// Asks the API for a task of which the store has no status.
+    async fn ask_api(&self, submitted: &Admitted, task: &TaskId) -> InApi {
+        let Some(api) = &self.lookup.api else {
+            return InApi::NotSaid;
+        };
+        let (path, caller) = (
+            format!("/v1/tasks/{task}"),
+            Caller::new(submitted.tenant.clone()),
+        );
+        let answer = api.read::<TaskSummary>(&path, &caller);
+        match tokio::time::timeout(API_TIMEOUT, answer).await {
+            Ok(Ok(Some(known))) => InApi::Known(known.state),
+            Ok(Ok(None)) => InApi::Unknown,
+            Ok(Err(_)) | Err(_) => InApi::NotSaid,
+        }
+    }
+
+    /// Stores a task once, as durably as required. Returns what the store answered and the durability that is reached.
+    async fn store_as_required(
+        &self,
+        task: &Admitted,
+        required: Durability,
+    ) -> Result<(Stored, Durability), SubmitError> {
         let result = if required.stored {
             self.store_persisted(task, required).await
         } else {
             self.store_in_redis(task, required).await
         };
-        let (stored, durability) = match result {
+        match result {
             // The command was sent and not answered.
             Err(SubmitError::Store(StoreError::Unknown(_))) => {
-                return Err(unconfirmed(task.task.clone(), required))
+                Err(unconfirmed(task.task.clone(), required))
             }
-            result => result?,
-        };
-        let accepted = |id, duplicate| {
-            Ok(Accepted {
-                task: id,
-                duplicate,
-                refused: task.refusal.is_some(),
-                durability,
-            })
-        };
-        match stored {
-            Stored::Accepted(id) => accepted(id, false),
-            Stored::Duplicate(id) => accepted(id, true),
-            Stored::Conflict(id) => Err(SubmitError::Conflict(id)),
-            Stored::Overloaded => Err(SubmitError::Overloaded),
+            result => result,
         }
     }
 
@@ -179,7 +278,9 @@ impl Service {
     ) -> Result<(Stored, Durability), SubmitError> {
         let deadline = Instant::now() + self.config.durability_wait;
         match store_and_confirm(&self.lookup, task, deadline).await? {
-            (Stored::Accepted(id) | Stored::Duplicate(id), false) => Err(unconfirmed(id, required)),
+            (Stored::Accepted(id) | Stored::Duplicate(id, _), false) => {
+                Err(unconfirmed(id, required))
+            }
             (stored, _) => Ok((stored, required)),
         }
     }
@@ -208,7 +309,7 @@ impl Service {
             return Err(SubmitError::NotDurable("Redis has too few replicas"));
         }
         match store.admit_replicated(task, required.replicas).await? {
-            Replicated::Unconfirmed(Stored::Accepted(id) | Stored::Duplicate(id)) => {
+            Replicated::Unconfirmed(Stored::Accepted(id) | Stored::Duplicate(id, _)) => {
                 Err(unconfirmed(id, required))
             }
             // In an unconfirmed answer that is left, nothing was stored, so there is nothing to confirm.

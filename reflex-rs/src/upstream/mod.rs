@@ -15,11 +15,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::caller::Caller;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a read may wait for its turn.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a response may take to begin.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the body of a response that is read whole may take.
@@ -75,6 +77,16 @@ impl ApiClient {
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;
+        self.send(path, caller, headers, slot).await
+    }
+
+    async fn send<'a>(
+        &self,
+        path: &str,
+        caller: &Caller,
+        headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<Response<ProxiedBody>, ApiError> {
         let mut request =
             Request::get(format!("{}{path}", self.base)).header(TENANT, caller.tenant.as_str());
         for (name, value) in headers {
@@ -94,12 +106,18 @@ impl ApiClient {
     }
 
     /// Sends GET for `path` and reads the JSON answer; `None` if the API answers 404.
+    ///
+    /// Waits its turn while as many requests wait for the API as the settings allow: callers have a limit of their own.
     pub async fn read<T: DeserializeOwned>(
         &self,
         path: &str,
         caller: &Caller,
     ) -> Result<Option<T>, ApiError> {
-        let response = self.get(path, caller, std::iter::empty()).await?;
+        let slot = Arc::clone(&self.slots).acquire_owned();
+        let Ok(Ok(slot)) = tokio::time::timeout(SLOT_TIMEOUT, slot).await else {
+            return Err(ApiError::Overloaded);
+        };
+        let response = self.send(path, caller, std::iter::empty(), slot).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),

@@ -74,7 +74,7 @@ mod tests {
             .map(|text| (*text).to_owned().try_into().unwrap())
             .collect();
         let variable = |name: &str| match name {
-            "GOOD" => Some("whsec_c2VjcmV0".to_owned()),
+            "GOOD" => Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
             "EMPTY" => Some(String::new()),
             "ODD" => Some("hunter2!".to_owned()),
             _ => None,
@@ -90,7 +90,7 @@ mod tests {
     fn every_secret_counts_and_without_one_the_source_is_not_configured() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
-        std::fs::write(&file, "whsec_c2VjcmV0\n").unwrap();
+        std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
         let file = format!("file:{}", file.display());
         assert_eq!(
             read_all(&["env:GOOD", "env:ABSENT", &file], Scheme::Standard),

@@ -30,7 +30,7 @@ impl Events {
     /// `headers` are whole lines.
     pub fn open(reflex: &Reflex, path: &str, headers: &str) -> Self {
         let mut stream = reflex.connect();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut reader = BufReader::new(stream);
         let mut head = String::new();

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// Not strict JSON at all.
-    Unreadable,
+    Malformed,
     /// JSON, but not what the event's schema says.
     Schema,
 }
@@ -22,9 +22,9 @@ pub struct ContractError {
 }
 
 impl ContractError {
-    pub fn unreadable(message: impl Into<String>) -> Self {
+    pub fn malformed(message: impl Into<String>) -> Self {
         Self {
-            reason: Reason::Unreadable,
+            reason: Reason::Malformed,
             field: String::new(),
             message: message.into(),
         }

@@ -67,13 +67,13 @@ pub struct StepIdent {
 }
 
 impl StepIdent {
-    /// `<task>.<run>.<step>.<round>`: the field in the hash of live steps.
+    /// `<task>.<run>.<step>.<round>`: the field in the in-flight index.
     #[must_use]
     pub fn in_flight_field(&self) -> String {
         in_flight_field(&self.task, self.run, &self.step, self.round)
     }
 
-    /// The live field and the attempt.
+    /// The in-flight field and the attempt.
     #[must_use]
     pub fn message_id(&self) -> String {
         format!("{}.{}", self.in_flight_field(), self.attempt)

@@ -128,7 +128,7 @@ impl LaneKeys {
     }
 }
 
-/// Ingest stream of a tenant; it lies outside the lanes.
+/// Ingest stream of a tenant; it is outside the lanes.
 #[must_use]
 pub fn ingest(tenant: &str) -> String {
     format!("ingest:{tenant}")

@@ -19,7 +19,7 @@ pub fn check(data: &[u8]) -> Result<(), ContractError> {
 /// The same with another bound on the nesting.
 pub fn check_depth(data: &[u8], max_depth: usize) -> Result<(), ContractError> {
     let text = std::str::from_utf8(data).map_err(|error| {
-        ContractError::unreadable(format!("not valid UTF-8 from byte {}", error.valid_up_to()))
+        ContractError::malformed(format!("not valid UTF-8 from byte {}", error.valid_up_to()))
     })?;
     Scanner {
         bytes: text.as_bytes(),
@@ -28,7 +28,7 @@ pub fn check_depth(data: &[u8], max_depth: usize) -> Result<(), ContractError> {
     .value(max_depth)
 }
 
-/// An open container; an object remembers its keys.
+/// An open container; an object keeps the set of its keys.
 enum Open {
     Array,
     Object(HashSet<Vec<u8>>),
@@ -106,7 +106,7 @@ impl Scanner<'_> {
     }
 
     fn fault(&self, what: &str) -> ContractError {
-        ContractError::unreadable(format!("not strict JSON at byte {}: {what}", self.at))
+        ContractError::malformed(format!("not strict JSON at byte {}: {what}", self.at))
     }
 
     fn peek(&self) -> Option<u8> {
@@ -244,8 +244,8 @@ impl Scanner<'_> {
             Some(b't') => b'\t',
             Some(b'u') => {
                 self.at += 1;
-                let letter = self.letter()?;
-                out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+                let character = self.character()?;
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
                 return Ok(());
             }
             _ => return Err(self.fault("an unknown escape in a string")),
@@ -256,7 +256,7 @@ impl Scanner<'_> {
     }
 
     /// The character of a `\u` escape or of a pair of them; `at` stands behind the first `u`.
-    fn letter(&mut self) -> Result<char, ContractError> {
+    fn character(&mut self) -> Result<char, ContractError> {
         let first = self.hex()?;
         let code = if (0xd800..0xdc00).contains(&first) {
             if !self.bytes[self.at..].starts_with(b"\\u") {
@@ -273,7 +273,7 @@ impl Scanner<'_> {
         };
         match char::from_u32(code) {
             Some('\0') => Err(self.fault("a NUL character")),
-            Some(letter) => Ok(letter),
+            Some(character) => Ok(character),
             None => Err(self.fault("a lone surrogate")),
         }
     }

@@ -52,7 +52,7 @@ pub enum Scheme {
     Standard,
 }
 
-/// Where a secret lies.
+/// Where a secret is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Secret {

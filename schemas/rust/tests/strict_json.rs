@@ -36,7 +36,7 @@ fn bytes(hexadecimal: &str) -> Vec<u8> {
 
 fn refused(data: &[u8], name: &str) {
     let error = strict_json::check(data).expect_err(name);
-    assert_eq!(error.reason, Reason::Unreadable, "{name}");
+    assert_eq!(error.reason, Reason::Malformed, "{name}");
 }
 
 #[test]

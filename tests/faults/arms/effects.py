@@ -3,7 +3,7 @@
 `Effect` can die at a named moment. Input: {"n": number, "of"?: marks, "do"?: {"sleep_ms"?: ms, "crash"?: "before" |
 "after" | "always", "token"?: file}}. A crash with a token happens once: the process that removes the file dies. Output:
 {"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step was made
-from.
+from. A call that is stopped leaves a second line, with `stopped`.
 """
 
 import asyncio
@@ -34,7 +34,11 @@ class Effect:
         _write(step, ctx, n=step.input["n"], of=step.input.get("of", []), mark=mark)
         if do.get("crash") == "always":
             os.kill(os.getpid(), signal.SIGKILL)
-        await asyncio.sleep(do.get("sleep_ms", 0) / 1000)
+        try:
+            await asyncio.sleep(do.get("sleep_ms", 0) / 1000)
+        except asyncio.CancelledError:
+            _write(step, ctx, n=step.input["n"], stopped=True)
+            raise
         if do.get("crash") == "after":
             _die_once(do)
         return {"value": step.input["n"] + 1, "mark": mark}

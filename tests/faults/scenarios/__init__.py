@@ -33,6 +33,8 @@ class Landed:
     """Tasks that come from the fault itself and from no producer."""
     broken: tuple[str, ...] = ()
     """Promises that the scenario itself has seen broken, a sentence each."""
+    throughput: tuple[float, float] | None = None
+    """Steps per second of those who survived a crash, before and after it."""
 
 
 class MissedError(Exception):
@@ -46,6 +48,7 @@ TIMEOUT_S = 240.0
 things a worker that was killed is back after half a minute."""
 _FILES = (
     "chained",
+    "hung_redis",
     "messages",
     "network",
     "postgres_faults",
@@ -53,7 +56,9 @@ _FILES = (
     "processes",
     "redis_faults",
     "replicas",
+    "rust_programs",
     "stores",
+    "survivors",
 )
 
 

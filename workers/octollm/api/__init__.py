@@ -1,1 +1,4 @@
-"""The read-only HTTP API over Postgres. It serves what is stored about tasks, and never connects to Redis."""
+"""The read-only HTTP API over Postgres.
+
+It serves what is stored about tasks, and never connects to Redis.
+"""

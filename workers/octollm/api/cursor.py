@@ -1,4 +1,6 @@
-"""Opaque cursors: the sort values of the last row of a page. Rows added or removed between pages shift nothing.
+"""Opaque cursors: the sort values of the last row of a page.
+
+Rows added or removed between pages shift nothing.
 
 A cursor is a JSON list in base64url. Callers must treat it as opaque; anything else is refused.
 """

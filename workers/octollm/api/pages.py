@@ -1,4 +1,7 @@
-"""Pages of a list. Queries fetch one row more than the page holds, to know whether there is a next page."""
+"""Pages of a list.
+
+Queries fetch one row more than the page holds, to know whether there is a next page.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime

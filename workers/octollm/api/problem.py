@@ -17,7 +17,10 @@ _INTERNAL = "internal error; the log of octollm api has the cause"
 
 
 def problem(status: HTTPStatus, code: str, detail: str, field: str | None = None) -> Response:
-    """Return a problem response. `code`: its stable name; `field`: the parameter to correct, if there is one."""
+    """Return a problem response.
+
+    `code`: its stable name; `field`: the parameter to correct, if there is one.
+    """
     body = Problem(
         type=f"urn:octollm:problem:{code}", title=status.phrase, status=status.value, detail=detail, field=field
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Read-only database connections, and the errors that callers get when the database fails."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,9 @@ from octollm.database.pool import TRANSIENT_POSTGRES_ERRORS, Connection, Pool, o
 from octollm.errors import StoreUnavailableError, TooSlowError
 
 STATEMENT_S = 10.0
-_ACQUIRE_S = 5
+_REACH_S = 0.8
+"""How long a request waits until Postgres answers at all; the answer to a query may take `STATEMENT_S`."""
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _log = structlog.get_logger(__name__)
 _SCHEMA_MISMATCH = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 
@@ -22,19 +25,22 @@ class Store:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._available = True
+        self._trying = False
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """Open a read-only transaction with one snapshot.
 
-        Raises StoreUnavailableError when the database is unavailable or not migrated, TooSlowError when a query
-        exceeds the statement timeout.
+        Raises StoreUnavailableError within a second when the database is unavailable, hangs or is not migrated, and
+        TooSlowError when a query exceeds the statement timeout. While the database is unavailable, one request at a
+        time tries it, and the others fail at once.
         """
+        if not self._available and self._trying:
+            raise StoreUnavailableError("Postgres: unavailable")
+        self._trying = True
         try:
-            async with (
-                self._pool.acquire(timeout=_ACQUIRE_S) as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
+            async with self._connection() as connection:
+                self._trying = False
                 yield connection
         except asyncpg.QueryCanceledError as error:
             raise TooSlowError from error
@@ -46,9 +52,19 @@ class Store:
         except TRANSIENT_POSTGRES_ERRORS as error:
             self._mark_unavailable(f"Postgres is unavailable: {str(error) or type(error).__name__}")
             raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
-        if not self._available:
-            self._available = True
-            _log.info("Postgres is available again")
+        finally:
+            self._trying = False
+        self._mark_available()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Yield a connection in a transaction. Postgres has to begin the transaction within `_REACH_S`."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + _REACH_S
+        async with self._pool.acquire(timeout=_REACH_S) as connection:
+            # asyncpg's own transactions take no timeout. Returning the connection to the pool ends this one.
+            await connection.execute(_BEGIN, timeout=max(0.05, until - clock()))
+            yield connection
 
     async def not_ready_reasons(self) -> list[str]:
         """Return why requests cannot be answered, one sentence each; an empty list means ready."""
@@ -58,6 +74,11 @@ class Store:
         except (StoreUnavailableError, TooSlowError) as error:
             return [error.message]
         return [] if problem is None else [problem]
+
+    def _mark_available(self) -> None:
+        if not self._available:
+            self._available = True
+            _log.info("Postgres is available again")
 
     def _mark_unavailable(self, reason: str) -> None:
         """Log the reason once per outage, not once per request."""
@@ -75,6 +96,7 @@ async def open_store(dsn: str, pool_size: int, statement_s: float = STATEMENT_S)
     pool = await open_pool(
         dsn,
         pool_size,
+        statement_s + 1,
         application_name="octollm-api",
         default_transaction_read_only="on",
         statement_timeout=f"{statement_s * 1000:.0f}ms",

@@ -1,4 +1,6 @@
-"""The coder: checks code and applies patches without a model, and writes code with one. It never runs code.
+"""The coder: checks code and applies patches without a model, and writes code with one.
+
+It never runs code.
 
 Inputs (`files`: {name: text}, at most 64; `language`: python):
 - `{"mode": "check", "files", "language"}` gives `{"ok", "errors", "warnings", "findings", "checked", "skipped",
@@ -58,10 +60,10 @@ class Coder:
             case "check":
                 require_fields(step.input, {"mode", "files", "language"}, set())
                 _language(step.input)
-                return _check(_files(step.input, "files"))
+                return await ctx.isolated(_check, _files(step.input, "files"))
             case "apply":
                 require_fields(step.input, {"mode", "files", "patch"}, set())
-                return _apply(_files(step.input, "files"), _text(step.input, "patch"))
+                return await ctx.isolated(_apply, _files(step.input, "files"), _text(step.input, "patch"))
             case "generate":
                 require_fields(step.input, {"mode", "goal", "language"}, {"files", "tests", "previous", "feedback"})
                 _language(step.input)
@@ -109,7 +111,11 @@ async def _generate(step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
     if "feedback" in given:
         parts.append(as_data("feedback", given["feedback"]))
     question = Question("code", prompt("code"), "\n\n".join(parts), _ANSWER)
-    accepted = await ask_model(ctx, step, question, _faults, "writing code")
+
+    async def find_faults(answer: dict[str, Any]) -> list[str]:
+        return await ctx.isolated(_faults, answer)
+
+    accepted = await ask_model(ctx, step, question, find_faults, "writing code")
     files = {one["name"]: one["text"] for one in accepted.value["files"]}
     ctx.log.info("wrote code", files=len(files))
     return {"files": files, "explanation": accepted.value["explanation"], **accepted.origin}

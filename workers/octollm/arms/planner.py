@@ -7,7 +7,6 @@ model the step fails with `needs_model`.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import orjson
@@ -33,7 +32,10 @@ class Planner:
         arms = _arms(_names(given, "arms"))
         question = Question("plan", _system(arms), _prompt(given, _names(given, "kinds")), plan_rules.SCHEMA)
         inputs = {name: about["input"] for name, about in arms.items()}
-        find_faults = partial(plan_rules.faults, inputs=inputs)
+
+        async def find_faults(plan: Mapping[str, Any]) -> list[str]:
+            return await ctx.isolated(plan_rules.faults, plan, inputs)
+
         accepted = await ask_model(ctx, step, question, find_faults, "a plan for this goal")
         ctx.log.info("made a plan", steps=len(accepted.value["steps"]))
         return {"plan": accepted.value, **accepted.origin}

@@ -4,8 +4,8 @@ A prompt file contains no time and no id, so that the same question is always th
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,9 +16,6 @@ from octollm.arms.base import ArmContext
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
 from octollm.ports import Question, Reply
-
-MAX_REPAIRS = 2
-"""How often an answer that is valid by its schema but cannot be used is sent back to the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +38,10 @@ async def ask_model(
     ctx: ArmContext,
     step: StepRequested,
     question: Question,
-    find_faults: Callable[[Any], list[str]],
+    find_faults: Callable[[Any], Awaitable[list[str]]],
     purpose: str,
 ) -> AcceptedAnswer:
-    """Ask the model until its answer has no faults, at most MAX_REPAIRS + 1 times.
+    """Ask the model until its answer has no faults, with at most MAX_REPAIRS + 1 calls, those for the schema included.
 
     `find_faults`: returns a sentence for each fault of an answer, for the model to read; `purpose`: names the question
     in error messages. Each call has its own journal entry. Raises what `ModelClient.ask` raises, and PermanentError
@@ -53,26 +50,36 @@ async def ask_model(
     if ctx.model is None:
         raise PermanentError("needs_model", f"{purpose} needs a model, and this worker has none")
     current, input_tokens, output_tokens = question, 0, 0
-    for call in range(1, MAX_REPAIRS + 2):
+    left = question.repairs
+    while True:
         reply = await ctx.model.ask(step, current)
+        left -= reply.repairs
         input_tokens += reply.input_tokens
         output_tokens += reply.output_tokens
-        faults = find_faults(reply.value)
+        faults = await find_faults(reply.value)
         if not faults:
             return AcceptedAnswer(reply.value, reply, input_tokens, output_tokens)
-        ctx.log.info("the model's answer cannot be used", purpose=question.purpose, call=call, faults=len(faults))
+        ctx.log.info(
+            "the model's answer cannot be used", purpose=question.purpose, call=current.call, faults=len(faults)
+        )
+        if left <= 0:
+            break
         listed = "\n".join(f"- {one}" for one in faults)
         prompt = (
             f"{question.prompt}\n\nThis was answered before, and it cannot be used:\n"
             f"{as_data('earlier_answer', reply.value)}\nWhat is wrong with it:\n{listed}\n\nAnswer again, in full."
         )
-        current = Question(question.purpose, question.system, prompt, question.schema, call + 1)
-    message = f"{purpose}: the model gave no usable answer in {MAX_REPAIRS + 1} calls; last fault: {faults[0]}"
+        left -= 1
+        current = replace(question, prompt=prompt, call=current.call + 1, repairs=left)
+    message = f"{purpose}: the model gave no usable answer in {question.repairs + 1} calls; last fault: {faults[0]}"
     raise PermanentError("model_answer_unusable", message)
 
 
 def as_data(name: str, value: Any) -> str:  # noqa: ANN401  any JSON value
-    """Return untrusted text between marks that it cannot contain, because they include its hash. Deterministic."""
+    """Return untrusted text between marks that it cannot contain, because they include its hash.
+
+    Deterministic.
+    """
     text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f'<data name="{name}" mark="{mark}">\n{text}\n</data mark="{mark}">'

@@ -17,7 +17,7 @@ Only the beginning of a long query or question is used. Every input has `mode`, 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, cast
 
-from octollm.arms.base import ArmContext, invalid, require_fields
+from octollm.arms.base import ArmContext, invalid, is_small, require_fields
 from octollm.contracts import StepRequested
 from octollm.errors import EmbeddingError, PermanentError, VectorStoreError
 from octollm.ports import Document, Hits, MemoryStore, Passage, SearchMode
@@ -25,6 +25,7 @@ from octollm.text.citations import cited
 from octollm.text.extract import Quote, Source, extract
 from octollm.text.places import squeezed
 
+_ANSWER = "answer"
 _COLLECTION = "documents"
 _MAX_NAME = 500
 _MAX_QUERY = 400_000
@@ -41,15 +42,21 @@ class Retriever:
     """Arm `retriever`."""
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
-        """Return the output described in the module. Raises PermanentError for invalid input, StoreUnavailableError."""
+        """Return the output described in the module.
+
+        Raises PermanentError for invalid input, StoreUnavailableError.
+        """
         mode = step.input.get("mode")
-        if not isinstance(mode, str) or mode not in _MODES:
-            raise invalid(f"input.mode must be one of {', '.join(_MODES)}")
+        if not isinstance(mode, str) or mode not in (*_MODES, _ANSWER):
+            raise invalid(f"input.mode must be one of {', '.join((*_MODES, _ANSWER))}")
         if ctx.memory is None:
             raise PermanentError("no_memory", "this worker has no memory; start a worker with the role retriever")
         given = {name: value for name, value in step.input.items() if name != "mode"}
         try:
-            output = await _MODES[mode](ctx.memory, step.tenant, given)
+            if mode == _ANSWER:
+                output = await _answer(ctx, ctx.memory, step.tenant, given)
+            else:
+                output = await _MODES[mode](ctx.memory, step.tenant, given)
         except EmbeddingError as error:
             raise PermanentError("embedding", error.message) from error
         except VectorStoreError as error:
@@ -86,11 +93,13 @@ async def _search(memory: MemoryStore, tenant: str, given: dict[str, Any]) -> di
     return {"passages": [_passage(one) for one in hits.passages], "used": hits.used, "note": hits.note}
 
 
-async def _answer(memory: MemoryStore, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
+async def _answer(ctx: ArmContext, memory: MemoryStore, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
     require_fields(given, {"question"}, {"limit", "collection", "attributes"})
     question = _text(given["question"], "input.question", _MAX_QUERY)
     hits = await _find(memory, tenant, question, given, "hybrid")
-    quotes = extract(question, [Source(one.text, one.heading) for one in hits.passages])
+    sources = [Source(one.text, one.heading) for one in hits.passages]
+    small = is_small([question, *(one.text for one in sources)])
+    quotes = extract(question, sources) if small else await ctx.isolated(extract, question, sources)
     citations = [_citation(number, hits.passages[quote.source], quote) for number, quote in enumerate(quotes, 1)]
     return {
         "found": bool(citations),
@@ -123,7 +132,6 @@ _Mode = Callable[[MemoryStore, str, dict[str, Any]], Awaitable[dict[str, Any]]]
 _MODES: Mapping[str, _Mode] = {
     "ingest": _ingest,
     "search": _search,
-    "answer": _answer,
     "read": _read,
     "delete": _delete,
 }

@@ -30,7 +30,7 @@ _FACTS = (*_COLUMNS, "run", "stored_bytes")
 dead = typer.Typer(no_args_is_help=True, help="Inspect dead letters, retry their tasks, or drop them.")
 dead.command()(redrive)
 dead.command()(drop)
-Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason, like unreadable.")]
+Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason, like malformed.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
 
 

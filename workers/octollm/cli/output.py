@@ -23,7 +23,10 @@ def clean(text: object) -> str:
 
 
 def out() -> Console:
-    """Return a console on standard output. A new one each time, because tests and pipes replace the stream."""
+    """Return a console on standard output.
+
+    A new one each time, because tests and pipes replace the stream.
+    """
     width = None if sys.stdout.isatty() else 200  # a pipe has no width, and folded lines are hard to parse
     return Console(
         width=width,

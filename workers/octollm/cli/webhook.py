@@ -17,6 +17,7 @@ from octollm.client import Client
 from octollm.errors import WebhooksError
 from octollm.settings.files import webhooks_path
 from octollm.settings.loader import Settings, load_settings
+from octollm.topology.webhook_secrets import read_secret
 from octollm.topology.webhooks import Source, load_webhooks
 
 webhook = typer.Typer(no_args_is_help=True, help="Send signed webhooks to try out a source.")
@@ -95,23 +96,12 @@ def _secret(name: str, source: Source, variable: str | None) -> str:
             raise WebhooksError(f"the environment variable {variable} is not set; set it to the secret of the source")
         return found
     for place in source.secrets:
-        kind, _, rest = place.partition(":")
-        found = os.environ.get(rest, "") if kind == "env" else _read_secret(rest)
-        if found:
+        if found := read_secret(place):
             return found
     places = " or ".join(source.secrets)
     raise WebhooksError(
         f"the source {name} has no secret; set the same secret in {places} for the reflex and for this command"
     )
-
-
-def _read_secret(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise WebhooksError(f"the secret in {path} cannot be read; fix the file or its permissions") from error
 
 
 def _read(path: str) -> bytes:

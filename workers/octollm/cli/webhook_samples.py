@@ -13,7 +13,9 @@ _SAMPLES = files("octollm.cli") / "samples"
 
 
 def sample(source: Source, event: str, inputs: Mapping[str, str]) -> bytes:
-    """Return a payload of `event` as JSON. `inputs`: values by the name of an input of the event's mapping.
+    """Return a payload of `event` as JSON.
+
+    `inputs`: values by the name of an input of the event's mapping.
 
     Raises WebhooksError when there is no sample, or no such input.
     """

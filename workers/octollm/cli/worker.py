@@ -13,6 +13,7 @@ from octollm.runtime.roles import require_python_role
 from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import Settings, load_settings
+from octollm.supervision import exit_if_stuck
 from octollm.topology import Topology, load_topology
 
 
@@ -42,4 +43,7 @@ async def _run(role: str, settings: Settings, topology: Topology, concurrency: i
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await run_roles([role], settings, topology, concurrency=concurrency, stop=stop)
+    try:
+        await run_roles([role], settings, topology, concurrency=concurrency, stop=stop)
+    finally:
+        exit_if_stuck()

@@ -5,9 +5,9 @@ from typing import get_args
 
 from httpx2 import ServerSentEvent
 
-from octollm.client.responses import EVENT_STREAM, parse
+from octollm.client.responses import EVENT_STREAM, parse, parse_object
 from octollm.contracts import TaskEvent, WaitingStep
-from octollm.errors import ParameterError
+from octollm.errors import BusyError, ParameterError
 
 _KNOWN_EVENTS = frozenset(get_args(TaskEvent.model_fields["event"].annotation))
 _EVENT_ID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
@@ -44,8 +44,11 @@ class EventPosition:
     def accept(self, event: ServerSentEvent) -> TaskEvent | WaitingStep | None:
         """Return the event when it is new; None for one received before a reconnect, and for an unknown type.
 
-        Raises ApiError when its data is invalid.
+        Raises ApiError when its data is invalid, and BusyError when the stream cannot be followed now.
         """
+        if event.event == "unavailable":
+            problem = parse_object(self._url, event.data.encode())
+            raise BusyError(str(problem.get("detail", "the event stream is unavailable")), retry_after_s=None)
         if event.event == "waiting":
             return parse(WaitingStep, self._url, event.data.encode())
         if event.event not in _KNOWN_EVENTS:

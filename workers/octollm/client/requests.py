@@ -32,7 +32,10 @@ def webhook_path(source: str) -> str:
 
 
 def query(**values: object) -> dict[str, str]:
-    """Return query parameters as text, without those that are None. Raises ParameterError for text with surrogates."""
+    """Return query parameters as text, without those that are None.
+
+    Raises ParameterError for text with surrogates.
+    """
     parameters = {
         name: value.isoformat() if isinstance(value, datetime) else str(value)
         for name, value in values.items()
@@ -75,7 +78,9 @@ def submission_body(
 
 
 def submission_headers(idempotency_key: str | None, durability: str | None) -> dict[str, str]:
-    """Return the headers of a submission. Without `idempotency_key` a new key makes sending it again safe.
+    """Return the headers of a submission.
+
+    Without `idempotency_key` a new key makes sending it again safe.
 
     Raises ParameterError when one of the two cannot be a header. The reflex decides which durabilities exist.
     """

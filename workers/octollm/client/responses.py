@@ -66,7 +66,10 @@ def require_event_stream(url: str, response: httpx2.Response) -> None:
 
 
 def parse(model: type[Model], url: str, content: bytes) -> Model:
-    """Return `content`, JSON sent by the reflex at `url`, as `model`. Raises ApiError when it does not match."""
+    """Return `content`, JSON sent by the reflex at `url`, as `model`.
+
+    Raises ApiError when it does not match.
+    """
     try:
         return read(model, content)
     except ContractError as error:

@@ -39,7 +39,10 @@ class Retry:
         self._delay_s = _FIRST_DELAY_S
 
     def next_delay(self, error: BusyError | UnreachableError) -> float:
-        """Return how many seconds to wait after `error`. Raises `error` when the budget does not allow the wait."""
+        """Return how many seconds to wait after `error`.
+
+        Raises `error` when the budget does not allow the wait.
+        """
         now = time.monotonic()
         if self._connected_at is not None and now - self._connected_at > self._retry_for_s:
             self.succeeded()

@@ -127,7 +127,9 @@ class Client:
         return self._status(task, self._retry_for_s)
 
     def wait(self, task: str, timeout_s: float) -> TaskStatus:
-        """Poll a task until it has ended and return its status. Raises UnfinishedError after `timeout_s` seconds.
+        """Poll a task until it has ended and return its status.
+
+        Raises UnfinishedError after `timeout_s` seconds.
 
         Once the task has been seen, outages do not end the waiting before `timeout_s`.
         """
@@ -199,8 +201,8 @@ class Client:
                     self._check_stream(task, response)
                     retry.connected()
                     for event in httpx2.EventSource(response):
-                        retry.succeeded()
                         found = position.accept(event)
+                        retry.succeeded()
                         if found is not None:
                             yield found
             except httpx2.SSEError as fault:

@@ -70,7 +70,7 @@ class _Reader:
         return self._at >= len(self._lines)
 
     def file(self) -> FilePatch | None:
-        """The next file; None where there is none any more. What stands before its head is a comment."""
+        """Return the next file, or None after the last one. Lines before its header are comments."""
         while not self.done:
             line = self._lines[self._at]
             for start, why in _REFUSED.items():
@@ -102,7 +102,7 @@ class _Reader:
         old, new = (name.partition("\t")[0].rstrip("\r") for name in (old, new))
         if '"' in (old[:1], new[:1]):
             raise self._wrong("file names in quotes are not read; use plain names")
-        if all(name == _NOTHING or name.startswith(letter) for name, letter in ((old, "a/"), (new, "b/"))):
+        if all(name == _NOTHING or name.startswith(prefix) for name, prefix in ((old, "a/"), (new, "b/"))):
             old, new = (name if name == _NOTHING else name[2:] for name in (old, new))
         names = (None if old == _NOTHING else old, None if new == _NOTHING else new)
         if names == (None, None) or (None not in names and names[0] != names[1]):

@@ -1,4 +1,4 @@
-"""Applies a unified diff to files, to the letter: every context line must stand exactly where the diff says. Pure.
+"""Applies a unified diff to files exactly: every context line must be where the diff says. Pure.
 
 No fuzz and no search: a patch that would have to be guessed at is refused, with every hunk that does not fit.
 """

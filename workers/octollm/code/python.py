@@ -44,7 +44,10 @@ class Finding:
 
 
 def check_source(file: str, text: str) -> list[Finding]:
-    """Return the findings of one file, sorted by line. A file that does not compile has exactly one, `syntax`."""
+    """Return the findings of one file, sorted by line.
+
+    A file that does not compile has exactly one, `syntax`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -61,7 +61,10 @@ class Source(NamedTuple):
 
 
 class CircuitBreaker:
-    """The breaker of one consumer of one topic in one lane. One event loop; any thread may read `tripped`."""
+    """The breaker of one consumer of one topic in one lane.
+
+    One event loop; any thread may read `tripped`.
+    """
 
     def __init__(self, rule: CircuitBreakerRule, topic: str) -> None:
         self._rule = rule
@@ -105,7 +108,10 @@ class CircuitBreaker:
         return free
 
     def try_acquire(self) -> bool:
-        """Whether one message may begin now, as the trial where one is due. The caller gives back what may not."""
+        """Whether one message may begin now, as the trial where one is due.
+
+        The caller gives back what may not.
+        """
         if self._state is BreakerState.CLOSED:
             return True
         if self._state is BreakerState.OPEN or self._trial_begun:

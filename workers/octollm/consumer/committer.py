@@ -44,7 +44,10 @@ class Committer:
         self._loop = self._supervisor.spawn_loop(f"complete {self._topic}", self._run())
 
     async def stop(self) -> None:
-        """End at once; deliveries that are still queued stay in the pool. Call it when no handler runs any longer."""
+        """End at once; deliveries that are still queued stay in the pool.
+
+        Call it when no handler runs any longer.
+        """
         if self._loop is not None:
             await self._supervisor.end([self._loop])
 

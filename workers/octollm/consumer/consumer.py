@@ -6,6 +6,7 @@ docs/delivery.md follows one entry through them.
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Container
 
 import redis.asyncio
 import structlog
@@ -13,20 +14,28 @@ from faststream.redis import RedisBroker
 
 from octollm.consumer.circuit_breaker import NEVER_OPENS, CircuitBreaker, CircuitBreakerRule
 from octollm.consumer.committer import Committer
+from octollm.consumer.delivery import State
 from octollm.consumer.executor import Executor, Handler
 from octollm.consumer.intake import Intake
 from octollm.consumer.leases import LeaseRenewer
 from octollm.consumer.pool import DeliveryPool
 from octollm.consumer.reader import create_groups, subscribe
 from octollm.consumer.reclaimer import Reclaimer
+from octollm.consumer.releaser import Releaser
 from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Entry, Handoff, LeaseStatus
+from octollm.protocol.operations import DeliveryKey
+from octollm.protocol.outcomes import Outcome
 from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, Topic
 
 _RELEASE_S = 5.0
 """How long a stopping consumer tries to give back its entries, and to leave its groups."""
+_CANCEL_S = 5.0
+"""How long a stopping consumer waits for handlers that it has cancelled."""
+_PAGE = 1000
+"""Pending entries that one look shows."""
 _log = structlog.get_logger(__name__)
 
 
@@ -60,10 +69,11 @@ class Consumer:
         self._pool = DeliveryPool(topic, self._keys, concurrency, leases)
         self._breaker = CircuitBreaker(circuit_breaker, topic.name)
         self._committer = Committer(self.handoff, topic.name, self._pool, supervisor)
+        self._releaser = Releaser(self.handoff, topic.name, self._pool, supervisor)
         self._executor = Executor(
-            topic.name, handler, self.handoff, self._pool, self._committer, self._breaker, supervisor
+            topic.name, handler, self._pool, self._committer, self._releaser, self._breaker, supervisor
         )
-        self._intake = Intake(topic.name, self.handoff, self._pool, self._executor, self._breaker, supervisor)
+        self._intake = Intake(topic, self._pool, self._executor, self._releaser, self._breaker, supervisor)
         self._reclaimer = Reclaimer(client, self.handoff, topic, self._streams, self._intake)
         self._reclaiming: asyncio.Task[None] | None = None
 
@@ -81,25 +91,30 @@ class Consumer:
         """Create the groups and register the reader with `broker`, which the caller starts afterwards."""
         await create_groups(self._client, self._streams, self._topic.group)
         self._committer.start()
+        self._releaser.start()
         self._reclaiming = self._supervisor.spawn_loop(f"claim {self.topic}", self._reclaimer.run())
         subscribe(broker, self._supervisor, self._intake, self.topic, self._streams, self._topic.group, self.name)
 
-    async def stop(self, drain_s: float) -> None:
+    async def stop(self, drain_s: float, *, failed: bool = False) -> None:
         """Give back what has not begun, wait up to `drain_s` for handlers that run, then leave the groups.
 
-        Call it after the broker has stopped reading. What runs longer is cancelled and stays pending.
+        Call it after the broker has stopped reading. A handler that runs longer is cancelled and its entry given back,
+        which charges nothing. `failed`: this process stops because something in it broke; what runs may be the cause,
+        so it stays pending and its next delivery is charged, as after a crash.
         """
         if self._reclaiming is not None:
             await self._supervisor.end([self._reclaiming])
         await self._intake.close()
-        try:
-            await asyncio.wait_for(self._release_unstarted(), timeout=_RELEASE_S)
-        except TRANSIENT_REDIS_ERRORS as error:
-            _log.warning("unstarted entries stay pending", topic=self.topic, error=str(error))
+        self._releaser.add(self._pool.in_states({State.WAITING_ALONE}), Outcome.RELEASED)
+        await self._release_unstarted()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._pool.until_empty(), timeout=drain_s)
-        await self._executor.close()
+        stuck = set() if failed else await self._executor.release_all(_CANCEL_S)
+        if not failed:
+            await self._release_unstarted(stuck)
+        await self._executor.close(_CANCEL_S)
         await self._intake.abort()
+        await self._releaser.stop(_RELEASE_S)
         await self._committer.stop()
         self._pool.abandon_all()
         self._breaker.reset()
@@ -116,17 +131,33 @@ class Consumer:
                 if status is LeaseStatus.RUN_ENDED:
                     self._pool.stop(lease, status)
 
-    async def _release_unstarted(self) -> None:
-        """Give back what Redis says this consumer holds and nobody here works on: also what a cut-off read left."""
+    async def _release_unstarted(self, stuck: Container[DeliveryKey] = ()) -> None:
+        """Give back what Redis says this consumer holds and nobody here works on: also what a cut-off read left.
+
+        `stuck`: deliveries whose handlers still run, although they have left the pool.
+        """
+        try:
+            async with asyncio.timeout(_RELEASE_S):
+                pending = {(entry.stream, entry.id, entry.delivery): entry async for entry in self._pending()}
+        except TRANSIENT_REDIS_ERRORS as error:
+            _log.warning("unstarted entries stay pending", topic=self.topic, error=str(error))
+            return
+        held = self._pool, self._releaser, stuck
+        self._releaser.add_entries(
+            [entry for key, entry in pending.items() if not any(key in holder for holder in held)]
+        )
+
+    async def _pending(self) -> AsyncIterator[Entry]:
+        """Every entry that Redis says this consumer holds, without its fields. Raises RedisError."""
         for stream in self._streams:
-            pending = await self._client.xpending_range(
-                stream, self._topic.group, min="-", max="+", count=1000, consumername=self.name
-            )
-            found = [(str(one["message_id"], "ascii"), int(one["times_delivered"])) for one in pending]  # type: ignore[arg-type]  # bytes by our decoding
-            unstarted = [
-                Entry(stream, entry, delivery, {})
-                for entry, delivery in found
-                if (stream, entry, delivery) not in self._pool
-            ]
-            if unstarted:
-                await self._intake.release(unstarted)
+            after = "-"
+            while True:
+                page = await self._client.xpending_range(
+                    stream, self._topic.group, min=after, max="+", count=_PAGE, consumername=self.name
+                )
+                for one in page:
+                    entry = str(one["message_id"], "ascii")  # type: ignore[arg-type]  # bytes by our decoding
+                    yield Entry(stream, entry, int(one["times_delivered"]), {})
+                    after = f"({entry}"
+                if len(page) < _PAGE:
+                    break

@@ -21,17 +21,17 @@ class State(StrEnum):
     LEASED = "leased"
     """It has a slot, and the next free pool task starts its handler."""
     WAITING_ALONE = "waiting_alone"
-    """It was reclaimed from another worker, and waits until nothing else runs here."""
+    """It is a suspect that was reclaimed from another worker, and waits until nothing else runs here."""
     RUNNING = "running"
     """Its handler runs."""
     WAITING_FOR_STORE = "waiting_for_store"
     """A store is unavailable; the handler, or the write before the commit, is tried again after a pause."""
     STOPPING = "stopping"
-    """Its handler is being cancelled: the run has ended, or the lease was lost."""
+    """Its handler is being cancelled: the run has ended, the lease was lost, or the drain time is over."""
     COMMITTING = "committing"
     """The completion waits for, or is in, a call of the script `complete`."""
     RETURNING = "returning"
-    """The circuit breaker is open: the entry is being given back as if its handler had not run."""
+    """The entry is being given back as if its handler had not run."""
     ENDED = "ended"
     """It has an outcome. Nothing of it is kept."""
 
@@ -40,7 +40,7 @@ class Event(StrEnum):
     """What can happen to a delivery."""
 
     ISOLATE = "isolate"
-    """Nothing else runs here any longer."""
+    """Nothing else runs here any longer, or has not ended in time."""
     START = "start"
     """A task of the pool has taken it."""
     WAIT_FOR_STORE = "wait_for_store"
@@ -48,13 +48,11 @@ class Event(StrEnum):
     RESUME = "resume"
     """The pause for the store is over."""
     STOP = "stop"
-    """Redis says that the run has ended or that the lease is lost."""
+    """Redis says that the run has ended or that the lease is lost, or the drain time is over."""
     COMMIT = "commit"
     """The handler has a result, or was stopped because its run has ended."""
     RETURN = "return"
-    """The handler is at fault and the circuit breaker is open."""
-    WITHDRAW = "withdraw"
-    """The consumer stops before the handler was started."""
+    """The handler is at fault and the circuit breaker is open, or the consumer stops before the handler has ended."""
     SETTLE = "settle"
     """Redis has answered the completion or the return."""
     ABANDON = "abandon"
@@ -64,9 +62,10 @@ class Event(StrEnum):
 TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
     {
         (State.WAITING_ALONE, Event.ISOLATE): State.LEASED,
-        (State.WAITING_ALONE, Event.WITHDRAW): State.ENDED,
+        (State.WAITING_ALONE, Event.RETURN): State.RETURNING,
         (State.WAITING_ALONE, Event.ABANDON): State.ENDED,
         (State.LEASED, Event.START): State.RUNNING,
+        (State.LEASED, Event.RETURN): State.RETURNING,
         (State.LEASED, Event.ABANDON): State.ENDED,
         (State.RUNNING, Event.WAIT_FOR_STORE): State.WAITING_FOR_STORE,
         (State.RUNNING, Event.STOP): State.STOPPING,
@@ -98,25 +97,24 @@ class IllegalTransitionError(Exception):
 class Delivery:
     """One delivery and what its consumer knows about it. `DeliveryPool` owns it; one event loop."""
 
-    __slots__ = ("ended", "entry", "intended", "key", "lease", "state", "stop_reason", "takes_slot", "task", "topic")
+    __slots__ = ("entry", "intended", "key", "lease", "state", "stop_reason", "suspect", "takes_slot", "task", "topic")
 
     def __init__(self, topic: str, entry: Entry, lease: Lease, state: State = State.LEASED) -> None:
-        """`state`: LEASED, or WAITING_ALONE for an entry that was reclaimed."""
+        """`state`: LEASED, or WAITING_ALONE for a suspect."""
         self.topic = topic
         self.entry = entry
         self.lease = lease
         self.key: DeliveryKey = (entry.stream, entry.id, entry.delivery)
         self.state = state
         self.takes_slot = state is State.LEASED
-        """Whether it counts against the pool's size; what runs alone has the whole pool instead."""
+        """Whether it counts against the pool's size; a suspect does from its isolation on."""
+        self.suspect = state is State.WAITING_ALONE
         self.task: asyncio.Task[None] | None = None
         """The pool's task that runs its handler; None until then."""
         self.stop_reason: LeaseStatus | None = None
-        """Why the handler is being stopped: RUN_ENDED, or how the lease was lost."""
+        """Why the handler is being stopped: RUN_ENDED, RELEASED (the drain time is over), or how the lease was lost."""
         self.intended = Outcome.ABANDONED
-        """Its outcome if Redis accepts the completion."""
-        self.ended: asyncio.Future[None] | None = None
-        """Resolved at the end; only where somebody waits for it."""
+        """Its outcome if Redis accepts the completion or the return."""
 
     def advance(self, event: Event) -> None:
         """Move to the state that follows. Raises IllegalTransitionError where the table has none."""

@@ -10,15 +10,17 @@ from time import perf_counter
 import structlog
 
 from octollm.consumer.circuit_breaker import CircuitBreaker, Source
-from octollm.consumer.committer import OUTCOMES, Committer
+from octollm.consumer.committer import Committer
 from octollm.consumer.context import set_current
-from octollm.consumer.delivery import Delivery, Event, State
+from octollm.consumer.delivery import HANDLED, Delivery, Event, State
 from octollm.consumer.pool import DeliveryPool
+from octollm.consumer.releaser import Releaser
 from octollm.consumer.task_pool import TaskPool
 from octollm.errors import StoreUnavailableError
 from octollm.faults import may_be_process_fault
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
-from octollm.protocol.handoff import Completion, Entry, Handoff, LeaseStatus
+from octollm.protocol.backoff import Backoff
+from octollm.protocol.handoff import Completion, Entry, LeaseStatus
+from octollm.protocol.operations import DeliveryKey
 from octollm.protocol.outcomes import HANDLER_SECONDS, HandlerResult, Outcome
 from octollm.supervision import Supervisor
 
@@ -35,17 +37,17 @@ class Executor:
         self,
         topic: str,
         handler: Handler,
-        handoff: Handoff,
         pool: DeliveryPool,
         committer: Committer,
+        releaser: Releaser,
         breaker: CircuitBreaker,
         supervisor: Supervisor,
     ) -> None:
         self._topic = topic
         self._handler = handler
-        self._handoff = handoff
         self._pool = pool
         self._committer = committer
+        self._releaser = releaser
         self._breaker = breaker
         self._tasks: TaskPool[Delivery] = TaskPool(self._run, f"work {topic}", supervisor)
         self._seconds = HANDLER_SECONDS.of(topic)
@@ -54,9 +56,28 @@ class Executor:
         """Run the handler on deliveries in state LEASED, as soon as the event loop runs."""
         self._tasks.put(deliveries)
 
-    async def close(self) -> None:
-        """Cancel every handler that runs; what has not begun never begins."""
-        await self._tasks.close()
+    async def release_all(self, timeout_s: float) -> set[DeliveryKey]:
+        """Give back everything that has no result yet: what has not begun at once, the rest as its handler ends.
+
+        Waits up to `timeout_s` for the handlers, which are cancelled. A handler that ignores that keeps its lease
+        until it runs out: given back, the step would run twice at the same time. Returns the deliveries of such ones.
+        """
+        self._tasks.drop_queued()
+        self._releaser.add(self._pool.in_states({State.LEASED}), Outcome.RELEASED)
+        self._pool.stop_all()
+        try:
+            await asyncio.wait_for(self._pool.until_no_handler_runs(), timeout_s)
+        except TimeoutError:
+            running = self._pool.in_states(HANDLED)
+            entries = [delivery.entry.id for delivery in running]
+            _log.error("handlers ignore their cancellation; their leases run out", topic=self._topic, entries=entries)
+            self._pool.abandon(running)
+            return {delivery.key for delivery in running}
+        return set()
+
+    async def close(self, timeout_s: float) -> None:
+        """Cancel every handler that runs and wait for them up to `timeout_s`; what has not begun never begins."""
+        await self._tasks.close(timeout_s)
 
     async def _run(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
         """Work on a delivery until its completion is with the committer, or it has ended."""
@@ -76,8 +97,11 @@ class Executor:
             if delivery.state is State.STOPPING:
                 # The handler swallowed the cancellation: the next delivery must not be cancelled for it.
                 delivery.take_back_cancellation()
+                if self._failed_by_release(delivery, result):
+                    self._stopped(delivery)
+                    return
             if self._is_to_be_returned(delivery.entry, result):
-                await self._return(delivery)
+                self._releaser.add([delivery], Outcome.RETURNED)
             elif isinstance(result, Exception):
                 self._pool.abandon([delivery])
             else:
@@ -85,7 +109,16 @@ class Executor:
         finally:
             self._seconds.observe(perf_counter() - began)
 
+    @staticmethod
+    def _failed_by_release(delivery: Delivery, result: HandlerResult | Exception) -> bool:
+        """Whether the handler made a failure of the cancellation at the end of a drain: a deploy fails no step."""
+        failed = isinstance(result, Exception) or result.outcome is not Outcome.DONE
+        return delivery.stop_reason is LeaseStatus.RELEASED and failed
+
     def _stopped(self, delivery: Delivery) -> None:
+        if delivery.stop_reason is LeaseStatus.RELEASED:
+            self._releaser.add([delivery], Outcome.RELEASED)
+            return
         if delivery.stop_reason is not LeaseStatus.RUN_ENDED:
             self._pool.abandon([delivery])
             return
@@ -100,18 +133,6 @@ class Executor:
         delivery.intended = result.outcome
         delivery.advance(Event.COMMIT)
         self._committer.add(Completion(lease, tuple(result.operations)), delivery)
-
-    async def _return(self, delivery: Delivery) -> None:
-        """Give back an entry whose handler ran. While Redis is unavailable it stays pending until its lease ends."""
-        delivery.advance(Event.RETURN)
-        try:
-            (answer,) = await self._handoff.release([delivery.lease])
-        except TRANSIENT_REDIS_ERRORS as error:
-            _log.warning("an entry stays pending", topic=self._topic, entry=delivery.entry.id, error=str(error))
-            self._pool.abandon([delivery])
-            return
-        outcome = Outcome.RETURNED if answer is LeaseStatus.RELEASED else OUTCOMES[answer]
-        self._pool.settle([(delivery, outcome)])
 
     def _is_to_be_returned(self, entry: Entry, result: HandlerResult | Exception) -> bool:
         """Record the end of the handler with the circuit breaker; whether it is open and wants the entry back."""

@@ -4,7 +4,8 @@ Everything that changes what this consumer holds goes through here. One event lo
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -13,18 +14,22 @@ import structlog
 from octollm.consumer.delivery import HANDLED, Delivery, Event, State
 from octollm.consumer.leases import LeaseRenewer
 from octollm.contracts.ids import in_flight_field_in
-from octollm.protocol.handoff import Entry, LeaseStatus
+from octollm.protocol.handoff import ClaimLimits, Entry, LeaseStatus
 from octollm.protocol.operations import DeliveryKey, Lease, StepRun
 from octollm.protocol.outcomes import MESSAGES, RUNNING_MESSAGES, Outcome
 from octollm.topology import ARM, LaneKeys, Topic
 
 _GRACE_S = 30.0
 """How much longer than the handler's own limit a lease is renewed, for the completion."""
+ISOLATION_S = 1.0
+"""How long a suspect waits for what runs here to end, and how long nothing else begins next to it."""
+_PAUSE_FACTOR = 4
+"""How many times as long as an isolation no other one begins: isolation takes at most a fifth of a consumer's time."""
 _log = structlog.get_logger(__name__)
 
 
 class DeliveryPool:
-    """The only owner of a consumer's deliveries: a bounded number at a time, or reclaimed ones alone."""
+    """The only owner of a consumer's deliveries: a bounded number at a time, and at most one suspect."""
 
     def __init__(self, topic: Topic, keys: LaneKeys, size: int, leases: LeaseRenewer) -> None:
         """`size`: how many entries may run at once."""
@@ -35,8 +40,13 @@ class DeliveryPool:
         self._deliveries: dict[DeliveryKey, Delivery] = {}
         self._taken = 0
         """Slots that are in use."""
+        self._reclaimed = 0
+        """Slots that are in use by entries that began elsewhere before, and are no suspects."""
+        self._suspects = 0
         self._isolated = False
-        """Whether reclaimed entries run alone, or wait for that: nothing else begins meanwhile."""
+        """Whether a suspect runs alone, or waits for that: nothing else begins meanwhile."""
+        self._next_isolation = 0.0
+        """When the next suspect may be reclaimed, on the monotonic clock."""
         self._waiting: list[asyncio.Future[None]] = []
         self._is_arm = topic.name.startswith(ARM)
         # Without a limit of its own (the orchestrator's topics) a handler waits for Postgres as long as it takes.
@@ -59,44 +69,62 @@ class DeliveryPool:
 
     async def capacity(self) -> int:
         """Wait until at least one entry may be admitted; how many may."""
-        while not (free := self.free()):
-            await self._change()
-        return free
+        await self._until(lambda: self.free() > 0)
+        return self.free()
+
+    def claim_limits(self) -> ClaimLimits:
+        """How many entries of other workers may be reclaimed: of those that began before, half of the slots at most."""
+        free = self.free()
+        started = max(1, self.size // 2) - self._reclaimed
+        suspects = self._suspects == 0 and monotonic() >= self._next_isolation
+        return ClaimLimits(free, max(0, min(free, started)), int(suspects))
 
     def admit(self, entries: Sequence[Entry]) -> list[Delivery]:
         """Give each entry a slot, and renew its lease while its handler may run. At most `free()` entries."""
         self._taken += len(entries)
+        self._reclaimed += sum(entry.delivery > 1 for entry in entries)
         return self._add(entries, State.LEASED, monotonic() + self._limit_s)
 
-    def admit_waiting_alone(self, entries: Sequence[Entry]) -> list[Delivery]:
-        """Take reclaimed entries, which wait for `isolation`. Their leases are renewed without end: waiting is no
-        handler's time.
-        """
-        return self._add(entries, State.WAITING_ALONE, float("inf"))
+    def admit_suspect(self, entry: Entry) -> Delivery:
+        """Take a suspect, which waits for `isolation`. Its lease is renewed without end: it has not begun yet."""
+        self._suspects += 1
+        (delivery,) = self._add([entry], State.WAITING_ALONE, float("inf"))
+        return delivery
 
     @asynccontextmanager
-    async def isolation(self, deliveries: Collection[Delivery]) -> AsyncIterator[list[asyncio.Future[None]]]:
-        """Wait until nothing else runs here, then give these deliveries the whole pool until the block is left.
+    async def isolation(self, suspect: Delivery) -> AsyncIterator[None]:
+        """Wait until nothing else runs here, then give the suspect a slot, and admit nothing until the block is left.
 
-        Yields a future for each delivery, resolved when it has ended. Nothing else is admitted from the call on.
+        Waits `ISOLATION_S` at most (then for a slot): a handler that runs for minutes must not keep the other slots
+        empty. Before its last delivery it waits as long as it takes: only an entry that has run alone may become a dead
+        letter.
         """
-        while self._isolated:
-            await self._change()
+        began = monotonic()
         self._isolated = True
         try:
-            while self._taken > 0:
-                await self._change()
-            loop = asyncio.get_running_loop()
-            ends: list[asyncio.Future[None]] = []
-            for delivery in deliveries:
-                delivery.advance(Event.ISOLATE)
-                delivery.ended = loop.create_future()
-                ends.append(delivery.ended)
-                self.limit_lease(delivery)
-            yield ends
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._isolation_s(suspect)):
+                    await self._until(lambda: self._taken == 0)
+            await self._until(lambda: self._taken < self.size)
+            suspect.advance(Event.ISOLATE)
+            suspect.takes_slot = True
+            self._taken += 1
+            self.limit_lease(suspect)
+            yield
         finally:
             self._isolated = False
+            pause_s = min(_PAUSE_FACTOR * (monotonic() - began), self._topic.lease_s)
+            self._next_isolation = monotonic() + pause_s
             self._changed()
+
+    async def until_ended_or_joined(self, suspect: Delivery) -> None:
+        """Wait until an isolated suspect has ended, or has run long enough for others to begin next to it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._isolation_s(suspect)):
+                await self._until(lambda: suspect.state is State.ENDED)
+
+    def _isolation_s(self, suspect: Delivery) -> float | None:
+        return None if suspect.entry.delivery >= self._topic.max_deliveries else ISOLATION_S
 
     def limit_lease(self, delivery: Delivery) -> None:
         """From now on the handler has its whole time limit; its lease is not renewed past it."""
@@ -130,14 +158,14 @@ class DeliveryPool:
         leases = [one.lease for one in self._deliveries.values() if one.state in HANDLED]
         return [one for one in leases if one.run is not None and one.run.run == run]
 
-    def withdraw(self, deliveries: Iterable[Delivery]) -> None:
-        """Let go of deliveries that wait to run alone, without an outcome: the caller gives their entries back."""
-        for delivery in deliveries:
-            delivery.advance(Event.WITHDRAW)
-            del self._deliveries[delivery.key]
-            self._leases.remove(delivery.key)
-            self._running_gauge.dec()
-        self._changed()
+    def stop_all(self) -> None:
+        """Stop every handler that runs, because the drain time is over."""
+        for delivery in self.in_states(HANDLED - {State.STOPPING}):
+            delivery.stop(LeaseStatus.RELEASED)
+
+    def in_states(self, states: Container[State]) -> list[Delivery]:
+        """The deliveries that are in one of these states."""
+        return [delivery for delivery in self._deliveries.values() if delivery.state in states]
 
     def settle(self, ended: Iterable[tuple[Delivery, Outcome]]) -> None:
         """End deliveries whose completion or return Redis has answered."""
@@ -153,8 +181,11 @@ class DeliveryPool:
 
     async def until_empty(self) -> None:
         """Wait until every delivery has ended."""
-        while self._deliveries:
-            await self._change()
+        await self._until(lambda: not self._deliveries)
+
+    async def until_no_handler_runs(self) -> None:
+        """Wait until every handler has ended."""
+        await self._until(lambda: not self.in_states(HANDLED))
 
     def _add(self, entries: Sequence[Entry], state: State, renew_until: float) -> list[Delivery]:
         topic, known, add, stop = self._topic.name, self._deliveries, self._leases.add, self.stop
@@ -184,13 +215,19 @@ class DeliveryPool:
             remove(delivery.key)
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             slots += delivery.takes_slot
-            if delivery.ended is not None and not delivery.ended.done():
-                delivery.ended.set_result(None)
+            if delivery.suspect:
+                self._suspects -= 1
+            elif delivery.entry.delivery > 1:
+                self._reclaimed -= 1
         for outcome, count in outcomes.items():
             self._messages[outcome].inc(count)
         self._running_gauge.dec(sum(outcomes.values()))
         self._taken -= slots
         self._changed()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._change()
 
     async def _change(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

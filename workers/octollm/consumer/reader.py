@@ -161,7 +161,10 @@ def subscribe(
     group: str,
     consumer: str,
 ) -> None:
-    """Register a reader, which `broker.start` starts. It asks `intake` how much to read, and hands it the entries."""
+    """Register a reader, which `broker.start` starts.
+
+    It asks `intake` how much to read, and hands it the entries.
+    """
     subscriber = broker.subscriber(
         stream=StreamSub(streams[0], group=group, consumer=consumer, batch=True, max_records=1, last_id=">"),
         ack_policy=AckPolicy.MANUAL,
@@ -176,7 +179,7 @@ def subscribe(
     @subscriber
     async def handle(entries: list[Entry]) -> None:
         try:
-            await intake.admit(entries)
+            intake.admit(entries)
         except Exception as error:
             supervisor.report(f"read {topic}", error)  # FastStream would drop it silently
             raise

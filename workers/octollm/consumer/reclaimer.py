@@ -30,8 +30,6 @@ class Reclaimer:
         self._topic = topic
         self._streams = streams
         self._intake = intake
-        self._group_size = 1
-        """How many entries the next call may reclaim."""
         self._next_removal = 0.0
         """When names of dead workers are looked for again, on the monotonic clock."""
 
@@ -64,26 +62,17 @@ class Reclaimer:
                     await self._handoff.leave_group([stream], name)
 
     async def _reclaim(self) -> bool:
-        """Reclaim entries of each stream while there is capacity; whether there may be more.
-
-        First 1, then 2, 4, ... entries, as long as the group before has ended. Each reclaim counts as a delivery, so an
-        entry may be charged once for a neighbour that kills this process; the script gives out entries that were
-        delivered twice only alone.
-        """
+        """Reclaim entries of each stream while there is capacity; whether there may be more."""
         found = False
         for stream in self._streams:
             await self._intake.capacity()
-            self._group_size = min(self._group_size, self._intake.reclaim_limit())
-            entries, dead, ended = await self._handoff.claim(stream, self._topic, self._group_size)
+            entries, dead, ended = await self._handoff.claim(stream, self._topic, self._intake.claim_limits())
             for entry in dead:
                 MESSAGES.labels(self._topic.name, Outcome.DEAD).inc()
                 _log.error("gave up on an entry that was delivered too often", topic=self._topic.name, entry=entry)
             if ended:
                 MESSAGES.labels(self._topic.name, Outcome.RUN_ENDED).inc(len(ended))
             if entries:
-                await self._intake.admit_reclaimed(entries)
-                self._group_size *= 2
+                self._intake.admit_reclaimed(entries)
             found = found or bool(entries or dead or ended)
-        if not found:
-            self._group_size = 1
         return found

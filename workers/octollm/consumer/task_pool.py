@@ -5,6 +5,7 @@ awaits; then another task goes on with the queue.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
@@ -40,11 +41,18 @@ class TaskPool(Generic[Item]):
         self._queue.extend(items)
         self._wake()
 
-    async def close(self) -> None:
-        """Cancel the items that are worked on, and drop those that have not begun."""
+    def drop_queued(self) -> None:
+        """Drop the items that have not begun."""
+        self._queue.clear()
+
+    async def close(self, timeout_s: float = math.inf) -> None:
+        """Cancel the items that are worked on, and drop those that have not begun.
+
+        Waits up to `timeout_s` for work that ignores its cancellation.
+        """
         self._queue.clear()
         self._idle.clear()
-        await self._supervisor.end(list(self._tasks))
+        await self._supervisor.end(list(self._tasks), timeout_s)
 
     def _wake(self) -> None:
         """Let one more task run, where there is an item for it and none is about to run."""

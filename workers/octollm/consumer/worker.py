@@ -31,6 +31,8 @@ from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
 
 _LONGEST_SLEEP_S = 1.0
 """A retry that another worker schedules meanwhile must not wait much longer than it asked for."""
+_FEW_EVENTS = 1000
+"""Kept of an event stream while Redis is running full: enough for a client that reconnects."""
 _log = structlog.get_logger(__name__)
 
 
@@ -116,7 +118,7 @@ class Worker:
             with _store_errors():
                 await self._start()
         except BaseException:
-            await self.stop(0)
+            await self.stop(0, failed=True)
             raise
 
     async def _start(self) -> None:
@@ -131,19 +133,25 @@ class Worker:
         self._loops = [spawn(f"promote {lane}", self._promote(lane)) for lane in lanes]
         self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, lanes, self._stop_run)))
 
-    async def stop(self, drain_s: float) -> None:
-        """Stop reading, give back what has not begun, wait up to `drain_s` for handlers, leave the groups."""
+    async def stop(self, drain_s: float, *, failed: bool = False) -> None:
+        """Stop reading, give back what has not begun, wait up to `drain_s` for handlers, leave the groups.
+
+        `failed`: see `Consumer.stop`.
+        """
         await self._supervisor.end(self._loops)
         # uvloop raises a RuntimeError for a connection that broke a moment ago.
         with contextlib.suppress(*TRANSIENT_REDIS_ERRORS, RuntimeError):
             await self._broker.stop()
-        await asyncio.gather(*(consumer.stop(drain_s) for consumer in self._consumers))
+        await asyncio.gather(*(consumer.stop(drain_s, failed=failed) for consumer in self._consumers))
         for leases in self._leases.values():
             await asyncio.to_thread(leases.stop)
         await self._client.aclose()
 
     def tripped(self) -> list[str]:
-        """Names of topics that are not worked on here because their circuit breaker is open. Any thread may ask."""
+        """Names of topics that are not worked on here because their circuit breaker is open.
+
+        Any thread may ask.
+        """
         return sorted({one.topic for one in self._consumers if one.tripped})
 
     async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
@@ -165,7 +173,10 @@ class Worker:
             await self._client.ping()
 
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
-        """Whether a step's latest message still exists, see `Handoff.in_flight`. Raises StoreUnavailableError."""
+        """Whether a step's latest message still exists, see `Handoff.in_flight`.
+
+        Raises StoreUnavailableError.
+        """
         with _store_errors():
             return await self._handoffs[lane].in_flight(in_flight, target, claim=claim)
 
@@ -183,6 +194,29 @@ class Worker:
         """Remove dead names from the in-flight index, see `Handoff.prune`. Raises StoreUnavailableError."""
         with _store_errors():
             return await self._handoffs[lane].prune(cursor, most)
+
+    async def memory_share(self) -> float:
+        """Return the share of Redis' memory limit that is used, 0.0 if there is no limit.
+
+        Raises StoreUnavailableError.
+        """
+        with _store_errors():
+            info = await self._client.info("memory")
+        # Redis does not count its buffers for replicas and the append-only file against the limit.
+        used = int(info["used_memory"]) - int(info.get("mem_not_counted_for_evict", 0))
+        limit = int(info.get("maxmemory", 0))
+        return used / limit if limit else 0.0
+
+    async def evict(self, lane: str, tasks: Sequence[str]) -> int:
+        """Delete the statuses of finished tasks, see `Handoff.evict`. Raises StoreUnavailableError."""
+        with _store_errors():
+            return await self._handoffs[lane].evict(tasks)
+
+    async def trim_events(self) -> None:
+        """Shorten the event stream of each lane to `_FEW_EVENTS`. Raises StoreUnavailableError."""
+        with _store_errors():
+            for lane in self._topology.lanes:
+                await self._client.xtrim(LaneKeys(lane).events, maxlen=_FEW_EVENTS)
 
     async def oldest_ms(self, topic: Topic) -> int | None:
         """When the oldest entry arrived that is still on a topic, in any lane (ms since 1970); None: there is none.

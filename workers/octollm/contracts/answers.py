@@ -37,7 +37,10 @@ class Accepted(Document):
 
     task: str
     tenant: str
-    state: TaskStateName
+    state: Annotated[
+        TaskStateName | Literal["unknown"],
+        Field(description="Of a duplicate, its real state; `unknown` when neither Redis nor the API can say it now."),
+    ]
     durability: Annotated[
         str, Field(description="Guarantee of the 202: redis, fsync, replicated(n), fsync+replicated(n) or stored.")
     ]
@@ -63,7 +66,7 @@ class Redrive(Document):
 
 
 class Drop(Document):
-    """Whether the archive was told to drop a dead letter."""
+    """Whether the request to drop a dead letter was accepted."""
 
     id: int
     accepted: Annotated[bool, Field(description="False: it was dropped before.")]

@@ -27,7 +27,10 @@ def read(model: type[Model], data: bytes) -> Model:
 
 
 def write(value: object) -> bytes:
-    """A model, or JSON values with models inside, as JSON. A field that may be absent and is None is left out."""
+    """A model, or JSON values with models inside, as JSON.
+
+    A field that may be absent and is None is left out.
+    """
     return orjson.dumps(value, default=_level)
 
 

@@ -1,4 +1,7 @@
-"""Names of tasks, steps and messages, and the one form of time. Rust's twin is `schemas/rust/src/ids.rs`."""
+"""Names of tasks, steps and messages, and the one form of time.
+
+Rust's twin is `schemas/rust/src/ids.rs`.
+"""
 
 import os
 import re
@@ -67,7 +70,10 @@ def parse_message_id(text: str) -> StepIdent | None:
 
 
 def in_flight_field_in(text: str) -> str | None:
-    """The step's field in a message id, or None where it is not one of a step. Its numbers are not judged."""
+    """The step's field in a message id, or None where it is not one of a step.
+
+    Its numbers are not judged.
+    """
     return None if _MESSAGE.fullmatch(text) is None else text.rpartition(".")[0]
 
 

@@ -19,7 +19,10 @@ _SHOWN = 300
 
 
 def validator(schema: Mapping[str, Any]) -> Validator:
-    """Return the validator of a schema. Raises SchemaError if it is not one, or refers to another document."""
+    """Return the validator of a schema.
+
+    Raises SchemaError if it is not one, or refers to another document.
+    """
     try:
         return jsonschema_rs.validator_for(dict(schema), retriever=_refuse, pattern_options=_LINEAR)
     except (ValueError, TypeError, jsonschema_rs.ReferencingError) as error:

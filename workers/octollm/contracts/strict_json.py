@@ -27,15 +27,17 @@ _LONGEST_INTEGER = 20  # characters of both ends; int() on far longer ones would
 
 
 def check(data: bytes, max_depth: int = MAX_DEPTH) -> None:
-    """Raises ContractError (`unreadable`) that says what is wrong, and where."""
+    """Raises ContractError (`malformed`) that says what is wrong, and where."""
     check_depth(data, max_depth)  # first: the parser recurses
     if not _surely_strict(data):
         _check_slowly(data)
 
 
 def check_written(data: bytes, max_depth: int = MAX_DEPTH) -> None:
-    """The same for what orjson has just written. Such text can only be too deep or hold a NUL: orjson refuses the rest
-    itself, and writes numbers that are none as null.
+    """The same for what orjson has just written.
+
+    Such text can only be too deep or hold a NUL: orjson refuses the rest itself, and writes numbers that are none as
+    null.
     """
     check_depth(data, max_depth)
     if data.find(b"\\u0000") >= 0:
@@ -61,19 +63,19 @@ def _check_slowly(data: bytes) -> None:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ContractError("unreadable", f"not valid UTF-8 at byte {error.start}") from error
+        raise ContractError("malformed", f"not valid UTF-8 at byte {error.start}") from error
     if text.startswith("\ufeff"):
-        raise ContractError("unreadable", "starts with a byte order mark; send plain UTF-8")
+        raise ContractError("malformed", "starts with a byte order mark; send plain UTF-8")
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise ContractError("unreadable", f"not JSON at character {error.pos}: {error.msg}") from error
+        raise ContractError("malformed", f"not JSON at character {error.pos}: {error.msg}") from error
     if "\\u" in text:  # the only way past UTF-8 to a surrogate or a NUL
         _check_strings(value)
 
 
 def check_depth(data: bytes, most: int) -> None:
-    """Raises ContractError (`unreadable`) on more than `most` levels of nesting. Looks at nothing else."""
+    """Raises ContractError (`malformed`) on more than `most` levels of nesting. Looks at nothing else."""
     if data.count(b"[") + data.count(b"{") <= most:
         return
     depth = 0
@@ -82,7 +84,7 @@ def check_depth(data: bytes, most: int) -> None:
         if first in b"[{":
             depth += 1
             if depth > most:
-                raise ContractError("unreadable", f"more than {most} levels of nesting at byte {found.start()}")
+                raise ContractError("malformed", f"more than {most} levels of nesting at byte {found.start()}")
         elif first in b"]}":
             depth -= 1
 
@@ -91,9 +93,9 @@ def _check_strings(value: object) -> None:
     """Bounded recursion: the depth was checked before."""
     if isinstance(value, str):
         if "\0" in value:
-            raise ContractError("unreadable", "contains a NUL character (\\u0000)")
+            raise ContractError("malformed", "contains a NUL character (\\u0000)")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise ContractError("unreadable", "contains half of a surrogate pair")
+            raise ContractError("malformed", "contains half of a surrogate pair")
     elif isinstance(value, list):
         for item in value:
             _check_strings(item)
@@ -106,27 +108,27 @@ def _check_strings(value: object) -> None:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     known = dict(pairs)
     if len(known) != len(pairs):
-        raise ContractError("unreadable", "the same key twice in one object")
+        raise ContractError("malformed", "the same key twice in one object")
     return known
 
 
 def _integer(text: str) -> int:
     if len(text) > _LONGEST_INTEGER or not _LOWEST <= int(text) <= _HIGHEST:
-        raise ContractError("unreadable", "an integer beyond 64 bits")
+        raise ContractError("malformed", "an integer beyond 64 bits")
     if text == "-0":
-        raise ContractError("unreadable", "the integer -0; write 0")
+        raise ContractError("malformed", "the integer -0; write 0")
     return int(text)
 
 
 def _float(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ContractError("unreadable", "a number beyond the range of a double")
+        raise ContractError("malformed", "a number beyond the range of a double")
     return number
 
 
 def _constant(text: str) -> NoReturn:
-    raise ContractError("unreadable", f"{text} is not JSON")
+    raise ContractError("malformed", f"{text} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)

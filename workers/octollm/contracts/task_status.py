@@ -20,10 +20,11 @@ def task_status(
     updated_at: str,
     open_steps: Sequence[Mapping[str, str]],
     result: Any,  # noqa: ANN401  JSON by `task.result.v1`, as a value or as an orjson.Fragment
+    result_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Return the status of a task that is stored in Postgres, without the fields that have no value.
 
-    `open_steps`: `step`, `arm` and `sent_at` of each step in flight.
+    `open_steps`: `step`, `arm` and `sent_at` of each step in flight. `result_bytes`: size of a result that is left out.
     """
     found = {
         "task": task,
@@ -39,6 +40,7 @@ def task_status(
         "updated_at": updated_at,
         "open": open_steps,
         "result": result,
+        "result_bytes": result_bytes,
     }
     return {name: value for name, value in found.items() if value not in (None, [], ())}
 

@@ -14,5 +14,8 @@ def claimed_tenant(name: str) -> str:
 
 
 def dead_letter_tenants(tenant: str) -> list[str]:
-    """Return the tenants whose dead letters `tenant` may see and drop. Those of no tenant belong to the operator."""
+    """Return the tenants whose dead letters `tenant` may see and drop.
+
+    Those of no tenant belong to the operator.
+    """
     return [tenant, NO_TENANT] if tenant == _OPERATOR else [tenant]

@@ -1,1 +1,4 @@
-"""Postgres: connections, migrations and named queries. Each package keeps its own queries in a folder `sql`."""
+"""Postgres: connections, migrations and named queries.
+
+Each package keeps its own queries in a folder `sql`.
+"""

@@ -108,7 +108,9 @@ async def revision_problem(connection: Connection) -> str | None:
 
 
 async def migrate(dsn: str, migrations: tuple[Migration, ...] | None = None) -> None:
-    """Apply the migrations that are missing, each in one transaction. Many processes may call this at the same time.
+    """Apply the migrations that are missing, each in one transaction.
+
+    Many processes may call this at the same time.
 
     Raises StartError if a migration fails, cannot get a table's lock, was changed after it was applied, or if the
     database is at a newer revision that this release is not compatible with. Raises the errors of asyncpg and OSError

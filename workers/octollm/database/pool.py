@@ -67,8 +67,11 @@ class _TerminatingConnection(_AsyncpgConnection):
             raise
 
 
-async def open_pool(dsn: str, size: int, **session: str) -> Pool:
-    """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`."""
+async def open_pool(dsn: str, size: int, answer_s: float | None = None, **session: str) -> Pool:
+    """Connections that speak JSON as Python values. `session`: settings of Postgres, like `statement_timeout`.
+
+    `answer_s`: after how long without an answer a statement fails and its connection is closed; None: 60 s.
+    """
     return await asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -76,7 +79,7 @@ async def open_pool(dsn: str, size: int, **session: str) -> Pool:
         init=_speak_json,
         connection_class=_TerminatingConnection,
         timeout=10,
-        command_timeout=_ANSWER_S,
+        command_timeout=_ANSWER_S if answer_s is None else answer_s,
         server_settings={"application_name": "octollm", "idle_in_transaction_session_timeout": _IDLE, **session},
     )
 

@@ -1,1 +1,1 @@
-"""`octollm demo`: real tasks through every door of a stack of its own, and a check of every outcome."""
+"""`octollm demo`: real tasks through every source of a stack of its own, and a check of every outcome."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from octollm.cli.output import JsonOption, clean, emit_json, note, out, pretty_json
-from octollm.demo.find import WEBHOOK_SECRET, Doors, require_postgres, run_task
+from octollm.demo.find import WEBHOOK_SECRET, Stores, require_postgres, run_task
 from octollm.demo.outcome import DemoTask, Outcome
 from octollm.demo.tasks import demo_tasks
 from octollm.devstack.stack import Stack
@@ -69,8 +69,8 @@ def demo(
 async def _run(settings: Settings) -> list[Row]:
     os.environ.setdefault(WEBHOOK_SECRET, secrets.token_hex(16))  # for the reflex, a child of this process
     async with Stack(settings, progress=note) as running:
-        doors = Doors(running.http_url, running.redis_url, running.postgres_dsn)
-        work = asyncio.ensure_future(_all(doors))  # noqa: TID251  awaited below
+        stores = Stores(running.http_url, running.redis_url, running.postgres_dsn)
+        work = asyncio.ensure_future(_all(stores))  # noqa: TID251  awaited below
         broken = asyncio.ensure_future(running.wait())  # noqa: TID251  awaited below
         try:
             await asyncio.wait((work, broken), return_when=asyncio.FIRST_COMPLETED)
@@ -85,23 +85,23 @@ async def _run(settings: Settings) -> list[Row]:
 
 async def _against(settings: Settings) -> list[Row]:
     await require_postgres(settings.postgres.dsn)
-    return await _all(Doors(settings.reflex.url, settings.redis.url, settings.postgres.dsn))
+    return await _all(Stores(settings.reflex.url, settings.redis.url, settings.postgres.dsn))
 
 
-async def _all(doors: Doors) -> list[Row]:
+async def _all(stores: Stores) -> list[Row]:
     rows = []
     for task in demo_tasks():
-        if task.door == "webhook" and WEBHOOK_SECRET not in os.environ:
+        if task.source == "webhook" and WEBHOOK_SECRET not in os.environ:
             note(f"task {task.name} is left out: {WEBHOOK_SECRET} is not set to what the reflex has")
             continue
-        note(f"task {task.name} ({task.door})")
-        rows.append(await _one(task, doors))
+        note(f"task {task.name} ({task.source})")
+        rows.append(await _one(task, stores))
     return rows
 
 
-async def _one(task: DemoTask, doors: Doors) -> Row:
+async def _one(task: DemoTask, stores: Stores) -> Row:
     try:
-        outcome, seconds = await run_task(task, doors)
+        outcome, seconds = await run_task(task, stores)
     except OctoError as error:
         return Row(task, 0.0, None, str(error))
     row = Row(task, seconds, outcome, None)
@@ -118,13 +118,13 @@ def _fault(task: DemoTask, outcome: Outcome) -> str | None:
 
 def _print(rows: list[Row]) -> None:
     table = Table(pad_edge=False)
-    for name in ("task", "kind", "door", "steps", "outcome", "time", "result", ""):
+    for name in ("task", "kind", "source", "steps", "outcome", "time", "result", ""):
         table.add_column(name, overflow="fold")
     for row in rows:
         cells = (
             row.task.name,
             row.task.kind,
-            row.task.door,
+            row.task.source,
             str(row.outcome.steps) if row.outcome else "",
             row.ended,
             f"{row.seconds * 1000:.0f} ms",
@@ -163,7 +163,7 @@ def _as_json(row: Row) -> dict[str, Any]:
     return {
         "task": row.task.name,
         "kind": row.task.kind,
-        "door": row.task.door,
+        "source": row.task.source,
         "outcome": row.ended,
         "ms": round(row.seconds * 1000),
         "where": found.where if found else None,

@@ -28,8 +28,8 @@ WEBHOOK_SECRET = "GITHUB_WEBHOOK_SECRET"  # noqa: S105  a variable's name, as in
 
 
 @dataclass(frozen=True)
-class Doors:
-    """Where a running stack takes tasks and keeps what became of them."""
+class Stores:
+    """The addresses at which a running stack accepts tasks and keeps their outcomes."""
 
     http_url: str
     redis_url: str
@@ -41,21 +41,21 @@ async def require_postgres(dsn: str) -> None:
     await (await _connect(dsn)).close()
 
 
-async def run_task(task: DemoTask, doors: Doors) -> tuple[Outcome, float]:
+async def run_task(task: DemoTask, stores: Stores) -> tuple[Outcome, float]:
     """The outcome and the seconds until it was there."""
     began = time.monotonic()
-    if task.door == "http":
-        outcome = await _over_http(task, doors)
-    elif task.door == "webhook":
-        outcome = await _as_webhook(task, doors)
+    if task.source == "http":
+        outcome = await _over_http(task, stores)
+    elif task.source == "webhook":
+        outcome = await _as_webhook(task, stores)
     else:
-        outcome = await _over_the_stream(task, doors)
+        outcome = await _over_the_stream(task, stores)
     return outcome, time.monotonic() - began
 
 
-async def _over_http(task: DemoTask, doors: Doors) -> Outcome:
+async def _over_http(task: DemoTask, stores: Stores) -> Outcome:
     def send_and_wait() -> str:
-        with Client(doors.http_url) as client:
+        with Client(stores.http_url) as client:
             ident = client.submit_json(task.body).task
             if task.cancelled:
                 next(
@@ -66,21 +66,21 @@ async def _over_http(task: DemoTask, doors: Doors) -> Outcome:
             return ident
 
     ident = await asyncio.to_thread(send_and_wait)
-    connection = await _connect(doors.postgres_dsn)
+    connection = await _connect(stores.postgres_dsn)
     try:
         return await _stored_task(connection, "id", ident)
     finally:
         await connection.close()
 
 
-async def _as_webhook(task: DemoTask, doors: Doors) -> Outcome:
+async def _as_webhook(task: DemoTask, stores: Stores) -> Outcome:
     """Signed as GitHub signs. Waits until memory has what came of it, so that the next one can find it."""
 
     def deliver() -> str:
-        secret = secrets.token_hex(16) if task.forged else os.environ[WEBHOOK_SECRET]
+        secret = secrets.token_hex(16) if task.tampered else os.environ[WEBHOOK_SECRET]
         now_s, delivery = int(time.time()), secrets.token_hex(16)
         headers = sign("github", secret, task.body, event=EVENT, delivery=delivery, now_s=now_s)
-        with Client(doors.http_url) as client:
+        with Client(stores.http_url) as client:
             ident = str(client.deliver(SOURCE, task.body, headers)["task"])
             client.wait(ident, _RETRY_FOR_S)
             return ident
@@ -89,7 +89,7 @@ async def _as_webhook(task: DemoTask, doors: Doors) -> Outcome:
         ident = await asyncio.to_thread(deliver)
     except RefusedError as error:
         return Outcome("refused", error.code, str(error), 0, None, "", "")
-    connection = await _connect(doors.postgres_dsn)
+    connection = await _connect(stores.postgres_dsn)
     try:
         deadline = time.monotonic() + _RETRY_FOR_S
         while not await connection.fetchval("SELECT indexed_at IS NOT NULL FROM tasks WHERE id = $1", ident):
@@ -101,20 +101,20 @@ async def _as_webhook(task: DemoTask, doors: Doors) -> Outcome:
         await connection.close()
 
 
-async def _over_the_stream(task: DemoTask, doors: Doors) -> Outcome:
+async def _over_the_stream(task: DemoTask, stores: Stores) -> Outcome:
     key = f"demo-{task.name}-{secrets.token_hex(4)}"  # a stack that lives on has seen this task before
-    entry = await asyncio.to_thread(_xadd, doors.redis_url, task.body, key)
-    connection = await _connect(doors.postgres_dsn)
+    entry = await asyncio.to_thread(_xadd, stores.redis_url, task.body, key)
+    connection = await _connect(stores.postgres_dsn)
     try:
         deadline = time.monotonic() + _RETRY_FOR_S
         while time.monotonic() < deadline:
             if task.kind == "-":
-                letter = await connection.fetchrow(
+                dead_letter = await connection.fetchrow(
                     "SELECT id, reason, message FROM dead_letters WHERE body->>'entry' = $1", entry
                 )
-                if letter is not None:
-                    where = f"dead_letters {letter['id']}"
-                    return Outcome("dead letter", letter["reason"], letter["message"], 0, None, where, "")
+                if dead_letter is not None:
+                    where = f"dead_letters {dead_letter['id']}"
+                    return Outcome("dead letter", dead_letter["reason"], dead_letter["message"], 0, None, where, "")
             else:
                 ended = await connection.fetchval(
                     "SELECT result IS NOT NULL FROM tasks WHERE idempotency_key = $1", key

@@ -39,7 +39,7 @@ def memory_tasks() -> list[DemoTask]:
         ),
         _issue("issue", 101, _FIRST, _labelled),
         _issue("issue, similar", 102, _SECOND, _similar),
-        replace(_issue("forged", 103, _FIRST, any_answer), expected="refused: invalid_signature", forged=True),
+        replace(_issue("tampered", 103, _FIRST, any_answer), expected="refused: invalid_signature", tampered=True),
     ]  # fmt: skip
 
 

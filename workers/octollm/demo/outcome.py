@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import orjson
 
-Door = Literal["http", "stream", "webhook"]
+Source = Literal["http", "stream", "webhook"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Outcome:
     steps: int
     answer: Any
     where: str
-    """Where the result lies."""
+    """Where the result is stored."""
     stored: str
     """Everything Postgres keeps about it, as text."""
 
@@ -30,14 +30,14 @@ class DemoTask:
 
     name: str
     kind: str
-    door: Door
+    source: Source
     body: bytes
     expected: str
     fault: Callable[[Outcome], str | None]
-    forged: bool = False
+    tampered: bool = False
     """A webhook whose signature is somebody else's."""
     cancelled: bool = False
-    """Whoever sent it takes it back as soon as it runs."""
+    """The producer cancels it as soon as it runs."""
 
 
 def make_task(
@@ -47,9 +47,9 @@ def make_task(
     given: Mapping[str, Any],
     expected: str,
     fault: Callable[[Outcome], str | None],
-    door: Door = "http",
+    source: Source = "http",
 ) -> DemoTask:
-    return DemoTask(name, kind, door, orjson.dumps({"goal": goal, "kind": kind, "input": given}), expected, fault)
+    return DemoTask(name, kind, source, orjson.dumps({"goal": goal, "kind": kind, "input": given}), expected, fault)
 
 
 def any_answer(_found: Outcome) -> str | None:

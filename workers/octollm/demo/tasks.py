@@ -1,4 +1,4 @@
-"""The demo's tasks: what is sent, through which door, and what has to come of it."""
+"""The demo's tasks: what is sent, through which source, and the outcome it must have."""
 
 import difflib
 from dataclasses import replace
@@ -16,10 +16,10 @@ PAIRS = [(1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC
 
 def roman(number):
     text = ""
-    for value, letters in PAIRS:
+    for value, numeral in PAIRS:
         while number >= value:
             number -= value
-            text += letters
+            text += numeral
     return text
 '''
 _TESTS = """import unittest
@@ -55,7 +55,7 @@ def demo_tasks() -> list[DemoTask]:
         make_task("report", "report", "How heavy are penguins?", report, "succeeded", _report),
         make_task("note", "note", "Keep this note", {"text": _NOTE}, "succeeded", _note, "stream"),
         make_task("injection", "note", _INJECTION, {"text": "hello"}, "rejected: injection", any_answer, "stream"),
-        DemoTask("malformed", "-", "stream", b'{"goal": "no closing brace"', "dead letter: unreadable", _malformed),
+        DemoTask("malformed", "-", "stream", b'{"goal": "no closing brace"', "dead letter: malformed", _malformed),
         make_task("patch", "patch", "Give roman() its four back", _patch(wrong), "succeeded", _patched),
         replace(make_task("cancelled", "code", "Too slow", slow, "cancelled: requested", any_answer), cancelled=True),
         *memory_tasks(),
@@ -80,7 +80,7 @@ def _right(found: Outcome) -> str | None:
 def _wrong(found: Outcome) -> str | None:
     if "exit code 1" not in (found.detail or ""):
         return f"the judge's reason is {found.detail!r}"
-    # Four without its own letters is IIII, and the tests' output says so.
+    # Without a numeral of its own, four is IIII, and the tests' output says so.
     return None if "IIII" in found.answer["stderr"] else "the tests' output is missing"
 
 

@@ -18,7 +18,7 @@ from octollm.errors import StartError
 
 _PREFIX = "octollm-up-"
 _LOCK = "lock"
-_PATIENCE_S = 5  # servers of a killed stack need a moment to end
+_TIMEOUT_S = 5  # servers of a killed stack need a moment to end
 
 
 class DataDir:
@@ -52,7 +52,7 @@ class DataDir:
             self._path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         else:
             self._path = private_folder(self._wanted.expanduser().resolve())
-        self._lock = _locked(self._path / _LOCK, _PATIENCE_S)
+        self._lock = _locked(self._path / _LOCK, _TIMEOUT_S)
         if self._lock is None:
             raise StartError(
                 f"another `octollm up` uses {self._path}; stop it, or choose another folder with --data "
@@ -70,13 +70,13 @@ class DataDir:
         self._lock = None
 
 
-def _locked(path: Path, patience_s: float) -> int | None:
+def _locked(path: Path, timeout_s: float) -> int | None:
     """The open lock file, or None when someone else holds it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(f"cannot write to {path.parent} ({error.strerror}); choose another with --data") from error
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,12 +90,12 @@ def _locked(path: Path, patience_s: float) -> int | None:
 
 
 def _remove_abandoned() -> None:
-    """Temporary folders of stacks that were killed: nobody holds their lock any more."""
+    """Return the temporary folders of stacks that were killed: no process holds their lock."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         lock = folder / _LOCK
         try:
             state = folder.stat()
-            young = time.time() - state.st_mtime < _PATIENCE_S  # perhaps about to be locked
+            young = time.time() - state.st_mtime < _TIMEOUT_S  # perhaps about to be locked
             if state.st_uid != os.geteuid() or young or not lock.is_file():
                 continue
             descriptor = _locked(lock, 0)

@@ -22,10 +22,12 @@ from octollm.resources import schemas_path
 from octollm.runtime.connect_retry import ADVICE, cause
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program, program_version
 from octollm.runtime.roles import missing_handlers
-from octollm.settings.files import schedules_path, topology_path
+from octollm.settings.files import schedules_path, topology_path, webhooks_path
 from octollm.settings.loader import Settings, is_set, load_settings
 from octollm.topology import load_topology
 from octollm.topology.schedules import load_schedules
+from octollm.topology.webhook_secrets import unusable_secrets
+from octollm.topology.webhooks import load_webhooks
 
 
 class Verdict(StrEnum):
@@ -62,6 +64,7 @@ async def examine() -> list[Check]:
     checks += [
         _topology(settings),
         _schedules(settings),
+        _webhooks(settings),
         _redis_server(settings),
         _postgres_binaries(),
         _program(REFLEX),
@@ -95,6 +98,18 @@ def _schedules(settings: Settings) -> Check:
     except OctoError as error:
         return Check("schedules", Verdict.FAIL, str(error), f"correct {path}")
     return Check("schedules", Verdict.OK, f"{len(found)} in {path}")
+
+
+def _webhooks(settings: Settings) -> Check:
+    path = webhooks_path(settings)
+    try:
+        sources = load_webhooks(path)
+    except OctoError as error:
+        return Check("webhooks", Verdict.FAIL, str(error), f"correct {path}")
+    unusable = list(unusable_secrets(sources))
+    if unusable:
+        return Check("webhooks", Verdict.FAIL, "; ".join(unusable), "set another secret here and at the sender")
+    return Check("webhooks", Verdict.OK, f"{len(sources)} in {path}, no secret is weak")
 
 
 def _redis_server(settings: Settings) -> Check:
@@ -183,6 +198,8 @@ def _durability(settings: Settings, facts: Mapping[str, str]) -> str | None:
     needed, replicas = settings.reflex.durability, settings.reflex.durability_replicas
     if needed == "fsync" and (facts.get("appendonly"), facts.get("appendfsync")) != ("yes", "always"):
         return "`CONFIG SET appendfsync always`: reflex.durability is fsync, so nothing is taken without"
+    if needed == "fsync" and facts.get("no_appendfsync_on_rewrite") == "yes":
+        return "`CONFIG SET no-appendfsync-on-rewrite no`: during a rewrite nothing is synced, so nothing is taken"
     if needed == "replicated" and int(facts["replicas"]) < replicas:
         known = facts["replicas"]
         return f"start replicas: reflex.durability is replicated({replicas}), and {known} follow this Redis"

@@ -79,7 +79,7 @@ class Stack:
         progress: Progress | None = None,
     ) -> None:
         """`data`: keep everything there (None: temporary). `without`: Python roles that somebody else runs. `progress`
-        is told what happens, a line each.
+        gets a line for each event.
         """
         self._settings = settings
         self._data = data
@@ -244,11 +244,11 @@ class Stack:
             yield
         finally:
             stop.set()
-            patience_s = settings.worker.drain_s + 5
+            timeout_s = settings.worker.drain_s + 20  # for what the drain leaves over, see `Consumer.stop`
             try:
-                await asyncio.wait_for(asyncio.gather(work, return_exceptions=True), patience_s)
+                await asyncio.wait_for(asyncio.gather(work, return_exceptions=True), timeout_s)
             except TimeoutError:
-                self._tell(f"the Python workers did not stop within {patience_s} s and were cut off")
+                self._tell(f"the Python workers did not stop within {timeout_s} s and were cut off")
 
     def _workers_ended(self, work: asyncio.Task[None]) -> None:
         error = None if work.cancelled() else work.exception()

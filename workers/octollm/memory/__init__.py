@@ -1,1 +1,4 @@
-"""Memory: documents, artifacts and the graph in Postgres, embeddings, vector stores. Does not import the protocol."""
+"""Memory: documents, artifacts and the graph in Postgres, embeddings, vector stores.
+
+Does not import the protocol.
+"""

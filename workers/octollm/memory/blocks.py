@@ -1,4 +1,7 @@
-"""Split a text into blocks: paragraphs, code blocks, tables, definitions, each with its section. Pure."""
+"""Split a text into blocks: paragraphs, code blocks, tables, definitions, each with its section.
+
+Pure.
+"""
 
 import re
 from dataclasses import dataclass

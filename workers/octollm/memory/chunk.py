@@ -1,4 +1,6 @@
-"""Splits a document into passages. Sections, code blocks, tables and definitions stay whole if they fit. Pure.
+"""Splits a document into passages.
+
+Sections, code blocks, tables and definitions stay whole if they fit. Pure.
 
 Every character that is not white space is in exactly one passage. Passages do not overlap, because a text in two of
 them would be found twice; each has its headings and its position in the document.

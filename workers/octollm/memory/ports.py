@@ -1,4 +1,6 @@
-"""The interfaces inside memory: embedders and vector stores. One test suite runs against every implementation.
+"""The interfaces inside memory: embedders and vector stores.
+
+One test suite runs against every implementation.
 
 Postgres is the source of truth for passages. A vector store contains only vectors, ids and filter fields, and can be
 rebuilt from Postgres.
@@ -69,7 +71,10 @@ class VectorStore(Protocol):
     """Stores points. Every call names its tenant and sees only that tenant's points."""
 
     async def open(self, embedder: str, dimension: int) -> None:
-        """Create or check the collection. Raises VectorStoreError if it belongs to another embedder or dimension."""
+        """Create or check the collection.
+
+        Raises VectorStoreError if it belongs to another embedder or dimension.
+        """
 
     async def put(self, points: Sequence[Point]) -> None:
         """Store points, replacing those with the same id. They can be found when this returns."""

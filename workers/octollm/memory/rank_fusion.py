@@ -19,7 +19,7 @@ class Ranked(Generic[Key]):
     """Rank by the name of the ranking, from 1."""
 
 
-def fuse_ranks(rankings: Mapping[str, Sequence[Key]]) -> list[Ranked[Key]]:
+def merge_ranks(rankings: Mapping[str, Sequence[Key]]) -> list[Ranked[Key]]:
     """Return all items of `rankings` (by name, best first), best first.
 
     Items with equal scores are ordered by their best rank, then by the order of the rankings.

@@ -13,7 +13,7 @@ from octollm.memory import keyword
 from octollm.memory.dense import Dense
 from octollm.memory.documents import Documents
 from octollm.memory.frequencies import Frequencies
-from octollm.memory.rank_fusion import Ranked, fuse_ranks
+from octollm.memory.rank_fusion import Ranked, merge_ranks
 from octollm.ports import Document, Hits, Ingested, Passage, SearchMode
 
 _SQL = queries("octollm.memory", "search")
@@ -59,7 +59,7 @@ class StoredMemory:
                 self._vector_search(where, query, depth), self._keyword_search(where, query, depth)
             )
             rankings = {"dense": dense, "keyword": words}
-        passages = await self._passages(tenant, fuse_ranks(rankings), limit)
+        passages = await self._passages(tenant, merge_ranks(rankings), limit)
         return Hits(passages, used, self._no_vectors_reason if used != mode else None)
 
     async def ingest(self, tenant: str, documents: Sequence[Document]) -> Sequence[Ingested]:

@@ -1,4 +1,6 @@
-"""Which provider and which model, from the settings and the keys in the environment. Never reads a key's value.
+"""Which provider and which model, from the settings and the keys in the environment.
+
+Never reads a key's value.
 
 The SDKs take a second to import, so each is imported only where its provider is the one.
 """
@@ -23,7 +25,10 @@ def choose(
     timeout_s: float,
     environment: Mapping[str, str],
 ) -> Provider | None:
-    """The provider, or None where none is wanted or no key is there. Raises SettingsError that says what to set."""
+    """The provider, or None where none is wanted or no key is there.
+
+    Raises SettingsError that says what to set.
+    """
     if provider == "none":
         return None
     if provider == "auto":
@@ -43,7 +48,10 @@ def choose(
 
 
 def expected(provider: Literal["auto", "anthropic", "openai", "none"], environment: Mapping[str, str]) -> bool:
-    """Whether some process has a model: it is named, or a key is here. The orchestrator itself needs no key."""
+    """Whether some process has a model: it is named, or a key is here.
+
+    The orchestrator itself needs no key.
+    """
     return provider in _KEYS or (provider == "auto" and any(environment.get(key) for key in _KEYS.values()))
 
 

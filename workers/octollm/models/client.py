@@ -1,7 +1,10 @@
-"""The model client of arms: asks the journal first, then the model. Answers are journalled before they are used."""
+"""The model client of arms: asks the journal first, then the model.
+
+Answers are journalled before they are used.
+"""
 
 import asyncio
-import random
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,10 +21,9 @@ from octollm.models.provider import Answer, Provider, Request, Tokens, Turn
 from octollm.models.schemas import in_words, value_of
 from octollm.ports import Question, Reply
 
-MAX_REPAIRS = 2
-"""How often an answer that breaks its schema is sent back to the model; each time is a paid, journalled call."""
-_STORE_PAUSE_S = 0.5
 _log = structlog.get_logger(__name__)
+_MOST_UNSAVED = 1000
+"""Bounds the memory of answers whose steps never came back, because their tasks were cancelled."""
 NEEDS_MODEL = "this needs a model and none is configured; set ANTHROPIC_API_KEY or OPENAI_API_KEY and start again"
 
 
@@ -43,27 +45,36 @@ class JournalledModelClient:
         self._provider = provider
         self._timeout_s = timeout_s
         self._delivery = delivery
+        self._unsaved: OrderedDict[tuple[object, ...], tuple[Journalled, Paid]] = OrderedDict()
+        """Paid answers that are not in the journal yet, by the columns of their keys."""
 
     async def ask(self, step: StepRequested, question: Question) -> Reply:
-        """See `ModelClient.ask`. Also raises StoreUnavailableError if Postgres is unavailable before the call."""
+        """See `ModelClient.ask`.
+
+        Raises StoreUnavailableError while Postgres is unavailable.
+
+        An answer that could not be journalled is kept: the next call with the same question journals and returns it.
+        """
         journal = await self._journal()
         request = Request(question.system, question.prompt, question.schema)
         spent, old = _Spent(), True
-        for repair in range(MAX_REPAIRS + 1):
+        for repair in range(question.repairs + 1):
             key = Key(step, question.purpose, question.call, repair, request.sha256)
-            found = await journal.find(key)
+            found = await self._save(journal, key) if key.columns in self._unsaved else await journal.find(key)
             if found is None:
-                found, old = await self._pay(journal, key, request), False
+                await self._pay(key, request)
+                found, old = await self._save(journal, key), False
             spent.add(found.answer.tokens)
             value, fault = _checked(found, question)
             if fault is None:
-                return spent.reply(found, value, journalled=old)
+                return spent.reply(found, value, repair, journalled=old)
             _log.info("the answer breaks its schema", purpose=question.purpose, repair=repair)
             request = replace(request, turns=(*request.turns, Turn(found.answer.text, _complaint(fault, question))))
-        message = f"the model's answer broke its schema {MAX_REPAIRS + 1} times; try another model (models.model)"
+        message = "the model's answer broke its schema in every call; try another model (models.model)"
         raise PermanentError("model_answer_invalid", message)
 
-    async def _pay(self, journal: Journal, key: Key, request: Request) -> Journalled:
+    async def _pay(self, key: Key, request: Request) -> None:
+        """Call the model, and keep its answer for `_save`."""
         provider = self._provider
         if provider is None:
             raise PermanentError("needs_model", NEEDS_MODEL)
@@ -86,17 +97,24 @@ class JournalledModelClient:
             stop=answer.stop,
             cost_usd=None if cost is None else str(cost),
         )
-        return await _keep(journal, key, Journalled(provider.name, answer), paid)
+        self._unsaved[key.columns] = (Journalled(provider.name, answer), paid)
+        if len(self._unsaved) > _MOST_UNSAVED:
+            self._unsaved.popitem(last=False)
 
+    async def _save(self, journal: Journal, key: Key) -> Journalled:
+        """Journal a paid answer, and return the one that counts.
 
-async def _keep(journal: Journal, key: Key, new: Journalled, paid: Paid) -> Journalled:
-    """It is paid for: wait for Postgres as long as the step may run, instead of paying again."""
-    while True:
+        Raises StoreUnavailableError while Postgres is unavailable, and also when it is cancelled: the time limit of the
+        step must not cost a paid answer. Then the consumer keeps the step's lease without limit and calls the arm
+        again, and the next call with the same question comes here first.
+        """
+        new, paid = self._unsaved[key.columns]
         try:
-            return await journal.keep(key, new, paid)
-        except StoreUnavailableError as error:
-            _log.warning("an answer waits to be journalled", error=error.message)
-            await asyncio.sleep(_STORE_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+            kept = await journal.keep(key, new, paid)
+        except asyncio.CancelledError as error:
+            raise StoreUnavailableError("Postgres has not confirmed a paid answer in time") from error
+        self._unsaved.pop(key.columns, None)
+        return kept
 
 
 def _checked(found: Journalled, question: Question) -> tuple[Any, str | None]:
@@ -138,6 +156,6 @@ class _Spent:
             self._input += tokens.input + tokens.cache_read + tokens.cache_write
             self._output += tokens.output
 
-    def reply(self, found: Journalled, value: object, *, journalled: bool) -> Reply:
+    def reply(self, found: Journalled, value: object, repairs: int, *, journalled: bool) -> Reply:
         answer: Answer = found.answer
-        return Reply(answer.text, value, found.provider, answer.model, self._input, self._output, journalled)
+        return Reply(answer.text, value, found.provider, answer.model, self._input, self._output, journalled, repairs)

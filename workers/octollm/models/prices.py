@@ -1,4 +1,7 @@
-"""What a call costs, by the price file. What is not known for certain has no cost; nothing is guessed. Pure."""
+"""What a call costs, by the price file.
+
+What is not known for certain has no cost; nothing is guessed. Pure.
+"""
 
 from decimal import Decimal
 from functools import cache
@@ -19,7 +22,10 @@ def default_model(provider: str) -> str | None:
 
 
 def cost_usd(provider: str, model: str, tokens: Tokens | None) -> Decimal | None:
-    """In US dollars, exact; None where a price that it takes is not in the file. `model`: as it was asked for."""
+    """In US dollars, exact; None where a price that it takes is not in the file.
+
+    `model`: as it was asked for.
+    """
     prices = _providers().get(provider, {}).get("models", {}).get(model)
     if prices is None or tokens is None:
         return None

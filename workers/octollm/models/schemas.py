@@ -1,4 +1,7 @@
-"""Schemas of answers: what providers enforce of them, how a model is told, whether an answer keeps one. Pure."""
+"""Schemas of answers: what providers enforce, how a prompt describes them, and checks of answers.
+
+Pure.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +12,7 @@ from octollm.contracts import strict_json
 from octollm.contracts.json_schema import validator
 from octollm.errors import ContractError
 
-_FAULTS_TOLD = 5
+_MAX_FAULTS = 5
 _ENFORCED = frozenset(
     {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "description"}
 )
@@ -49,7 +52,7 @@ def enforced(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_words(schema: Mapping[str, Any]) -> str:
-    """How a model is told of a schema that nobody enforces; the same bytes for the same schema."""
+    """Describe a schema that the provider does not enforce, for a prompt; the same bytes for the same schema."""
     text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS).decode()
     return f"Answer with one JSON value and nothing else. It must be valid by this JSON Schema:\n{text}"
 
@@ -66,7 +69,7 @@ def value_of(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
     for broken in validator(schema).iter_errors(value):
         place = ".".join(str(part) for part in broken.instance_path) or "the whole answer"
         faults.append(f"- {place}: {broken.message[:300]}")
-        if len(faults) == _FAULTS_TOLD:
+        if len(faults) == _MAX_FAULTS:
             break
     return value, "The answer breaks the schema:\n" + "\n".join(faults) if faults else None
 

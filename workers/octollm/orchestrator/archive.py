@@ -36,7 +36,9 @@ class Archive:
         self._messages = messages
 
     async def handle(self, entries: Sequence[Entry]) -> list[Answer | Exception]:
-        """Process entries one by one. Return what follows from each, in order; an exception for one that failed.
+        """Process entries one by one.
+
+        Return what follows from each, in order; an exception for one that failed.
 
         Raises StoreUnavailableError while Postgres is unavailable.
         """
@@ -55,52 +57,52 @@ class Archive:
             _log.exception("a dead letter cannot be stored", stream=entry.stream, entry=entry.id)
             return error
 
-    async def _store(self, letter: DeadLetter, entry: Entry) -> Answer:
-        step = parse_message_id(letter.id)
-        task = step.task if step else letter.id if is_task_id(letter.id) else None
+    async def _store(self, dead_letter: DeadLetter, entry: Entry) -> Answer:
+        step = parse_message_id(dead_letter.id)
+        task = step.task if step else dead_letter.id if is_task_id(dead_letter.id) else None
         # A message id that names only a task belongs to its first run.
         run = step.run if step else 1
         async with transaction(self._pool) as connection:
             await connection.execute(
                 _SQL["insert_dead_letter"],
                 f"{entry.stream} {entry.id}",
-                claimed_tenant(letter.tenant),
+                claimed_tenant(dead_letter.tenant),
                 task,
-                letter.reason,
-                letter.message,
+                dead_letter.reason,
+                dead_letter.message,
                 orjson.loads(entry.fields[b"body"]),
                 entry.fields.get(b"original", b""),
                 run,
             )
             traceparent = clean(entry.fields.get(b"traceparent"))
-            row, events = await _fail_task(connection, letter, traceparent, task, run)
+            row, events = await _fail_task(connection, dead_letter, traceparent, task, run)
         if row is None:
             return ()
         return self._messages.operations(poison.decision_of(row, events))
 
     async def _drop(self, drop: DeadDrop) -> Answer:
         async with transaction(self._pool) as connection:
-            await connection.execute(_SQL["drop_dead_letter"], drop.letter, dead_letter_tenants(drop.tenant))
+            await connection.execute(_SQL["drop_dead_letter"], drop.dead_letter, dead_letter_tenants(drop.tenant))
         return ()
 
 
 async def _fail_task(
-    connection: Connection, letter: DeadLetter, traceparent: str, task: str | None, run: int
+    connection: Connection, dead_letter: DeadLetter, traceparent: str, task: str | None, run: int
 ) -> tuple[asyncpg.Record | None, list[TaskEvent]]:
     """Fail the task of a message from `tasks` or `steps.done`. Return its row if it failed, and new events.
 
     An arm's dead letter does not fail its task here: the worker has published the step's end on `steps.done`.
     """
-    lane, _, topic = letter.stream.partition("}:")
+    lane, _, topic = dead_letter.stream.partition("}:")
     # A request about a task is not part of it: the task continues without it.
-    is_own = (topic == "steps.done" and letter.type not in _REQUESTS) or topic.startswith("tasks:")
-    if task is None or not is_own or letter.stage != "after_admission" or lane != "{" + lane_of(task):
+    is_own = (topic == "steps.done" and dead_letter.type not in _REQUESTS) or topic.startswith("tasks:")
+    if task is None or not is_own or dead_letter.stage != "after_admission" or lane != "{" + lane_of(task):
         return None, []
     now = await store.clock(connection)
-    detail = f"its message on {topic} became a dead letter ({letter.reason}): {letter.message}"[:4000]
+    detail = f"its message on {topic} became a dead letter ({dead_letter.reason}): {dead_letter.message}"[:4000]
     row, events = await poison.fail_task(connection, task, run, detail, now)
     if row is None and topic.startswith("tasks:"):
-        tenant = claimed_tenant(letter.tenant) or "unknown"
+        tenant = claimed_tenant(dead_letter.tenant) or "unknown"
         row = await connection.fetchrow(_SQL["poison_unknown_task"], task, tenant, detail, traceparent, now)
         events = [] if row is None else await poison.record_end(connection, row, detail, now)
     if row is None:

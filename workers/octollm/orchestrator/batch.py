@@ -66,7 +66,10 @@ class Batch:
         ]
 
     def changed(self, *, new: bool) -> list[Decision]:
-        """Return what has to be stored, one decision per run of a task, in order. `new`: of tasks not stored before."""
+        """Return what has to be stored, one decision per run of a task, in order.
+
+        `new`: of tasks not stored before.
+        """
         return [one for (task, _), one in sorted(self._decisions.items()) if (task not in self._known) == new]
 
     def _unknown_task(self, task: str, event: Event) -> None:

@@ -1,4 +1,6 @@
-"""Decides what follows from an event: a pure function of the task's state and the event. No clock, randomness or I/O.
+"""Decides what follows from an event: a pure function of the task's state and the event.
+
+No clock, randomness or I/O.
 
 A deadline is exact: no event that is processed after it changes anything but that the task has expired.
 
@@ -50,7 +52,10 @@ from octollm.plans.stored import as_stored
 
 
 def decide(state: TaskState, event: Event, now: str) -> Decision:
-    """Return the new state and what to store and send. `now`: the database's time, UTC, RFC 3339 with milliseconds."""
+    """Return the new state and what to store and send.
+
+    `now`: the database's time, UTC, RFC 3339 with milliseconds.
+    """
     decision = Decision(state)
     if state.version > 0 and not state.ended and _is_overdue(state, now):
         finish(decision, now, "expired", "deadline", f"not finished by {state.deadline_at}")
@@ -356,8 +361,8 @@ def _lost(decision: Decision, event: MessageLost, now: str) -> None:
     row = decision.state.steps.get((event.step, event.round))
     if row is None or row.state != "sent" or row.early_results or row.attempt != event.attempt:
         return
-    resent = row._replace(attempt=row.attempt + 1, sent_at=now)
-    _send(decision, resent, now, "its message was lost and is sent again")
+    republished = row._replace(attempt=row.attempt + 1, sent_at=now)
+    _send(decision, republished, now, "its message was lost and is sent again")
 
 
 def _send_again(decision: Decision, sent_by: str) -> None:

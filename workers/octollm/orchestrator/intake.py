@@ -45,7 +45,7 @@ class TaskMessage(NamedTuple):
 class InvalidMessage:
     """An entry that can never be processed; it becomes a dead letter."""
 
-    reason: Literal["unreadable", "schema", "misrouted"]
+    reason: Literal["malformed", "schema", "misrouted"]
     message: str
 
 

@@ -8,6 +8,7 @@ import structlog
 from octollm.contracts.ids import lane_of
 from octollm.database.pool import Pool
 from octollm.errors import StoreUnavailableError
+from octollm.orchestrator.eviction import Eviction
 from octollm.orchestrator.messages import MessageBuilder
 from octollm.orchestrator.publisher import Publisher, two_leases_s
 from octollm.orchestrator.reconciler import Reconciler
@@ -26,6 +27,8 @@ _PUBLISH_LIMIT = 100
 _KEY_LIMIT = 10_000
 _DUE_INTERVAL_S = 1.0
 """How often deadlines and starts are looked for. An alarm makes them exact; without it they are at most this late."""
+_EVICT_INTERVAL_S = 1.0
+"""How often the memory of Redis is checked: it may fill within seconds."""
 _log = structlog.get_logger(__name__)
 
 
@@ -49,6 +52,7 @@ class Maintenance:
         self._two_leases_s = two_leases_s(topology)
         self._reconciler = Reconciler(pool, messages, publisher, self._two_leases_s)
         self._scheduler = Scheduler(schedules, pool, publisher.submit)
+        self._eviction = Eviction(pool, publisher, messages.status_ttl_s)
         self._prune_cursors = dict.fromkeys(topology.lanes, 0)
 
     def jobs(self, interval_s: float, finished_days: int, purge_interval_s: float) -> list[PeriodicJob]:
@@ -64,6 +68,7 @@ class Maintenance:
             PeriodicJob("reconcile lost steps", interval_s, lambda: self._reconciler.run(_LIMIT)),
             PeriodicJob("prune the in-flight index", interval_s, self.prune_in_flight_index),
             PeriodicJob("republish results", interval_s, self.republish_results),
+            PeriodicJob("evict finished statuses", _EVICT_INTERVAL_S, self._eviction.run),
             PeriodicJob("delete expired keys", interval_s, lambda: self._orchestrator.delete_expired_keys(_KEY_LIMIT)),
         ]
         if finished_days > 0:

@@ -15,6 +15,9 @@ from octollm.protocol.operations import AppendEvent, EndRun, Fields, Operation, 
 from octollm.topology import LaneKeys, Topology
 
 _MAX_OPEN_STEPS = 200
+_STATUS_RESULT_BYTES = 8192
+_LIVE_STATUS_TTL_S = 38 * 24 * 3600
+"""Lifetime of the status of a task that has not ended: a task waits for at most 30 days and runs for at most 7."""
 _ENDED_RUN_TTL_S = 7 * 24 * 3600
 """For how long Redis knows that a run has ended. No message of it can be left after that."""
 
@@ -22,13 +25,22 @@ _ENDED_RUN_TTL_S = 7 * 24 * 3600
 class MessageBuilder:
     """Knows the topology's streams and settings; decides nothing."""
 
-    def __init__(self, topology: Topology, status_ttl_s: int, *, direct_handoff: bool = False) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        status_ttl_s: int,
+        *,
+        status_result_bytes: int = _STATUS_RESULT_BYTES,
+        direct_handoff: bool = False,
+    ) -> None:
         """`status_ttl_s`: lifetime of a status in Redis after the task's end.
 
+        `status_result_bytes`: size in JSON up to which the status holds the task's result.
         `direct_handoff`: steps carry the linear chain of steps that may follow them without the orchestrator.
         """
         self._topology = topology
-        self._status_ttl_s = status_ttl_s
+        self.status_ttl_s = status_ttl_s
+        self._status_result_bytes = status_result_bytes
         self._direct_handoff = direct_handoff
         self._max_events = topology.live["events"].max_length
         self._results = topology.topics.get("results")
@@ -48,7 +60,9 @@ class MessageBuilder:
         return (*stop, *steps, self.status(state), *result, *events)
 
     def step(self, state: TaskState, request: StepRequested, *, once: bool = False) -> Publish:
-        """Return the message that sends a step to its arm. `once`: not if its in-flight field names a message already.
+        """Return the message that sends a step to its arm.
+
+        `once`: not if its in-flight field names a message already.
 
         Raises TopologyError for an unknown arm.
         """
@@ -71,9 +85,13 @@ class MessageBuilder:
         return LaneKeys(lane).stream(topic, priority)
 
     def status(self, state: TaskState) -> SetStatus:
-        """Return the whole status of a task: the hash may have been lost. It expires only after the task's end."""
+        """Return the whole status of a task: the hash may have been lost.
+
+        A large result stays in Postgres.
+        """
         key = LaneKeys(lane_of(state.task)).status(state.task)
-        return SetStatus(key, state.version, self._status_ttl_s if state.ended else 0, status_hash(status_of(state)))
+        ttl_s = self.status_ttl_s if state.ended else _LIVE_STATUS_TTL_S
+        return SetStatus(key, state.version, ttl_s, status_hash(status_of(state, self._status_result_bytes)))
 
     @staticmethod
     def end_run(state: TaskState) -> EndRun:
@@ -102,8 +120,13 @@ def _fields(type_: str, ident: str, tenant: str, traceparent: str, body: bytes) 
     return {"type": type_, "id": ident, "tenant": tenant, "traceparent": traceparent, "body": body}
 
 
-def status_of(state: TaskState) -> dict[str, Any]:
-    """Return a task's status (`task.status.v1`); `open` has the steps in flight, longest first."""
+def status_of(state: TaskState, max_result_bytes: int = _STATUS_RESULT_BYTES) -> dict[str, Any]:
+    """Return a task's status (`task.status.v1`); `open` has the steps in flight, longest first.
+
+    A result of more than `max_result_bytes` is replaced by its size, `result_bytes`.
+    """
+    result = None if state.result is None else write(state.result)
+    too_large = result is not None and len(result) > max_result_bytes
     in_flight = [row for row in state.steps.values() if row.state == "sent" and not row.early_results]
     in_flight.sort(key=lambda row: (row.sent_at, row.step))
     return task_status(
@@ -121,5 +144,6 @@ def status_of(state: TaskState) -> dict[str, Any]:
             {"step": row.step, "arm": row.arm, "sent_at": row.sent_at}
             for row in ([] if state.ended else in_flight[:_MAX_OPEN_STEPS])
         ],
-        result=None if state.result is None else orjson.Fragment(write(state.result)),
+        result=None if result is None or too_large else orjson.Fragment(result),
+        result_bytes=len(result) if result is not None and too_large else None,
     )

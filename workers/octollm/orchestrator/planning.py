@@ -80,7 +80,9 @@ def brings_plan(plan: Plan, step: str) -> bool:
 
 
 def adopt(plan: Plan, output: Mapping[str, Any]) -> Plan:
-    """Return the whole plan: the planner's step and the steps in its output. Raises RecipeError if that is no plan.
+    """Return the whole plan: the planner's step and the steps in its output.
+
+    Raises RecipeError if that is no plan.
 
     The arms are checked against those in the planner's input, so that the same event always leads to the same plan.
     """

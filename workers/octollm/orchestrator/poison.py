@@ -17,7 +17,9 @@ _SQL = queries("octollm.orchestrator", "store")
 async def fail_task(
     connection: Connection, task: str, run: int | None, detail: str, now: str
 ) -> tuple[asyncpg.Record | None, list[TaskEvent]]:
-    """End a run as `failed: poison`. Return the task's row and the new events; no row if there is no such running run.
+    """End a run as `failed: poison`.
+
+    Return the task's row and the new events; no row if there is no such running run.
 
     `run`: None for the newest one. `now`: the database's time.
     """
@@ -26,7 +28,10 @@ async def fail_task(
 
 
 async def record_end(connection: Connection, row: asyncpg.Record, detail: str, now: str) -> list[TaskEvent]:
-    """Store what belongs to the end of a run whose row says already that it has ended. Return the new events."""
+    """Store what belongs to the end of a run whose row says already that it has ended.
+
+    Return the new events.
+    """
     await connection.execute(_SQL["cancel_steps"], row["id"], row["run"])
     event = TaskEvent.build(
         row["id"], row["run"], row["seq"], row["tenant"], now, "finished", detail, state="failed", reason="poison"

@@ -8,8 +8,11 @@ from octollm.topology import Topic, Topology
 
 
 class Publisher(Protocol):
-    """Writes to Redis outside of a delivery. Every method raises StoreUnavailableError while Redis is unavailable, and
-    StoreRefusedError if Redis refuses what it was asked."""
+    """Writes to Redis outside of a delivery.
+
+    Every method raises StoreUnavailableError while Redis is unavailable, and StoreRefusedError if Redis refuses what it
+    was asked.
+    """
 
     async def reach(self) -> None:
         """Check that Redis can be reached."""
@@ -21,7 +24,10 @@ class Publisher(Protocol):
         """Put a submission on its tenant's ingest stream under an idempotency key."""
 
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
-        """Whether the latest message of a step exists. `claim`: if not, only `republish` can send it from now on."""
+        """Whether the latest message of a step exists.
+
+        `claim`: if not, only `republish` can send it from now on.
+        """
 
     async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
         """Send a step's message if it does not exist, checked and sent in one step; return whether it was sent."""
@@ -31,6 +37,15 @@ class Publisher(Protocol):
 
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         """Remove dead fields from the in-flight index; return the next cursor and the number of removed fields."""
+
+    async def memory_share(self) -> float:
+        """Return the share of Redis' memory limit that is used, 0.0 if there is no limit."""
+
+    async def evict(self, lane: str, tasks: Sequence[str]) -> int:
+        """Delete the statuses of finished tasks; return how many were deleted."""
+
+    async def trim_events(self) -> None:
+        """Shorten the event streams, which only bridge a client's reconnection; the API has all events."""
 
     async def oldest_ms(self, topic: Topic) -> int | None:
         """Return the arrival of a topic's oldest message in ms since 1970, or None if the topic is empty."""

@@ -44,8 +44,8 @@ async def purge(pool: Pool, days: int, limit: int, *, memory: bool) -> bool:
             await connection.execute(_SQL[query], tasks)
     async with transaction(pool) as connection:
         outputs = await connection.execute(_SQL["delete_unused_outputs"], days, limit)
-        letters = await connection.execute(_SQL["delete_dead_letters_of_no_task"], days, limit)
-    return limit in (_row_count(marked), len(tasks), _row_count(outputs), _row_count(letters))
+        dead_letters = await connection.execute(_SQL["delete_dead_letters_of_no_task"], days, limit)
+    return limit in (_row_count(marked), len(tasks), _row_count(outputs), _row_count(dead_letters))
 
 
 def _row_count(command_tag: str) -> int:

@@ -1,4 +1,6 @@
-"""Submits scheduled tasks, once per due time, however many orchestrators run. Postgres' clock decides.
+"""Submits scheduled tasks, once per due time, however many orchestrators run.
+
+Postgres' clock decides.
 
 The schedule's row is locked while its task is submitted and records the last due time. After a crash in between, the
 task is submitted again under the same idempotency key, which makes it the same task.

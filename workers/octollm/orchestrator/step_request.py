@@ -1,4 +1,7 @@
-"""Builds a step's request: its input with every reference resolved against what is known of the task. Pure."""
+"""Builds a step's request: its input with every reference resolved against what is known of the task.
+
+Pure.
+"""
 
 from typing import Any
 
@@ -9,7 +12,10 @@ from octollm.plans import template
 
 
 def step_request(state: TaskState, row: StepRow) -> StepRequested:
-    """Build the request for a step's row. Raises RecipeError if its input cannot be resolved to an object."""
+    """Build the request for a step's row.
+
+    Raises RecipeError if its input cannot be resolved to an object.
+    """
     if state.plan is None:
         raise RecipeError(f"task {state.task} has no plan")
     step = state.plan.by_name[row.step]

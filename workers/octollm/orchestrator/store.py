@@ -118,7 +118,9 @@ async def _load_early_outputs(
 
 
 async def save(connection: Connection, new: Sequence[Decision], known: Sequence[Decision]) -> None:
-    """Store decisions; those about one task in the order of its runs. `new`: about tasks that `lock` did not find.
+    """Store decisions; those about one task in the order of its runs.
+
+    `new`: about tasks that `lock` did not find.
 
     Raises ConflictError if another orchestrator has stored one of the new tasks at the same time; retry then.
     """

@@ -45,7 +45,9 @@ class TaskEvent(NamedTuple):
         detail: str | None = None,
         **about: str | int | None,
     ) -> "TaskEvent":
-        """Build an event with its JSON. `about`: further fields of the schema; those that are None are left out.
+        """Build an event with its JSON.
+
+        `about`: further fields of the schema; those that are None are left out.
 
         The JSON is not built with the pydantic model, which takes five times as long;
         `tests/contract/test_task_events.py` validates every kind.

@@ -27,7 +27,10 @@ _SHOWN = 300
 
 @lru_cache(maxsize=4096)
 def compiled(expression: str) -> ParsedResult:
-    """Return the parsed expression. Raises RecipeError if it is not one, or is too long or too deeply nested."""
+    """Return the parsed expression.
+
+    Raises RecipeError if it is not one, or is too long or too deeply nested.
+    """
     if len(expression) > MAX_LENGTH:
         raise RecipeError(f"an expression may have at most {MAX_LENGTH} characters: {_shown(expression)}")
     try:

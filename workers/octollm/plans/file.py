@@ -1,4 +1,7 @@
-"""The written form of plans, by people and models, as closed models. `checks.py` checks what the values mean."""
+"""The written form of plans, by people and models, as closed models.
+
+`checks.py` checks what the values mean.
+"""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,6 @@
-"""The plan of a run: its steps and their dependencies, the answer's template, and the repair rule. Pure.
+"""The plan of a run: its steps and their dependencies, the answer's template, and the repair rule.
+
+Pure.
 
 A plan is stored with its run, so that a changed recipe never changes a task that has started.
 """
@@ -129,7 +131,10 @@ class Plan:
 
 
 def in_order(steps: Mapping[str, PlanStep]) -> tuple[PlanStep, ...]:
-    """Return the steps in an order in which they can run. Raises RecipeError for an unknown need or a cycle."""
+    """Return the steps in an order in which they can run.
+
+    Raises RecipeError for an unknown need or a cycle.
+    """
     for step in steps.values():
         for need in step.needs:
             if need not in steps:

@@ -19,7 +19,10 @@ _LEAST, _MOST = -(2**63), 2**64 - 1
 
 
 def as_stored(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    """Return an equal value in the form that Postgres returns. Raises TypeError for an integer beyond 64 bits."""
+    """Return an equal value in the form that Postgres returns.
+
+    Raises TypeError for an integer beyond 64 bits.
+    """
     raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     found = orjson.loads(raw)
     return _numbers(found) if _SUSPECT.search(raw) else found

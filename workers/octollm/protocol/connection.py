@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 from octollm.errors import StoreUnavailableError
 
-FACTS = ("appendonly", "appendfsync", "maxmemory_policy")
+ANSWER_S = 5.0
+FACTS = ("appendonly", "appendfsync", "no_appendfsync_on_rewrite", "maxmemory_policy")
 """Server settings that `probe` reports, with an underscore where Redis has a hyphen."""
 
 
@@ -59,8 +60,18 @@ _FAST: dict[type[AbstractConnection], type[AbstractConnection]] = {
 
 
 def connect(url: str, timeout_s: float) -> redis.asyncio.Redis:
-    """Return a client that answers bytes. It connects with its first command; `timeout_s` bounds one attempt."""
-    client = redis.asyncio.Redis.from_url(url, socket_connect_timeout=timeout_s, decode_responses=False)
+    """Return a client that answers bytes.
+
+    It connects with its first command; `timeout_s` bounds one attempt.
+
+    A command whose answer does not begin within `ANSWER_S` fails, and its connection is closed.
+    """
+    client = redis.asyncio.Redis.from_url(
+        url,
+        socket_connect_timeout=timeout_s,
+        socket_timeout=ANSWER_S,
+        decode_responses=False,
+    )
     pool = client.connection_pool
     pool.connection_class = _FAST[pool.connection_class]
     return client
@@ -80,7 +91,7 @@ async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
         found["replicas"] = str((await client.info("replication"))["connected_slaves"])
         try:
             for name in FACTS:
-                config = await client.config_get(name.replace("maxmemory_policy", "maxmemory-policy"))
+                config = await client.config_get(name.replace("_", "-"))
                 for value in config.values():
                     found[name] = str(value, "utf-8") if isinstance(value, bytes) else str(value)
         except RedisError:

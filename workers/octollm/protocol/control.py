@@ -1,4 +1,7 @@
-"""The control channel: what every worker must know at once. A lost message costs time, never correctness."""
+"""The control channel: what every worker must know at once.
+
+A lost message costs time, never correctness.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence

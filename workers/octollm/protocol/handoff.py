@@ -64,6 +64,17 @@ class Claimed(NamedTuple):
     """Ids of steps that were removed because their run has ended."""
 
 
+class ClaimLimits(NamedTuple):
+    """How many entries of other workers a consumer takes at once."""
+
+    most: int
+    """Of all kinds."""
+    started: int
+    """Of those that began elsewhere before, and are no suspects."""
+    suspects: int
+    """Of those with at least the delivery `Topic.suspect_from`."""
+
+
 class Handoff:
     """One consumer of one group in one lane. Making one hashes every script: make it once and keep it."""
 
@@ -150,6 +161,10 @@ class Handoff:
         following, pruned = await self._scripts.prune(keys=[self.keys.in_flight, *places], args=[cursor, most])
         return int(following), int(pruned)
 
+    async def evict(self, tasks: Sequence[str]) -> int:
+        """Delete the statuses of those of these tasks that have ended; return how many were deleted."""
+        return int(await self._scripts.evict(keys=[self.keys.status(task) for task in tasks]))
+
     def _limits(self) -> Fairness:
         if self.fairness is None:
             raise ValueError("this call needs to know all topics: make the hand-off with `fairness`")
@@ -191,11 +206,12 @@ class Handoff:
         answer, state, _ = await self._scripts.redrive(keys=keys, args=args)
         return answer.decode(), state.decode()
 
-    async def claim(self, stream: str, topic: Topic, most: int) -> Claimed:
-        """Reclaim up to `most` entries whose lease has ended or that were released."""
+    async def claim(self, stream: str, topic: Topic, limits: ClaimLimits) -> Claimed:
+        """Reclaim entries whose lease has ended or that were released."""
         keys = [stream, self.keys.dead, self.keys.done, self.keys.in_flight, self.keys.ended_runs]
         args: list[Text | int] = [self._group, self.consumer]
-        args += (topic.lease_s * 1000, topic.max_deliveries, most, utc_now())
+        args += (topic.lease_s * 1000, topic.max_deliveries, limits.most, utc_now())
+        args += (topic.suspect_from, limits.started, limits.suspects)
         if self.fairness is not None and stream in self.fairness.limited:
             self.fairness.describe([self.fairness.limited[stream]], keys, args)
         claimed, dead, ended = await self._scripts.claim(keys=keys, args=args)

@@ -1,4 +1,6 @@
-"""What `complete` writes when it finishes an entry, as values, and the KEYS and ARGV they become. Pure.
+"""What `complete` writes when it finishes an entry, as values, and the KEYS and ARGV they become.
+
+Pure.
 
 `lua/complete.lua` documents the order of the arguments.
 """
@@ -81,7 +83,10 @@ Operation = Publish | Schedule | SetStatus | EndRun | AppendEvent
 
 
 class StepRun(NamedTuple):
-    """The run that a step belongs to. When Redis knows that it has ended, the step is not completed or renewed."""
+    """The run that a step belongs to.
+
+    When Redis knows that it has ended, the step is not completed or renewed.
+    """
 
     ended_runs: str
     """Redis key of the lane's ended runs."""

@@ -30,11 +30,11 @@ class Outcome(StrEnum):
     GONE = "gone"
     """The entry no longer existed; nothing was written."""
     RELEASED = "released"
-    """Read but not started; given back."""
+    """Given back uncharged: read but not started, or stopped because the drain time was over."""
     RETURNED = "returned"
     """The handler failed while the circuit breaker was open: given back as if it had not been started."""
     ABANDONED = "abandoned"
-    """Left pending, by a fault of ours or at the end of a drain; another worker reclaims it when its lease ends."""
+    """Left pending, by a fault of ours or because Redis is unavailable; another worker reclaims it after its lease."""
 
 
 class HandlerResult(NamedTuple):

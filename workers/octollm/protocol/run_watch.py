@@ -42,7 +42,10 @@ class RunWatch:
         """Questions that the next call answers, by member of the set."""
 
     def seconds_left(self, deadline_at: str | None) -> float:
-        """Return how long until a deadline by Redis' clock; 0 or less: it has passed. Infinite if there is none."""
+        """Return how long until a deadline by Redis' clock; 0 or less: it has passed.
+
+        Infinite if there is none.
+        """
         now_ms = self._clock.now_ms()
         if deadline_at is None or now_ms is None:
             return float("inf")
@@ -66,7 +69,7 @@ class RunWatch:
         asked[member] = asyncio.get_running_loop().create_future()
         ended: dict[bytes, bool] = {}
         try:
-            await asyncio.sleep(0)  # whoever starts in the same turn adds its question
+            await asyncio.sleep(0)  # a step that starts in the same turn adds its question
             self._asked = {}
             ended = await self._look_up(list(asked))
         finally:  # also where this step is stopped meanwhile: the others wait for the answer

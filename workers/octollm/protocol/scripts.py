@@ -18,6 +18,7 @@ NAMES = (
     "cancel",
     "claim",
     "complete",
+    "evict",
     "executing",
     "leave_group",
     "promote",
@@ -41,12 +42,16 @@ def source(script: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scripts:
-    """All scripts, bound to one client. They are called by digest, and loaded again when a server has lost them."""
+    """All scripts, bound to one client.
+
+    They are called by digest, and loaded again when a server has lost them.
+    """
 
     admit: AsyncScript
     cancel: AsyncScript
     claim: AsyncScript
     complete: AsyncScript
+    evict: AsyncScript
     executing: AsyncScript
     leave_group: AsyncScript
     promote: AsyncScript

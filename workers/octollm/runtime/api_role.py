@@ -1,4 +1,7 @@
-"""Serves the HTTP API in this process: its listener, its connections, its shutdown. Installs no signal handlers."""
+"""Serves the HTTP API in this process: its listener, its connections, its shutdown.
+
+Installs no signal handlers.
+"""
 
 import asyncio
 import ipaddress

@@ -13,7 +13,7 @@ from octollm.database.outputs import store_output
 from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
 from octollm.plans.chain import next_request
-from octollm.ports import MemoryStore, ModelClient
+from octollm.ports import Isolation, MemoryStore, ModelClient
 from octollm.protocol.run_watch import RunWatch
 from octollm.resources import rules_path
 from octollm.steps.runner import ChainNext, StepRunner
@@ -30,6 +30,7 @@ def arm_handler(
     get_pool: GetPool,
     get_model_client: GetModelClient,
     memory_store: MemoryStore | None,
+    isolation: Isolation,
     chain_next: ChainNext,
     watch: RunWatch | None = None,
 ) -> Handler:
@@ -43,7 +44,7 @@ def arm_handler(
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
     model = get_model_client() if uses_model(arm) else None
-    context = ArmContext(log=log, worker=consumer, rules_dir=rules_path(), memory=memory_store, model=model)
+    context = ArmContext(log, consumer, rules_path(), memory_store, model, isolation)
 
     async def work(step: StepRequested) -> dict[str, Any]:
         return await arm.handle(step, context)
@@ -73,7 +74,10 @@ def uses_model(arm: Arm) -> bool:
 
 
 def load_arm(topic: Topic) -> Arm:
-    """Create an instance of the class that the topic names. Raises TopologyError that says what to change."""
+    """Create an instance of the class that the topic names.
+
+    Raises TopologyError that says what to change.
+    """
     module, _, name = topic.handler.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)

@@ -36,5 +36,8 @@ def batched_handler(batcher: Batcher[Entry, Answer], topic: Topic, lane: str, co
 
 
 def task_of(entry: Entry) -> str:
-    """Return the task of an entry, or what its id begins with. Entries of one task are never processed concurrently."""
+    """Return the task of an entry, or what its id begins with.
+
+    Entries of one task are never processed concurrently.
+    """
     return clean(entry.fields.get(b"id")).partition(".")[0]

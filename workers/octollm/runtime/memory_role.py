@@ -14,7 +14,7 @@ from octollm.database.pool import Pool
 from octollm.errors import ContractError, StoreUnavailableError
 from octollm.memory.deletion import delete_marked
 from octollm.memory.dense import Dense
-from octollm.memory.embed.choose import choose_embedder
+from octollm.memory.embed.choose import ChosenEmbedder, choose_embedder
 from octollm.memory.indexer import Indexer
 from octollm.memory.stored_memory import StoredMemory
 from octollm.memory.vectors.choose import choose_store
@@ -39,6 +39,8 @@ class ProcessMemory:
         self._exits = exits
         self._opening = asyncio.Lock()
         self._opened: StoredMemory | None = None
+        self._chosen: ChosenEmbedder | None = None
+        """Loaded once: loading it takes seconds of CPU, and the vector store may be unavailable for hours."""
 
     async def start(self) -> None:
         """Open memory; a store that is unavailable is only logged.
@@ -66,17 +68,16 @@ class ProcessMemory:
         store = choose_store(self._settings.qdrant)
         if store is None:
             return None, _NO_STORE
-        chosen = await asyncio.to_thread(choose_embedder, self._settings.embedding)
-        if chosen.embedder is None:
-            return None, chosen.reason
-        try:
-            await store.open(chosen.embedder.name, chosen.embedder.dimension)
-        except BaseException:
-            await chosen.embedder.close()
-            raise
-        self._exits.push_async_callback(chosen.embedder.close)
+        if self._chosen is None:
+            self._chosen = await asyncio.to_thread(choose_embedder, self._settings.embedding)
+            if self._chosen.embedder is not None:
+                self._exits.push_async_callback(self._chosen.embedder.close)
+        embedder = self._chosen.embedder
+        if embedder is None:
+            return None, self._chosen.reason
+        await store.open(embedder.name, embedder.dimension)
         self._exits.push_async_callback(store.close)
-        return Dense(chosen.embedder, store), None
+        return Dense(embedder, store), None
 
     async def search(
         self,

@@ -18,6 +18,7 @@ from octollm.consumer.worker import Worker
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import WorkerError
+from octollm.isolation.pool import ProcessPool
 from octollm.models.choose import expected
 from octollm.observability.metrics import MetricsServer
 from octollm.orchestrator.archive import Archive
@@ -33,6 +34,7 @@ from octollm.runtime.batched_handler import batched_handler, task_of
 from octollm.runtime.connect_retry import until_reachable
 from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.roles import require_python_role
+from octollm.runtime.store_watch import Check, PostgresCheck, StoreWatch
 from octollm.settings.files import recipes_path, schedules_path
 from octollm.settings.loader import Settings
 from octollm.settings.sections import WorkerSettings
@@ -84,7 +86,7 @@ async def run_roles(
         try:
             await process.supervisor.run_until(stop)
         except WorkerError:
-            await process.worker.stop(0)
+            await process.worker.stop(0, failed=True)
             raise
         _log.info("stopping: no new messages are read, running ones may finish", drain_s=settings.worker.drain_s)
         process.state = "stopping"
@@ -103,7 +105,10 @@ def _tune_gc() -> None:
 
 
 def circuit_breaker_rule(settings: WorkerSettings, topology: Topology) -> CircuitBreakerRule:
-    """Return the rule for all consumers. With several tenants, failures of one must not stop an arm for the others."""
+    """Return the rule for all consumers.
+
+    With several tenants, failures of one must not stop an arm for the others.
+    """
     tenants = min(2, len(topology.ingest.tenants))
     return CircuitBreakerRule(settings.circuit_breaker_tasks, tenants, settings.circuit_breaker_cooldown_s)
 
@@ -118,12 +123,15 @@ class _Process:
         self._pool: Pool | None = None
         self._model_client: WorkerModelClient | None = None
         self._opening = asyncio.Lock()
+        self._isolation = ProcessPool()
+        exits.push_async_callback(self._isolation.close)
         self.supervisor = Supervisor()
         exits.push_async_callback(self.supervisor.stop)
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         redis = settings.redis
         rule = circuit_breaker_rule(settings.worker, topology)
         self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer, self.supervisor, rule)
+        self._watch = StoreWatch({})
         self.state: str | None = "starting"
         """Why this process is not ready; None: it is."""
 
@@ -132,6 +140,7 @@ class _Process:
         return [
             *([self.state] if self.state is not None else []),
             *([self.supervisor.failure] if self.supervisor.failure is not None else []),
+            *self._watch.reasons(),
             *(
                 f"circuit breaker open: {topic} is not worked on here, its handler failed on several tasks; see the log"
                 for topic in self.worker.tripped()
@@ -162,7 +171,10 @@ class _Process:
         names = {topic.name for topic in topics}
         orchestrator = self._settings.orchestrator
         messages = MessageBuilder(
-            self._topology, orchestrator.status_ttl_s, direct_handoff=self._settings.handoff.direct
+            self._topology,
+            orchestrator.status_ttl_s,
+            status_result_bytes=orchestrator.status_result_bytes,
+            direct_handoff=self._settings.handoff.direct,
         )  # fmt: skip
         jobs: list[PeriodicJob] = []
         batchers: dict[str, Batcher[Entry, Answer]] = {}
@@ -187,15 +199,24 @@ class _Process:
                     chain = chain_to(self._topology, lane)
                     watch = self.worker.run_watch(lane)
                     handler = arm_handler(
-                        topic, lane, self.consumer, self.pool, self.model_client, memory, chain, watch
+                        topic, lane, self.consumer, self.pool, self.model_client, memory, self._isolation, chain, watch
                     )
                 else:
                     handler = batched_handler(batchers[topic.name], topic, lane, self.consumer)
                 self.worker.add(topic, lane, handler, concurrency)
         await self.worker.start()
+        self._watch_stores(names)
         self.state = None
         for job in jobs:
             self.supervisor.spawn_loop(job.name, run_periodically(job))
+
+    def _watch_stores(self, topics: set[str]) -> None:
+        checks: dict[str, Check] = {"Redis": self.worker.reach}
+        if topics & _POSTGRES_TOPICS:
+            postgres = checks["Postgres"] = PostgresCheck(self._settings.postgres.dsn)
+            self._exits.callback(postgres.close)
+        self._watch = StoreWatch(checks)
+        self._watch.start(self.supervisor)
 
     async def pool(self) -> Pool:
         """Return connections to Postgres, opened when first needed."""

@@ -54,6 +54,8 @@ def _listen(value: str) -> str:
 
 
 Seconds = Annotated[int, Field(ge=1, le=86400)]
+Lifetime = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""Seconds that Redis keeps a key."""
 Listen = Annotated[str, AfterValidator(_listen)]
 # The name becomes part of Redis commands and metric labels of several programs.
 Consumer = Annotated[str, Field(pattern=r"\A[A-Za-z0-9._:-]{0,128}\z")]
@@ -81,10 +83,11 @@ class ReflexSettings(Section):
     trust_network: bool
     url: Annotated[str, AfterValidator(_http_url)]
     body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
-    max_connections: Annotated[int, Field(ge=1)]
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)]
     header_timeout_s: Seconds
+    idle_timeout_s: Seconds
     body_timeout_s: Seconds
-    idempotency_ttl_s: Annotated[int, Field(ge=1)]
+    idempotency_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)]
     durability: Literal["auto", "fsync", "replicated", "stored"]
     durability_replicas: Annotated[int, Field(ge=1, le=16)]
     durability_wait_s: Seconds
@@ -115,7 +118,8 @@ class OrchestratorSettings(Section):
     recipes_dir: str
     batch_wait_ms: Annotated[int, Field(ge=0, le=1000)]
     batch_max: Annotated[int, Field(ge=1, le=1000)]
-    status_ttl_s: Annotated[int, Field(ge=1)]
+    status_ttl_s: Lifetime
+    status_result_bytes: Annotated[int, Field(ge=0, le=16 * 1024 * 1024)]
     reconcile_interval_s: Seconds
 
 

@@ -14,7 +14,7 @@ from octollm.protocol.handoff import Entry
 from octollm.protocol.operations import Operation, Publish
 from octollm.topology import LaneKeys, Topic
 
-Reason = Literal["unreadable", "schema", "misrouted", "deliveries_exhausted", "failures_exhausted"]
+Reason = Literal["malformed", "schema", "misrouted", "deliveries_exhausted", "failures_exhausted"]
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 

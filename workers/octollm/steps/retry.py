@@ -28,7 +28,9 @@ LONGEST_WAIT_S = 86400
 
 
 def after_failure(policy: Retry | None, failures: int, chance: float, retry_after_s: float = 0) -> RetryLater | GiveUp:
-    """Decide about a step whose failure may pass. `failures`: including this one, from 1; `chance`: in [0, 1).
+    """Decide about a step whose failure may pass.
+
+    `failures`: including this one, from 1; `chance`: in [0, 1).
 
     `retry_after_s`: the least delay. Without a policy there is no retry. The delay is exponential with full jitter, so
     that steps which failed together do not come back together

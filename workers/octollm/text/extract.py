@@ -1,4 +1,6 @@
-"""Answers a question with sentences that stand in passages. Pure, made of words only: it quotes, or says nothing.
+"""Answers a question with sentences that stand in passages.
+
+Pure, made of words only: it quotes, or says nothing.
 
 A sentence is worth the share of the question's words it has, the rarer ones among the passages counting more; words of
 its heading count half, and an earlier passage wins between equals.
@@ -13,12 +15,12 @@ from octollm.text.places import Span
 from octollm.text.sentences import sentences
 from octollm.text.words import names, terms
 
-MOST = 3
+MAX_SENTENCES = 3
 """Sentences of an answer."""
 _ENOUGH = 0.34
 """Share of the question a sentence must cover, with its heading; below it nothing was found."""
-_BESIDE = 0.6
-"""Of the best sentence's worth: what is less is not said beside it."""
+_MIN_SHARE = 0.6
+"""Share of the best sentence's worth below which another sentence is left out."""
 _HEADING = 0.5
 _LONG = 400
 """Characters beyond which a sentence is no sentence but a list or a line of data."""
@@ -51,16 +53,16 @@ class _Sentence:
     heading: frozenset[str]
 
 
-def extract(question: str, sources: Sequence[Source], most: int = MOST) -> list[Quote]:
+def extract(question: str, sources: Sequence[Source], most: int = MAX_SENTENCES) -> list[Quote]:
     """The sentences that answer best, best first, none twice; empty where nothing speaks of what was asked."""
     asked = _about(question)
-    told = list(_sentences(sources))
-    spread = Counter(word for one in told for word in asked & (one.own | one.heading))
-    weights = {word: math.log(1 + (len(told) + 1) / (spread[word] + 1)) for word in asked}
+    candidates = list(_sentences(sources))
+    spread = Counter(word for one in candidates for word in asked & (one.own | one.heading))
+    weights = {word: math.log(1 + (len(candidates) + 1) / (spread[word] + 1)) for word in asked}
     whole = sum(weights.values())
     if not whole:
         return []
-    quotes = [Quote(one.source, one.span, _worth(one, asked, weights) / whole) for one in told]
+    quotes = [Quote(one.source, one.span, _worth(one, asked, weights) / whole) for one in candidates]
     quotes.sort(key=lambda quote: (-round(quote.worth, 6), quote.source, quote.span))
     if not quotes or quotes[0].worth < _ENOUGH:
         return []
@@ -68,7 +70,7 @@ def extract(question: str, sources: Sequence[Source], most: int = MOST) -> list[
     said: set[str] = set()
     for quote in quotes:
         text = sources[quote.source].text[quote.span.start : quote.span.end]
-        if len(found) == most or quote.worth < _BESIDE * quotes[0].worth:
+        if len(found) == most or quote.worth < _MIN_SHARE * quotes[0].worth:
             break
         if text not in said:
             found.append(quote)
@@ -93,6 +95,6 @@ def _worth(one: _Sentence, asked: frozenset[str], weights: dict[str, float]) -> 
     own = sum(weights[word] for word in asked & one.own)
     if not own:
         return 0.0
-    beside = sum(weights[word] for word in (asked & one.heading) - one.own)
+    nearby = sum(weights[word] for word in (asked & one.heading) - one.own)
     length = one.span.end - one.span.start
-    return (own + _HEADING * beside) * min(1.0, _LONG / length)
+    return (own + _HEADING * nearby) * min(1.0, _LONG / length)

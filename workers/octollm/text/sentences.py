@@ -1,4 +1,7 @@
-"""Where sentences begin and end. Plain rules for prose, lists and tables; no language model, no list of names."""
+"""Where sentences begin and end.
+
+Plain rules for prose, lists and tables; no language model, no list of names.
+"""
 
 import re
 from collections.abc import Iterator

@@ -1,14 +1,17 @@
-"""`streams.yaml` as frozen objects, and the names of the Redis keys that follow from it. Knows nothing of Redis."""
+"""`streams.yaml` as frozen objects, and the names of the Redis keys that follow from it.
+
+Knows nothing of Redis.
+"""
 
 from octollm.topology.keys import LaneKeys, ingest_stream
 from octollm.topology.loader import load_topology, parse_topology
-from octollm.topology.model import ARM, Ingest, Live, Retry, Topic, Topology
+from octollm.topology.model import ARM, EventStream, Ingest, Retry, Topic, Topology
 
 __all__ = [
     "ARM",
+    "EventStream",
     "Ingest",
     "LaneKeys",
-    "Live",
     "Retry",
     "Topic",
     "Topology",

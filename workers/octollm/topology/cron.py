@@ -36,7 +36,7 @@ def check(expression: str) -> str:
 def following(expression: str, zone: ZoneInfo, after: datetime, count: int = 1) -> list[datetime]:
     """The next `count` times it is due, or fewer where it is not."""
     if _passes(expression):
-        moments = _onward(expression, zone, after)
+        moments = _matches_after(expression, zone, after)
     else:
         moments = _utc(CronSim(expression, after.astimezone(zone)), lambda moment: moment > after)
     return list(islice(moments, count))
@@ -46,7 +46,7 @@ def latest(expression: str, zone: ZoneInfo, now: datetime) -> datetime | None:
     """The newest time it was due, `now` included; None: it never was."""
     if _passes(expression):
         return next(_back(expression, zone, now), None)
-    # In the hour that comes twice, what was due in its first half lies ahead on the wall clock: from later backwards.
+    # In the hour that comes twice, what was due in its first half is ahead on the wall clock: from later backwards.
     start = (now + _WIDEST).astimezone(zone)
     return next(_utc(_reversed(expression, start), lambda moment: moment <= now), None)
 
@@ -57,7 +57,7 @@ def _passes(expression: str) -> bool:
     return minute.startswith("*") or hour.startswith("*")
 
 
-def _onward(expression: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+def _matches_after(expression: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
     """One offset after another: from hour to hour, the library leaps over what is due behind a change of less than an
     hour (Lord Howe Island).
     """

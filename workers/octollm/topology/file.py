@@ -1,4 +1,7 @@
-"""The shape of `streams.yaml`: which keys there are and of what type. What they mean together is the loader's."""
+"""The shape of `streams.yaml`: which keys there are and of what type.
+
+What they mean together is the loader's.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,7 @@
-"""Names of every Redis key. Nothing else in Python puts a key together; Rust's twin is `schemas/rust/src/keys.rs`."""
+"""Names of every Redis key.
+
+Nothing else in Python puts a key together; Rust's twin is `schemas/rust/src/keys.rs`.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -95,5 +98,5 @@ class LaneKeys:
 
 
 def ingest_stream(tenant: str) -> str:
-    """Ingest stream of a tenant; it lies outside the lanes."""
+    """Ingest stream of a tenant; it is outside the lanes."""
     return f"ingest:{tenant}"

@@ -15,7 +15,7 @@ from octollm.errors import TopologyError
 from octollm.topology import strict_yaml
 from octollm.topology.file import RetryFile, TopicFile, TopologyFile, WorkFile
 from octollm.topology.keys import PRIORITIES
-from octollm.topology.model import ARM, Ingest, Live, Retry, Topic, Topology
+from octollm.topology.model import ARM, EventStream, Ingest, Retry, Topic, Topology
 
 _REQUIRED = ("tasks", "steps.done", "dead")
 _KNOWN = ("tasks", "steps.done", "results", "dead")
@@ -160,7 +160,7 @@ def _freeze(file: TopologyFile) -> Topology:
         name: Topic(name=name, **{**dict(topic), "retry": _freeze_retry(topic.retry)})
         for name, topic in file.topics.items()
     }
-    live = {name: Live(name=name, **dict(one)) for name, one in file.live.items()}
+    live = {name: EventStream(name=name, **dict(one)) for name, one in file.live.items()}
     return Topology(
         version=file.version,
         lanes=file.lanes,

@@ -1,4 +1,7 @@
-"""The topology's frozen types, and the pure questions one may ask them. Numbers carry their unit in their name."""
+"""The topology's frozen types, and the pure questions one may ask them.
+
+Numbers carry their unit in their name.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,6 +9,8 @@ from dataclasses import dataclass
 
 ARM = "arm."
 """What the name of an arm's topic starts with."""
+_SUSPECT_FROM = 3
+"""One lost worker says nothing about an entry: deploys and machines lose workers, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,14 @@ class Topic:
     retry: Retry | None
     """Arms only."""
 
+    @property
+    def suspect_from(self) -> int:
+        """The delivery from which an entry may be what killed its earlier workers, so that it is isolated."""
+        return min(_SUSPECT_FROM, self.max_deliveries)
+
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class EventStream:
     """A capped stream that is read without a group."""
 
     name: str
@@ -78,7 +88,7 @@ class Topology:
     """In the order of reading."""
     ingest: Ingest
     topics: Mapping[str, Topic]
-    live: Mapping[str, Live]
+    live: Mapping[str, EventStream]
 
     @property
     def arms(self) -> Mapping[str, Topic]:
@@ -90,7 +100,10 @@ class Topology:
         return self.topics.get(ARM + name)
 
     def cap_in(self, topic: Topic, lane: str) -> int:
-        """The lane's share of a topic's cap on what runs of one tenant; 0: there is no cap. The shares add up to it."""
+        """The lane's share of a topic's cap on what runs of one tenant; 0: there is no cap.
+
+        The shares add up to it.
+        """
         if topic.max_running_per_tenant is None:
             return 0
         share, rest = divmod(topic.max_running_per_tenant, len(self.lanes))

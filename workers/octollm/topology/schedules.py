@@ -57,7 +57,10 @@ class Schedule:
 
 
 def load_schedules(path: Path, tenants: Iterable[str]) -> tuple[Schedule, ...]:
-    """Every schedule in `path`; `tenants`: who has an ingest stream. Raises SchedulesError that says what to change."""
+    """Every schedule in `path`; `tenants`: who has an ingest stream.
+
+    Raises SchedulesError that says what to change.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -10,14 +10,13 @@ use contracts::topology::Topology;
 use tokio::sync::Notify;
 
 use super::metrics::Metrics;
-pub use state::Rule;
 use state::{CircuitBreaker as State, Effect, Permits};
+pub use state::{FailedStep, Rule};
 
 /// One for the whole process: its lanes share slots and sandbox, so they break together.
 #[derive(Debug)]
 pub struct CircuitBreaker {
     topic: String,
-    cooldown: Duration,
     state: Mutex<State>,
     changed: Notify,
     metrics: Arc<Metrics>,
@@ -38,7 +37,6 @@ impl CircuitBreaker {
     pub fn new(rule: Rule, topic: &str, metrics: Arc<Metrics>) -> Self {
         Self {
             topic: topic.to_owned(),
-            cooldown: rule.cooldown,
             state: Mutex::new(State::new(rule)),
             changed: Notify::new(),
             metrics,
@@ -84,8 +82,8 @@ impl CircuitBreaker {
         self.lock().try_start()
     }
 
-    pub fn record_success(&self, tenant: &str) {
-        if self.lock().record_success(tenant) {
+    pub fn record_success(&self, tenant: &str, step: &str) {
+        if self.lock().record_success(tenant, step) {
             self.metrics.set_circuit_open(false);
             tracing::info!(
                 topic = self.topic,
@@ -102,15 +100,14 @@ impl CircuitBreaker {
     }
 
     /// This worker could not run the step. Answers whether its entry is given back as if it had not been started.
-    pub fn record_failure(&self, task: &str, tenant: &str) -> bool {
-        let effect = self.lock().record_failure(task, tenant, Instant::now());
+    pub fn record_failure(&self, step: FailedStep<'_>) -> bool {
+        let effect = self.lock().record_failure(step, Instant::now());
         if let Effect::Opened { tasks } = effect {
             self.metrics.set_circuit_open(true);
             self.metrics.count_circuit_opened();
             tracing::error!(
                 topic = self.topic,
                 tasks,
-                cooldown_s = self.cooldown.as_secs(),
                 "circuit breaker open: every step failed, so this worker has stopped reading; see the errors \
                  above, fix or roll back, and restart"
             );

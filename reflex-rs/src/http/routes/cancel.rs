@@ -12,7 +12,7 @@ use contracts::{ids, ContractError};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::finish;
+use super::run_command;
 use crate::admission::Redactions;
 use crate::caller::Caller;
 use crate::http::extract::{self, optional_object, task_id};
@@ -39,8 +39,9 @@ pub(in crate::http) async fn cancel(
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let result = request_cancel(&app, &caller, id, request).await;
-    finish(&app, Route::Cancel, &caller, result)
+    let (of_app, of) = (Arc::clone(&app), caller.clone());
+    let command = async move { request_cancel(&of_app, &of, id, request).await };
+    run_command(&app, Route::Cancel, &caller, command).await
 }
 
 async fn request_cancel(

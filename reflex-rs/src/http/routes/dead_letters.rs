@@ -12,7 +12,7 @@ use contracts::ids;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::finish;
+use super::run_command;
 use crate::caller::Caller;
 use crate::http::{extract, App, Problem};
 use crate::metrics::Route;
@@ -32,8 +32,9 @@ pub(in crate::http) async fn drop_dead_letter(
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let result = request_drop(&app, &caller, id, &headers).await;
-    finish(&app, Route::DropDeadLetter, &caller, result)
+    let (of_app, of) = (Arc::clone(&app), caller.clone());
+    let command = async move { request_drop(&of_app, &of, id, &headers).await };
+    run_command(&app, Route::DropDeadLetter, &caller, command).await
 }
 
 async fn request_drop(
@@ -54,7 +55,7 @@ async fn request_drop(
         return Ok((Outcome::Unchanged, response));
     }
     let message = DeadDrop {
-        letter: number.try_into()?,
+        dead_letter: number.try_into()?,
         tenant: caller.tenant.clone(),
         requested_at: Timestamp::try_from(ids::utc_now())?,
     };

@@ -10,11 +10,13 @@ use axum::extract::{Path, State};
 use axum::http::{header, HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use bus::random_part;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{once, StreamExt};
 
-use super::finish;
+use super::record;
 use crate::caller::Caller;
 use crate::events::{page, Feed, Frame};
 use crate::http::extract::task_id;
@@ -25,8 +27,13 @@ use crate::store::{is_terminal, EventId};
 
 /// Frames that may wait for a slow client before its feed waits too.
 const BUFFER: usize = 32;
-/// How long a client waits before it reconnects.
+/// How long a client waits before it reconnects, and the random part of it. After a restart all clients come back, and not
+/// all in one moment.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_JITTER: Duration = Duration::from_secs(2);
+/// The same for a client whose stream cannot begin now.
+const BUSY_RETRY: Duration = Duration::from_secs(3);
+const BUSY_RETRY_JITTER: Duration = Duration::from_secs(7);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Begins an event stream; answers 204 if nothing is left to send.
@@ -37,8 +44,32 @@ pub(in crate::http) async fn stream(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let result = begin(&app, &caller, id, &uri, &headers).await;
-    finish(&app, Route::Events, &caller, result)
+    let request = begin(&app, &caller, id, &uri, &headers);
+    let result = record(&app, Route::Events, &caller, request).await;
+    let document = result.as_ref().err().and_then(Problem::transient_document);
+    match document {
+        Some(document) if accepts_events(&headers) => Ok(unavailable(&document)),
+        _ => result,
+    }
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter();
+    accepted.any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.contains("text/event-stream"))
+    })
+}
+
+/// An event stream that ends with the problem. A browser never reconnects after another status than 200.
+fn unavailable(problem: &Value) -> Response {
+    let retry = BUSY_RETRY + random_part(BUSY_RETRY_JITTER);
+    let event = Event::default()
+        .retry(retry)
+        .event("unavailable")
+        .json_data(problem);
+    (no_buffering(), Sse::new(once(event))).into_response()
 }
 
 async fn begin(
@@ -82,16 +113,19 @@ async fn begin(
 }
 
 fn response(frames: mpsc::Receiver<Frame>) -> Response {
-    let retry = once(Ok(Event::default().retry(RETRY)));
+    let retry = once(Ok(Event::default().retry(RETRY + random_part(RETRY_JITTER))));
     let events = ReceiverStream::new(frames).map(|frame| server_sent(&frame));
-    let headers = [
+    let sse = Sse::new(retry.chain(events))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
+    (no_buffering(), sse).into_response()
+}
+
+fn no_buffering() -> [(HeaderName, &'static str); 2] {
+    [
         (header::CACHE_CONTROL, "no-store"),
         // Stops proxies from buffering the response.
         (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    let sse = Sse::new(retry.chain(events))
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
-    (headers, sse).into_response()
+    ]
 }
 
 fn server_sent(frame: &Frame) -> Result<Event, axum::Error> {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{header, HeaderMap, HeaderName, Uri};
 use axum::response::Response;
 
-use super::finish;
+use super::record;
 use crate::caller::Caller;
 use crate::http::{App, Problem};
 use crate::metrics::Route;
@@ -30,8 +30,8 @@ pub(in crate::http) async fn proxy(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let result = send(&app, &caller, &uri, &headers).await;
-    finish(&app, Route::Proxy, &caller, result)
+    let request = send(&app, &caller, &uri, &headers);
+    record(&app, Route::Proxy, &caller, request).await
 }
 
 /// Returns the API's response, whatever its status.

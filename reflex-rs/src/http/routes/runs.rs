@@ -12,7 +12,7 @@ use contracts::{ids, ContractError};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::finish;
+use super::run_command;
 use crate::caller::Caller;
 use crate::http::extract::{self, optional_object, task_id};
 use crate::http::{App, Problem};
@@ -38,8 +38,9 @@ pub(in crate::http) async fn redrive(
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let result = request_run(&app, &caller, id, request).await;
-    finish(&app, Route::Redrive, &caller, result)
+    let (of_app, of) = (Arc::clone(&app), caller.clone());
+    let command = async move { request_run(&of_app, &of, id, request).await };
+    run_command(&app, Route::Redrive, &caller, command).await
 }
 
 async fn request_run(

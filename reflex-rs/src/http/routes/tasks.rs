@@ -11,7 +11,7 @@ use axum::Json;
 use contracts::events::Source;
 use contracts::ids;
 
-use super::{accepted, finish, proxy};
+use super::{accepted, proxy, record};
 use crate::admission::Submission;
 use crate::caller::Caller;
 use crate::http::extract::{self, task_id};
@@ -83,8 +83,8 @@ pub(in crate::http) async fn show(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let status = status(&app, &caller, id, &uri, &headers).await;
-    finish(&app, Route::Status, &caller, status)
+    let request = status(&app, &caller, id, &uri, &headers);
+    record(&app, Route::Status, &caller, request).await
 }
 
 async fn status(
@@ -98,6 +98,9 @@ async fn status(
     let lookup = &app.service.lookup;
     match lookup.store.status(&task).await? {
         Some(status) if !caller.owns(&status.tenant) => Err(Problem::NotFound),
+        Some(status) if status.result_bytes.is_some() && lookup.api.is_some() => {
+            proxy::send(app, caller, uri, headers).await
+        }
         Some(mut status) => {
             status.waiting = lookup.store.waiting_steps(&status, ids::now_ms()).await?;
             Ok((Outcome::Served, Json(status).into_response()))

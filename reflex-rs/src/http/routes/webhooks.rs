@@ -128,12 +128,16 @@ fn map(
         Mapped::Submission(submission) => submission,
         Mapped::Ignored(reason) => return Ok(Received::Ignored(reason)),
     };
-    let id = value_at(source.verifier.delivery_id(), headers, &payload)?;
+    // With a space, which no producer's key can contain: nobody can take a delivery's key before it arrives.
+    let idempotency_key = match source.verifier.signed_id() {
+        Some(location) => format!("webhook {name} {}", value_at(location, headers, &payload)?),
+        None => format!("webhook {name} sha256:{}", ids::sha256_hex(&body)),
+    };
     let submission = Submission {
         source: SubmissionSource::Webhook,
         body: submission.into(),
         received: body,
-        idempotency_key: Some(format!("webhook:{name}:{id}")),
+        idempotency_key: Some(idempotency_key),
         traceparent,
         tenant_mismatch: false,
     };
@@ -146,7 +150,7 @@ fn map(
 
 fn parse(body: &[u8]) -> Result<Value, ContractError> {
     strict_json::check(body)?;
-    serde_json::from_slice(body).map_err(|_| ContractError::unreadable("the body is not JSON"))
+    serde_json::from_slice(body).map_err(|_| ContractError::malformed("the body is not JSON"))
 }
 
 /// Returns the value at a location. It must be short, visible ASCII, because it becomes part of an idempotency key.

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::{router, App, Limits};
+use super::{router, AllowedHosts, App, Limits};
 use crate::admission::Rules;
 use crate::caller::Caller;
 use crate::lookup::Lookup;
@@ -102,6 +102,7 @@ impl Api {
         let app = App {
             service,
             metrics: Arc::clone(&metrics),
+            ingest: Arc::default(),
             sources,
             anonymous: Caller::new("acme".parse().unwrap()),
             event_slots: Arc::new(Semaphore::new(1)),
@@ -110,6 +111,7 @@ impl Api {
                 body_bytes: 1000,
                 body_timeout: Duration::from_secs(60),
             },
+            hosts: AllowedHosts::Loopback(None),
         };
         Self {
             router: router(Arc::new(app)),

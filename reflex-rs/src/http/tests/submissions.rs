@@ -8,7 +8,7 @@ use axum::http::{header, StatusCode};
 use futures_util::FutureExt;
 use tower::ServiceExt;
 
-use super::{event, submission, topology, Api};
+use super::{event, status, submission, topology, Api};
 use crate::store::{Fault, ServerInfo};
 
 const GOOD: &str = r#"{"goal": "x"}"#;
@@ -41,7 +41,7 @@ async fn a_submission_belongs_to_its_caller_and_is_stored_once() {
     let other = api
         .submit(r#"{"goal": "y"}"#, &[("idempotency-key", "k")])
         .await;
-    assert_eq!(other.problem(), (409, "conflict".into()));
+    assert_eq!(other.problem(), (422, "conflict".into()));
     assert_eq!(api.store.tasks().len(), 1);
     for outcome in ["accepted", "duplicate", "conflict"] {
         assert_eq!(api.submissions(outcome), 1, "{outcome}");
@@ -127,6 +127,81 @@ async fn a_task_whose_answer_was_lost_is_named_and_a_retry_finds_it() {
     assert_eq!(retry.json()["task"], lost.json()["task"]);
     assert_eq!(retry.json()["duplicate"], true);
     assert_eq!(api.store.tasks().len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_with_the_tasks_state() {
+    let api = Api::new();
+    let key = [("idempotency-key", "k")];
+    let task = api.submit(GOOD, &key).await.json()["task"].clone();
+    let task = task.as_str().unwrap();
+    for state in ["running", "cancelled", "expired", "rejected", "succeeded"] {
+        api.store.set_status(status(task, "acme", state, 1));
+        let repeat = api.submit(GOOD, &key).await.json();
+        assert_eq!(
+            (&repeat["task"], &repeat["state"]),
+            (&task.into(), &state.into())
+        );
+        assert_eq!(repeat["duplicate"], true);
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_revives_a_task_that_was_lost_with_its_stream() {
+    let api = Api::new();
+    let key = [("idempotency-key", "k")];
+    let task = api.submit(GOOD, &key).await.json()["task"].clone();
+    api.store.lose_messages(false);
+    let repeat = api.submit(GOOD, &key).await.json();
+    assert_eq!(
+        (&repeat["task"], &repeat["state"]),
+        (&task, &"accepted".into())
+    );
+    let tasks = api.store.tasks();
+    assert_eq!(tasks.len(), 1);
+    let message: serde_json::Value = serde_json::from_slice(&tasks[0].body).unwrap();
+    assert_eq!(
+        (&message["task"], tasks[0].task.as_str()),
+        (&task, task.as_str().unwrap())
+    );
+    // Now it is there, so another repeat changes nothing.
+    assert_eq!(api.submit(GOOD, &key).await.json()["task"], task);
+    assert_eq!(api.store.tasks().len(), 1);
+    // What is stored in Postgres needs no message.
+    api.store
+        .set_status(status(task.as_str().unwrap(), "acme", "running", 1));
+    api.store.lose_messages(false);
+    assert_eq!(api.submit(GOOD, &key).await.json()["state"], "running");
+    assert!(api.store.tasks().is_empty());
+}
+
+#[tokio::test]
+async fn a_repeat_says_so_if_nobody_knows_the_tasks_state() {
+    let api = Api::new();
+    let key = [("idempotency-key", "k")];
+    api.submit(GOOD, &key).await;
+    api.store.lose_messages(true);
+    let repeat = api.submit(GOOD, &key).await;
+    assert_eq!(repeat.status, StatusCode::ACCEPTED, "{repeat:?}");
+    assert_eq!(repeat.json()["state"], "unknown");
+    assert!(api.store.tasks().is_empty(), "there is no API to ask");
+}
+
+#[tokio::test]
+async fn a_body_as_deep_as_the_bound_leaves_room_for_what_carries_it() {
+    let api = Api::new();
+    let nested = |levels: usize| {
+        let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+        format!(r#"{{"goal": "x", "input": {{"v": {open}{close}}}}}"#)
+    };
+    assert_eq!(
+        api.submit(&nested(54), &[]).await.status,
+        StatusCode::ACCEPTED
+    );
+    for levels in [55, 62, 63] {
+        let refused = api.submit(&nested(levels), &[]).await;
+        assert_eq!(refused.problem(), (400, "malformed".into()));
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use sha2::Sha256;
 use super::{topology, Api, Reply};
 use crate::webhooks;
 
-const SECRET: &str = "it is a secret";
+const SECRET: &str = "It is a good secret";
 
 /// The shipped source `github`, with its secret if there is one.
 fn api(secret: Option<&str>) -> Api {

@@ -1,6 +1,6 @@
 //! Stores one task by the `admit` script.
 
-use contracts::events::TaskId;
+use contracts::events::{TaskId, TaskState};
 use contracts::fairness::TopicLimits;
 use contracts::keys::LaneKeys;
 use redis::Value;
@@ -63,14 +63,23 @@ impl RedisStore {
 
 /// Reads the script's answer.
 pub(super) fn parse_answer(answer: Value) -> Result<Stored, StoreError> {
-    let (answer, id): (String, String) = redis::from_owned_redis_value(answer.extract_error()?)?;
+    let words: Vec<String> = redis::from_owned_redis_value(answer.extract_error()?)?;
+    let word = |index: usize| words.get(index).map_or("", String::as_str);
     let task = || -> Result<TaskId, StoreError> {
-        id.parse()
+        word(1)
+            .parse()
             .map_err(|_| StoreError::unexpected_answer("admit answered with an invalid task id"))
     };
-    match answer.as_str() {
+    let state = || match word(2) {
+        "" => Ok(None),
+        state => TaskState::try_from(state.to_owned())
+            .map(Some)
+            .map_err(|_| StoreError::unexpected_answer("a status hash has an unknown state")),
+    };
+    match word(0) {
         "accepted" => Ok(Stored::Accepted(task()?)),
-        "duplicate" => Ok(Stored::Duplicate(task()?)),
+        "duplicate" => Ok(Stored::Duplicate(task()?, state()?)),
+        "lost" => Ok(Stored::Lost(task()?, state()?)),
         "conflict" => Ok(Stored::Conflict(task()?)),
         "busy" => Ok(Stored::Overloaded),
         _ => Err(StoreError::unexpected_answer(

@@ -10,6 +10,8 @@ mod status;
 mod tail;
 mod waiting;
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,26 @@ use super::{
 };
 use crate::admission::{Admitted, DeadLetterMessage};
 use bus::RedisClient;
+
+/// How long one answer of Redis may take.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_millis(850);
+/// How long everything may take that one method asks of Redis, so that every client is answered within a second.
+const METHOD_TIMEOUT: Duration = Duration::from_millis(950);
+
+/// Fails if Redis does not answer in time. What was sent may be executed nevertheless.
+async fn in_time<T, E: From<StoreError>>(
+    exchange: impl Future<Output = Result<T, E>> + Send,
+) -> Result<T, E> {
+    match tokio::time::timeout(METHOD_TIMEOUT, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(E::from(unanswered())),
+    }
+}
+
+/// The error of a command that was sent and not answered in time.
+fn unanswered() -> StoreError {
+    redis::RedisError::from(io::Error::from(io::ErrorKind::TimedOut)).into()
+}
 
 /// Stores tasks in Redis.
 pub struct RedisStore {
@@ -61,15 +83,19 @@ impl RedisStore {
 #[async_trait]
 impl TaskStore for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        self.redis.ping().await
+        in_time(self.redis.ping()).await
     }
 
     fn server_info(&self) -> Result<ServerInfo, StoreError> {
         self.redis.server_info()
     }
 
+    async fn until_unavailable(&self) {
+        self.redis.until_unavailable().await;
+    }
+
     async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {
-        self.admit(task).await
+        in_time(self.admit(task)).await
     }
 
     async fn admit_replicated(
@@ -82,11 +108,11 @@ impl TaskStore for RedisStore {
     }
 
     async fn status(&self, task: &TaskId) -> Result<Option<TaskStatus>, StatusError> {
-        status::read(&self.redis, task).await
+        in_time(status::read(&self.redis, task)).await
     }
 
     async fn is_persisted(&self, task: &TaskId) -> Result<Option<bool>, StoreError> {
-        status::is_persisted(&self.redis, task).await
+        in_time(status::is_persisted(&self.redis, task)).await
     }
 
     async fn waiting_steps(
@@ -94,7 +120,8 @@ impl TaskStore for RedisStore {
         status: &TaskStatus,
         now_ms: u64,
     ) -> Result<Option<List<WaitingStep, 200>>, StoreError> {
-        waiting::steps(&self.redis, &self.topology, status, now_ms).await
+        let steps = waiting::steps(&self.redis, &self.topology, status, now_ms);
+        in_time(steps).await
     }
 
     async fn history(
@@ -102,6 +129,7 @@ impl TaskStore for RedisStore {
         task: &TaskId,
         after: Option<EventId>,
     ) -> Result<Vec<TaskEvent>, StoreError> {
+        // Each of its many commands has its own limit; a long history takes longer than one of them.
         history::read(&self.redis, &self.topology, task, after).await
     }
 
@@ -115,7 +143,7 @@ impl TaskStore for RedisStore {
         run: i64,
         traceparent: &str,
     ) -> Result<Cancelled, StoreError> {
-        self.cancel(message, run, traceparent).await
+        in_time(self.cancel(message, run, traceparent)).await
     }
 
     async fn redrive(
@@ -123,11 +151,11 @@ impl TaskStore for RedisStore {
         message: &TaskRedrive,
         traceparent: &str,
     ) -> Result<Redriven, StoreError> {
-        self.redrive(message, traceparent).await
+        in_time(self.redrive(message, traceparent)).await
     }
 
     async fn publish_dead_letter(&self, message: &DeadLetterMessage) -> Result<(), StoreError> {
-        dead_letters::publish(&self.redis, message).await
+        in_time(dead_letters::publish(&self.redis, message)).await
     }
 
     async fn drop_dead_letter(
@@ -136,6 +164,12 @@ impl TaskStore for RedisStore {
         traceparent: &str,
     ) -> Result<(), StoreError> {
         let lane = self.topology.lanes.first().map_or("l0", String::as_str);
-        dead_letters::request_drop(&self.redis, message, lane, traceparent).await
+        in_time(dead_letters::request_drop(
+            &self.redis,
+            message,
+            lane,
+            traceparent,
+        ))
+        .await
     }
 }

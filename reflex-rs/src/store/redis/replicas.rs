@@ -23,6 +23,8 @@ use service::Supervisor;
 const CONNECTIONS: usize = 4;
 /// Admissions in one batch.
 const MAX_BATCH: usize = 128;
+/// Admissions that may wait for a batch; beyond them nothing is attempted.
+const MAX_QUEUED: usize = 4096;
 /// How long replicas that were too slow before have to prove that they keep up, before anything is written again.
 const PROBE: Duration = Duration::from_millis(200);
 /// Time to live of the barrier key. Only its replication counts, not its value.
@@ -40,7 +42,7 @@ pub(super) struct Replicas {
     redis: RedisClient,
     supervisor: Supervisor,
     timeout: Duration,
-    queues: Mutex<HashMap<usize, mpsc::UnboundedSender<Job>>>,
+    queues: Mutex<HashMap<usize, mpsc::Sender<Job>>>,
 }
 
 impl Replicas {
@@ -69,16 +71,21 @@ impl Replicas {
             deadline: Instant::now() + self.timeout,
             reply,
         };
-        // The queue ends only with the process.
-        let stopping = || StoreError::unavailable("this process is stopping");
-        self.queue(replicas).send(job).map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?
+        if self.queue(replicas).try_send(job).is_err() {
+            return Ok(Replicated::NotAttempted);
+        }
+        tokio::select! {
+            // The queue ends only with the process.
+            answer = answer => answer.map_err(|_| StoreError::unavailable("this process is stopping"))?,
+            // The batch may have been sent.
+            _ = self.redis.until_unavailable() => Err(super::unanswered()),
+        }
     }
 
-    fn queue(&self, replicas: usize) -> mpsc::UnboundedSender<Job> {
+    fn queue(&self, replicas: usize) -> mpsc::Sender<Job> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let known = queues.entry(replicas).or_insert_with(|| {
-            let (sender, jobs) = mpsc::unbounded_channel();
+            let (sender, jobs) = mpsc::channel(MAX_QUEUED);
             let queue = Arc::new(Queue {
                 redis: self.redis.clone(),
                 supervisor: self.supervisor.clone(),
@@ -108,7 +115,7 @@ struct Queue {
 
 impl Queue {
     /// Runs as long as the process.
-    async fn run(self: Arc<Self>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
         while let Some(first) = jobs.recv().await {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -141,10 +148,12 @@ impl Queue {
             Ok(connection) => connection,
             Err(error) => return fail(batch, &error),
         };
-        let lane = batch[0].lane.clone();
+        let mut lanes: Vec<String> = batch.iter().map(|job| job.lane.clone()).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
         if self.behind.load(Ordering::Relaxed) {
             let probe = PROBE.min(remaining(deadline));
-            match wait(&mut connection, &[], &lane, self.replicas, probe).await {
+            match wait(&mut connection, &[], &lanes, self.replicas, probe).await {
                 Err(error) => return fail(batch, &error),
                 Ok((_, known)) if known < self.replicas => {
                     self.idle().push(connection);
@@ -155,7 +164,7 @@ impl Queue {
         }
         let commands: Vec<&Cmd> = batch.iter().map(|job| &job.command).collect();
         let timeout = remaining(deadline);
-        match wait(&mut connection, &commands, &lane, self.replicas, timeout).await {
+        match wait(&mut connection, &commands, &lanes, self.replicas, timeout).await {
             Err(error) => fail(batch, &error),
             Ok((answers, known)) => {
                 let confirmed = known >= self.replicas;
@@ -184,16 +193,16 @@ impl Queue {
 
 /// Runs the commands and waits for the replicas. Returns the answers, and how many replicas have what the commands wrote.
 ///
-/// A duplicate writes nothing that WAIT could count. So a barrier is written last: a replica that has it has everything
-/// written before it.
+/// A duplicate writes nothing that WAIT could count. So a barrier is written last in each lane: a replica that has it has
+/// everything written to the lane before it.
 async fn wait(
     connection: &mut MultiplexedConnection,
     commands: &[&Cmd],
-    lane: &str,
+    lanes: &[String],
     replicas: usize,
     timeout: Duration,
 ) -> Result<(Vec<Value>, usize), StoreError> {
-    let mut all = Pipeline::with_capacity(commands.len() + 2);
+    let mut all = Pipeline::with_capacity(commands.len() + lanes.len() + 1);
     for command in commands {
         all.add_command((*command).clone());
     }
@@ -201,17 +210,20 @@ async fn wait(
     let timeout_ms = u64::try_from(timeout.as_millis())
         .unwrap_or(u64::MAX)
         .max(1);
-    all.cmd("SET")
-        .arg(LaneKeys::new(lane).barrier())
-        .arg("")
-        .arg("PX")
-        .arg(BARRIER_MS)
-        .cmd("WAIT")
-        .arg(replicas)
-        .arg(timeout_ms);
+    for lane in lanes {
+        all.cmd("SET")
+            .arg(LaneKeys::new(lane.as_str()).barrier())
+            .arg("")
+            .arg("PX")
+            .arg(BARRIER_MS);
+    }
+    all.cmd("WAIT").arg(replicas).arg(timeout_ms);
     let mut answers = connection.send_packed_commands(&all, 0, all.len()).await?;
-    let known = match (answers.pop(), answers.pop()) {
-        (Some(Value::Int(known)), Some(Value::Okay)) => usize::try_from(known).unwrap_or(0),
+    let known = answers.pop();
+    let barriers = answers.split_off(commands.len().min(answers.len()));
+    let written = barriers.len() == lanes.len() && barriers.iter().all(|one| *one == Value::Okay);
+    let known = match known {
+        Some(Value::Int(known)) if written => usize::try_from(known).unwrap_or(0),
         // Redis is no longer the primary, or it refuses writes.
         _ => 0,
     };

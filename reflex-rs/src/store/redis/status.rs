@@ -38,7 +38,9 @@ fn from_fields(fields: HashMap<String, String>) -> Result<TaskStatus, ContractEr
     let mut status = Map::new();
     for (name, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
         let value = match name.as_str() {
-            "run" | "version" => text.parse::<u64>().map_or(Value::Null, Value::from),
+            "run" | "version" | "result_bytes" => {
+                text.parse::<u64>().map_or(Value::Null, Value::from)
+            }
             "stored" => match text.as_str() {
                 "0" => Value::Bool(false),
                 "1" => Value::Bool(true),

@@ -25,7 +25,7 @@ const BLOCK: Duration = Duration::from_secs(2);
 /// How long the reader goes on without watchers: the next one often comes soon.
 const LINGER: Duration = Duration::from_secs(10);
 /// How long a new watcher waits for the reader.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_millis(950);
 /// Entries in one read.
 const CHUNK: usize = 500;
 

@@ -1,14 +1,20 @@
-//! GitHub: `X-Hub-Signature-256: sha256=<hex>`, the HMAC-SHA256 of the body. No time is signed, so a repeated delivery is
-//! recognised by its id alone.
+//! GitHub: `X-Hub-Signature-256: sha256=<hex>`, the HMAC-SHA256 of the body. Neither a time nor the delivery's id is signed,
+//! so a repeated delivery is recognised by its body, which holds the time of what happened.
 
 use hmac::Mac;
 
 use super::{mac, Delivery, FieldLocation, Key, SignatureError, Verifier};
 
+/// Anyone who has seen one delivery can try shorter secrets until one fits.
+const MIN_SECRET_BYTES: usize = 16;
+
 pub(super) struct Github;
 
 impl Verifier for Github {
     fn key(&self, secret: &str) -> Result<Key, &'static str> {
+        if secret.len() < MIN_SECRET_BYTES {
+            return Err("must have at least 16 characters; generate it, for example with `openssl rand -hex 32`");
+        }
         Ok(Key(secret.as_bytes().to_vec()))
     }
 
@@ -25,8 +31,8 @@ impl Verifier for Github {
             .ok_or(SignatureError::Mismatch)
     }
 
-    fn delivery_id(&self) -> FieldLocation {
-        FieldLocation::Header("x-github-delivery")
+    fn signed_id(&self) -> Option<FieldLocation> {
+        None
     }
 
     fn event(&self) -> FieldLocation {
@@ -37,10 +43,11 @@ impl Verifier for Github {
 #[cfg(test)]
 mod tests {
     use super::super::tests::verify;
-    use super::{Github, SignatureError};
+    use super::{Github, SignatureError, Verifier};
 
     // The values that GitHub's documentation gives for testing.
     const SECRET: &str = "It's a Secret to Everybody";
+    const NEW: &str = "another good secret";
     const BODY: &[u8] = b"Hello, World!";
     const SIGNATURE: &str =
         "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
@@ -48,8 +55,19 @@ mod tests {
     #[test]
     fn the_documented_example_matches_during_a_secret_rotation() {
         let signed = [("x-hub-signature-256", SIGNATURE)];
-        for secrets in [&[SECRET][..], &["new", SECRET], &[SECRET, "new"]] {
+        for secrets in [&[SECRET][..], &[NEW, SECRET], &[SECRET, NEW]] {
             assert_eq!(verify(&Github, secrets, &signed, BODY, 0), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_short_secret_is_refused() {
+        for (secret, usable) in [
+            ("x", false),
+            ("fifteen letters", false),
+            ("sixteen letters!", true),
+        ] {
+            assert_eq!(Github.key(secret).is_ok(), usable, "{secret}");
         }
     }
 

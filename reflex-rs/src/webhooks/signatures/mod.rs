@@ -58,8 +58,9 @@ pub trait Verifier: Sync {
     /// Checks that one of the keys signed the delivery, in constant time for each key.
     fn verify(&self, delivery: &Delivery<'_>, keys: &[Key]) -> Result<(), SignatureError>;
 
-    /// Where the id is that stays the same when the sender delivers again.
-    fn delivery_id(&self) -> FieldLocation;
+    /// Where the signed id is that stays the same when the sender delivers again. `None` if the scheme signs no id; the
+    /// digest of the signed body then tells a repeat from a new delivery.
+    fn signed_id(&self) -> Option<FieldLocation>;
 
     /// Where the event's name is.
     fn event(&self) -> FieldLocation;

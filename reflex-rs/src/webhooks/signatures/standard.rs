@@ -1,6 +1,8 @@
 //! Standard Webhooks: HMAC-SHA256 of `<id>.<timestamp>.<body>`, with any number of signatures in one header during a secret
 //! rotation. Only `v1` signatures are symmetric; others are ignored.
 
+use std::ops::RangeInclusive;
+
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine;
 use hmac::Mac;
@@ -12,6 +14,9 @@ const TOLERANCE_S: u64 = 300;
 /// More signatures than any sender has secrets; more would only cost time.
 const MAX_SIGNATURES: usize = 16;
 
+/// Length of a key, by the specification.
+const KEY_BYTES: RangeInclusive<usize> = 24..=64;
+
 pub(super) struct Standard;
 
 impl Verifier for Standard {
@@ -20,9 +25,9 @@ impl Verifier for Standard {
         BASE64
             .decode(text)
             .ok()
-            .filter(|key| !key.is_empty())
+            .filter(|key| KEY_BYTES.contains(&key.len()))
             .map(Key)
-            .ok_or("must be whsec_ and base64, as the sender shows it")
+            .ok_or("must be whsec_ and the base64 of 24 to 64 bytes, as the sender shows it")
     }
 
     fn verify(&self, delivery: &Delivery<'_>, keys: &[Key]) -> Result<(), SignatureError> {
@@ -62,8 +67,8 @@ impl Verifier for Standard {
         Ok(())
     }
 
-    fn delivery_id(&self) -> FieldLocation {
-        FieldLocation::Header("webhook-id")
+    fn signed_id(&self) -> Option<FieldLocation> {
+        Some(FieldLocation::Header("webhook-id"))
     }
 
     fn event(&self) -> FieldLocation {
@@ -107,7 +112,7 @@ mod tests {
                 Ok(())
             );
         }
-        let both = ["whsec_c2Vjb25k", SECRET];
+        let both = ["whsec_bm90IHRoZSBmaXJzdCBzZWNyZXQgYnV0IG9uZQ==", SECRET];
         assert_eq!(
             verify(&Standard, &both, &signed(ID, STAMP, SIGNATURE), BODY, NOW_S),
             Ok(())
@@ -185,9 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_not_base64_is_refused() {
+    fn a_secret_that_is_not_base64_or_has_the_wrong_length_is_refused() {
         assert!(Standard.key("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").is_ok());
-        for wrong in ["", "whsec_", "whsec_not base64", "hunter2!"] {
+        for wrong in [
+            "",
+            "whsec_",
+            "whsec_not base64",
+            "hunter2!",
+            "whsec_eA==",
+            // 23 and 65 bytes
+            "whsec_eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg=",
+            "whsec_eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg=",
+        ] {
             assert!(Standard.key(wrong).is_err(), "{wrong}");
         }
     }

@@ -8,7 +8,7 @@ use super::reading::present;
 words!(
     /// Why a message was given up on.
     DeadReason {
-        Unreadable = "unreadable", Schema = "schema", Misrouted = "misrouted",
+        Malformed = "malformed", Schema = "schema", Misrouted = "misrouted",
         DeliveriesExhausted = "deliveries_exhausted", FailuresExhausted = "failures_exhausted",
     }
 );
@@ -43,12 +43,12 @@ pub struct DeadLetter {
     pub at: Timestamp,
 }
 
-/// Somebody has seen a letter and wants nothing done about it.
+/// Somebody has seen a dead letter and wants nothing done about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeadDrop {
     /// Its number in the archive.
-    pub letter: Int<1, MAX_SAFE>,
+    pub dead_letter: Int<1, MAX_SAFE>,
     pub tenant: Tenant,
     pub requested_at: Timestamp,
 }

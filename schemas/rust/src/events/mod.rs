@@ -71,7 +71,12 @@ pub const TYPES: [&str; 12] = [
 
 /// Reads one event: strict JSON first, then its schema.
 pub fn read<T: Event>(data: &[u8]) -> Result<T, ContractError> {
-    strict_json::check(data)?;
+    read_within(data, strict_json::MAX_DEPTH)
+}
+
+/// Like `read`, with another bound on the nesting.
+pub fn read_within<T: Event>(data: &[u8], max_depth: usize) -> Result<T, ContractError> {
+    strict_json::check_depth(data, max_depth)?;
     // serde would take an array for a struct; the schemas say object.
     if data.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(ContractError::schema("", "must be an object"));

@@ -3,9 +3,8 @@
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::fields::Object;
 use crate::error::ContractError;
 
 /// For optional fields: absent is `None`, null is refused.
@@ -19,7 +18,7 @@ pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 pub(crate) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     from: D,
 ) -> Result<T, D::Error> {
-    from_object(Object::deserialize(from)?).map_err(D::Error::custom)
+    from_object(Map::deserialize(from)?).map_err(D::Error::custom)
 }
 
 /// `object` for an optional field.
@@ -30,7 +29,7 @@ pub(crate) fn present_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
 }
 
 /// Reads a struct from an object that was read before; the error keeps the inner path.
-pub fn from_object<T: DeserializeOwned>(object: Object) -> Result<T, ContractError> {
+pub fn from_object<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ContractError> {
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
         let path = error.path().to_string();
         fault(&path, &error.into_inner().to_string())
@@ -59,7 +58,7 @@ fn named_field(sentence: &str) -> Option<&str> {
         .or_else(|| sentence.strip_prefix("unknown field `"))?;
     rest.split('`')
         .next()
-        .filter(|name| name.len() <= 100 && name.chars().all(|letter| !letter.is_control()))
+        .filter(|name| name.len() <= 100 && name.chars().all(|character| !character.is_control()))
 }
 
 /// serde quotes what it found (`invalid type: string "..."`); that may be personal data.

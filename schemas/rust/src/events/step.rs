@@ -34,7 +34,7 @@ pub struct StepRequested {
         skip_serializing_if = "Option::is_none"
     )]
     pub deadline_at: Option<Timestamp>,
-    /// Of a step that was handed on directly: the outputs its input was made from before they were committed.
+    /// Of a step that was handed off directly: the outputs its input was made from before they were committed.
     #[serde(
         default,
         deserialize_with = "present",
@@ -56,7 +56,7 @@ pub struct Continuation {
     /// With which attempt each of the steps begins.
     pub attempt: Attempt,
     pub steps: List<ContinuationStep, 32>,
-    /// What references see beside the outputs to come.
+    /// What references see in addition to the outputs to come.
     pub seen: Object,
     /// Of the outputs in `seen` that are not committed yet.
     pub digests: DigestMap<Sha256>,
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for StepOutput {
     }
 }
 
-/// The step that was sent in the same breath, so that the orchestrator does not send it.
+/// The step that was sent in the same script call, so that the orchestrator does not send it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chained {

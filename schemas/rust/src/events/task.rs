@@ -10,7 +10,7 @@ use super::fields::{
 use super::reading::{object, present, present_object};
 
 words!(
-    /// The door a task came through.
+    /// The source that a task came from.
     Source { Http = "http", Stream = "stream", Webhook = "webhook" }
 );
 words!(
@@ -262,7 +262,7 @@ pub struct TaskCancel {
 pub struct TaskRedrive {
     pub task: TaskId,
     pub tenant: Tenant,
-    /// The run that ended; there is always room for one more.
+    /// The run that ended; it is below the maximum, so that another run is possible.
     pub run: Int<1, 2_147_483_646>,
     pub requested_at: Timestamp,
 }
@@ -341,4 +341,11 @@ pub struct TaskStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub result: Option<TaskResult>,
+    /// Size of a result that is too large to be kept in Redis; the API reads it from Postgres.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub result_bytes: Option<Int<1, MAX_SAFE>>,
 }

@@ -22,6 +22,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     let (reflex, executor) = (&settings.reflex, &settings.executor);
     for (name, value) in [
         ("reflex.header_timeout_s", reflex.header_timeout_s),
+        ("reflex.idle_timeout_s", reflex.idle_timeout_s),
         ("reflex.body_timeout_s", reflex.body_timeout_s),
         ("reflex.drain_s", reflex.drain_s),
         ("reflex.durability_wait_s", reflex.durability_wait_s),
@@ -83,9 +84,9 @@ fn check_reflex(settings: &Settings) -> Result<(), SettingsError> {
         "must be from 1024 to 67108864",
     )?;
     ensure(
-        reflex.max_connections >= 1,
+        (1..=1_000_000).contains(&reflex.max_connections),
         "reflex.max_connections",
-        "must be at least 1",
+        "must be from 1 to 1000000",
     )?;
     for (name, value) in [
         ("reflex.max_event_streams", reflex.max_event_streams),
@@ -105,9 +106,9 @@ fn check_reflex(settings: &Settings) -> Result<(), SettingsError> {
          the reflex reaches the API inside one network, without TLS",
     )?;
     ensure(
-        reflex.idempotency_ttl_s >= 1,
+        (1..=31_536_000).contains(&reflex.idempotency_ttl_s),
         "reflex.idempotency_ttl_s",
-        "must be at least 1",
+        "must be from 1 to 31536000, which is a year",
     )?;
     ensure(
         (1..=16).contains(&reflex.durability_replicas),

@@ -58,6 +58,7 @@ pub struct Reflex {
     pub body_limit_bytes: usize,
     pub max_connections: usize,
     pub header_timeout_s: u64,
+    pub idle_timeout_s: u64,
     pub body_timeout_s: u64,
     pub idempotency_ttl_s: u64,
     pub durability: Durability,
@@ -90,7 +91,7 @@ pub struct Executor {
     pub consumer: String,
 }
 
-/// What every worker has, also the one that is a program of its own: the fuse.
+/// The settings of every worker, the executor included: the circuit breaker.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Worker {
     /// 0: never.

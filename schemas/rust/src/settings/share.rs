@@ -7,17 +7,17 @@ use super::SettingsError;
 /// The folder with `streams.yaml` and `schemas/`: where this program was installed, the checkout that it was built in, or
 /// the checkout that it was started in.
 pub fn share_dir() -> Result<PathBuf, SettingsError> {
-    let mut looked_at = Vec::new();
+    let mut searched = Vec::new();
     if let Ok(program) = std::env::current_exe() {
         for folder in program.ancestors().skip(1) {
-            looked_at.push(folder.join("share/octollm"));
-            looked_at.push(folder.to_owned());
+            searched.push(folder.join("share/octollm"));
+            searched.push(folder.to_owned());
         }
     }
     if let Ok(current) = std::env::current_dir() {
-        looked_at.extend(current.ancestors().map(Path::to_owned));
+        searched.extend(current.ancestors().map(Path::to_owned));
     }
-    find_share(&looked_at)
+    find_share(&searched)
 }
 
 /// The first of the candidates that holds what is needed.
@@ -36,7 +36,7 @@ fn find_share(candidates: &[PathBuf]) -> Result<PathBuf, SettingsError> {
                 .collect();
             SettingsError(format!(
                 "no folder with streams.yaml and schemas/events was found; looked at {}; \
-                 install OctoLLM again, or set OCTOLLM_TOPOLOGY_FILE to a streams.yaml beside its schemas",
+                 install OctoLLM again, or set OCTOLLM_TOPOLOGY_FILE to a streams.yaml next to its schemas",
                 shown.join(", ")
             ))
         })

@@ -10,7 +10,7 @@ use crate::yaml::ensure;
 pub(super) const ONE_GROUP: &str = "not one group name; a work stream has exactly one group";
 
 /// Largest number the file may hold, the same in every language.
-const MOST: u64 = MAX_I32.unsigned_abs();
+const MAX_COUNT: u64 = MAX_I32.unsigned_abs();
 
 /// Longest a handler may run: a day, as `timeout_s` of a step.
 const LONGEST_S: u64 = 86_400;
@@ -67,7 +67,7 @@ pub(super) fn check(topology: &Topology, schemas: &Path) -> Result<(), String> {
         ensure(!topology.topics.contains_key(name), || {
             format!("{at}: is also a topic; rename one of them")
         })?;
-        within(&format!("{at}.max_length"), live.max_length, 1, MOST)?;
+        within(&format!("{at}.max_length"), live.max_length, 1, MAX_COUNT)?;
         accepts(&at, &live.accepts, schemas)?;
     }
     Ok(())
@@ -104,7 +104,7 @@ fn check_topic(topic: &Topic, schemas: &Path, lanes: u64) -> Result<(), String> 
     ensure(topic.priorities == prioritised, || {
         format!("{at}.priorities: must be {prioritised}; tasks and arms have priorities, others have none")
     })?;
-    within(&format!("{at}.high_water"), topic.high_water, 0, MOST)?;
+    within(&format!("{at}.high_water"), topic.high_water, 0, MAX_COUNT)?;
     limits(topic, &at, lanes)?;
     if let Some(arm) = arm {
         ensure(topic.accepts == ["step.requested.v1"], || {
@@ -128,7 +128,7 @@ fn check_topic(topic: &Topic, schemas: &Path, lanes: u64) -> Result<(), String> 
             ("base_ms", retry.base_ms),
             ("cap_ms", retry.cap_ms),
         ] {
-            within(&format!("{at}.retry.{name}"), value, 1, MOST)?;
+            within(&format!("{at}.retry.{name}"), value, 1, MAX_COUNT)?;
         }
         ensure(retry.cap_ms >= retry.base_ms, || {
             format!("{at}.retry: cap_ms must be at least base_ms")
@@ -144,13 +144,13 @@ fn check_topic(topic: &Topic, schemas: &Path, lanes: u64) -> Result<(), String> 
 /// Window and cap.
 fn limits(topic: &Topic, at: &str, lanes: u64) -> Result<(), String> {
     if let Some(window) = topic.window {
-        within(&format!("{at}.window"), window, 1, MOST)?;
+        within(&format!("{at}.window"), window, 1, MAX_COUNT)?;
         ensure(topic.priorities, || {
             format!("{at}.window: belongs to tasks and arms only; remove it")
         })?;
     }
     if let Some(cap) = topic.max_running_per_tenant {
-        within(&format!("{at}.max_running_per_tenant"), cap, 1, MOST)?;
+        within(&format!("{at}.max_running_per_tenant"), cap, 1, MAX_COUNT)?;
         ensure(topic.name.starts_with("arm."), || {
             format!("{at}.max_running_per_tenant: belongs to arms only; remove it")
         })?;
@@ -178,7 +178,7 @@ fn work(at: &str, group: &str, handler: &str, numbers: [u64; 4]) -> Result<(), S
         ("heartbeat_s", heartbeat),
         ("max_deliveries", deliveries),
     ] {
-        within(&format!("{at}.{name}"), value, 1, MOST)?;
+        within(&format!("{at}.{name}"), value, 1, MAX_COUNT)?;
     }
     ensure(lease >= heartbeat * 3, || {
         format!(

@@ -27,7 +27,7 @@ pub struct Topology {
     pub priorities: Vec<String>,
     pub ingest: Ingest,
     pub topics: IndexMap<String, Topic>,
-    pub live: IndexMap<String, Live>,
+    pub live: IndexMap<String, EventStream>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -38,7 +38,7 @@ struct File {
     priorities: Vec<String>,
     ingest: Ingest,
     topics: IndexMap<String, Topic>,
-    live: IndexMap<String, Live>,
+    live: IndexMap<String, EventStream>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -86,6 +86,15 @@ pub struct Topic {
     pub retry: Option<Retry>,
 }
 
+impl Topic {
+    /// The delivery from which an entry may be what killed its earlier workers, so that it is isolated. One lost worker
+    /// says nothing about an entry: deploys and machines lose workers, too.
+    #[must_use]
+    pub fn suspect_from(&self) -> u64 {
+        self.max_deliveries.min(3)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
@@ -96,7 +105,7 @@ pub struct Retry {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Live {
+pub struct EventStream {
     pub description: String,
     pub accepts: Vec<String>,
     pub max_length: u64,

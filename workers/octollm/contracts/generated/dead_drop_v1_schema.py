@@ -13,7 +13,7 @@ class DeadDrop(Strict):
     model_config = ConfigDict(
         extra='forbid',
     )
-    letter: Annotated[
+    dead_letter: Annotated[
         int, Field(description='Its number in the archive.', ge=1, le=9007199254740991)
     ]
     tenant: Annotated[

@@ -14,7 +14,7 @@ class DeadLetter(Strict):
         extra='forbid',
     )
     reason: Annotated[
-        Literal['unreadable', 'schema', 'misrouted', 'deliveries_exhausted', 'failures_exhausted'],
+        Literal['malformed', 'schema', 'misrouted', 'deliveries_exhausted', 'failures_exhausted'],
         Field(description='Why it was given up on.'),
     ]
     message: Annotated[

@@ -109,7 +109,7 @@ class StepFailed(Strict):
     delivery: Annotated[
         int,
         Field(
-            description='Delivery count of the entry that was worked on; above 1 after a takeover.',
+            description='Delivery count of the entry that was worked on; above 1 after a reclaim.',
             ge=1,
             le=2147483647,
         ),
@@ -182,7 +182,7 @@ class StepRetrying(Strict):
     delivery: Annotated[
         int,
         Field(
-            description='Delivery count of the entry that was worked on; above 1 after a takeover.',
+            description='Delivery count of the entry that was worked on; above 1 after a reclaim.',
             ge=1,
             le=2147483647,
         ),
@@ -265,7 +265,7 @@ class StepDead(Strict):
     delivery: Annotated[
         int,
         Field(
-            description='Delivery count of the entry that was worked on; above 1 after a takeover.',
+            description='Delivery count of the entry that was worked on; above 1 after a reclaim.',
             ge=1,
             le=2147483647,
         ),
@@ -278,7 +278,7 @@ class StepDead(Strict):
         ),
     ]
     duration_ms: Annotated[int, Field(ge=0, le=9007199254740991)]
-    reason: Literal['unreadable', 'schema', 'misrouted', 'deliveries_exhausted', 'failures_exhausted']
+    reason: Literal['malformed', 'schema', 'misrouted', 'deliveries_exhausted', 'failures_exhausted']
     error: StepError
 
 
@@ -335,7 +335,7 @@ class StepCancelled(Strict):
     delivery: Annotated[
         int,
         Field(
-            description='Delivery count of the entry that was worked on; above 1 after a takeover.',
+            description='Delivery count of the entry that was worked on; above 1 after a reclaim.',
             ge=1,
             le=2147483647,
         ),
@@ -419,7 +419,7 @@ class StepSucceeded(Strict):
     delivery: Annotated[
         int,
         Field(
-            description='Delivery count of the entry that was worked on; above 1 after a takeover.',
+            description='Delivery count of the entry that was worked on; above 1 after a reclaim.',
             ge=1,
             le=2147483647,
         ),

@@ -65,7 +65,7 @@ class StepContinuation(Strict):
     seen: Annotated[
         dict[str, Any],
         Field(
-            description='What their references see beside the outputs to come: task, steps, round.'
+            description='What their references see in addition to the outputs to come: task, steps, round.'
         ),
     ]
     digests: Annotated[
@@ -147,7 +147,7 @@ class StepRequested(Strict):
     builds_on: Annotated[
         dict[str, shared.BuildsOnAdditionalProperty] | None,
         Field(
-            description="Of a step that was handed on directly: which outputs its input was made from before they were committed, by step. Digests are of the output's JSON with sorted keys and no spaces.",
+            description="Of a step that was handed off directly: which outputs its input was made from before they were committed, by step. Digests are of the output's JSON with sorted keys and no spaces.",
             max_length=32,
         ),
     ] = None

@@ -32,7 +32,7 @@ class TaskRejected(Strict):
     ]
     source: Annotated[
         Literal['http', 'stream', 'webhook'],
-        Field(description='The door it came through.'),
+        Field(description='The source that it came from.'),
     ]
     received_at: Annotated[
         str,

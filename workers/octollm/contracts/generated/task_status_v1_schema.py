@@ -129,3 +129,11 @@ class TaskStatus(Strict):
         ),
     ] = None
     result: task_result_v1_schema.TaskResult | None = None
+    result_bytes: Annotated[
+        int | None,
+        Field(
+            description='Size of a result that is too large to be kept in Redis; the API reads it from Postgres.',
+            ge=1,
+            le=9007199254740991,
+        ),
+    ] = None

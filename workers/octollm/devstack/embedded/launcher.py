@@ -1,4 +1,6 @@
-"""Turns itself into a child program that dies with its parent. Run as a script, never imported by OctoLLM.
+"""Turns itself into a child program that dies with its parent.
+
+Run as a script, never imported by OctoLLM.
 
     python -I -S launcher.py PARENT SIGNAL USER PROGRAM [ARGUMENT...]
 

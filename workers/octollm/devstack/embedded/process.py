@@ -106,15 +106,15 @@ class Child:
     async def stop(self, *steps: tuple[signal.Signals, float]) -> None:
         """Send each signal and give the child that many seconds; at last SIGKILL."""
         try:
-            for number, patience_s in steps:
+            for number, timeout_s in steps:
                 self.send(number)
                 try:
-                    await asyncio.wait_for(self.wait(), patience_s)
+                    await asyncio.wait_for(self.wait(), timeout_s)
                 except TimeoutError:
                     continue
                 return
         finally:
-            self.send(signal.SIGKILL)  # also when whoever waits lost patience; nothing happens to an ended child
+            self.send(signal.SIGKILL)  # also when the waiting task was cancelled; an ended child ignores it
         await self.wait()
 
 

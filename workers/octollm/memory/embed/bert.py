@@ -90,7 +90,10 @@ class Bert:
         )
 
     def encode(self, texts: Sequence[Sequence[int]]) -> Array:
-        """Token ids of each text, special ones included, none empty. Fastest where equal lengths lie side by side."""
+        """Token ids of each text, special ones included, none empty.
+
+        Fastest where equal lengths lie side by side.
+        """
         lengths = [len(text) for text in texts]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         # Far from zero exp leaves fp32 on purpose; `_attend` and the GELU say what then comes out.

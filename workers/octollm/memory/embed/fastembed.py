@@ -1,4 +1,7 @@
-"""Embeddings by the optional package fastembed, with a model that the user brought. Downloads nothing."""
+"""Embeddings by the optional package fastembed, with a model that the user brought.
+
+Downloads nothing.
+"""
 
 import asyncio
 import importlib

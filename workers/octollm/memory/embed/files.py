@@ -1,4 +1,7 @@
-"""What all-MiniLM-L6-v2 needs: its files, their folder and hashes, and the packages that read them. No download."""
+"""What all-MiniLM-L6-v2 needs: its files, their folder and hashes, and the packages that read them.
+
+No download.
+"""
 
 import hashlib
 import importlib.util

@@ -23,7 +23,10 @@ _TILE = 1 << 15  # values; input, square and polynomial together stay in the sec
 
 
 class ScaledGelu:
-    """Adds a bias and applies GELU in place, tile by tile. Not for two threads at once: it owns its scratch space."""
+    """Adds a bias and applies GELU in place, tile by tile.
+
+    Not for two threads at once: it owns its scratch space.
+    """
 
     def __init__(self, width: int) -> None:
         """`width`: of the rows."""

@@ -53,7 +53,7 @@ class OpenAiEmbedder:
         self.name = f"openai/{model}"
         self.dimension = dimension
         self._model = model
-        self._shortens = True  # until the server refuses to be told a dimension
+        self._shortens = True  # until the server refuses a requested dimension
         self._client = openai.AsyncOpenAI(
             api_key=key or _NO_KEY, base_url=base or None, max_retries=0, timeout=_TIMEOUT_S
         )
@@ -63,7 +63,7 @@ class OpenAiEmbedder:
         return [math.ceil(len(text.encode(errors="replace")) / 3) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Raises StoreUnavailableError where the server is away or overloaded, EmbeddingError where it refuses."""
+        """Raises StoreUnavailableError where the server is down or overloaded, EmbeddingError where it refuses."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for part in _batches(self.count_tokens(texts)):
             vectors[part] = self._checked(await self._ask(texts[part]))

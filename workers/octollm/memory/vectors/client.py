@@ -51,7 +51,10 @@ class ClientStore(ABC):
         """For people: where the vectors lie."""
 
     async def open(self, embedder: str, dimension: int) -> None:
-        """Make or check the collection. Raises VectorStoreError where it holds vectors of another dimension or name."""
+        """Make or check the collection.
+
+        Raises VectorStoreError where it holds vectors of another dimension or name.
+        """
         if self._opened is not None:
             raise VectorStoreError("the vector store is open already")
         with self._errors():

@@ -152,7 +152,7 @@ class EdgeStore:
         self._dimension = dimension
 
     def _make(self, dimension: int) -> edge.EdgeShard:
-        # Without about.json nothing was ever put: what lies there is left of a start that was cut off.
+        # Without about.json nothing was ever stored: the files are left over from an interrupted start.
         shutil.rmtree(self._path, ignore_errors=True)
         self._path.mkdir()
         vectors = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)

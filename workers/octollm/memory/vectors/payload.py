@@ -1,4 +1,7 @@
-"""What every store keeps beside a vector, and what a search may ask of it. The same in all of them."""
+"""The payload that every store keeps with a vector, and the filters of a search.
+
+The same in all of them.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -18,7 +18,7 @@ _TIMEOUT_S = 10
 
 
 class ServerStore(ClientStore):
-    """A `VectorStore`. Every call may raise StoreUnavailableError: the server is away or overloaded."""
+    """A `VectorStore`. Every call may raise StoreUnavailableError: the server is down or overloaded."""
 
     def __init__(self, url: str, api_key: str = "", collection: str = COLLECTION) -> None:
         """`url`: of the REST interface, like http://127.0.0.1:6333; without a port 6333 is meant."""
@@ -40,7 +40,7 @@ class ServerStore(ClientStore):
             )
 
     async def _prepare(self, client: AsyncQdrantClient) -> None:
-        """Again at every start: whoever made the collection may have died before this."""
+        """Create the indexes at every start: the process that made the collection may have died before this."""
         for field in INDEXED:
             schema = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=field == TENANT)
             await client.create_payload_index(self._collection, field, schema, wait=True)

@@ -31,7 +31,10 @@ _STOPS: dict[str, Stop] = {
 
 
 class Anthropic:
-    """A model of Anthropic, or of the server in ANTHROPIC_BASE_URL. Key and URL are read by the SDK itself."""
+    """A model of Anthropic, or of the server in ANTHROPIC_BASE_URL.
+
+    Key and URL are read by the SDK itself.
+    """
 
     name = "anthropic"
 
@@ -107,7 +110,7 @@ def _messages(request: Request) -> list[MessageParam]:
 
 
 def _tokens(usage: Usage | MessageDeltaUsage, before: Tokens) -> Tokens:
-    """Cumulative; what an event leaves out stays as it was. Cached tokens are counted beside `input_tokens`."""
+    """Cumulative; what an event leaves out stays as it was. Cached tokens are not part of `input_tokens`."""
     return Tokens(
         before.input if usage.input_tokens is None else usage.input_tokens,
         usage.output_tokens,

@@ -1,7 +1,7 @@
 """Any server that speaks OpenAI's Chat Committer, named by OPENAI_BASE_URL.
 
 Such servers differ in how they take a schema: some enforce it, some know JSON only, some know nothing, some refuse,
-some ignore it and say nothing. So the request climbs down a ladder, and what the server took is remembered.
+some ignore it and say nothing. So the request climbs down a ladder, and keeps the form that the server accepted.
 """
 
 from openai import APIStatusError, AsyncOpenAI, Omit, Timeout, omit
@@ -114,7 +114,7 @@ def _messages(request: Request, form: str | None) -> list[ChatCompletionMessageP
 
 
 def _tokens(usage: CompletionUsage) -> Tokens:
-    """Cached tokens are counted inside `prompt_tokens`; ours stand beside them."""
+    """Cached tokens are counted inside `prompt_tokens`; ours are counted separately."""
     details = usage.prompt_tokens_details
     read, written = (details.cached_tokens or 0, details.cache_write_tokens or 0) if details else (0, 0)
     return Tokens(max(0, usage.prompt_tokens - read - written), usage.completion_tokens, read, written)

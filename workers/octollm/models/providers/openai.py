@@ -1,4 +1,7 @@
-"""OpenAI's Responses, streamed, through its own SDK, whose retries are off. Nothing is stored at the provider."""
+"""OpenAI's Responses, streamed, through its own SDK, whose retries are off.
+
+Nothing is stored at the provider.
+"""
 
 from openai import AsyncOpenAI, Omit, Timeout, omit
 from openai.types.responses import EasyInputMessageParam, Response, ResponseTextConfigParam, ResponseUsage
@@ -68,7 +71,7 @@ class OpenAI:
 
 
 def _form(request: Request) -> tuple[str, ResponseTextConfigParam | Omit]:
-    """The system prompt, and the schema: enforced, or in words beside "some JSON object"."""
+    """The system prompt, and the schema: enforced, or in words together with "some JSON object"."""
     if request.schema is None:
         return request.system, omit
     if enforceable(request.schema):
@@ -88,7 +91,7 @@ def _messages(request: Request) -> list[EasyInputMessageParam]:
 
 
 def _tokens(usage: ResponseUsage | None) -> Tokens | None:
-    """Cached tokens are counted inside `input_tokens`; ours stand beside them."""
+    """Cached tokens are counted inside `input_tokens`; ours are counted separately."""
     if usage is None:
         return None
     details = usage.input_tokens_details

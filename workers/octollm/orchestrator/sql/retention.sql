@@ -57,3 +57,11 @@ WHERE (tenant, sha256) IN (
       )
     LIMIT $2 FOR UPDATE SKIP LOCKED
 )
+
+-- name: finished_after
+-- Tasks that ended between $3 and $4 seconds ago, from the place that $1 and $2 name.
+SELECT id, finished_at FROM tasks
+WHERE finished_at IS NOT NULL AND purge_requested_at IS NULL
+  AND finished_at > now() - make_interval(secs => $3) AND finished_at < now() - make_interval(secs => $4)
+  AND (finished_at, id) > ($1::timestamptz, $2)
+ORDER BY finished_at, id LIMIT $5

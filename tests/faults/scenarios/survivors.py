@@ -1,0 +1,135 @@
+"""What a crash and a deploy cost those who go on: throughput after a crash, deliveries in deploys."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from octollm.errors import StartError
+from tests.faults.instance import Instance
+from tests.faults.ledger import lines, now
+from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+
+_SLOTS = 6
+"""Of each arm while a crash is measured: they are what bounds the throughput, and not the processor."""
+_STEP_S = 2.0
+_WINDOW_S = 4 * _STEP_S
+"""How long throughput is counted, before and after: more than a lease, and a whole number of steps."""
+_LONG_STEP_S = 10.0
+_DRAIN_S = 1
+_DEPLOYS = 6
+"""More than a step has deliveries."""
+
+
+@scenario("crash_cost")
+async def crash_cost(ring: Ring) -> Landed:
+    """Kill -9 an arm with full slots: the other one must go on as before, also when it reclaims what the first held."""
+    survivor, victim = ring.stage.of("effect")
+    few = ring.stage.folder / "few-slots.yaml"
+    text = (ring.stage.folder / "streams.yaml").read_text()
+    few.write_text(text.replace("    concurrency: 32\n", f"    concurrency: {_SLOTS}\n"))
+    async with _redeployed(ring, {"OCTOLLM_TOPOLOGY_FILE": str(few)}):
+        per_s = 2 * _SLOTS / _STEP_S
+        orders = [
+            ring.load.order({"sleep_ms": int(_STEP_S * 1000)}, kind="nap", source="http0")
+            for _ in range(int(per_s * (1.5 * _WINDOW_S + 4)))
+        ]
+        numbers = {json.loads(order.body)["input"]["n"] for order in orders}
+        for order in orders:
+            ring.load.send(order)
+
+        def begun(one: Instance) -> list[float]:
+            found = [line for line in lines(ring.stage.effects) if line.get("n") in numbers and "mark" in line]
+            return [line["at"] for line in found if one.ran(line["worker"])]
+
+        try:
+            await ring.stage.until(lambda: len(begun(victim)) >= _SLOTS, "full slots", TIMEOUT_S)
+            await ring.stage.until(lambda: len(begun(survivor)) >= _SLOTS, "full slots", TIMEOUT_S)
+        except StartError as error:
+            raise MissedError(str(error)) from error
+        await asyncio.sleep(_WINDOW_S)
+        # Its start would take the processor away from the survivor: it comes back when all has been counted.
+        victim.wanted = False
+        victim.kill()
+        killed = now()
+        await asyncio.sleep(_WINDOW_S)
+        before = [at for at in begun(survivor) if killed - _WINDOW_S <= at < killed]
+        after = [at for at in begun(survivor) if killed <= at < killed + _WINDOW_S]
+        victim.wanted = True
+    if not before:
+        raise MissedError("the survivor had nothing to do before the crash")
+    rates = len(before) / _WINDOW_S, len(after) / _WINDOW_S
+    detail = f"killed {victim.name}; {survivor.name} began {rates[0]:.1f} steps/s before, {rates[1]:.1f} after"
+    return Landed(detail, throughput=rates)
+
+
+@scenario("deploys_during_long_steps")
+async def deploys_during_long_steps(ring: Ring) -> Landed:
+    """SIGTERM to the arms in turn, more often than a step has deliveries, while steps run that outlast every drain."""
+    arms = ring.stage.of("effect")
+    async with _redeployed(ring, {"OCTOLLM_WORKER_DRAIN_S": str(_DRAIN_S)}):
+        orders = [ring.load.order({"sleep_ms": int(_LONG_STEP_S * 1000)}, kind="nap") for _ in range(3)]
+        numbers = {json.loads(order.body)["input"]["n"] for order in orders}
+        for order in orders:
+            ring.load.send(order)
+
+        def said(key: str) -> list[dict[str, Any]]:
+            return [line for line in lines(ring.stage.effects) if line.get("n") in numbers and key in line]
+
+        def running_on(since: float) -> list[Instance]:
+            begun = [line["worker"] for line in said("mark") if line["at"] > since]
+            return [one for one in arms if any(map(one.ran, begun))]
+
+        since = 0.0
+        try:
+            for _ in range(_DEPLOYS):
+                await ring.stage.until(partial(running_on, since), "a long step", TIMEOUT_S)
+                one, since = running_on(since)[0], now()
+                one.kill(signal.SIGTERM)
+        except StartError as error:
+            raise MissedError(str(error)) from error
+        tasks = sorted({line["task"] for line in said("mark")})
+        await _until_ended(ring, tasks)
+        stopped = len(said("stopped"))
+    if stopped < _DEPLOYS:
+        raise MissedError(f"{_DEPLOYS} deploys stopped long steps only {stopped} times")
+    charged = await ring.stage.value(
+        "SELECT count(*) FROM attempts WHERE task = ANY($1::text[]) AND (delivery > 1 OR attempt > 1)", tasks
+    )
+    broken = (f"{charged} attempts of long steps were charged for deploys",) if charged else ()
+    return Landed(f"{_DEPLOYS} deploys stopped long steps {stopped} times", count=_DEPLOYS, broken=broken)
+
+
+async def _until_ended(ring: Ring, tasks: list[str]) -> None:
+    async def ended() -> bool:
+        query = "SELECT count(*) FROM tasks WHERE id = ANY($1::text[]) AND result IS NOT NULL"
+        return await ring.stage.value(query, tasks) == len(tasks)
+
+    try:
+        await ring.stage.until(ended, "the end of the long steps", TIMEOUT_S)
+    except StartError as error:
+        raise MissedError(str(error)) from error
+
+
+@asynccontextmanager
+async def _redeployed(ring: Ring, environment: dict[str, str]) -> AsyncIterator[None]:
+    """Restart the arms with these settings, and at the end once more without them."""
+    arms = ring.stage.of("effect")
+
+    async def restart(one: Instance, changed: dict[str, str]) -> None:
+        starts = one.starts
+        one.environment = changed
+        one.kill(signal.SIGTERM)
+        await ring.stage.again(one, starts)
+
+    before = [one.environment for one in arms]
+    await asyncio.gather(*(restart(one, {**one.environment, **environment}) for one in arms))
+    try:
+        yield
+    finally:
+        for one in arms:
+            one.wanted = True
+        await asyncio.gather(*(restart(one, old) for one, old in zip(arms, before, strict=True)))

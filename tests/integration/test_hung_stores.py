@@ -1,0 +1,118 @@
+"""A store that hangs: requests are refused within a second, readiness turns red within two, and both recover."""
+
+import asyncio
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from octollm.runtime import store_watch
+from octollm.runtime.api_role import serve_api
+from octollm.runtime.store_watch import PostgresCheck, StoreWatch
+from octollm.settings.loader import load_settings
+from octollm.supervision import Supervisor
+from tests.faults.proxy import Proxy
+from tests.helpers.waiting import until
+
+TASK = "/v1/tasks/l0-01h00000000000000000000000"
+TENANT = {"octollm-tenant": "default"}
+
+
+@pytest.fixture
+async def proxy(dsn):
+    parts = urlsplit(dsn)
+    socket_folder = parse_qs(parts.query).get("host")
+    proxy = Proxy(f"{socket_folder[0]}/.s.PGSQL.5432" if socket_folder else (str(parts.hostname), parts.port or 5432))
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest.fixture
+def through(dsn, proxy):
+    """Postgres behind the proxy, which can hang."""
+    parts = urlsplit(dsn)
+    return parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}", query="").geturl()
+
+
+async def test_the_api_answers_503_within_a_second_while_postgres_hangs(through, proxy, pool, monkeypatch):
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", through)
+    monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
+    async with (
+        serve_api(load_settings()) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, headers=TENANT) as client,
+    ):
+        assert (await client.get("/readyz")).status_code == HTTPStatus.OK
+        proxy.hold()
+        # More requests than the pool has connections: those that wait for one must not add up their times.
+        for paths in (["/readyz"], [TASK] * 30, ["/readyz"]):
+            answers = await asyncio.gather(*(client.get(path) for path in paths))
+            assert {answer.status_code for answer in answers} == {HTTPStatus.SERVICE_UNAVAILABLE}
+            assert max(answer.elapsed.total_seconds() for answer in answers) < 2  # a second, and a busy machine
+        proxy.release()
+
+        async def ready():
+            return (await client.get("/readyz")).status_code == HTTPStatus.OK
+
+        await until(ready)
+        assert (await client.get(TASK)).status_code == HTTPStatus.NOT_FOUND
+
+
+async def test_a_watched_store_that_hangs_makes_the_process_unready_until_it_answers(through, proxy, monkeypatch):
+    monkeypatch.setattr(store_watch, "_INTERVAL_S", 0.02)
+    supervisor, check = Supervisor(), PostgresCheck(through)
+    answers = 0
+
+    async def answer() -> None:
+        nonlocal answers
+        await check()
+        answers += 1
+
+    watch = StoreWatch({"Postgres": answer})
+    watch.start(supervisor)
+
+    async def answered():
+        return answers > 1
+
+    async def red():
+        return watch.reasons() != []
+
+    async def green():
+        return watch.reasons() == []
+
+    await until(answered)
+    assert watch.reasons() == []
+    proxy.hold()
+    await until(red)
+    (reason,) = watch.reasons()
+    assert reason == "Postgres is unavailable: no answer within 0.9 s"
+    proxy.release()
+    await until(green)
+    proxy.refuses = True
+    proxy.reset()
+    await until(red)
+    proxy.refuses = False
+    await until(green)
+    assert supervisor.failure is None
+    await supervisor.stop()
+    check.close()
+
+
+def test_a_hang_is_noticed_within_two_seconds():
+    assert store_watch._INTERVAL_S + store_watch._TIMEOUT_S < 2
+
+
+async def test_a_check_that_the_process_itself_held_up_says_nothing(monkeypatch):
+    monkeypatch.setattr(store_watch, "_TIMEOUT_S", 0.05)
+    clock = asyncio.get_running_loop().time
+
+    async def held_up() -> None:
+        until_ = clock() + 0.5
+        while clock() < until_:
+            pass  # another handler blocks the event loop
+        await asyncio.Event().wait()
+
+    watch = StoreWatch({"Redis": held_up})
+    await watch._look("Redis", held_up)
+    assert watch.reasons() == []

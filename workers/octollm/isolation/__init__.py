@@ -1,0 +1,1 @@
+"""Runs functions on untrusted content in processes of their own, so that they can be ended at any moment."""
