@@ -70,3 +70,23 @@ fn a_worker_whose_log_nobody_reads_works_on_and_ends_in_order() {
     assert_eq!(worker.wait(), Some(0));
     drop(log);
 }
+
+#[test]
+fn a_worker_whose_log_is_on_a_full_disk_works_on_and_ends_in_order() {
+    let stage = Stage::new();
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut worker = stage.worker_logging_to(full.unwrap());
+    worker.until_ready();
+    stage.add(&Stage::message(
+        &json!({"language": "python", "code": "print(1)"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["outcome"], "succeeded");
+    let metrics = worker.until_metrics("outcome=\"done\"} 1");
+    assert!(
+        !metrics.contains("octollm_log_lines_dropped_total 0"),
+        "{metrics}"
+    );
+    worker.terminate();
+    assert_eq!(worker.wait(), Some(0));
+}

@@ -69,3 +69,16 @@ fn a_reflex_whose_log_nobody_reads_works_on_and_ends_in_order() {
     assert_eq!(reflex.terminate(), Some(0));
     drop(log);
 }
+
+#[test]
+fn a_reflex_whose_log_is_on_a_full_disk_works_on_and_ends_in_order() {
+    let redis = Redis::start();
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let reflex = Reflex::logging_to(&redis, full.unwrap());
+    assert_eq!(reflex.post(BODY, "").status, 202);
+    common::until("the lost lines are counted", || {
+        (reflex.metric("octollm_log_lines_dropped_total") >= 1).then_some(())
+    });
+    assert_eq!(reflex.get("/readyz").status, 200);
+    assert_eq!(reflex.terminate(), Some(0));
+}

@@ -22,6 +22,7 @@ import uvloop
 
 from octollm.errors import StartError
 from tests.faults import checker, system
+from tests.faults.after_end import with_ends
 from tests.faults.ledger import Fault, Log, asked, keyless, lines, now, runs
 from tests.faults.load import Load
 from tests.faults.mutants import MUTANTS, plant
@@ -126,6 +127,7 @@ async def _judged(stage: Stage, producers: Log, faults: list[Fault]) -> checker.
         for line in lines(stage.effects)
         if "stopped" not in line or any(one.was_drained(line["worker"]) for one in drained)
     ]
+    effects = with_ends(effects, lines(stage.effects.with_name(f"{stage.effects.name}.ends")))
     for one in stage.of("executor"):
         effects += runs(stage.folder / f"{one.name}.log")
     return checker.check(
@@ -192,7 +194,7 @@ def summary(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         landed[fault.scenario] = landed.get(fault.scenario, 0) + (fault.count if fault.landed else 0)
     kinds = (
         *("lost", "unprotected", "duplicate_effects", "second_terminals", "unauthorised"),
-        *("mixed_results", "wrong_ends", "undrained", "costly_crash", "unnamed"),
+        *("mixed_results", "wrong_ends", "undrained", "work_after_end", "costly_crash", "unnamed"),
     )
     return {
         "verdict": outcome.verdict,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.faults.after_end import after_end
 from tests.faults.ledger import Asked, Fault, Keyless, System
 
 Kind = Literal[
@@ -19,6 +20,7 @@ Kind = Literal[
     "mixed_results",
     "wrong_ends",
     "undrained",
+    "work_after_end",
     "costly_crash",
     "unnamed",
 ]
@@ -26,6 +28,16 @@ TERMINAL = {"succeeded", "failed", "rejected", "cancelled", "expired"}
 SHOWN = 8
 _KEPT = 0.8
 """What a crash must leave of the throughput of those who survive it."""
+_WANTED = {
+    "succeeded": "succeeded",
+    "dead": "failed: step_dead",
+    "failed": "failed: step_failed",
+    "plan_invalid": "failed: plan_invalid",
+    "cancelled": "cancelled: requested",
+    "expired": "expired: deadline",
+    "judged": "failed: judged",
+}
+"""The end of a task by what its producer expects."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +91,10 @@ def check(
         rows = by_key.get((one.tenant, one.key), [])
         _one(verdict, one, rows, system, losses, excuses)
     verdict.offences += _ends(system)
-    verdict.offences += _reported(system, losses)
+    verdict.offences += _reported(system, losses, excuses)
     verdict.offences += _work(system, effects, _excused(asked.values(), system, losses))
     verdict.offences += _made_of(system, effects)
+    verdict.offences += [Offence("work_after_end", task, text) for task, text in after_end(system, effects, faults)]
     verdict.offences += [Offence("undrained", key, f"{count} left") for key, count in system.left.items() if count]
     verdict.offences += [Offence("undrained", task, "memory never took its result") for task in system.unindexed]
     verdict.offences += [Offence("wrong_ends", fault.scenario, text) for fault in faults for text in fault.broken]
@@ -133,7 +146,7 @@ def _row(verdict: Verdict, one: Asked, row: Mapping[str, Any], excuses: set[str]
         verdict.offences.append(Offence("lost", one.key, f"task {row['id']} is still {row['state']} after the drain"))
         return
     verdict.terminal += 1
-    wanted = {"succeeded": "succeeded", "dead": "failed: step_dead", "cancelled": "cancelled: requested"}[one.expected]
+    wanted = _WANTED[one.expected]
     end = ": ".join(part for part in (row["state"], row["reason"]) if part)
     if end != wanted and end not in excuses:
         verdict.offences.append(
@@ -190,12 +203,17 @@ def _ends(system: System) -> list[Offence]:
     ]
 
 
-def _reported(system: System, losses: list[Fault]) -> list[Offence]:
-    """A producer that asks gets the true state, or nothing once Redis has lost something."""
+def _reported(system: System, losses: list[Fault], excuses: set[str]) -> list[Offence]:
+    """A producer that asks gets the true state, or nothing once Redis has lost something.
+
+    When Redis has run full, it may have no status of tasks that have ended.
+    """
     found = []
+    evicted = "evicted" in excuses
     for task in system.tasks:
         reported = system.statuses.get(task["id"])
-        if reported != task["state"] and not (reported is None and losses):
+        may_be_absent = losses or (evicted and task["state"] in TERMINAL)
+        if reported != task["state"] and not (reported is None and may_be_absent):
             text = f"reported as {reported}, and it is {task['state']}"
             found.append(Offence("wrong_ends", task["id"], text))
     return found

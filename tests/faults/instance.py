@@ -41,7 +41,7 @@ class Instance:
     pids: set[int] = field(default_factory=set)
     """Of every process that it was."""
     drained: set[int] = field(default_factory=set)
-    """Of those that were asked to stop."""
+    """Of those that got SIGTERM."""
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ class Instance:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; SIGKILL unless another is given."""
         if self.child is not None:
-            if number == signal.SIGTERM and self.child.pid is not None:
+            if number == signal.SIGTERM:
                 self.drained.add(self.child.pid)
             self.child.send(number)
 
@@ -60,7 +60,7 @@ class Instance:
         return any(f"-{pid}-" in worker for pid in self.pids)
 
     def was_drained(self, worker: str) -> bool:
-        """Whether this is the name of one of its processes that were asked to stop."""
+        """Whether this is the name of one of its processes that got SIGTERM."""
         return any(f"-{pid}-" in worker for pid in self.drained)
 
     async def launch(self, settings: Mapping[str, str]) -> None:

@@ -52,7 +52,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-_RUNS = "a step begins"
+_RUNS = "started a step"
 """What the executor says, in its own log, before it runs one."""
 
 
@@ -172,6 +172,8 @@ class System:
     dead_letters: list[dict[str, Any]] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
     """What is still in Redis: by key, how many entries, pending ones, schedule and in-flight fields."""
+    ended_at: dict[tuple[str, int], float] = field(default_factory=dict)
+    """When each run ended, on the clock of `now`."""
     unindexed: list[str] = field(default_factory=list)
     """Tasks that have ended and whose result memory has not taken."""
     statuses: dict[str, str] = field(default_factory=dict)

@@ -67,6 +67,7 @@ class Load:
         kind: str | None = None,
         expected: str = "succeeded",
         durability: str = "",
+        deadline_s: int | None = None,
     ) -> Order:
         """The next one. Without a `kind` some go from step to step in a line; with neither `do` nor `kind` some are for
         the sandbox, and on streams some cannot be read.
@@ -83,7 +84,10 @@ class Load:
             kind = "sandbox" if do is None and chance < 0.1 else "line" if chance < 0.4 else "ledger"
         given = {"n": number} if do is None else {"n": number, "do": do}
         priority = self._rng.choice(("high", "normal", "normal", "low"))
-        body = json.dumps({"goal": "count", "kind": kind, "priority": priority, "input": given}).encode()
+        submission: dict[str, Any] = {"goal": "count", "kind": kind, "priority": priority, "input": given}
+        if deadline_s is not None:
+            submission["deadline_s"] = deadline_s
+        body = json.dumps(submission).encode()
         answer = answer_to(kind, number) if expected == "succeeded" else None
         return Order(key, source, tenant, body, expected, answer, durability)
 

@@ -177,6 +177,30 @@ MUTANTS: Mapping[str, Mutant] = {
             ),
         ),
     ),
+    "end_not_announced": Mutant(
+        "a run that ends does not stop the steps that are in flight",
+        ("ended_runs",),
+        ("work_after_end",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/messages.py",
+                "        stop = (self.end_run(state),) if decision.left_in_flight else ()\n",
+                "        stop = ()\n",
+            ),
+        ),
+    ),
+    "deadline_by_own_clock": Mutant(
+        "the orchestrator ends tasks by its own clock",
+        ("clock_ahead",),
+        ("wrong_ends",),
+        (
+            Change(
+                f"{_ORCHESTRATOR}/service.py",
+                "            now = now or keys.now or await store.clock(connection)\n",
+                "            from octollm.contracts.ids import utc_now\n            now = utc_now()\n",
+            ),
+        ),
+    ),
     "reclaim_stops_all": Mutant(
         "a worker that reclaims an entry begins nothing else until that entry has ended",
         ("crash_cost",),
@@ -196,6 +220,25 @@ MUTANTS: Mapping[str, Mutant] = {
         ("deploys_during_long_steps",),
         ("wrong_ends",),
         (Change("lua/release.lua", "math.max(delivery - 1, 0)", "delivery"),),
+    ),
+    "finished_work_stays": Mutant(
+        "statuses of finished tasks stay in Redis although it is running full",
+        ("redis_full_of_finished_work",),
+        ("wrong_ends",),
+        (Change("lua/evict.lua", "ended[state] then", "false then"),),
+    ),
+    "log_blocks": Mutant(
+        "a log line is written by the thread that logs it, however long that takes",
+        ("log_not_read",),
+        ("wrong_ends",),
+        (
+            Change(
+                "workers/octollm/observability/log_writer.py",
+                "        with self._changed:\n            if self._fd is None or",
+                "        if self._fd is not None:\n            os.write(self._fd, line)\n            return\n"
+                "        with self._changed:\n            if self._fd is None or",
+            ),
+        ),
     ),
     "any_lineage": Mutant(
         "the output of a step that was handed off directly is committed, whatever it was made from",

@@ -19,6 +19,10 @@ SELECT id, tenant, state, reason, detail, run, idempotency_key, result->'answer'
 FROM tasks
 """
 _FINISHED = "SELECT task, run, count(*) AS n FROM events WHERE body->>'event' = 'finished' GROUP BY task, run"
+_ENDS = """
+SELECT task, run, extract(epoch FROM min(at))::float8 AS at
+FROM events WHERE body->>'event' = 'finished' GROUP BY task, run
+"""
 _ATTEMPTS = "SELECT task, run, step, round, attempt, delivery, outcome, worker FROM attempts"
 _STEPS = "SELECT task, run, step, round, attempt, state, output->>'mark' AS mark FROM steps"
 _DEAD_LETTERS = "SELECT reason, task, body->>'stream' AS stream, body->>'entry' AS entry FROM dead_letters"
@@ -90,12 +94,14 @@ async def read_system(stage: Stage) -> System:
     async with stage.database() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         tasks = [_plain(row) for row in await connection.fetch(_TASKS)]
         finished = {(row["task"], row["run"]): row["n"] for row in await connection.fetch(_FINISHED)}
+        ahead = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8") - now()
+        ended_at = {(row["task"], row["run"]): row["at"] - ahead for row in await connection.fetch(_ENDS)}
         attempts = [dict(row) for row in await connection.fetch(_ATTEMPTS)]
         steps = [dict(row) for row in await connection.fetch(_STEPS)]
         dead_letters = [dict(row) for row in await connection.fetch(_DEAD_LETTERS)]
         unindexed = [row["id"] for row in await connection.fetch(_UNINDEXED)]
     statuses = await _statuses(stage, [task["id"] for task in tasks])
-    return System(tasks, finished, attempts, steps, dead_letters, await left(stage), unindexed, statuses)
+    return System(tasks, finished, attempts, steps, dead_letters, await left(stage), ended_at, unindexed, statuses)
 
 
 async def _statuses(stage: Stage, tasks: Sequence[str]) -> dict[str, str]:

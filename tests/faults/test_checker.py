@@ -65,6 +65,7 @@ class History:
             ],
             dead_letters=[{"entry": "5-0", "stream": "ingest:default"}],
             left={"stream": 0},
+            ended_at={(TASK, 1): 20.0, (POISON, 1): 20.0},
             statuses={TASK: "succeeded", POISON: "failed"},
         )
     )
@@ -116,6 +117,19 @@ def _judged_twice_in_one_delivery(history: History) -> None:
 
 def _judge_sent_again(history: History) -> None:
     history.system.steps[3]["attempt"] = 2
+
+
+def _began_after_the_end(history: History) -> None:
+    history.effects[0] |= {"at": 23.0, "until": 23.1}
+
+
+def _ran_on(history: History) -> None:
+    history.effects[0] |= {"at": 15.0, "until": 23.0}
+
+
+def _two_runs_at_once(history: History) -> None:
+    history.effects[0] |= {"at": 15.0, "until": 19.0}
+    history.effects.append(_work(TASK, tenant="default", mark="c", of=[], at=18.0, until=18.5) | {"run": 2})
 
 
 def _made_of_another(history: History) -> None:
@@ -200,6 +214,15 @@ def test_a_crash_may_cost_a_fifth_and_a_deploy_may_stop_a_step():
     assert history.judged().broken == []
 
 
+def test_only_what_has_ended_may_be_evicted():
+    history = History()
+    history.faults[0].excuses = ("evicted",)
+    _not_reported(history)
+    assert history.judged().broken == []
+    history.system.tasks[0]["state"] = "running"
+    assert "wrong_ends" in {one.kind for one in history.judged().broken}
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind"),
     [
@@ -228,6 +251,9 @@ def test_a_crash_may_cost_a_fifth_and_a_deploy_may_stop_a_step():
         (_reported_otherwise, "wrong_ends"),
         (_not_reported, "wrong_ends"),
         (_seen_by_the_scenario, "wrong_ends"),
+        (_began_after_the_end, "work_after_end"),
+        (_ran_on, "work_after_end"),
+        (_two_runs_at_once, "work_after_end"),
         (_slowed_down, "costly_crash"),
         (_ran_again_after_a_deploy_that_was_none, "duplicate_effects"),
     ],
@@ -288,6 +314,14 @@ def test_a_submission_without_an_answer_may_have_become_a_task_or_not():
     assert history.judged().broken == []
 
 
+@pytest.mark.parametrize("break_it", [_began_after_the_end, _ran_on, _two_runs_at_once])
+def test_work_after_an_end_is_excused_by_a_fault_that_kept_workers_from_hearing_of_it(break_it):
+    for scenario, kinds in (("freeze_arm", set()), ("ended_runs", {"work_after_end"})):
+        history = History(faults=[Fault(scenario, 14.0, 19.0, landed=True)])
+        break_it(history)
+        assert {one.kind for one in history.judged().broken} == kinds
+
+
 def test_what_never_ran_may_be_sent_again():
     history = History()
     history.system.attempts[0]["attempt"] = history.effects[0]["attempt"] = 2
@@ -323,7 +357,7 @@ def test_the_producers_log_is_read_by_key_and_a_torn_line_is_left_out(tmp_path):
 
 def test_what_the_executor_says_it_begins_is_read_from_its_log(tmp_path):
     log = tmp_path / "executor-0.log"
-    begins = {"message": "a step begins", **_work(TASK, tenant="default")}
+    begins = {"message": "started a step", **_work(TASK, tenant="default")}
     log.write_text("\n".join(json.dumps(line) for line in (begins, {"message": "ran a step", "task": TASK})))
     assert runs(log) == [_work(TASK, tenant="default", worker="executor-0")]
 

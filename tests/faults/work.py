@@ -1,5 +1,7 @@
 """What the tasks of a campaign do: their recipes, the arm that leaves a log, and the right answers."""
 
+import json
+
 ARM = """
   arm.effect:
     description: leaves a line in a log outside the system
@@ -19,6 +21,14 @@ ARM = """
 """Takes the place of the line before it in streams.yaml."""
 WATCHED = ("handler: octollm.arms.judge:Judge", "handler: effects:WatchedJudge")
 """The judge that leaves a line, too, and is the same otherwise."""
+_ENDLESS = {
+    "$ref": "#/$defs/d0",
+    "$defs": {
+        **{f"d{number}": {"allOf": [{"$ref": f"#/$defs/d{number + 1}"}] * 2} for number in range(40)},
+        "d40": {"type": "integer"},
+    },
+}
+"""Checked in two to the power of forty."""
 RECIPES = {
     "ledger": """
 recipe: ledger
@@ -81,6 +91,21 @@ steps:
       code: "import sys, time; time.sleep(int(sys.argv[2]) / 1000); print(int(sys.argv[1]) + 1)"
 answer: {$: steps.run.output.result}
 """,
+    "split": """
+recipe: split
+version: 1
+description: an effect next to a judge that refuses
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  first: {arm: effect, input: {n: {$: task.input.n}}}
+  long: {arm: effect, needs: [first], input: {n: 0, of: {$: "[steps.first.output.mark]"}, do: {$: task.input.do}}}
+  verdict:
+    arm: judge
+    needs: [first]
+    input: {checks: [{check: numeric, value: {$: steps.first.output.value}, expected: -1}]}
+answer: {$: steps.first.output.value}
+""",
     "nap": """
 recipe: nap
 version: 1
@@ -91,6 +116,29 @@ steps:
   one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
 answer: {$: steps.one.output.value}
 """,
+    "odd": """
+recipe: odd
+version: 1
+description: a reference that cannot be evaluated for some numbers
+deadline_s: 3600
+input: {type: object, required: [n, do], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  one: {arm: effect, input: {n: {$: "ceil(to_number(task.input.do.x))"}}}
+answer: {$: steps.one.output.value}
+""",
+    "slow_check": """
+recipe: slow_check
+version: 1
+description: a check that would take years, whose process is killed at the step's time limit
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}}}
+steps:
+  verdict:
+    arm: judge
+    timeout_s: 2
+    input: {checks: [{check: schema, value: 1, schema: SCHEMA}]}
+answer: {$: steps.verdict.output.verdict}
+""".replace("SCHEMA", json.dumps(_ENDLESS)),
     "kept": """
 recipe: kept
 version: 1

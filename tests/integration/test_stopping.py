@@ -150,6 +150,29 @@ async def test_a_deploy_fails_no_step_whatever_its_handler_makes_of_the_cancella
     assert await client.xlen(KEYS.done) == 1
 
 
+async def test_a_handler_without_a_time_limit_is_stopped_at_the_end_of_the_drain_too(redis_server, client):
+    """As the orchestrator's, the archive's and memory's are, which wait for a batch."""
+    stopped = []
+
+    async def batched(_entry):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(1)
+
+    await put(client, *range(5))
+    member = Member(redis_server.url, client, judge(timeout_s=None), None, handler=batched)
+    await member.start()
+
+    async def all_run():
+        return len(member.consumer._pool) == 5
+
+    await until(all_run)
+    await member.stop(drain_s=0)
+    assert await pending(client) == [("released", 0)] * 5
+    assert len(stopped) == 5
+
+
 async def test_a_step_that_waits_for_a_store_is_given_back(redis_server, client):
     begun = asyncio.Event()
 

@@ -135,6 +135,7 @@ def test_a_missing_file_is_refused(monkeypatch):
         ("OCTOLLM_POSTGRES_POOL_SIZE", "many", "valid integer"),
         ("OCTOLLM_POSTGRES_POOL_SIZE", "", "valid integer"),
         ("OCTOLLM_REDIS_URL", "http://127.0.0.1", "must start with redis://"),
+        ("OCTOLLM_REDIS_URL", "rediss://127.0.0.1", "must not be rediss://"),
         ("OCTOLLM_POSTGRES_DSN", "mysql://x", "must start with postgresql://"),
         ("OCTOLLM_REFLEX_URL", "http://", "must name a host"),
         ("OCTOLLM_REFLEX_LISTEN", "8080", "must be host:port"),

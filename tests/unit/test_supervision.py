@@ -1,6 +1,9 @@
 """The supervisor notices each way in which background work can end, and lets end what was asked to."""
 
 import asyncio
+import contextlib
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -110,3 +113,48 @@ async def test_running_ends_with_the_stop_or_with_the_first_failure():
     with pytest.raises(WorkerError, match="'first'") as raised:
         await supervisor.run_until(asyncio.Event())
     assert isinstance(raised.value.__cause__, ValueError)
+
+
+_STUCK = """
+import asyncio
+from octollm.supervision import exit_if_stuck
+
+async def ignores():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+async def main(stuck):
+    tasks = [asyncio.create_task(ignores())] if stuck else []
+    await asyncio.sleep(0)
+    exit_if_stuck()
+    return tasks
+
+asyncio.run(main({stuck}))
+"""
+
+
+@pytest.mark.parametrize(("stuck", "code"), [(True, 1), (False, 0)])
+def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(stuck, code):
+    ended = subprocess.run([sys.executable, "-c", _STUCK.format(stuck=stuck)], timeout=60, check=False)
+    assert ended.returncode == code
+
+
+async def test_ending_a_task_that_ignores_its_cancellation_takes_no_longer_than_asked():
+    supervisor, let_go = Supervisor(), asyncio.Event()
+
+    async def ignores():
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    task = supervisor.spawn_task("ignores", ignores())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await supervisor.end([task], 0.2)
+    assert not task.done()
+    let_go.set()
+    await task
+    assert supervisor.failure is None

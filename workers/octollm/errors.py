@@ -104,6 +104,12 @@ class ConflictError(StoreUnavailableError):
     """Another process has just changed the same rows; try again."""
 
 
+class StatementTimeoutError(OctoError):
+    """A statement did not end within its time limit although Postgres answers others.
+
+    Waiting longer may not help."""
+
+
 class StoreRefusedError(OctoError):
     """A store refuses this request for what it asks; asking again cannot help."""
 

@@ -6,9 +6,11 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
+use rustix::process::{set_parent_process_death_signal, DumpableBehavior, Signal};
+
 use super::namespaces::{self, CloneMode};
 use super::spec::{Notice, Spec};
-use super::syscall::{check, is_root, prctl, text, wait_readable, Setup, SetupError, NOBODY};
+use super::syscall::{check, is_root, text, wait_readable, Setup, SetupError, NOBODY};
 use super::{landlock, limits, mounts, seccomp};
 use crate::job::Tier;
 
@@ -42,8 +44,8 @@ fn tell(status: &mut File, notice: &Notice) -> Setup<()> {
 /// All walls; answers the names of those that really stand.
 fn build(spec: &Spec, mode: CloneMode, own: &OwnedFd, life: &OwnedFd) -> Setup<Vec<String>> {
     let mut features: Vec<&str> = Vec::new();
-    // SAFETY: no arguments. Fails only for a group leader, which a fresh child is not.
-    unsafe { libc::setsid() };
+    // Fails only for a group leader, which a fresh child is not.
+    let _ = rustix::process::setsid();
     die_with_parent(life)?;
     if let CloneMode::OwnUser { user, group } = mode {
         namespaces::map_user(own, user, group)?;
@@ -68,14 +70,16 @@ fn build(spec: &Spec, mode: CloneMode, own: &OwnedFd, life: &OwnedFd) -> Setup<V
     let alone = drop_privileges(mode, own, &mut features)?;
     limits::apply(&spec.limits, if alone { 0 } else { others })?;
     features.push("rlimits");
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "set no_new_privs")?;
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|error| SetupError::new("set no_new_privs", error))?;
     features.push("no_new_privs");
     lock(spec, &mut features)?;
     // A change of user clears this.
     die_with_parent(life)?;
     // The step runs as the same user: through /proc it could open our pipe and write notices of its own. What it
     // starts is its own again after exec.
-    prctl(libc::PR_SET_DUMPABLE, 0, "close /proc/self to the step")?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| SetupError::new("close /proc/self to the step", error))?;
     Ok(features.into_iter().map(str::to_owned).collect())
 }
 
@@ -127,11 +131,8 @@ fn lock(spec: &Spec, features: &mut Vec<&str>) -> Setup<()> {
 
 /// Killed by the kernel as soon as the launcher is gone, also if that happened just now.
 fn die_with_parent(life: &OwnedFd) -> Setup<()> {
-    prctl(
-        libc::PR_SET_PDEATHSIG,
-        libc::SIGKILL as u64,
-        "die with the launcher",
-    )?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| SetupError::new("die with the launcher", error))?;
     if wait_readable([life], 0)[0] {
         return Err(SetupError::new(
             "the launcher is gone",
@@ -178,11 +179,8 @@ fn start_and_reap(spec: &Spec, status: &mut File) -> Setup<()> {
 /// Becomes the step's program; returns only when that fails.
 fn execute(spec: &Spec) -> SetupError {
     let prepared = (|| {
-        prctl(
-            libc::PR_SET_PDEATHSIG,
-            libc::SIGKILL as u64,
-            "die with the first process",
-        )?;
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| SetupError::new("die with the first process", error))?;
         let program = text(&spec.program)?;
         let mut args = vec![program.clone()];
         for one in &spec.args {

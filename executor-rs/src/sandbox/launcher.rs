@@ -9,10 +9,12 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::process::{kill_process, wait, Pid, Signal, WaitOptions};
+
 use super::limits::{cpu_ms, descendants, exceeds_memory};
 use super::namespaces::{self, CloneMode};
 use super::spec::{Notice, Report, Spec};
-use super::syscall::{close_on_exec_from, pipe, prctl, wait_readable, Setup, SetupError};
+use super::syscall::{close_on_exec_from, pipe, wait_readable, Setup, SetupError};
 use super::{init, CONTROL};
 use crate::job::{Cause, Tier};
 
@@ -91,7 +93,8 @@ fn read_spec(control: &UnixStream) -> Setup<Spec> {
 fn fork_first(spec: &Spec) -> Setup<Forked> {
     close_on_exec_from(CONTROL)?;
     // What the step leaves behind without a pid namespace comes back to us to be killed.
-    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, "become the reaper")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| SetupError::new("become the reaper", error))?;
     let (status_from, status_to) = pipe()?;
     let (life_from, life_to) = pipe()?;
     let (pid, mode) = match spec.tier {
@@ -147,7 +150,7 @@ impl<'a> Watch<'a> {
                     .min(u128::from(TICK_MS));
                 wait_readable(
                     [self.control, self.status],
-                    i32::try_from(left).unwrap_or(0) + 1,
+                    u32::try_from(left).unwrap_or(0) + 1,
                 )
             };
             if notified {
@@ -222,10 +225,8 @@ impl<'a> Watch<'a> {
     /// Everything below us. With a pid namespace the end of its first process is the end of all.
     fn kill(&self) {
         match self.spec.tier {
-            // SAFETY: our own child, not waited for yet, so the number is still its.
-            Tier::Namespaces => unsafe {
-                libc::kill(self.pid, libc::SIGKILL);
-            },
+            // Our own child, not waited for yet, so the number is still its.
+            Tier::Namespaces => kill(self.pid),
             Tier::Landlock => kill_descendants(),
         }
     }
@@ -275,21 +276,23 @@ fn kill_descendants() {
             return;
         }
         for pid in found {
-            // SAFETY: a number; below us, so at worst it has just ended.
-            unsafe { libc::kill(i32::try_from(pid).unwrap_or(i32::MAX), libc::SIGKILL) };
+            kill(i32::try_from(pid).unwrap_or(i32::MAX));
         }
         reap_ended();
     }
 }
 
+/// Sends SIGKILL. At worst the process has just ended.
+fn kill(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
 fn reap_ended() {
-    let mut ignored = 0;
-    // SAFETY: the pointer outlives the call.
-    while unsafe { libc::waitpid(-1, &raw mut ignored, libc::WNOHANG) } > 0 {}
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
 }
 
 fn reap() {
-    let mut ignored = 0;
-    // SAFETY: the pointer outlives the call.
-    while unsafe { libc::waitpid(-1, &raw mut ignored, 0) } > 0 {}
+    while matches!(wait(WaitOptions::empty()), Ok(Some(_))) {}
 }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::syscall::{check, Setup};
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
+use super::syscall::{Setup, SetupError};
 use crate::job::Limits;
 
 const MB: u64 = 1024 * 1024;
@@ -16,42 +18,30 @@ const OPEN_FILES: u64 = 256;
 pub fn apply(limits: &Limits, others: u64) -> Setup<()> {
     // Writable private memory is what `memory_mb` means. Address space gets headroom: reserved but unusable ranges
     // (malloc's arenas, thread guards) count there.
-    set(
-        libc::RLIMIT_DATA,
-        limits.memory_mb * MB,
-        limits.memory_mb * MB,
-    )?;
+    set(Resource::Data, limits.memory_mb * MB, limits.memory_mb * MB)?;
     let space = (limits.memory_mb * 4 + 512) * MB;
-    set(libc::RLIMIT_AS, space, space)?;
+    set(Resource::As, space, space)?;
     // The soft limit names the cause by SIGXCPU, the hard one kills who ignores it.
-    set(libc::RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 1)?;
+    set(Resource::Cpu, limits.cpu_s, limits.cpu_s + 1)?;
     // One more for the sandbox's first process.
     let processes = others + limits.processes + 1;
-    set(libc::RLIMIT_NPROC, processes, processes)?;
-    set(libc::RLIMIT_FSIZE, FILE_BYTES, FILE_BYTES)?;
-    set(libc::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)?;
-    set(libc::RLIMIT_CORE, 0, 0)?;
-    set(libc::RLIMIT_MEMLOCK, 0, 0)?;
-    set(libc::RLIMIT_MSGQUEUE, 0, 0)
+    set(Resource::Nproc, processes, processes)?;
+    set(Resource::Fsize, FILE_BYTES, FILE_BYTES)?;
+    set(Resource::Nofile, OPEN_FILES, OPEN_FILES)?;
+    set(Resource::Core, 0, 0)?;
+    set(Resource::Memlock, 0, 0)?;
+    set(Resource::Msgqueue, 0, 0)
 }
 
-fn set(which: libc::__rlimit_resource_t, soft: u64, hard: u64) -> Setup<()> {
-    let mut old = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: reads into the struct above.
-    unsafe { libc::getrlimit(which, &raw mut old) };
+fn set(which: Resource, soft: u64, hard: u64) -> Setup<()> {
     // The host may be stricter; raising is not ours.
-    let hard = hard.min(old.rlim_max);
-    let new = libc::rlimit {
-        rlim_cur: soft.min(hard),
-        rlim_max: hard,
+    let hard = getrlimit(which).maximum.map_or(hard, |most| hard.min(most));
+    let new = Rlimit {
+        current: Some(soft.min(hard)),
+        maximum: Some(hard),
     };
-    // SAFETY: reads from the struct above.
-    let result = unsafe { libc::setrlimit(which, &raw const new) };
-    check(i64::from(result), || format!("set rlimit {which}"))?;
-    Ok(())
+    setrlimit(which, new)
+        .map_err(|error| SetupError::new(format!("set the limit {which:?}"), error))
 }
 
 /// All processes below `pid`, by the host's /proc.
@@ -81,10 +71,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 /// each process anew.
 #[must_use]
 pub fn cpu_ms(processes: &[u32]) -> u64 {
-    // SAFETY: takes a number.
-    let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }
-        .unsigned_abs()
-        .max(1);
+    let a_second = rustix::param::clock_ticks_per_second().max(1);
     let ticks: u64 = processes.iter().map(|one| cpu_ticks(*one)).sum();
     ticks * 1000 / a_second
 }

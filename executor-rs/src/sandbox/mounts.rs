@@ -4,6 +4,8 @@ use std::os::unix::fs::{chown, symlink, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
 use super::spec::Spec;
 use super::syscall::{check, is_real_dir, text, Setup, SetupError};
 
@@ -28,25 +30,14 @@ const DEVICES: [(&str, &str); 5] = [
 ];
 /// Bytes of all that a step keeps in its folder, which is in memory.
 const WORK_LIMITS: &str = "size=256m,nr_inodes=16384";
-const SAFE: u64 = libc::MS_NOSUID | libc::MS_NODEV;
+const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// Builds the tree on `spec.root` and makes it the root. Says whether /proc is there.
 pub fn enter(spec: &Spec) -> Setup<bool> {
-    mount(
-        None,
-        Path::new("/"),
-        None,
-        libc::MS_REC | libc::MS_PRIVATE,
-        None,
-    )?;
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    rustix::mount::mount_change("/", private).map_err(|error| SetupError::new("mount /", error))?;
     let root = spec.root.as_path();
-    mount(
-        Some(Path::new("tmpfs")),
-        root,
-        Some("tmpfs"),
-        SAFE,
-        Some("mode=755,size=1m"),
-    )?;
+    mount("tmpfs", root, SAFE, "mode=755,size=1m")?;
     for name in SYSTEM {
         system_dir(root, name)?;
     }
@@ -54,13 +45,7 @@ pub fn enter(spec: &Spec) -> Setup<bool> {
     devices(root)?;
     let tmp = root.join("tmp");
     make_dir(&tmp)?;
-    mount(
-        Some(Path::new("tmpfs")),
-        &tmp,
-        Some("tmpfs"),
-        SAFE,
-        Some("mode=1777,size=64m,nr_inodes=4096"),
-    )?;
+    mount("tmpfs", &tmp, SAFE, "mode=1777,size=64m,nr_inodes=4096")?;
     work(&spec.workspace, &root.join("work"))?;
     // After /tmp and /work: an interpreter may lie below a folder of that name and must not be covered.
     for prefix in &spec.read_only {
@@ -70,9 +55,8 @@ pub fn enter(spec: &Spec) -> Setup<bool> {
     }
     let proc = root.join("proc");
     make_dir(&proc)?;
-    let flags = SAFE | libc::MS_NOEXEC;
     // Refused where the host's own /proc is masked (containers); the step then has none.
-    let has_proc = mount(Some(Path::new("proc")), &proc, Some("proc"), flags, None).is_ok();
+    let has_proc = mount("proc", &proc, SAFE | MountFlags::NOEXEC, "").is_ok();
     pivot(root)?;
     restrict(Path::new("/"), libc::MOUNT_ATTR_RDONLY, false)?;
     Ok(has_proc)
@@ -88,13 +72,7 @@ fn work(given: &Path, target: &Path) -> Setup<()> {
         owner.uid(),
         owner.gid()
     );
-    mount(
-        Some(Path::new("tmpfs")),
-        target,
-        Some("tmpfs"),
-        SAFE,
-        Some(&options),
-    )?;
+    mount("tmpfs", target, SAFE, &options)?;
     copy(given, target).map_err(failed)
 }
 
@@ -190,7 +168,8 @@ fn write(path: &Path, content: &str) -> Setup<()> {
 
 fn bind(from: &Path, to: &Path) -> Setup<()> {
     // Recursive: without it an ordinary user could uncover what is mounted over, so the kernel refuses.
-    mount(Some(from), to, None, libc::MS_BIND | libc::MS_REC, None)
+    rustix::mount::mount_bind_recursive(from, to)
+        .map_err(|error| SetupError::new(format!("mount {}", to.display()), error))
 }
 
 fn bind_read_only(from: &Path, to: &Path) -> Setup<()> {
@@ -202,34 +181,10 @@ fn bind_read_only(from: &Path, to: &Path) -> Setup<()> {
     )
 }
 
-fn mount(
-    from: Option<&Path>,
-    to: &Path,
-    kind: Option<&str>,
-    flags: u64,
-    options: Option<&str>,
-) -> Setup<()> {
-    let source = from.map(text).transpose()?;
-    let target = text(to)?;
-    let kind = kind.map(text).transpose()?;
-    let options = options.map(text).transpose()?;
-    let pointer = |value: &Option<std::ffi::CString>| {
-        value
-            .as_ref()
-            .map_or(std::ptr::null(), |text| text.as_ptr())
-    };
-    // SAFETY: every pointer is null or a C string that outlives the call.
-    let result = unsafe {
-        libc::mount(
-            pointer(&source),
-            target.as_ptr(),
-            pointer(&kind),
-            flags,
-            pointer(&options).cast(),
-        )
-    };
-    check(i64::from(result), || format!("mount {}", to.display()))?;
-    Ok(())
+/// A file system without a device behind it, `proc` or `tmpfs`.
+fn mount(kind: &str, to: &Path, flags: MountFlags, options: &str) -> Setup<()> {
+    rustix::mount::mount(kind, to, kind, flags, &*text(options)?)
+        .map_err(|error| SetupError::new(format!("mount {}", to.display()), error))
 }
 
 /// Adds restrictions to a mount (and, recursively, to what is mounted below); needs Linux 5.12.
@@ -263,12 +218,10 @@ fn restrict(path: &Path, set: u64, recursive: bool) -> Setup<()> {
 fn pivot(root: &Path) -> Setup<()> {
     std::env::set_current_dir(root)
         .map_err(|error| SetupError::new("enter the new root", error))?;
-    let here = text(".")?;
-    // SAFETY: C strings that outlive the call. Old and new root on the same place: the old one ends up on top.
-    let result = unsafe { libc::syscall(libc::SYS_pivot_root, here.as_ptr(), here.as_ptr()) };
-    check(result, || "change the root".to_owned())?;
-    // SAFETY: a C string that outlives the call.
-    let result = unsafe { libc::umount2(here.as_ptr(), libc::MNT_DETACH) };
-    check(i64::from(result), || "let go of the old root".to_owned())?;
+    // Old and new root on the same place: the old one ends up on top.
+    rustix::process::pivot_root(".", ".")
+        .map_err(|error| SetupError::new("change the root", error))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)
+        .map_err(|error| SetupError::new("let go of the old root", error))?;
     std::env::set_current_dir("/").map_err(|error| SetupError::new("enter the new root", error))
 }

@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use super::syscall::{check, is_root, prctl, text, Setup, SetupError, NOBODY};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::syscall::{check, is_root, keep_own_proc, Setup, SetupError, NOBODY};
 
 /// The step's user and group as it sees itself.
 pub const INSIDE: u32 = 1000;
@@ -60,17 +64,9 @@ fn clone(flags: i32) -> Setup<i32> {
 
 /// This process's folder in the host's /proc; still usable after the root has changed.
 pub fn own_proc() -> Setup<OwnedFd> {
-    let path = text("/proc/self")?;
-    // SAFETY: a valid C string; the descriptor is owned by nobody else.
-    let found = unsafe {
-        libc::open(
-            path.as_ptr(),
-            libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
-        )
-    };
-    check(i64::from(found), || "open /proc/self".to_owned())?;
-    // SAFETY: just opened.
-    Ok(unsafe { OwnedFd::from_raw_fd(found) })
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open("/proc/self", flags, Mode::empty())
+        .map_err(|error| SetupError::new("open /proc/self", error))
 }
 
 /// Maps the step's user to `outside` of the parent namespace. Needs a user namespace made just before.
@@ -81,13 +77,10 @@ pub fn map_user(own: &OwnedFd, user: u32, group: u32) -> Setup<()> {
 }
 
 fn put(own: &OwnedFd, name: &str, content: &str) -> Setup<()> {
-    let path = text(name)?;
-    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-    // SAFETY: a valid descriptor and C string; the result is owned by nobody else.
-    let found = unsafe { libc::openat(own.as_raw_fd(), path.as_ptr(), flags) };
-    check(i64::from(found), || format!("open {name}"))?;
-    // SAFETY: just opened.
-    let mut file = unsafe { File::from_raw_fd(found) };
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(own, name, flags, Mode::empty())
+        .map_err(|error| SetupError::new(format!("open {name}"), error))?;
+    let mut file = File::from(opened);
     file.write_all(content.as_bytes())
         .map_err(|error| SetupError::new(format!("write {name}"), error))
 }
@@ -95,65 +88,53 @@ fn put(own: &OwnedFd, name: &str, content: &str) -> Setup<()> {
 /// A user namespace for who has become nobody already.
 pub fn enter_user(own: &OwnedFd) -> Setup<()> {
     // Changing the user made our own files in /proc root's; the map must be ours to write.
-    prctl(libc::PR_SET_DUMPABLE, 1, "keep /proc/self")?;
+    keep_own_proc()?;
     // SAFETY: takes flags only.
     let result = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
     check(i64::from(result), || "make a user namespace".to_owned())?;
     map_user(own, NOBODY, NOBODY)
 }
 
-/// Root becomes nobody for good, without supplementary groups.
+/// Root becomes nobody for good, without supplementary groups. Only for single-threaded processes.
 pub fn become_nobody() -> Setup<()> {
-    // SAFETY: an empty list; then plain numbers.
-    let result = unsafe { libc::setgroups(0, std::ptr::null()) };
-    check(i64::from(result), || "drop groups".to_owned())?;
-    // SAFETY: plain numbers.
-    let result = unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) };
-    check(i64::from(result), || "become group 65534".to_owned())?;
-    // SAFETY: plain numbers.
-    let result = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) };
-    check(i64::from(result), || "become user 65534".to_owned())?;
-    prctl(libc::PR_SET_DUMPABLE, 1, "keep /proc/self")
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    rustix::thread::set_thread_groups(&[])
+        .map_err(|error| SetupError::new("drop groups", error))?;
+    rustix::thread::set_thread_res_gid(group, group, group)
+        .map_err(|error| SetupError::new("become group 65534", error))?;
+    rustix::thread::set_thread_res_uid(user, user, user)
+        .map_err(|error| SetupError::new("become user 65534", error))?;
+    keep_own_proc()
 }
 
 /// The user and group by which the kernel knows this process now.
 #[must_use]
 pub fn identity() -> (u32, u32) {
-    // SAFETY: cannot fail.
-    unsafe { (libc::geteuid(), libc::getegid()) }
-}
-
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: i32,
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    (user.as_raw(), group.as_raw())
 }
 
 /// Gives up every capability, also for programs started later.
 pub fn drop_capabilities() -> Setup<()> {
-    for capability in 0..64_u64 {
-        // SAFETY: takes numbers only. Fails beyond the kernel's last capability and without CAP_SETPCAP, where an
-        // ordinary user has none to lose; no_new_privs and the empty sets below hold in any case.
-        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        // Fails beyond the kernel's last capability and without CAP_SETPCAP, where an ordinary user has none to lose;
+        // no_new_privs and the empty sets below hold in any case.
+        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
-    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
-    prctl(libc::PR_CAP_AMBIENT, clear, "clear ambient capabilities")?;
-    let header = CapHeader {
-        version: 0x2008_0522,
-        pid: 0,
+    rustix::thread::clear_ambient_capability_set()
+        .map_err(|error| SetupError::new("clear ambient capabilities", error))?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
     };
-    let none = [0_u32; 6];
-    // SAFETY: header and the six words of version 3 outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
-    check(result, || "drop capabilities".to_owned())?;
-    Ok(())
+    rustix::thread::set_capabilities(None, none)
+        .map_err(|error| SetupError::new("drop capabilities", error))
 }
 
 /// A name of its own in the uts namespace.
 pub fn name_host() -> Setup<()> {
-    let name = "sandbox";
-    // SAFETY: pointer and length of the text above.
-    let result = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
-    check(i64::from(result), || "set the host name".to_owned())?;
-    Ok(())
+    rustix::system::sethostname(b"sandbox")
+        .map_err(|error| SetupError::new("set the host name", error))
 }

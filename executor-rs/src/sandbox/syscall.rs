@@ -1,10 +1,15 @@
-//! The few system calls the sandbox needs, each wrapped once: errors become `SetupError` with what was tried.
+//! Errors of building the sandbox, and the system calls that rustix does not have or several modules need.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use rustix::event::{poll, PollFd, PollFlags};
+use rustix::fs::Timespec;
+use rustix::pipe::{pipe_with, PipeFlags};
+use rustix::process::DumpableBehavior;
 
 /// A step of building the sandbox that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +63,7 @@ pub fn text(path: impl AsRef<std::ffi::OsStr>) -> Setup<CString> {
 
 /// A pipe (reader, writer) that no program inherits.
 pub fn pipe() -> Setup<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: the array holds two descriptors.
-    let result = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
-    check(i64::from(result), || "make a pipe".to_owned())?;
-    // SAFETY: the kernel just gave us these two, nobody else owns them.
-    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+    pipe_with(PipeFlags::CLOEXEC).map_err(|error| SetupError::new("make a pipe", error))
 }
 
 /// Makes sure that no descriptor from `first` on outlives an exec.
@@ -75,22 +75,18 @@ pub fn close_on_exec_from(first: RawFd) -> Setup<()> {
     Ok(())
 }
 
-/// `prctl` with plain numbers.
-pub fn prctl(option: i32, value: u64, what: &str) -> Setup<()> {
-    let zero: libc::c_ulong = 0;
-    // SAFETY: the options used here take numbers only.
-    let result = unsafe { libc::prctl(option, value as libc::c_ulong, zero, zero, zero) };
-    check(i64::from(result), || what.to_owned())?;
-    Ok(())
+/// Keeps this process's files in /proc its own after a change of user.
+pub fn keep_own_proc() -> Setup<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+        .map_err(|error| SetupError::new("keep /proc/self", error))
 }
 
 /// Whether this process is root and may become another user. Root of a user namespace with one user may not; there it
 /// is treated as the ordinary user it really is.
 #[must_use]
 pub fn is_root() -> bool {
-    // SAFETY: cannot fail.
-    let root = unsafe { libc::geteuid() == 0 };
-    root && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps(&map, NOBODY))
+    rustix::process::geteuid().is_root()
+        && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps(&map, NOBODY))
 }
 
 /// Whether a map of lines `first outside count` holds the user.
@@ -106,15 +102,14 @@ fn maps(map: &str, user: u32) -> bool {
 }
 
 /// Waits until one of the descriptors has something (or its other end is gone); says which have.
-pub fn wait_readable<const N: usize>(files: [&dyn AsRawFd; N], timeout_ms: i32) -> [bool; N] {
-    let mut polls = files.map(|file| libc::pollfd {
-        fd: file.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    });
-    // SAFETY: the array outlives the call and its length is given.
-    let found = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout_ms) };
-    polls.map(|one| found > 0 && one.revents != 0)
+pub fn wait_readable<const N: usize>(files: [&dyn AsFd; N], timeout_ms: u32) -> [bool; N] {
+    let mut polls = files.map(|file| PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN));
+    let timeout = Timespec {
+        tv_sec: i64::from(timeout_ms / 1000),
+        tv_nsec: i64::from(timeout_ms % 1000) * 1_000_000,
+    };
+    let found = poll(&mut polls, Some(&timeout)).is_ok_and(|count| count > 0);
+    polls.map(|one| found && !one.revents().is_empty())
 }
 
 /// Whether a path is a folder itself, not a link to one.

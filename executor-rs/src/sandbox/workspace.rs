@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{chown, DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{flock, FlockOperation};
 
 use super::syscall::{is_root, NOBODY};
 
@@ -112,11 +113,7 @@ fn make_private(path: &Path) -> io::Result<()> {
 }
 
 fn lock_now(file: &File) -> io::Result<()> {
-    // SAFETY: a descriptor that we hold.
-    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
 fn give_to_nobody(path: &Path) -> io::Result<()> {

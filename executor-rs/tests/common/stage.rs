@@ -391,6 +391,17 @@ impl Stage {
         worker
     }
 
+    /// A worker on a port of its own that logs to that file, once it listens.
+    pub fn worker_logging_to(&self, log: std::fs::File) -> Worker {
+        let address = format!("127.0.0.1:{}", ports::free_port());
+        let mut command = self.program(&[("OCTOLLM_EXECUTOR_METRICS_LISTEN", &address)]);
+        let child = command.stderr(log).spawn().unwrap();
+        until("it listens", || {
+            std::net::TcpStream::connect(&address).is_ok()
+        });
+        Worker { child, address }
+    }
+
     /// The worker, and its log after the line with its address; nobody reads on.
     pub fn worker_and_log(&self, settings: &[(&str, &str)]) -> (Worker, BufReader<ChildStderr>) {
         let mut child = self.program(settings).spawn().unwrap();

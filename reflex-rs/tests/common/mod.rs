@@ -112,13 +112,19 @@ impl Reflex {
 
     /// One on a port of its own that is ready; nobody reads its log.
     pub fn with_unread_log(redis: &Redis) -> (Self, ChildStderr) {
+        let mut reflex = Self::logging_to(redis, Stdio::piped());
+        let log = reflex.child.stderr.take().unwrap();
+        (reflex, log)
+    }
+
+    /// One on a port of its own that is ready and logs to that file or pipe.
+    pub fn logging_to(redis: &Redis, log: impl Into<Stdio>) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let mut child = program(&[("OCTOLLM_REFLEX_LISTEN", &address)])
+        let child = program(&[("OCTOLLM_REFLEX_LISTEN", &address)])
             .env("OCTOLLM_REDIS_URL", redis.url())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
-        let log = child.stderr.take().unwrap();
         let (_, no_lines) = std::sync::mpsc::channel();
         let reflex = Self {
             child,
@@ -128,7 +134,7 @@ impl Reflex {
         };
         until("it listens", || TcpStream::connect(&reflex.address).ok());
         reflex.until_ready();
-        (reflex, log)
+        reflex
     }
 
     /// Returns once it is ready.

@@ -14,7 +14,7 @@ class Repaired(Judge):
 
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
         if not _repaired():
-            raise KeyError("not repaired yet")
+            raise ImportError("not repaired yet")
         return await super().handle(step, ctx)
 
 

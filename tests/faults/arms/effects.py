@@ -1,7 +1,8 @@
 """Arms whose every call leaves a line in a log that the system cannot touch.
 
 `Effect` can die at a named moment. Input: {"n": number, "of"?: marks, "do"?: {"sleep_ms"?: ms, "crash"?: "before" |
-"after" | "always", "token"?: file}}. A crash with a token happens once: the process that removes the file dies. Output:
+"after" | "always", "token"?: file, "raise"?: text}}. With `raise` it breaks
+as an arm does on odd data. A crash with a token happens once: the process that removes the file dies. Output:
 {"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step was made
 from. A call that is stopped leaves a second line, with `stopped`.
 """
@@ -19,6 +20,8 @@ from octollm.arms.base import ArmContext
 from octollm.arms.judge import Judge
 from octollm.contracts import StepRequested
 
+_ENDS = os.open(f"{os.environ['FAULTS_EFFECTS']}.ends", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+"""When each call of `Effect` ended, also where it was stopped, by its mark."""
 _LOG = os.open(os.environ["FAULTS_EFFECTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
@@ -34,11 +37,15 @@ class Effect:
         _write(step, ctx, n=step.input["n"], of=step.input.get("of", []), mark=mark)
         if do.get("crash") == "always":
             os.kill(os.getpid(), signal.SIGKILL)
+        if "raise" in do:
+            raise ValueError(do["raise"])
         try:
             await asyncio.sleep(do.get("sleep_ms", 0) / 1000)
         except asyncio.CancelledError:
             _write(step, ctx, n=step.input["n"], stopped=True)
             raise
+        finally:
+            os.write(_ENDS, json.dumps({"at": time.monotonic(), "mark": mark}).encode() + b"\n")
         if do.get("crash") == "after":
             _die_once(do)
         return {"value": step.input["n"] + 1, "mark": mark}

@@ -48,7 +48,10 @@ TIMEOUT_S = 240.0
 things a worker that was killed is back after half a minute."""
 _FILES = (
     "chained",
+    "ended_runs",
+    "finished_work",
     "hung_redis",
+    "inputs",
     "messages",
     "network",
     "postgres_faults",

@@ -92,13 +92,11 @@ async def half_open(ring: Ring) -> Landed:
 @scenario("clock_jump")
 async def clock_jump(ring: Ring) -> Landed:
     """An arm whose clock is an hour ahead and an orchestrator whose clock is an hour behind."""
-    faketime = next((path for path in _FAKETIME if Path(path).exists()), None)  # noqa: ASYNC240  read at once, not awaited for
-    if faketime is None:
-        raise MissedError("libfaketime is not installed (apt-get install faketime)")
+    library = faketime()
     changed = []
     for role, offset in (("effect", "+1h"), ("orchestrator", "-1h")):
         one = ring.stage.of(role)[0]
-        one.environment = {"LD_PRELOAD": faketime, "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
+        one.environment = {"LD_PRELOAD": library, "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
         changed.append(one)
     try:
         for one in changed:
@@ -117,6 +115,14 @@ async def clock_jump(ring: Ring) -> Landed:
             one.kill(signal.SIGTERM)
             await ring.stage.again(one, starts)
     return Landed("an arm an hour ahead, an orchestrator an hour behind")
+
+
+def faketime() -> str:
+    """Return the path of the library that changes a process' clock. Raises MissedError if there is none."""
+    found = next((path for path in _FAKETIME if Path(path).exists()), None)
+    if found is None:
+        raise MissedError("libfaketime is not installed (apt-get install faketime)")
+    return found
 
 
 _FAKETIME = (

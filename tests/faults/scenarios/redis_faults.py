@@ -64,4 +64,5 @@ async def redis_full(ring: Ring) -> Landed:
     finally:
         async with ring.stage.client() as client:
             await client.config_set("maxmemory", 0)
-    return Landed(f"{ring.load.retry_after - before} submissions were asked to come back later")
+    refused = ring.load.retry_after - before
+    return Landed(f"{refused} submissions were asked to come back later", excuses=("evicted",))

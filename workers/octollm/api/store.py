@@ -8,7 +8,7 @@ import asyncpg
 import structlog
 
 from octollm.database.migrate import newest_revision, revision_problem
-from octollm.database.pool import TRANSIENT_POSTGRES_ERRORS, Connection, Pool, open_pool
+from octollm.database.pool import CLIENT_ERRORS, TRANSIENT_POSTGRES_ERRORS, Connection, Pool, open_pool
 from octollm.errors import StoreUnavailableError, TooSlowError
 
 STATEMENT_S = 10.0
@@ -49,7 +49,7 @@ class Store:
             raise StoreUnavailableError(
                 "the database is not migrated; start an orchestrator of this version, which migrates it"
             ) from error
-        except TRANSIENT_POSTGRES_ERRORS as error:
+        except (*TRANSIENT_POSTGRES_ERRORS, *CLIENT_ERRORS) as error:
             self._mark_unavailable(f"Postgres is unavailable: {str(error) or type(error).__name__}")
             raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
         finally:

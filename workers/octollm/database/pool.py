@@ -1,5 +1,6 @@
 """Connections to Postgres, and which of its errors are transient."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import asyncpg
 import orjson
 
-from octollm.errors import StoreUnavailableError
+from octollm.errors import StatementTimeoutError, StoreUnavailableError
 
 # Quoted: only the stubs know the type parameters.
 if TYPE_CHECKING:
@@ -21,17 +22,26 @@ TRANSIENT_POSTGRES_ERRORS = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up
+    asyncpg.exceptions.AdminShutdownError,
+    asyncpg.exceptions.CrashShutdownError,
+    asyncpg.exceptions.CannotConnectNowError,  # starting up
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.exceptions.TransactionRollbackError,  # deadlock, serialisation
     asyncpg.exceptions.ReadOnlySQLTransactionError,  # a failover that is not over
 )
-"""Errors that say nothing about what was asked: wait and ask again."""
+"""Errors that say nothing about what was asked: wait and ask again.
+
+A client's TimeoutError and the errors that asyncpg raises itself may come from the question; `acquired` looks closer.
+"""
+CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""Of a connection that is closed, and of wrong arguments."""
 
 _ANSWER_S = 60.0
 """After how long without an answer a statement fails."""
+_PROBE_S = 5.0
+"""Within this time Postgres must answer a trivial statement, or it counts as unavailable."""
+_IS_ACTIVE = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1"
 _IDLE = "60s"
 """After how long Postgres ends a transaction whose client has gone silent, so that its locks block nobody."""
 
@@ -87,13 +97,76 @@ async def open_pool(dsn: str, size: int, answer_s: float | None = None, **sessio
 
 
 @asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """One transaction. Raises StoreUnavailableError for what will pass; other errors as they are."""
+async def acquired(pool: Pool, timeout_s: float | None = None) -> AsyncIterator[Connection]:
+    """One connection; waiting for it takes at most `timeout_s` seconds.
+
+    Other errors are raised as they are.
+
+    Raises StoreUnavailableError for what will pass, and StatementTimeoutError if a statement takes too long although
+    Postgres answers: it may take too long each time, so the caller has to bound its retries.
+    """
+    session: int | None = None
     try:
-        async with pool.acquire() as connection, connection.transaction():
-            yield connection
+        async with pool.acquire(timeout=timeout_s) as connection:
+            session = connection.get_server_pid()
+            try:
+                yield connection
+            except CLIENT_ERRORS as error:
+                if not _is_lost(connection):
+                    raise
+                if _followed_time_out(error):
+                    raise TimeoutError from error
+                raise _unavailable(error) from error
+    except asyncpg.QueryCanceledError as error:
+        raise StatementTimeoutError(f"Postgres: {error}") from error
+    except TimeoutError as error:
+        if session is not None and await _still_works(pool, session):
+            raise StatementTimeoutError from error
+        raise _unavailable(error) from error
     except TRANSIENT_POSTGRES_ERRORS as error:
-        raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
+        raise _unavailable(error) from error
+    except CLIENT_ERRORS as error:
+        if pool.is_closing():
+            raise _unavailable(error) from error
+        raise
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """One transaction. Raises what `acquired` raises."""
+    async with acquired(pool) as connection, connection.transaction():
+        yield connection
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}")
+
+
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool takes a closed connection back by itself
+        return True
+
+
+def _followed_time_out(error: BaseException) -> bool:
+    """Whether this is what the rollback on a connection raised that was terminated because of a time-out."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TimeoutError):
+        cause = cause.__context__
+    return cause is not None
+
+
+async def _still_works(pool: Pool, session: int) -> bool:
+    """Whether Postgres still works on the statement of a session that we have given up, and answers this question.
+
+    A session whose connection was lost is idle, and a server that hangs answers nothing.
+    """
+    try:
+        async with asyncio.timeout(_PROBE_S), pool.acquire() as connection:
+            return bool(await connection.fetchval(_IS_ACTIVE, session))
+    except (*TRANSIENT_POSTGRES_ERRORS, *CLIENT_ERRORS):
+        return False
 
 
 async def _speak_json(connection: Connection) -> None:

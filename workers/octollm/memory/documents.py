@@ -16,9 +16,9 @@ import asyncpg
 import orjson
 import structlog
 
-from octollm.database.pool import TRANSIENT_POSTGRES_ERRORS, Connection, Pool, transaction
+from octollm.database.pool import Connection, Pool, acquired, transaction
 from octollm.database.queries import queries
-from octollm.errors import EmbeddingError, StoreUnavailableError
+from octollm.errors import EmbeddingError
 from octollm.memory.chunk import Chunk, chunks
 from octollm.memory.dense import Dense
 from octollm.memory.ids import document_id, passage_id
@@ -148,17 +148,14 @@ class Documents:
     @asynccontextmanager
     async def _locked(self, document: UUID) -> AsyncIterator[Connection]:
         """Hold an advisory lock on the document; yields the connection. Raises StoreUnavailableError."""
-        try:
-            async with self._pool.acquire() as connection:
-                await connection.execute(_SQL["lock_document"], str(document))
-                try:
-                    yield connection
-                finally:
-                    # Postgres releases the locks of a broken connection.
-                    if not connection.is_closed():
-                        await connection.execute(_SQL["unlock_document"], str(document))
-        except TRANSIENT_POSTGRES_ERRORS as error:
-            raise StoreUnavailableError(f"Postgres: {str(error) or type(error).__name__}") from error
+        async with acquired(self._pool) as connection:
+            await connection.execute(_SQL["lock_document"], str(document))
+            try:
+                yield connection
+            finally:
+                # Postgres releases the locks of a broken connection.
+                if not connection.is_closed():
+                    await connection.execute(_SQL["unlock_document"], str(document))
 
 
 def _fingerprint(document: Document) -> str:

@@ -69,7 +69,7 @@ class RunWatch:
         asked[member] = asyncio.get_running_loop().create_future()
         ended: dict[bytes, bool] = {}
         try:
-            await asyncio.sleep(0)  # a step that starts in the same turn adds its question
+            await asyncio.sleep(0)  # steps that start in the same turn add their questions
             self._asked = {}
             ended = await self._look_up(list(asked))
         finally:  # also where this step is stopped meanwhile: the others wait for the answer

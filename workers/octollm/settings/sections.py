@@ -17,7 +17,9 @@ def _scheme(value: str, allowed: tuple[str, ...], example: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    return _scheme(value, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
+    if urlsplit(value).scheme == "rediss":
+        raise ValueError("must not be rediss://: the Rust programs have no TLS; use a TLS proxy or a private network")
+    return _scheme(value, ("redis", "unix"), "redis://127.0.0.1:6379/0")
 
 
 def _postgres_dsn(value: str) -> str:

@@ -27,7 +27,14 @@ from octollm.contracts import (
     write,
 )
 from octollm.contracts.ids import message_id, utc_now
-from octollm.errors import ContractError, NeedsPersonError, PermanentError, StoreUnavailableError, TransientError
+from octollm.errors import (
+    ContractError,
+    NeedsPersonError,
+    PermanentError,
+    StatementTimeoutError,
+    StoreUnavailableError,
+    TransientError,
+)
 from octollm.observability.logging import without_passwords
 from octollm.protocol.handoff import Entry
 from octollm.protocol.operations import Fields, Publish, Schedule, Text
@@ -42,8 +49,8 @@ _OUTPUT_DEPTH = strict_json.MAX_DEPTH - 8
 """Levels of nesting an output may have; the messages that carry it need the others."""
 INLINE_LIMIT = 64 * 1024
 """Largest output (bytes of JSON) that travels in the message; a larger one goes to Postgres."""
-_TRIED_AGAIN = frozenset({Outcome.RETRYING, Outcome.PARKED, Outcome.DEAD})
-"""Outcomes that are of no use after the task's deadline."""
+_TIMER_S = 0.005
+"""How much later than the deadline a step is stopped: a timer may fire a little early."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _log = structlog.get_logger(__name__)
 RunArm = Callable[[StepRequested], Coroutine[Any, Any, dict[str, Any]]]
@@ -87,7 +94,7 @@ class StepRunner:
         if left_s <= 0 or await self._has_ended(entry, step):
             return self._run_ended(entry, step)
         try:
-            output = await run_with_timeout(min(limit_s, left_s), self.run_arm(step))
+            output = await run_with_timeout(min(limit_s, left_s + _TIMER_S), self.run_arm(step))
             result = self._succeeded(entry, step, output, began)
         except PermanentError as error:
             result = self._failed(entry, step, _step_error(error.code, error.message), began)
@@ -97,13 +104,15 @@ class StepRunner:
             fault = _step_error(error.code, error.message)
             result = self._failed_transiently(entry, step, fault, began, error.retry_after_s or 0)
         except TimeLimitError:
-            if left_s <= limit_s:
+            if left_s < limit_s:
                 return self._run_ended(entry, step)
             fault = StepError(code="timeout", message=f"the step did not end within {limit_s} s")
             result = self._failed_transiently(entry, step, fault, began)
         except TimeoutError as error:
             fault = _step_error("timeout", f"the arm ran into a time limit of its own: {error or 'no message'}")
             result = self._failed_transiently(entry, step, fault, began)
+        except StatementTimeoutError as error:
+            result = self._failed_transiently(entry, step, _step_error("statement_timeout", error.message), began)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  whatever an arm raises must end in an outcome
@@ -114,7 +123,7 @@ class StepRunner:
                 if faults.is_deterministic(error)
                 else self._failed_transiently(entry, step, fault, began)
             )._replace(handler_fault=faults.may_be_process_fault(error))
-        if result.outcome in _TRIED_AGAIN and self._seconds_left(step) <= 0:
+        if result.outcome is not Outcome.DONE and self._seconds_left(step) <= 0:
             return self._run_ended(entry, step)
         return result
 

@@ -120,10 +120,8 @@ fn classify(idle_ms: Option<u64>, heartbeat_s: u64) -> Workers {
 
 /// Whether the stream or its group does not exist: no worker was ever there.
 fn is_missing(error: &RedisError) -> bool {
-    error.code() == Some("NOGROUP")
-        || error
-            .detail()
-            .is_some_and(|text| text.contains("no such key"))
+    // ERR is the code for a missing stream. This XINFO has no other error without a code of its own.
+    matches!(error.code(), Some("NOGROUP" | "ERR"))
 }
 
 /// One consumer, as XINFO describes it.

@@ -5,13 +5,18 @@ use super::{Settings, SettingsError};
 /// Whether every value can be worked with; what a type says already is not looked at again.
 pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     let redis = &settings.redis;
-    let known = ["redis://", "rediss://", "unix://"]
+    ensure(
+        !redis.url.starts_with("rediss:"),
+        "redis.url",
+        "must not be rediss://: the Rust programs have no TLS; use a TLS proxy or a private network",
+    )?;
+    let known = ["redis://", "unix://"]
         .iter()
         .any(|scheme| redis.url.starts_with(scheme));
     ensure(
         known,
         "redis.url",
-        "must start with redis://, rediss:// or unix://, like redis://127.0.0.1:6379/0",
+        "must start with redis:// or unix://, like redis://127.0.0.1:6379/0",
     )?;
     ensure(
         redis.connect_timeout_s > 0.0 && redis.connect_timeout_s <= 60.0,
@@ -133,5 +138,35 @@ fn ensure(holds: bool, key: &str, must: &str) -> Result<(), SettingsError> {
         Ok(())
     } else {
         Err(SettingsError(format!("setting {key} is refused: {must}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::settings::load_from;
+
+    #[test]
+    fn a_redis_url_that_a_program_cannot_use_is_refused() {
+        let load = |url: &str| {
+            load_from(&BTreeMap::from([(
+                "OCTOLLM_REDIS_URL".to_owned(),
+                url.to_owned(),
+            )]))
+        };
+        for url in ["redis://127.0.0.1:6379/0", "unix:///run/redis.sock"] {
+            assert!(load(url).is_ok(), "{url}");
+        }
+        for (url, rule) in [
+            ("rediss://127.0.0.1", "must not be rediss://"),
+            ("http://127.0.0.1", "must start with redis://"),
+        ] {
+            let refused = load(url).map(drop).map_err(|error| error.to_string());
+            assert!(
+                refused.is_err_and(|text| text.contains("redis.url") && text.contains(rule)),
+                "{url}"
+            );
+        }
     }
 }
