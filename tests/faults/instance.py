@@ -41,7 +41,7 @@ class Instance:
     pids: set[int] = field(default_factory=set)
     """Of every process that it was."""
     drained: set[int] = field(default_factory=set)
-    """Of those that got SIGTERM."""
+    """Of those that were asked to stop."""
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class Instance:
         return any(f"-{pid}-" in worker for pid in self.pids)
 
     def was_drained(self, worker: str) -> bool:
-        """Whether this is the name of one of its processes that got SIGTERM."""
+        """Whether this is the name of one of its processes that were asked to stop."""
         return any(f"-{pid}-" in worker for pid in self.drained)
 
     async def launch(self, settings: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """The interfaces that arms use beyond their step: memory, models, isolation.
 
-The packages of these names implement them.
+Packages of these names implement them.
 
 An arm that is started without one of them gets None, and must fail with an error that says so.
 """
