@@ -228,7 +228,7 @@ MUTANTS: Mapping[str, Mutant] = {
         (Change("lua/evict.lua", "ended[state] then", "false then"),),
     ),
     "log_blocks": Mutant(
-        "a log line is written by the task that logs, however long that takes",
+        "a log line is written by the thread that logs it, however long that takes",
         ("log_not_read",),
         ("wrong_ends",),
         (

@@ -15,7 +15,7 @@ class OctoError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         """`message`: one sentence for people that says what to do; without it the docstring."""
-        super().__init__(message or (type(self).__doc__ or "").strip())
+        super().__init__(message or (type(self).__doc__ or "").strip().partition("\n")[0])
 
     @property
     def message(self) -> str:
@@ -105,7 +105,9 @@ class ConflictError(StoreUnavailableError):
 
 
 class StatementTimeoutError(OctoError):
-    """A statement did not end within its time limit although Postgres answers others; waiting longer may not help."""
+    """A statement did not end within its time limit although Postgres answers others.
+
+    Waiting longer may not help."""
 
 
 class StoreRefusedError(OctoError):

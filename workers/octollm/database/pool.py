@@ -98,7 +98,9 @@ async def open_pool(dsn: str, size: int, answer_s: float | None = None, **sessio
 
 @asynccontextmanager
 async def acquired(pool: Pool, timeout_s: float | None = None) -> AsyncIterator[Connection]:
-    """One connection; waiting for it takes at most `timeout_s` seconds. Other errors are raised as they are.
+    """One connection; waiting for it takes at most `timeout_s` seconds.
+
+    Other errors are raised as they are.
 
     Raises StoreUnavailableError for what will pass, and StatementTimeoutError if a statement takes too long although
     Postgres answers: it may take too long each time, so the caller has to bound its retries.
