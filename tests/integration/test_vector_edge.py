@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
 
 from octollm.errors import VectorStoreError
+from octollm.memory.ports import Point
+from octollm.memory.vectors import edge as edge_module
 from octollm.memory.vectors.edge import EdgeStore
 
 WRITER = """
@@ -80,3 +83,18 @@ async def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(VectorStoreError, match="cannot be used"):
         await EdgeStore(tmp_path / "file" / "vectors").open("test/eight", 8)
+
+
+async def test_an_almost_full_disk_refuses_writes_before_the_kernel_ends_the_process(tmp_path, monkeypatch):
+    store = EdgeStore(tmp_path)
+    await store.open("test/eight", 8)
+    point = Point(UUID(int=1), np.eye(8, dtype=np.float32)[0], "a", "docs", "one")
+    with monkeypatch.context() as full:
+        full.setattr(edge_module, "_MIN_FREE_BYTES", 2**63)
+        with pytest.raises(VectorStoreError, match="is full"):
+            await store.put([point])
+        with pytest.raises(VectorStoreError, match="is full"):
+            await store.delete("a", [point.id])
+    await store.put([point])
+    assert await store.count("a") == 1
+    await store.close()

@@ -38,6 +38,8 @@ from octollm.memory.vectors.payload import (
 
 _BATCH = 128  # points of one call: some milliseconds
 _FLUSH_AFTER = 20_000  # points; a flush empties the log, which is read again after a crash
+_MIN_FREE_BYTES = 64 * 1024 * 1024
+"""The library writes through mapped memory: on a full disk the kernel would end the process with SIGBUS."""
 
 T = TypeVar("T")
 
@@ -112,6 +114,7 @@ class EdgeStore:
 
     async def _delete(self, which: edge.Filter) -> None:
         def now() -> None:
+            self._require_space()
             self._shard.update(edge.UpdateOperation.delete_points_by_filter(which))
             self._sync()
 
@@ -166,7 +169,14 @@ class EdgeStore:
         shard.flush()
         return shard
 
+    def _require_space(self) -> None:
+        """Raise VectorStoreError while the disk is almost full. The caller tries again later."""
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize < _MIN_FREE_BYTES:
+            raise VectorStoreError(f"the disk of the vector store in {self._folder} is full; free some space")
+
     def _put_now(self, points: Sequence[Point]) -> None:
+        self._require_space()
         made = [edge.Point(point.id, point.vector.tolist(), payload(point)) for point in points]
         self._shard.update(edge.UpdateOperation.upsert_points(made))
         self._unflushed += len(points)
