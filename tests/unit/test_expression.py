@@ -60,3 +60,10 @@ def test_all_references_of_a_template_share_one_budget():
     assert render({"$": "length(join('', rows))"}, {"rows": rows}) == 0
     with pytest.raises(RecipeError, match=f"more than {MAX_TEMPLATE_WORK} steps of work"):
         render([{"$": "length(join('', rows))"}] * 200, {"rows": rows})
+
+
+def test_many_references_to_a_large_text_are_refused_before_they_are_written():
+    text = "a" * 900_000
+    assert len(render([{"$": "text"}] * 12, {"text": text})) == 12
+    with pytest.raises(RecipeError, match="the references find too much"):
+        render([{"$": "text"}] * 300, {"text": text})

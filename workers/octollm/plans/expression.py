@@ -61,6 +61,22 @@ class Budget:
         if self._left < 0:
             raise WorkLimitError(f"it takes more than {self._units} steps of work")
 
+    def charge(self, value: Any) -> None:  # noqa: ANN401  any JSON value
+        """Spend the size of a value; a part that occurs several times counts each time."""
+        waiting = [value]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str):
+                self.spend(1 + len(one) // _TEXT_UNIT)
+            elif isinstance(one, dict):
+                self.spend(1 + len(one))
+                waiting.extend(one.values())
+            elif isinstance(one, list):
+                self.spend(1 + len(one))
+                waiting.extend(one)
+            else:
+                self.spend(1)
+
     @property
     def spent(self) -> int:
         """Units of work that were done."""
@@ -82,7 +98,7 @@ def evaluate(expression: str, context: Mapping[str, Any], shared: Budget | None 
     interpreter = _BoundedInterpreter(own)
     try:
         found = interpreter.visit(parsed.parsed, context)
-        interpreter.charge(found)
+        own.charge(found)
         if shared is not None:
             shared.spend(own.spent)
     except Exception as error:  # functions raise OverflowError, RecursionError and more for odd values
@@ -95,7 +111,7 @@ class _BoundedInterpreter(TreeInterpreter):
 
     def __init__(self, budget: Budget) -> None:
         super().__init__()
-        self._spend = budget.spend
+        self._spend, self._charge = budget.spend, budget.charge
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the library has it
         self._spend(1)
@@ -130,24 +146,8 @@ class _BoundedInterpreter(TreeInterpreter):
         """The node with literals for its children: what they find is charged, because all of it is read."""
         found = [self.visit(child, value) for child in node["children"]]
         for one in found:
-            self.charge(one)
+            self._charge(one)
         return {**node, "children": [{"type": "literal", "value": one, "children": []} for one in found]}
-
-    def charge(self, value: Any) -> None:  # noqa: ANN401  any JSON value
-        """Spend the size of a value; a part that occurs several times counts each time."""
-        waiting = [value]
-        while waiting:
-            one = waiting.pop()
-            if isinstance(one, str):
-                self._spend(1 + len(one) // _TEXT_UNIT)
-            elif isinstance(one, dict):
-                self._spend(1 + len(one))
-                waiting.extend(one.values())
-            elif isinstance(one, list):
-                self._spend(1 + len(one))
-                waiting.extend(one)
-            else:
-                self._spend(1)
 
 
 def _children(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ import orjson
 
 from octollm.contracts import strict_json
 from octollm.errors import ContractError, RecipeError
-from octollm.plans.expression import MAX_TEMPLATE_WORK, Budget, compiled, evaluate
+from octollm.plans.expression import MAX_TEMPLATE_WORK, Budget, WorkLimitError, compiled, evaluate
 from octollm.plans.stored import as_stored
 
 REFERENCE = "$"
@@ -25,9 +25,12 @@ _DEPTH = strict_json.MAX_DEPTH - 2
 def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
     """Replace every reference in a template.
 
-    Raises RecipeError if an expression cannot be evaluated, or all of them together take too much work.
+    Raises RecipeError if an expression cannot be evaluated, or all of them together find or do too much.
     """
-    return _resolve(template, context, Budget(MAX_TEMPLATE_WORK))
+    try:
+        return _resolve(template, context, Budget(MAX_TEMPLATE_WORK))
+    except WorkLimitError as error:
+        raise RecipeError(f"the references find too much: {error}") from error
 
 
 def _resolve(template: Any, context: Mapping[str, Any], budget: Budget) -> Any:  # noqa: ANN401  as above
@@ -59,6 +62,7 @@ def _found(expression: str, context: Mapping[str, Any], budget: Budget) -> Any: 
                 found = found[link]
             else:
                 return None
+        budget.charge(found)
         return found
     return evaluate(expression, context, budget)
 
