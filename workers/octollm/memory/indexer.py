@@ -41,9 +41,13 @@ class _Finished:
 
 
 class Indexer:
-    """Indexes the results of tasks."""
+    """Indexes the results of tasks: `handle` is the batch handler of the topic `results`.
+
+    Makes no loop and no connection of its own.
+    """
 
     def __init__(self, pool: Pool, documents: Documents) -> None:
+        """`pool`: to the database of the tasks, open. `documents`: where a result with a document is ingested."""
         self._pool = pool
         self._documents = documents
 
