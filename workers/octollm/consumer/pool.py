@@ -75,9 +75,11 @@ class DeliveryPool:
         return self.free()
 
     def claim_limits(self) -> ClaimLimits:
-        """Return how many entries may be reclaimed; of those that began before, half of the slots.
+        """Return how many entries may be reclaimed right now, for the next call of `Handoff.claim`.
 
-        A last delivery waits until nothing of these runs here: if that killed this worker, it would be charged too.
+        Entries that began elsewhere before take at most half of the slots; a suspect is permitted where none is here
+        and the pause after the last isolation is over. A last delivery waits until nothing of these runs here: if that
+        killed this worker, it would be charged too.
         """
         free = self.free()
         started = max(1, self.size // 2) - self._reclaimed

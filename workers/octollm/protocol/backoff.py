@@ -1,4 +1,7 @@
-"""Which errors of Redis pass, and how long to wait for that: longer each time, and never all workers at once."""
+"""Which errors of Redis pass, and how long to wait for that.
+
+Longer each time, and never all workers at once.
+"""
 
 import asyncio
 import random
@@ -56,13 +59,19 @@ def error_code(error: ResponseError) -> str:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same call can succeed later: one of `REDIS_FAILURES` that is no refusal of what was sent."""
+    """Whether the same call can succeed later.
+
+    `error`: one of `REDIS_FAILURES`. It does not pass where Redis or the client refuses what is sent.
+    """
     if isinstance(error, ResponseError):
         return error_code(error) in SERVER_STATES
     return not isinstance(error, DataError)  # redis-py cannot encode an argument
 
 
 def raise_if_refused(error: Exception, what: str) -> None:
-    """Raise StoreRefusedError unless the error is transient. `what`: what Redis was asked to do, as a verb phrase."""
+    """Raise StoreRefusedError with the error as its cause unless it is transient.
+
+    `what`: what Redis was asked to do, as a verb phrase for the message.
+    """
     if not is_transient(error):
         raise StoreRefusedError(f"Redis refuses to {what}: {error}") from error
