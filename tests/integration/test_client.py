@@ -1,5 +1,8 @@
 """Both clients against a server that refuses, is busy, answers falsely, and breaks off in the middle."""
 
+import math
+from datetime import datetime
+
 import orjson
 import pytest
 
@@ -73,6 +76,9 @@ async def test_two_submissions_without_a_key_are_two_tasks(made):
         ({"goal": ""}, "goal"),
         ({"goal": "g", "kind": "No Kind"}, "kind"),
         ({"goal": "g", "input": {"a": object()}}, "input"),
+        ({"goal": "g", "input": {"a": [{"b": math.nan}]}}, "input"),
+        ({"goal": "g", "input": {"a": (1, -math.inf)}}, "input"),
+        ({"goal": "g", "not_before": datetime(2026, 1, 1)}, "not_before"),  # noqa: DTZ001  it has no zone
         ({"goal": "g", "idempotency_key": "two words"}, "idempotency_key"),
         ({"goal": "g", "durability": "stored\r\nx: y"}, "durability"),
     ],

@@ -14,13 +14,16 @@ from octollm.arms.guardian import Guardian, Redactor
 from octollm.arms.judge import Judge
 from octollm.contracts import StepRequested
 from octollm.errors import PermanentError
+from octollm.ports import Isolation
 from octollm.resources import rules_path
 
 CSV = "g,n,note\na,1,x\na,3,x\nb,5,y\nb,NA,y\n"
 CASES = orjson.loads((rules_path() / "cases.json").read_bytes())
 
 
-async def handle(arm: Arm, value: dict[str, Any], rules: Path | None = None) -> dict[str, Any]:
+async def handle(
+    arm: Arm, value: dict[str, Any], rules: Path | None = None, isolation: Isolation | None = None
+) -> dict[str, Any]:
     step = StepRequested(
         task="l0-01jd0000000000000000000000",
         run=1,
@@ -34,7 +37,7 @@ async def handle(arm: Arm, value: dict[str, Any], rules: Path | None = None) -> 
         input=value,
         timeout_s=5,
     )
-    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules or rules_path()))
+    return await arm.handle(step, ArmContext(structlog.get_logger(), "w", rules or rules_path(), isolation=isolation))
 
 
 @pytest.mark.parametrize("case", CASES["pii"], ids=lambda case: case["text"][:40])
@@ -177,6 +180,37 @@ async def test_no_pattern_takes_more_than_linear_time():
     answer = await handle(Judge(), {"checks": [check]})
     assert answer["verdict"] == "fail"
     assert time.process_time() - began < 1
+
+
+async def test_a_pattern_whose_repetitions_multiply_is_refused():
+    check = {"check": "matches", "text": "a" * 10, "pattern": "(a?){1000}" * 100 + "c"}
+    with pytest.raises(PermanentError, match="pattern too large"):
+        await handle(Judge(), {"checks": [check]})
+
+
+@pytest.mark.parametrize(
+    ("check", "leaves"),
+    [
+        ({"check": "matches", "text": "a", "pattern": "a"}, True),
+        ({"check": "schema", "value": "a", "schema": {"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}}}, True),
+        ({"check": "schema", "value": "a", "schema": {"allOf": [{"type": "string"}]}}, True),
+        ({"check": "schema", "value": {}, "schema": {"properties": {"a": {"items": {"pattern": "a"}}}}}, True),
+        ({"check": "schema", "value": {}, "schema": {"additionalProperties": {"anyOf": [True]}}}, True),
+        ({"check": "schema", "value": "a", "schema": {"type": "string", "minLength": 1}}, False),
+        ({"check": "schema", "value": {"$ref": 1}, "schema": {"properties": {"$ref": {"type": "integer"}}}}, False),
+    ],
+)
+async def test_small_checks_leave_the_event_loop_only_if_they_may_take_long(check, leaves):
+    called = []
+
+    class Recorded:
+        async def run(self, function, *args):
+            called.append(function)
+            return function(*args)
+
+    answer = await handle(Judge(), {"checks": [check]}, isolation=Recorded())
+    assert answer["verdict"] == "pass"
+    assert bool(called) is leaves
 
 
 async def test_every_check_has_its_case_here():

@@ -33,6 +33,13 @@ _TOLERANCE = 1e-9
 _MAX_SHOWN = 200
 _RE2_OPTIONS = re2.Options()
 _RE2_OPTIONS.log_errors = False
+_RE2_OPTIONS.max_mem = 1 << 20  # bounds a pattern: repetitions multiply, and each character of the text costs as much
+_LINEAR_KEYWORDS = frozenset(
+    {
+        "type", "properties", "required", "additionalProperties", "items", "title", "description",
+        "minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum",
+    }
+)  # fmt: skip
 Fault = str | None
 
 
@@ -53,8 +60,27 @@ class Judge:
 
 
 def _is_unbounded(check: Any) -> bool:  # noqa: ANN401  any JSON value
-    """Whether a small check may take long all the same: a schema can refer to itself in many ways."""
-    return isinstance(check, dict) and check.get("check") == "schema"
+    """Whether a small check may take long all the same.
+
+    A schema can refer to itself in many ways. A short pattern with repetitions takes milliseconds per character.
+    """
+    if not isinstance(check, dict):
+        return False
+    return check.get("check") == "matches" or (check.get("check") == "schema" and not _is_linear(check.get("schema")))
+
+
+def _is_linear(schema: Any) -> bool:  # noqa: ANN401  any JSON value
+    """Whether validating with a schema looks at each part of a value once.
+
+    Most schemas do. Their checks need no process, and so do not wait while hostile ones keep all processes busy.
+    """
+    if isinstance(schema, bool):
+        return True
+    if not isinstance(schema, dict) or not _LINEAR_KEYWORDS.issuperset(schema):
+        return False
+    properties = schema.get("properties", {})
+    inner = (schema.get("items", True), schema.get("additionalProperties", True))
+    return isinstance(properties, dict) and all(_is_linear(one) for one in (*properties.values(), *inner))
 
 
 def _all(checks: list[Any]) -> list[dict[str, Any]]:

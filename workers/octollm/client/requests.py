@@ -1,5 +1,6 @@
 """Build requests: paths, query parameters, the body and the headers of a submission. Pure."""
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -57,6 +58,10 @@ def submission_body(
     not_before: datetime | None,
 ) -> bytes:
     """Return a `task.submission.v1` as JSON. Raises ParameterError with the field that is invalid."""
+    if not_before is not None and not_before.tzinfo is None:
+        raise ParameterError("not_before", "not_before needs a time zone, for example datetime.now(UTC)")
+    if not _is_finite(input):
+        raise ParameterError("input", "input must contain JSON values only: NaN and infinity are none")
     try:
         return write(
             TaskSubmission(
@@ -75,6 +80,19 @@ def submission_body(
         raise ParameterError(field, f"{field}: {first['msg']}") from error
     except TypeError as error:
         raise ParameterError("input", f"input must contain JSON values only: {error}") from error
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a value contains no NaN and no infinity, which the serializer would write as null."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return False
+        if isinstance(one, (Mapping, list, tuple)) and id(one) not in seen:
+            seen.add(id(one))
+            waiting.extend(one.values() if isinstance(one, Mapping) else one)
+    return True
 
 
 def submission_headers(idempotency_key: str | None, durability: str | None) -> dict[str, str]:

@@ -19,6 +19,8 @@ from octollm.errors import RecipeError
 
 MAX_WORK = 500_000
 """Units of work of one evaluation: nodes visited, and values and 16-character pieces of text read; below a second."""
+MAX_TEMPLATE_WORK = 4 * MAX_WORK
+"""Units of work of all expressions of one template: a plan may have thousands."""
 MAX_LENGTH = 10_000
 """Characters of an expression."""
 MAX_DEPTH = 100
@@ -47,13 +49,42 @@ def compiled(expression: str) -> ParsedResult:
     raise RecipeError(f"an expression may be nested at most {MAX_DEPTH} levels deep: {_shown(expression)}")
 
 
-def evaluate(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
-    """Return what an expression finds. Raises RecipeError with the cause, whatever goes wrong in it."""
+class Budget:
+    """Work that may still be done."""
+
+    def __init__(self, units: int) -> None:
+        self._units = self._left = units
+
+    def spend(self, units: int) -> None:
+        """Raise WorkLimitError if less than this is left."""
+        self._left -= units
+        if self._left < 0:
+            raise WorkLimitError(f"it takes more than {self._units} steps of work")
+
+    @property
+    def spent(self) -> int:
+        """Units of work that were done."""
+        return self._units - self._left
+
+
+class WorkLimitError(Exception):
+    """A budget is used up."""
+
+
+def evaluate(expression: str, context: Mapping[str, Any], shared: Budget | None = None) -> Any:  # noqa: ANN401  any JSON value
+    """Return what an expression finds.
+
+    `shared`: a budget of several expressions, in addition to MAX_WORK for this one. Raises RecipeError with the cause,
+    whatever goes wrong.
+    """
     parsed = compiled(expression)
-    interpreter = _BoundedInterpreter()
+    own = Budget(MAX_WORK)
+    interpreter = _BoundedInterpreter(own)
     try:
         found = interpreter.visit(parsed.parsed, context)
         interpreter.charge(found)
+        if shared is not None:
+            shared.spend(own.spent)
     except Exception as error:  # functions raise OverflowError, RecursionError and more for odd values
         raise RecipeError(f"{_shown(expression)} cannot be evaluated: {_cause(error)}") from error
     return found
@@ -62,16 +93,29 @@ def evaluate(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN40
 class _BoundedInterpreter(TreeInterpreter):
     """The library's interpreter, for one evaluation. A node is a dictionary of the library."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         super().__init__()
-        self._left = MAX_WORK
+        self._spend = budget.spend
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the library has it
         self._spend(1)
         return super().visit(node, *args, **kwargs)
 
     def visit_function_expression(self, node: Any, value: Any) -> Any:  # noqa: ANN401  as above
-        return super().visit_function_expression(self._charged(node, value), value)
+        charged = self._charged(node, value)
+        if node["value"] == "join":  # the only function whose result can be much larger than its arguments
+            self._charge_joined(*(child["value"] for child in charged["children"]))
+        return super().visit_function_expression(charged, value)
+
+    def _charge_joined(self, glue: Any = None, parts: Any = None, *_rest: Any) -> None:  # noqa: ANN401  any arguments
+        if isinstance(glue, str) and isinstance(parts, list):
+            self._spend(len(glue) * len(parts) // _TEXT_UNIT)
+
+    def visit_slice(self, node: Any, value: Any) -> Any:  # noqa: ANN401  as above
+        found = super().visit_slice(node, value)
+        if isinstance(found, list):
+            self._spend(len(found))
+        return found
 
     def visit_comparator(self, node: Any, value: Any) -> Any:  # noqa: ANN401  as above
         return super().visit_comparator(self._charged(node, value), value)
@@ -105,22 +149,13 @@ class _BoundedInterpreter(TreeInterpreter):
             else:
                 self._spend(1)
 
-    def _spend(self, units: int) -> None:
-        self._left -= units
-        if self._left < 0:
-            raise _WorkLimitError(f"it takes more than {MAX_WORK} steps of work")
-
-
-class _WorkLimitError(Exception):
-    """The budget of an evaluation is used up."""
-
 
 def _children(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     return (child for child in node["children"] if isinstance(child, Mapping))
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, _WorkLimitError):
+    if isinstance(error, WorkLimitError):
         return str(error)
     return f"{type(error).__name__}: {str(error)[:_SHOWN]}"
 

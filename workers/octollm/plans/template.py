@@ -14,7 +14,7 @@ import orjson
 
 from octollm.contracts import strict_json
 from octollm.errors import ContractError, RecipeError
-from octollm.plans.expression import compiled, evaluate
+from octollm.plans.expression import MAX_TEMPLATE_WORK, Budget, compiled, evaluate
 from octollm.plans.stored import as_stored
 
 REFERENCE = "$"
@@ -23,24 +23,31 @@ _DEPTH = strict_json.MAX_DEPTH - 2
 
 
 def resolve(template: Any, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
-    """Replace every reference in a template. Raises RecipeError if an expression cannot be evaluated."""
+    """Replace every reference in a template.
+
+    Raises RecipeError if an expression cannot be evaluated, or all of them together take too much work.
+    """
+    return _resolve(template, context, Budget(MAX_TEMPLATE_WORK))
+
+
+def _resolve(template: Any, context: Mapping[str, Any], budget: Budget) -> Any:  # noqa: ANN401  as above
     if isinstance(template, str):
         return template
     if isinstance(template, Mapping):
         expression = _expression(template)
         if expression is not None:
-            return _found(expression, context)
+            return _found(expression, context, budget)
         return {
             key: new
             for key, old in template.items()
-            if (new := resolve(old, context)) is not None or old is None
+            if (new := _resolve(old, context, budget)) is not None or old is None
         }  # fmt: skip
     if isinstance(template, (list, tuple)):
-        return [resolve(item, context) for item in template]
+        return [_resolve(item, context, budget) for item in template]
     return template
 
 
-def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401  as above
+def _found(expression: str, context: Mapping[str, Any], budget: Budget) -> Any:  # noqa: ANN401  as above
     chain = _links(expression)
     if chain is not None:
         # Most references. JMESPath gives the same result at ten times the cost.
@@ -53,7 +60,7 @@ def _found(expression: str, context: Mapping[str, Any]) -> Any:  # noqa: ANN401 
             else:
                 return None
         return found
-    return evaluate(expression, context)
+    return evaluate(expression, context, budget)
 
 
 @lru_cache(maxsize=4096)
