@@ -6,13 +6,16 @@
 --         (ingest streams are outside the lanes and pass KEYS[1] and KEYS[2] only, see below)
 -- ARGV    group, consumer, lease in ms, cap on deliveries (0: none), maximum number of entries, time as RFC 3339,
 --         delivery from which an entry is a suspect, maximum number of entries that began before and are no suspects,
---         maximum number of suspects (with cap 0 these three are not used),
+--         maximum number of suspects, whether a last delivery may be among them (1 or 0)
+--         (with cap 0 these four are not used),
 --         then, for a topic with a window or a cap, its limits, see fairness.lua
 -- Returns {claimed, dead, ended}: claimed is a list of {entry id, delivery, {name, value, ...}}, dead and ended are lists of
 -- entry ids. `ended`: steps of ended runs (see ended_runs.lua), which are removed; they become no dead letters.
 --
 -- An entry that was delivered to several workers may have killed them: it is a suspect, and the caller isolates it. The two
 -- maxima keep one crash's entries from taking all slots of a consumer, and its suspects from stopping it.
+-- A last delivery is not claimed together with entries that began before, nor while such entries run in the caller: if one
+-- of them killed the worker, the other would be at its cap without having run alone.
 -- Every reclaim counts as a delivery. Any consumer that finds an entry at its cap turns it into a dead letter, so a message
 -- that kills its workers ends even if no worker can run it.
 -- The body is kept unchanged in the field `original`. Fields that other writers may have set are cleaned before they are
@@ -23,10 +26,11 @@ local key, dead_key, done_key, in_flight, ended_runs = KEYS[1], KEYS[2], KEYS[3]
 local group, consumer = ARGV[1], ARGV[2]
 local lease, cap, most, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local suspect_from, most_started, most_suspects = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-if not (lease and cap and most and now and suspect_from and most_started and most_suspects) then
+local allow_last = ARGV[10]
+if not (lease and cap and most and now and suspect_from and most_started and most_suspects and allow_last) then
   error({err = 'ERR claim: missing or wrong arguments'})
 end
-if #ARGV > 9 then read_fairness(10, in_flight) end
+if #ARGV > 10 then read_fairness(11, in_flight) end
 
 local function clean(text) return (string.gsub(string.sub(text or '', 1, 300), '[^\32-\126]', '?')) end
 
@@ -97,15 +101,22 @@ collect(redis.pcall('XPENDING', key, group, '-', '+', look, 'released'))
 collect(redis.pcall('XPENDING', key, group, 'IDLE', lease, '-', '+', look))
 
 -- Whether one more entry with this delivery may be claimed. Counts it.
+local began_before = false
 local function permitted(delivery)
   if #claimed >= most then return false end
   if cap == 0 or delivery == 1 then return true end
-  if delivery >= suspect_from then
+  if delivery >= cap then
+    if allow_last ~= '1' or most_suspects == 0 or began_before then return false end
+    most_started, most_suspects = 0, 0
+  elseif delivery >= suspect_from then
+    if most_suspects == 0 then return false end
     most_suspects = most_suspects - 1
-    return most_suspects >= 0
+  else
+    if most_started == 0 then return false end
+    most_started = most_started - 1
   end
-  most_started = most_started - 1
-  return most_started >= 0
+  began_before = true
+  return true
 end
 
 local seen = {}

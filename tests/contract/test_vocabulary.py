@@ -47,7 +47,7 @@ BANNED = {
     r"octollm waiting": "octollm_queued_messages",
     r"octollm running(?! messages)": "octollm_running_messages",
     r"builds? on early|steps \. early(?! results)": "early_results",
-    r"troubles?": "error; TRANSIENT_REDIS_ERRORS",
+    r"troubles?": "error; REDIS_FAILURES",
     r"not now": "TRANSIENT_POSTGRES_ERRORS",
     r"not ready error": "StoreUnavailableError",
     r"moment came": "NotBeforeReached",

@@ -110,9 +110,9 @@ MUTANTS: Mapping[str, Mutant] = {
         (
             Change(
                 "workers/octollm/steps/runner.py",
-                "            output = await run_with_timeout(limit_s, self.run_arm(step))\n",
+                "            output = await run_with_timeout(min(limit_s, left_s + _TIMER_S), self.run_arm(step))\n",
                 "            await self.run_arm(step)\n"
-                "            output = await run_with_timeout(limit_s, self.run_arm(step))\n",
+                "            output = await run_with_timeout(min(limit_s, left_s + _TIMER_S), self.run_arm(step))\n",
             ),
         ),
     ),

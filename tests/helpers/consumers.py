@@ -21,7 +21,7 @@ from octollm.topology import LaneKeys, load_topology
 from tests.helpers.waiting import POLL_S
 
 KEYS = LaneKeys("l0")
-CLAIM_ALL = ClaimLimits(most=10, started=10, suspects=10)
+CLAIM_ALL = ClaimLimits(most=10, started=10, suspects=10, last=True)
 
 
 def topology():

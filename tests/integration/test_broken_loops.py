@@ -9,6 +9,7 @@ from http.server import ThreadingHTTPServer
 import httpx
 import pytest
 
+from octollm.batching import _Partition
 from octollm.consumer import worker as worker_module
 from octollm.consumer.consumer import Consumer
 from octollm.consumer.executor import Executor
@@ -19,13 +20,15 @@ from octollm.consumer.releaser import Releaser
 from octollm.consumer.worker import Worker
 from octollm.devstack.embedded.ports import Ports
 from octollm.errors import WorkerError
+from octollm.periodic import Alarm
 from octollm.protocol.handoff import Handoff
 from octollm.resources import schemas_path
+from octollm.runtime.store_watch import StoreWatch
 from octollm.runtime.worker import run_roles
 from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.topology import LaneKeys, load_topology
-from tests.helpers.consumers import fields, judge, step
+from tests.helpers.consumers import dead_workers, fields, judge, step
 
 
 def _break(*_args, **_options):
@@ -46,6 +49,13 @@ BROKEN = {
     "admit": (Intake, "admit", _break),
     "work arm.judge": (Executor, "_run", _break_later),
     "leases judge": (LeaseRenewer, "_run", _break),
+    "isolate arm.judge": (Intake, "_isolate", _break_later),
+    "watch Redis": (StoreWatch, "_look", _break_later),
+}
+OF_OTHER_ROLES = {
+    "expire tasks": ("orchestrator", Alarm, "wait"),  # the first of the periodic jobs
+    "batch orchestrator 0": ("orchestrator", _Partition, "run"),
+    "batch archive 0": ("archive", _Partition, "run"),
 }
 
 
@@ -67,7 +77,12 @@ async def test_a_worker_ends_when_one_of_its_loops_breaks(redis_server, client, 
     monkeypatch.setattr(Worker, "stop", stop_and_look)
     monkeypatch.setattr(where, attribute, instead)
     settings = load_settings()
-    await client.xadd(LaneKeys("l0").stream(judge()), fields(step()))
+    stream = LaneKeys("l0").stream(judge())
+    if name.startswith("isolate"):
+        await dead_workers(client, stream, 1, [1])
+        ((entry, _),) = await client.xrange(stream)
+        await client.xclaim(stream, "judge", "killed", 0, [entry], idle=10**8, retrycount=2, justid=True)
+    await client.xadd(stream, fields(step()))
     topology = load_topology(topology_path(settings), schemas_path())
     broken = "read arm.judge" if name == "admit" else name
     with pytest.raises(WorkerError, match=rf"'{broken}' ended unexpectedly \(ZeroDivisionError\('odd'\)\)"):
@@ -75,6 +90,19 @@ async def test_a_worker_ends_when_one_of_its_loops_breaks(redis_server, client, 
             await run_roles(["judge"], settings, topology, concurrency=None, stop=asyncio.Event())
     assert readiness[0]["ready"] is False
     assert any(f"'{broken}' ended unexpectedly" in reason for reason in readiness[0]["reasons"])
+
+
+@pytest.mark.parametrize("name", OF_OTHER_ROLES)
+async def test_a_role_ends_when_a_loop_of_its_own_breaks(redis_server, dsn, monkeypatch, name):
+    role, where, attribute = OF_OTHER_ROLES[name]
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
+    monkeypatch.setattr(where, attribute, _break_later)
+    settings = load_settings()
+    topology = load_topology(topology_path(settings), schemas_path())
+    with pytest.raises(WorkerError, match=rf"'{name}' ended unexpectedly \(ZeroDivisionError\('odd'\)\)"):
+        async with asyncio.timeout(60):
+            await run_roles([role], settings, topology, concurrency=None, stop=asyncio.Event())
 
 
 async def test_a_worker_ends_when_its_metrics_thread_breaks(redis_server, monkeypatch):

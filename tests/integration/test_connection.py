@@ -4,7 +4,7 @@ import pytest
 import uvloop
 from redis.exceptions import ConnectionError as BrokenError
 
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
+from octollm.protocol.backoff import REDIS_FAILURES
 from octollm.protocol.connection import connect
 
 
@@ -18,7 +18,7 @@ def test_a_connection_that_broke_a_moment_ago_is_an_error_like_any_other(redis_s
         finally:
             await client.aclose()
 
-    with pytest.raises(TRANSIENT_REDIS_ERRORS) as caught:
+    with pytest.raises(REDIS_FAILURES) as caught:
         uvloop.run(send())
     assert isinstance(caught.value, BrokenError)
 

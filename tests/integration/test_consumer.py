@@ -134,7 +134,7 @@ async def test_a_step_with_a_requested_delay_waits_that_long(url, client):
 async def test_a_step_that_needs_a_person_waits_and_costs_nothing_until_nobody_came(url, client):
     topic = judge(retry=Retry(max_failures=1, base_ms=1, cap_ms=1))
     await client.xadd(KEYS.stream(topic), fields(step(1, failures=0)))
-    await client.xadd(KEYS.stream(topic), fields(step(2, attempt=101)))
+    await client.xadd(KEYS.stream(topic), fields(step(2, attempt=101, parked=100)))
 
     async def work(_one: StepRequested) -> dict[str, Any]:
         raise NeedsPersonError("key", "the key is refused; check SOME_KEY")
@@ -160,6 +160,29 @@ async def test_a_step_that_needs_a_person_waits_and_costs_nothing_until_nobody_c
     }
     metric = {"topic": "arm.judge", "outcome": "parked"}
     assert (REGISTRY.get_sample_value("octollm_messages_total", metric) or 0) >= 1
+
+
+async def test_only_what_was_parked_counts_as_parked(url, client):
+    """A lost message is published again with a higher attempt, and a chained step may begin with one."""
+    await client.xadd(KEYS.stream(judge()), fields(step(1, attempt=150)))
+    await client.xadd(KEYS.stream(judge()), fields(step(2, attempt=150, parked=3, failures=1)))
+    await client.xadd(KEYS.stream(judge()), fields(step(3, attempt=2, parked=100)))
+
+    async def work(_one: StepRequested) -> dict[str, Any]:
+        raise NeedsPersonError("key", "the key is refused")
+
+    async with consuming(url, client, judge(), work):
+        await until(lambda: has_length(client, KEYS.done, 3))
+    bodies = {body["task"]: body for body in await outcomes(client)}
+    first, second, third = (bodies[step(number).task] for number in (1, 2, 3))
+    assert (first["outcome"], second["outcome"], third["outcome"]) == ("retrying", "retrying", "dead")
+    assert first["delay_ms"] <= 60_000 < second["delay_ms"]
+    scheduled = [orjson.loads(message)["fields"] for message in await client.hvals(KEYS.messages)]
+    again = [orjson.loads(dict(zip(one[::2], one[1::2], strict=True))["body"]) for one in scheduled]
+    assert sorted((body["attempt"], body["failures"], body["parked"]) for body in again) == [
+        (151, 0, 1),
+        (151, 1, 4),
+    ]
 
 
 async def test_a_permanent_failure_a_hang_and_a_bug_have_their_own_endings(url, client):

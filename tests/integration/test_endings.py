@@ -149,6 +149,30 @@ async def finished(orchestrator: Orchestrator, **submission: Any) -> str:
     return task
 
 
+@pytest.mark.parametrize(("size", "by_reference"), [(8190, False), (8191, True), (500_000, True)])
+async def test_a_large_answer_stays_in_postgres_on_its_way_to_memory(
+    orchestrator, pool, with_results, size, by_reference
+):
+    task, large = new_task_id("l0"), "x" * size
+    left, right = sends(*await orchestrator.handle([submitted(task)]))
+    (both,) = sends(*await orchestrator.handle([done(left, {"n": 1}), done(right, {"n": 2})]))
+    await orchestrator.handle([done(both, {"sum": large})])
+    async with transaction(pool) as connection:
+        (state,) = (await store.lock(connection, [task])).states.values()
+    (published,) = message_builder(with_results).result(state)
+    body = published.fields["body"]
+    assert isinstance(body, bytes)
+    sent = read(TaskResult, body)
+    if by_reference:
+        assert (sent.answer, sent.answer_bytes) == (None, size + 2)
+        assert len(body) < 1000
+    else:
+        assert (sent.answer, sent.answer_bytes) == (large, None)
+    assert (sent.task, sent.state, len(sent.steps)) == (task, "succeeded", 3)
+    (stored,) = await rows(pool, "SELECT result ->> 'answer' AS answer FROM tasks")
+    assert stored["answer"] == large
+
+
 async def test_every_end_gives_its_result_to_memory_once(orchestrator, pool, client, redis_server, with_results):
     messages = message_builder(with_results)
     worker = Worker(redis_server.url, 2, with_results, "w", Supervisor())

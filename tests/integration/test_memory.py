@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from octollm.contracts import TaskResult, write
+from octollm.contracts import TaskResult, read, write
 from octollm.contracts.ids import new_task_id, utc_now
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import ContractError, EmbeddingError, StoreUnavailableError
@@ -118,6 +118,22 @@ async def test_a_task_leaves_an_artifact_a_document_and_what_it_says(orchestrato
     assert relationship["from_entity"] == entities["user", "ada"]["id"]
     assert (relationship["type"], relationship["to_entity"]) == ("wrote", entities["issue", "o/r#7"]["id"])
     assert await indexed(pool) == [True]
+
+
+async def test_a_large_answer_is_taken_from_the_task(orchestrator, pool, memory):
+    large = {"labels": ["bug"] * 5000}
+    one, other = [await finished(orchestrator, pool, KEEP, answer=None, answer_bytes=40_000) for _ in range(2)]
+    small = await finished(orchestrator, pool, KEEP)
+    await pool.execute("UPDATE tasks SET result = jsonb_build_object('answer', $1::jsonb)", large)
+    replaced = read(TaskResult, other.fields[b"body"]).task
+    await pool.execute("UPDATE tasks SET run = 2, result = NULL WHERE id = $1", replaced)
+    assert await memory.handle([one, other, small]) == [None] * 3
+    kept = {row["task"]: row["answer"] for row in await table(pool, "artifacts")}
+    # What a redrive replaced before it was indexed is stored nowhere any longer.
+    assert kept == {
+        read(TaskResult, one.fields[b"body"]).task: large,
+        read(TaskResult, small.fields[b"body"]).task: {"labels": ["bug"]},
+    }
 
 
 async def test_without_a_wish_and_without_success_there_is_an_artifact_only(orchestrator, pool, memory, store):

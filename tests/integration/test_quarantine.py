@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from octollm.contracts.ids import parse_message_id
-from tests.helpers.consumers import KEYS, Member, age, consuming, dead_workers, judge
+from octollm.protocol.handoff import Handoff
+from tests.helpers.consumers import CLAIM_ALL, KEYS, Member, age, consuming, dead_workers, fields, judge, step
 from tests.helpers.waiting import until
 
 
@@ -43,6 +44,22 @@ async def test_entries_that_kill_their_workers_take_no_neighbour_with_them(redis
         for _, entry in await client.xrange(KEYS.done)
     }
     assert ended == {str(n): "dead" if n in poison else "succeeded" for n in range(6)}
+
+
+async def test_a_last_delivery_is_claimed_with_nothing_else_that_began_before(client):
+    """If what runs next to it killed the worker, it would become a dead letter without having run alone."""
+    topic = judge(max_deliveries=3)
+    stream = KEYS.stream(topic)
+    await client.xgroup_create(stream, topic.group, "0", mkstream=True)
+    last, second, other = [await client.xadd(stream, fields(step(number))) for number in range(3)]
+    await client.xreadgroup(topic.group, "dead", {stream: ">"})
+    idle_ms = topic.lease_s * 1000 + 1
+    await client.xclaim(stream, topic.group, "dead", 0, [last, other], idle=idle_ms, retrycount=2, justid=True)
+    await client.xclaim(stream, topic.group, "dead", 0, [second], idle=idle_ms, retrycount=1, justid=True)
+    survivor = Handoff(client, "l0", topic.group, "survivor")
+    for allowed, claimed in ((False, [second]), (True, [last]), (True, [other])):
+        entries, _, _ = await survivor.claim(stream, topic, CLAIM_ALL._replace(last=allowed))
+        assert [entry.id for entry in entries] == [one.decode() for one in claimed]
 
 
 async def _length(client, stream, length):

@@ -232,7 +232,7 @@ async def test_a_suspect_has_the_pool_to_itself(monkeypatch):
     async with asyncio.TaskGroup() as group:
         group.create_task(isolated())
         await settled()
-        assert (pool.free(), pool.claim_limits()) == (0, ClaimLimits(0, 0, 0))
+        assert (pool.free(), pool.claim_limits()) == (0, ClaimLimits(0, 0, 0, last=True))
         group.create_task(another())
         await settled()
         assert order == []

@@ -34,10 +34,10 @@ def test_what_was_asked_for_comes_before_the_policys_pause(asked_s, least_ms):
 
 
 def test_who_needs_a_person_is_looked_at_rarer_and_rarer_and_in_the_end_given_up_on():
-    assert [park(1 + looks, 0, 0.0) for looks in range(6)] == [
+    assert [park(looks, 0, 0.0) for looks in range(6)] == [
         RetryLater(ms) for ms in (30_000, 60_000, 120_000, 240_000, 450_000, 450_000)
     ]
-    assert park(3, 2, 1.0) == RetryLater(60_000)  # what failed before was no look
-    assert park(100, 0, 0.0) == RetryLater(450_000)
-    assert park(101, 0, 0.0) == GiveUp(0)
-    assert park(1, 5, 0.0) == RetryLater(30_000)
+    assert park(0, 2, 1.0) == RetryLater(60_000)  # what failed before was no look
+    assert park(99, 0, 0.0) == RetryLater(450_000)
+    assert park(100, 0, 0.0) == GiveUp(0)
+    assert park(100, 5, 0.0) == GiveUp(5)

@@ -49,6 +49,8 @@ pub struct ClaimLimits {
     pub started: usize,
     /// Of those with at least the delivery `Topic::suspect_from`.
     pub suspects: usize,
+    /// Whether one of the suspects may be at its last delivery. It is claimed together with no other that began before.
+    pub last: bool,
 }
 
 /// A consumer's place in its group.
@@ -191,7 +193,8 @@ impl ConsumerGroup {
             .arg(utc_now())
             .arg(self.lane.as_ref().map_or(0, |lane| lane.suspect_from))
             .arg(limits.started)
-            .arg(limits.suspects);
+            .arg(limits.suspects)
+            .arg(u8::from(limits.last));
         self.describe_limits(&mut call);
         let (entries, dead, ended): ClaimAnswer = self.client.call(&call).await?;
         let entries = entries

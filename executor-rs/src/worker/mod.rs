@@ -117,6 +117,11 @@ impl Shared {
     }
 }
 
+/// How many of the slots may be taken by entries that began elsewhere before.
+fn restart_slots(concurrency: u32) -> usize {
+    (concurrency as usize / 2).max(1)
+}
+
 /// Run until SIGTERM or SIGINT.
 pub async fn run(settings: &Settings) -> Result<(), WorkerError> {
     let mut signals = Signals::install()?;
@@ -137,7 +142,7 @@ pub async fn run(settings: &Settings) -> Result<(), WorkerError> {
         client,
         supervisor: supervisor.clone(),
         slots: Arc::new(Semaphore::new(topic.concurrency as usize)),
-        restarts: Arc::new(Semaphore::new((topic.concurrency as usize / 2).max(1))),
+        restarts: Arc::new(Semaphore::new(restart_slots(topic.concurrency))),
         quarantine: Quarantine::new(Duration::from_secs(topic.lease_s)),
         sandbox_fault: Mutex::new(Some("the sandbox is being tried".to_owned())),
     });

@@ -124,7 +124,7 @@ pub async fn run_isolated(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use tokio::sync::Semaphore;
 
@@ -183,11 +183,13 @@ mod tests {
         let place = quarantine.place();
         assert!(place.is_some() && quarantine.place().is_none());
         drop(place);
-        let closed = quarantine.close();
-        std::thread::sleep(Duration::from_millis(20));
+        let mut closed = quarantine.close();
+        closed.since = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
         drop(closed);
-        assert!(quarantine.place().is_none(), "80 ms are not over");
-        std::thread::sleep(Duration::from_millis(100));
+        let next = quarantine.next().unwrap();
+        assert!(quarantine.place().is_none(), "four minutes are not over");
+        assert!(next > Instant::now() + Duration::from_secs(239));
+        *quarantine.next() = Some(Instant::now());
         assert!(quarantine.place().is_some());
         let short = Quarantine::new(Duration::ZERO);
         drop(short.close());

@@ -52,10 +52,12 @@ impl Consumer {
                 () = stop.requested() => return Ok(false),
             };
             let place = self.shared.quarantine.place();
+            let restarts = self.shared.restarts.available_permits();
             let limits = ClaimLimits {
                 most: capacity,
-                started: self.shared.restarts.available_permits().min(capacity),
+                started: restarts.min(capacity),
                 suspects: usize::from(place.is_some()),
+                last: restarts == super::restart_slots(self.topic.concurrency),
             };
             let claimed = self.group.claim(stream, limits).await?;
             for entry in &claimed.dead {

@@ -103,6 +103,7 @@ impl Consumer {
                 most: self.free_slots(),
                 started: 0,
                 suspects: 0,
+                last: false,
             };
             let claimed = group.claim(self.stream(), limits).await?;
             *last_claim = Some(Instant::now());

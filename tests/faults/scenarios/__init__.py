@@ -50,6 +50,7 @@ _FILES = (
     "chained",
     "ended_runs",
     "finished_work",
+    "hung_postgres",
     "hung_redis",
     "inputs",
     "messages",

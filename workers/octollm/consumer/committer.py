@@ -8,11 +8,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import structlog
-from redis.exceptions import ResponseError
 
 from octollm.consumer.delivery import Delivery
 from octollm.consumer.pool import DeliveryPool
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff, is_transient
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, is_transient
 from octollm.protocol.handoff import BATCH, Completion, Handoff, LeaseStatus
 from octollm.protocol.outcomes import REDIS_ERRORS, Outcome
 from octollm.supervision import Supervisor
@@ -73,9 +72,9 @@ class Committer:
         """Whether Redis has answered. A repeat after a lost reply is answered `gone` and writes nothing twice."""
         try:
             answers = await self._handoff.complete([completion for completion, _ in batch])
-        except ResponseError as error:
+        except REDIS_FAILURES as error:
             if is_transient(error):
-                _log.warning("Redis takes no completions right now, trying again", topic=self._topic, error=str(error))
+                _log.warning("completions wait for Redis", topic=self._topic, error=str(error))
                 return False
             if len(batch) > 1:  # one of them is refused; the others must not suffer
                 backoff = Backoff()
@@ -86,9 +85,6 @@ class Committer:
             _log.error("Redis refuses a completion; its entry stays pending", topic=self._topic, error=str(error))
             self._pool.abandon([delivery for _, delivery in batch])
             return True
-        except TRANSIENT_REDIS_ERRORS as error:
-            _log.warning("completions wait for Redis", topic=self._topic, error=str(error))
-            return False
         self._settle(batch, answers)
         return True
 

@@ -24,7 +24,7 @@ from octollm.consumer.pool import DeliveryPool
 from octollm.consumer.reader import create_groups, subscribe
 from octollm.consumer.reclaimer import Reclaimer
 from octollm.consumer.releaser import Releaser
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
+from octollm.protocol.backoff import REDIS_FAILURES
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Entry, Handoff, LeaseStatus
 from octollm.protocol.operations import DeliveryKey
@@ -122,7 +122,7 @@ class Consumer:
         self._breaker.reset()
         try:
             await asyncio.wait_for(self.handoff.leave_group(self._streams), timeout=_RELEASE_S)
-        except TRANSIENT_REDIS_ERRORS as error:
+        except REDIS_FAILURES as error:
             _log.warning("could not leave the consumer group", topic=self.topic, error=str(error))
 
     async def stop_run(self, run: str) -> None:
@@ -141,7 +141,7 @@ class Consumer:
         try:
             async with asyncio.timeout(_RELEASE_S):
                 pending = {(entry.stream, entry.id, entry.delivery): entry async for entry in self._pending()}
-        except TRANSIENT_REDIS_ERRORS as error:
+        except REDIS_FAILURES as error:
             _log.warning("unstarted entries stay pending", topic=self.topic, error=str(error))
             return
         held = self._pool, self._releaser, stuck

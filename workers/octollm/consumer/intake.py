@@ -53,7 +53,7 @@ class Intake:
         limits = self._pool.claim_limits()
         if not self._breaker.tripped:
             return limits
-        return ClaimLimits(min(1, limits.most), min(1, limits.started), limits.suspects)
+        return ClaimLimits(min(1, limits.most), min(1, limits.started), limits.suspects, limits.last)
 
     def admit(self, entries: Sequence[Entry]) -> None:
         """Begin as many of these entries as there is capacity for, and give back the others."""

@@ -14,7 +14,7 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
+from octollm.protocol.backoff import REDIS_FAILURES, is_transient
 from octollm.protocol.handoff import LeaseStatus, renewal
 from octollm.protocol.operations import DeliveryKey, Lease
 from octollm.protocol.scripts import source
@@ -89,8 +89,15 @@ class LeaseRenewer:
         call = renewal(self._group, self._consumer, [lease for lease, _, _ in renewals])
         try:
             answers = self._renew(keys=call.keys, args=call.args)
-        except TRANSIENT_REDIS_ERRORS as error:
-            _log.warning("leases could not be renewed, trying again", group=self._group, error=str(error))
+        except REDIS_FAILURES as error:
+            if is_transient(error):
+                _log.warning("leases could not be renewed, trying again", group=self._group, error=str(error))
+            elif len(renewals) > 1:  # one of them is refused; the others must not suffer
+                for one in renewals:
+                    self._renew_all([one])
+            else:
+                entry = renewals[0][0].entry
+                _log.error("Redis refuses to renew a lease", group=self._group, entry=entry, error=str(error))
             return
         for (lease, _, on_lost), answer in zip(renewals, answers, strict=True):
             status = LeaseStatus(answer.decode())

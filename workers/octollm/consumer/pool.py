@@ -75,11 +75,16 @@ class DeliveryPool:
         return self.free()
 
     def claim_limits(self) -> ClaimLimits:
-        """Return how many entries may be reclaimed; of those that began before, half of the slots."""
+        """Return how many entries may be reclaimed right now, for the next call of `Handoff.claim`.
+
+        Entries that began elsewhere before take at most half of the slots; a suspect is permitted where none is here
+        and the pause after the last isolation is over. A last delivery waits until nothing of these runs here: if that
+        killed this worker, it would be charged too.
+        """
         free = self.free()
         started = max(1, self.size // 2) - self._reclaimed
         suspects = self._suspects == 0 and monotonic() >= self._next_isolation
-        return ClaimLimits(free, max(0, min(free, started)), int(suspects))
+        return ClaimLimits(free, max(0, min(free, started)), int(suspects), self._reclaimed == 0)
 
     def admit(self, entries: Sequence[Entry]) -> list[Delivery]:
         """Give each entry a slot, and renew its lease while its handler may run. At most `free()` entries."""

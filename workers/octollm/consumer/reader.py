@@ -2,8 +2,8 @@
 
 FastStream's stock reader reads one stream with a fixed COUNT, ends for good on NOGROUP and sleeps 5 s after any error.
 So a subclass overrides its private read methods in the pinned version; `tests/contract/test_reader.py` guards that, and
-docs/decisions/011-faststream.md says what it costs. Redis errors are waited out here; any other error is a bug, and is
-reported to the supervisor, since FastStream would log or drop it and go on.
+docs/decisions/011-faststream.md says what it costs. An unavailable Redis is waited out here; a refusal or any other
+error is reported to the supervisor, since FastStream would log or drop it and go on.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,7 +19,7 @@ from faststream.redis.subscriber.usecases.stream_subscriber import ReadResponse,
 from redis.exceptions import ResponseError
 
 from octollm.consumer.intake import Intake
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, error_code, raise_if_refused
 from octollm.protocol.handoff import BATCH, Entry
 from octollm.protocol.outcomes import REDIS_ERRORS
 from octollm.supervision import Supervisor
@@ -81,11 +81,14 @@ class _Subscriber(StreamBatchSubscriber):
         capacity = await self._intake.capacity()
         try:
             response = await self._read(capacity)
-        except (*TRANSIENT_REDIS_ERRORS, RuntimeError) as error:  # FastStream's own connection, see `connection.py`
+        except (*REDIS_FAILURES, RuntimeError) as error:  # FastStream's own connection, see `connection.py`
+            lost_group = isinstance(error, ResponseError) and error_code(error) == "NOGROUP"
+            if not lost_group:
+                raise_if_refused(error, f"read {self._topic}")
             REDIS_ERRORS.labels(self._topic, "read").inc()
             _log.warning("cannot read, trying again", topic=self._topic, error=str(error))
             await self._backoff.wait()
-            if isinstance(error, ResponseError) and "NOGROUP" in str(error):
+            if lost_group:
                 await self._create_groups()
             return ()
         self._backoff.reset()
@@ -127,7 +130,8 @@ class _Subscriber(StreamBatchSubscriber):
     async def _create_groups(self) -> None:
         try:
             await create_groups(self._client, self._streams, self._group)
-        except TRANSIENT_REDIS_ERRORS as error:
+        except REDIS_FAILURES as error:
+            raise_if_refused(error, f"create the consumer groups of {self._topic}")
             _log.warning("cannot create consumer groups, trying again", topic=self._topic, error=str(error))
 
 
@@ -150,7 +154,7 @@ async def create_groups(client: Any, streams: Sequence[str], group: str) -> None
         try:
             await client.xgroup_create(stream, group, id="0", mkstream=True)
         except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
+            if error_code(error) != "BUSYGROUP":
                 raise
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import redis.asyncio
 import structlog
+from redis.exceptions import ResponseError
 
 from octollm.consumer.intake import Intake
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, is_transient, raise_if_refused
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.outcomes import MESSAGES, REDIS_ERRORS, Outcome
 from octollm.topology import Topic
@@ -34,14 +35,15 @@ class Reclaimer:
         """When names of dead workers are looked for again, on the monotonic clock."""
 
     async def run(self) -> None:
-        """Look for abandoned entries until cancelled."""
+        """Look for abandoned entries until cancelled. Raises StoreRefusedError, which ends the process."""
         backoff = Backoff()
         while True:
             try:
                 await self._remove_dead_consumers()
                 more = await self._reclaim()
                 backoff.reset()
-            except TRANSIENT_REDIS_ERRORS as error:
+            except REDIS_FAILURES as error:
+                raise_if_refused(error, f"reclaim entries of {self._topic.name}")
                 REDIS_ERRORS.labels(self._topic.name, "claim").inc()
                 _log.warning("cannot look for abandoned entries", topic=self._topic.name, error=str(error))
                 await backoff.wait()
@@ -56,7 +58,15 @@ class Reclaimer:
             return
         self._next_removal = time.monotonic() + DEAD_AFTER_S
         for stream in self._streams:
-            for one in await self._client.xinfo_consumers(stream, self._topic.group):
+            try:
+                consumers = await self._client.xinfo_consumers(stream, self._topic.group)
+            except ResponseError as error:
+                if is_transient(error):
+                    raise
+                # There is no group at the moment, or an ACL forbids to look: no reason to stop.
+                _log.debug("cannot look for dead consumers", stream=stream, error=str(error))
+                continue
+            for one in consumers:
                 name = str(one["name"], "utf-8", "replace")
                 if name != self._handoff.consumer and one["pending"] == 0 and one["idle"] >= DEAD_AFTER_S * 1000:
                     await self._handoff.leave_group([stream], name)

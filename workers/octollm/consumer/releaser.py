@@ -1,7 +1,7 @@
 """Gives entries back uncharged: those without a slot, and deliveries that end without a result.
 
 While Redis is unavailable the releaser tries again: otherwise an entry would stay pending under a living worker until
-its lease ends, and its next delivery would count as one after a crash.
+its lease ends, and its next delivery would count as one after a crash. So it is with an entry that Redis refuses.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import structlog
 from octollm.consumer.committer import OUTCOMES
 from octollm.consumer.delivery import Delivery, Event
 from octollm.consumer.pool import DeliveryPool
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, is_transient
 from octollm.protocol.handoff import BATCH, Entry, Handoff, LeaseStatus
 from octollm.protocol.operations import DeliveryKey, Lease
 from octollm.protocol.outcomes import MESSAGES, REDIS_ERRORS, Outcome
@@ -70,7 +70,10 @@ class Releaser:
             self._put(_Return(delivery.lease, delivery))
 
     def add_entries(self, entries: Sequence[Entry]) -> None:
-        """Give back entries that were never admitted."""
+        """Give back entries that this consumer holds but never admitted, uncharged.
+
+        Returns at once; the loop sends them in order, and counts the outcome of each.
+        """
         for entry in entries:
             self._put(_Return(Lease(entry.stream, entry.id, entry.delivery), None))
 
@@ -80,21 +83,28 @@ class Releaser:
         self._empty.clear()
 
     async def _run(self) -> None:
-        backoff = Backoff()
+        backoff, size = Backoff(), BATCH
         while True:
             await self._queued.wait()
-            batch = self._queue[:BATCH]
+            batch = self._queue[:size]
             try:
                 answers = await self._handoff.release([one.lease for one in batch])
-            except TRANSIENT_REDIS_ERRORS as error:
-                REDIS_ERRORS.labels(self._topic, "release").inc()
-                _log.warning("entries cannot be given back, trying again", topic=self._topic, error=str(error))
-                await backoff.wait()
-                continue
+            except REDIS_FAILURES as error:
+                if is_transient(error):
+                    REDIS_ERRORS.labels(self._topic, "release").inc()
+                    _log.warning("entries cannot be given back, trying again", topic=self._topic, error=str(error))
+                    await backoff.wait()
+                    continue
+                if len(batch) > 1:  # one of them is refused; the others must not suffer
+                    size = 1
+                    continue
+                _log.error("Redis refuses to take an entry back; it stays pending", topic=self._topic, error=str(error))
+                answers = [LeaseStatus.VALID]
             backoff.reset()
             del self._queue[: len(batch)]
             self._settle(batch, answers)
             if not self._queue:
+                size = BATCH
                 self._queued.clear()
                 self._empty.set()
 

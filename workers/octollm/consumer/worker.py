@@ -13,14 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from faststream.redis import RedisBroker
-from redis.exceptions import ResponseError
 
 from octollm.consumer.circuit_breaker import NEVER_OPENS, CircuitBreakerRule
 from octollm.consumer.consumer import Consumer
 from octollm.consumer.executor import Handler
 from octollm.consumer.leases import LeaseRenewer
 from octollm.errors import StoreRefusedError, StoreUnavailableError
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff, is_transient
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, is_transient, raise_if_refused
 from octollm.protocol.connection import connect
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
@@ -43,12 +42,9 @@ def _store_errors() -> Iterator[None]:
     """Redis is unavailable, or refuses what it was asked: say so in the project's own terms."""
     try:
         yield
-    except ResponseError as error:
-        if is_transient(error):
-            raise StoreUnavailableError(f"Redis: {error}") from error
-        raise StoreRefusedError(f"Redis: {error}") from error
-    except TRANSIENT_REDIS_ERRORS as error:
-        raise StoreUnavailableError(f"Redis: {error}") from error
+    except REDIS_FAILURES as error:
+        kind = StoreUnavailableError if is_transient(error) else StoreRefusedError
+        raise kind(f"Redis: {error}") from error
 
 
 class Worker:
@@ -142,7 +138,7 @@ class Worker:
         """
         await self._supervisor.end(self._loops)
         # uvloop raises a RuntimeError for a connection that broke a moment ago.
-        with contextlib.suppress(*TRANSIENT_REDIS_ERRORS, RuntimeError):
+        with contextlib.suppress(*REDIS_FAILURES, RuntimeError):
             await self._broker.stop()
         await asyncio.gather(*(consumer.stop(drain_s, failed=failed) for consumer in self._consumers))
         for leases in self._leases.values():
@@ -245,7 +241,10 @@ class Worker:
                 await consumer.stop_run(run)
 
     async def _promote(self, lane: str) -> None:
-        """Publish due retries, and dispatch what waits in tenant queues, until cancelled."""
+        """Publish due retries, and dispatch what waits in tenant queues, until cancelled.
+
+        Raises StoreRefusedError, which ends the process: its steps would wait for ever.
+        """
         handoff, backoff = self._handoffs[lane], Backoff()
         while True:
             try:
@@ -253,7 +252,8 @@ class Worker:
                 self._clock.sync(handoff.redis_ms)
                 self._show_queued(lane, handoff.queued)
                 backoff.reset()
-            except TRANSIENT_REDIS_ERRORS as error:
+            except REDIS_FAILURES as error:
+                raise_if_refused(error, f"look for due retries in lane {lane}")
                 REDIS_ERRORS.labels("schedule", "promote").inc()
                 _log.warning("cannot look for due retries", error=str(error))
                 await backoff.wait()

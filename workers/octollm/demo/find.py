@@ -71,7 +71,7 @@ async def _over_http(task: DemoTask, stores: Stores) -> Outcome:
     ident = await asyncio.to_thread(send_and_wait)
     connection = await _connect(stores.postgres_dsn)
     try:
-        return await _stored_task(connection, "id", ident)
+        return await _stored_task(connection, ident)
     finally:
         await connection.close()
 
@@ -99,7 +99,7 @@ async def _as_webhook(task: DemoTask, stores: Stores) -> Outcome:
             if time.monotonic() > deadline:
                 raise StartError(f"memory has nothing of task {ident} within {_RETRY_FOR_S} s")
             await asyncio.sleep(0.02)
-        return await _stored_task(connection, "id", ident)
+        return await _stored_task(connection, ident)
     finally:
         await connection.close()
 
@@ -119,11 +119,12 @@ async def _over_the_stream(task: DemoTask, stores: Stores) -> Outcome:
                     where = f"dead_letters {dead_letter['id']}"
                     return Outcome("dead letter", dead_letter["reason"], dead_letter["message"], 0, None, where, "")
             else:
+                # A task that was refused leaves its key free.
                 ended = await connection.fetchval(
-                    "SELECT result IS NOT NULL FROM tasks WHERE idempotency_key = $1", key
+                    "SELECT id FROM tasks WHERE idempotency_key IN ($1, 'refused ' || $1) AND result IS NOT NULL", key
                 )
                 if ended:
-                    return await _stored_task(connection, "idempotency_key", key)
+                    return await _stored_task(connection, ended)
             await asyncio.sleep(0.02)
     finally:
         await connection.close()
@@ -138,12 +139,11 @@ async def _connect(dsn: str) -> asyncpg.Connection:
         raise StartError(f"Postgres at {address} cannot be used ({cause(error)}); {ADVICE['Postgres']}") from error
 
 
-async def _stored_task(connection: asyncpg.Connection, column: str, value: str) -> Outcome:
-    row = await connection.fetchrow(f"SELECT * FROM tasks WHERE {column} = $1", value)  # noqa: S608  our own names
+async def _stored_task(connection: asyncpg.Connection, ident: str) -> Outcome:
+    row = await connection.fetchrow("SELECT * FROM tasks WHERE id = $1", ident)
     if row is None or row["result"] is None:
-        raise StartError(f"Postgres has no result for the task with {column} {value}")
+        raise StartError(f"Postgres has no result for the task {ident}")
     result: dict[str, Any] = orjson.loads(row["result"])
-    ident = row["id"]
     kept = await connection.fetch(
         "SELECT to_jsonb(steps)::text FROM steps WHERE task = $1 UNION ALL "
         "SELECT to_jsonb(events)::text FROM events WHERE task = $1",

@@ -41,9 +41,13 @@ class _Finished:
 
 
 class Indexer:
-    """Indexes the results of tasks."""
+    """Indexes the results of tasks: `handle` is the batch handler of the topic `results`.
+
+    Makes no loop and no connection of its own.
+    """
 
     def __init__(self, pool: Pool, documents: Documents) -> None:
+        """`pool`: to the database of the tasks, open. `documents`: where a result with a document is ingested."""
         self._pool = pool
         self._documents = documents
 
@@ -101,6 +105,8 @@ class Indexer:
                 # A missing task was purged, or is marked for it; an indexed one is complete.
                 if row is None or row["tenant"] != result.tenant or (row["run"] == result.run and row["indexed"]):
                     continue
+                if result.answer_bytes is not None and row["run"] != result.run:
+                    continue  # a redrive has replaced the answer, which was never sent
                 try:
                     found[_key(result)] = _finished(result, row)
                 except ContractError as error:
@@ -156,6 +162,7 @@ def _artifact(one: _Finished) -> dict[str, Any]:
         "title": memory.title if memory else one.goal,
         "text": memory.text if memory else "",
         "answer": result.answer,
+        "stored": result.answer_bytes is not None,
         "attributes": memory.attributes if memory else {},
         "created_at": result.finished_at,
     }

@@ -35,7 +35,8 @@ class MessageBuilder:
     ) -> None:
         """`status_ttl_s`: lifetime of a status in Redis after the task's end.
 
-        `status_result_bytes`: size in JSON up to which the status holds the task's result.
+        `status_result_bytes`: size in JSON up to which the status holds a task's result, and the message for memory its
+        answer.
         `direct_handoff`: steps carry the linear chain of steps that may follow them without the orchestrator.
         """
         self._topology = topology
@@ -105,10 +106,17 @@ class MessageBuilder:
         return in_flight_field(request.task, request.run, request.step, request.round)
 
     def result(self, state: TaskState) -> tuple[Publish, ...]:
-        """Return the message that brings a task's result to memory; none if there is no result or no memory."""
+        """Return the message that brings a task's result to memory; none if there is no result or no memory.
+
+        A large answer is left out: memory takes it from the task's row.
+        """
         if state.result is None or self._results is None:
             return ()
-        fields = _fields("task.result.v1", state.task, state.tenant, state.traceparent, write(state.result))
+        body = write(state.result)
+        too_large = len(body) > self._status_result_bytes
+        if too_large and (size := len(write(state.result.answer))) > self._status_result_bytes:
+            body = write(state.result.model_copy(update={"answer": None, "answer_bytes": size}))
+        fields = _fields("task.result.v1", state.task, state.tenant, state.traceparent, body)
         return (Publish(LaneKeys(lane_of(state.task)).stream(self._results), fields),)
 
     def _event(self, event: TaskEvent, traceparent: str) -> AppendEvent:

@@ -140,7 +140,12 @@ class Orchestrator:
         return changed
 
     async def unpublished(self, limit: int) -> list[Decision]:
-        """Return up to `limit` states of tasks whose last change may not have been published."""
+        """Return up to `limit` tasks whose last change may not have been published, as decisions.
+
+        A crash between commit and publication leaves such a task. A decision holds the task's state as it is now, and
+        publishing it again is harmless. Waits for tasks that another orchestrator has locked. Call `mark_published`
+        when the decisions are published. Raises StoreUnavailableError.
+        """
         async with transaction(self._pool) as connection:
             found = await connection.fetch(_SQL["status_pending"], limit)
             known, _ = await store.lock(connection, [row["id"] for row in found])

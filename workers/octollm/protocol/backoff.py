@@ -1,13 +1,20 @@
-"""How long to wait while Redis is unavailable: longer each time, and never all workers at once."""
+"""Which errors of Redis pass, and how long to wait for that.
+
+Longer each time, and never all workers at once.
+"""
 
 import asyncio
 import random
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import DataError, RedisError, ResponseError
 
-# What a client meets while a server restarts, fails over, is full or is partitioned. redis-py wraps most of it in
-# RedisError; sockets and time limits raise their own.
-TRANSIENT_REDIS_ERRORS = (RedisError, OSError, TimeoutError)
+from octollm.errors import StoreRefusedError
+
+REDIS_FAILURES = (RedisError, OSError, TimeoutError)
+"""What a call may raise: redis-py wraps most in RedisError; sockets and time limits raise their own.
+
+Not all of it passes with time: ask `is_transient`, or call `raise_if_refused`, before trying again.
+"""
 _FIRST_S = 0.05
 _LONGEST_S = 5.0
 
@@ -33,14 +40,38 @@ class Backoff:
         await asyncio.sleep(self.next_delay_s())
 
 
-_SERVER_STATES = (
-    "LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MASTERDOWN",
-)  # fmt: skip
+SERVER_STATES = frozenset({
+    "ASK", "BUSY", "CLUSTERDOWN", "EXECABORT", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOREPLICAS",
+    "NOSCRIPT", "OOM", "READONLY", "TRYAGAIN", "UNBLOCKED",
+})  # fmt: skip
+"""Error codes that are about the server's state, not about the command. They pass with time.
+
+`crates/bus/src/error.rs` holds the same ones; `tests/contract/test_redis_errors.py` compares them.
+"""
 
 
-def is_transient(error: ResponseError) -> bool:
-    """Whether the refusal is about the server's own state, not about what was sent.
+def error_code(error: ResponseError) -> str:
+    """Return the first word of Redis' answer, such as `WRONGTYPE`; its other words decide nothing.
 
     redis-py cuts the word off the message of those errors that it has a class for, and keeps it as `status_code`.
     """
-    return error.status_code in _SERVER_STATES or str(error).partition(" ")[0] in _SERVER_STATES
+    return error.status_code or str(error).partition(" ")[0]
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same call can succeed later.
+
+    `error`: one of `REDIS_FAILURES`. It does not pass where Redis or the client refuses what is sent.
+    """
+    if isinstance(error, ResponseError):
+        return error_code(error) in SERVER_STATES
+    return not isinstance(error, DataError)  # redis-py cannot encode an argument
+
+
+def raise_if_refused(error: Exception, what: str) -> None:
+    """Raise StoreRefusedError with the error as its cause unless it is transient.
+
+    `what`: what Redis was asked to do, as a verb phrase for the message.
+    """
+    if not is_transient(error):
+        raise StoreRefusedError(f"Redis refuses to {what}: {error}") from error

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS, Backoff
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, raise_if_refused
 from octollm.protocol.connection import connect
 from octollm.protocol.outcomes import REDIS_ERRORS
 from octollm.topology import LaneKeys
@@ -27,6 +27,7 @@ async def listen(url: str, connect_timeout_s: float, lanes: Sequence[str], run_e
     Runs until it is cancelled.
 
     Uses a connection of its own, and connects again when that breaks; messages sent meanwhile are lost.
+    Raises StoreRefusedError.
     """
     lane_of = {LaneKeys(lane).control.encode(): lane for lane in lanes}
     backoff = Backoff()
@@ -45,7 +46,8 @@ async def listen(url: str, connect_timeout_s: float, lanes: Sequence[str], run_e
                     word = _ENDED.fullmatch(message["data"])
                     if word is not None:
                         await run_ended(lane_of[message["channel"]], word[1].decode())
-        except TRANSIENT_REDIS_ERRORS as error:
+        except REDIS_FAILURES as error:
+            raise_if_refused(error, "subscribe to the control channels")
             REDIS_ERRORS.labels("control", "listen").inc()
             _log.warning("cannot listen on the control channel, trying again", error=str(error))
             await backoff.wait()

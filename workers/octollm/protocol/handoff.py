@@ -73,6 +73,8 @@ class ClaimLimits(NamedTuple):
     """Of those that began elsewhere before, and are no suspects."""
     suspects: int
     """Of those with at least the delivery `Topic.suspect_from`."""
+    last: bool
+    """Whether one of the suspects may be at its last delivery. No other that began before is claimed with it."""
 
 
 class Handoff:
@@ -214,7 +216,7 @@ class Handoff:
         keys = [stream, self.keys.dead, self.keys.done, self.keys.in_flight, self.keys.ended_runs]
         args: list[Text | int] = [self._group, self.consumer]
         args += (topic.lease_s * 1000, topic.max_deliveries, limits.most, utc_now())
-        args += (topic.suspect_from, limits.started, limits.suspects)
+        args += (topic.suspect_from, limits.started, limits.suspects, int(limits.last))
         if self.fairness is not None and stream in self.fairness.limited:
             self.fairness.describe([self.fairness.limited[stream]], keys, args)
         claimed, dead, ended = await self._scripts.claim(keys=keys, args=args)

@@ -6,7 +6,7 @@ from time import monotonic
 
 import redis.asyncio
 
-from octollm.protocol.backoff import TRANSIENT_REDIS_ERRORS
+from octollm.protocol.backoff import REDIS_FAILURES
 from octollm.topology import LaneKeys
 
 _FRESH_MS = 100
@@ -81,6 +81,6 @@ class RunWatch:
     async def _look_up(self, members: list[bytes]) -> dict[bytes, bool]:
         try:
             scores = await self._client.zmscore(self._ended_runs, members)  # type: ignore[arg-type]  # bytes are fine
-        except TRANSIENT_REDIS_ERRORS:
+        except REDIS_FAILURES:
             return {}
         return {member: score is not None for member, score in zip(members, scores, strict=True)}

@@ -44,15 +44,14 @@ def after_failure(policy: Retry | None, failures: int, chance: float, retry_afte
     return RetryLater(int(min(max(0.0, retry_after_s), LONGEST_WAIT_S) * 1000) + int(ceiling * chance))
 
 
-def park(attempt: int, failures: int, chance: float) -> RetryLater | GiveUp:
+def park(parked: int, failures: int, chance: float) -> RetryLater | GiveUp:
     """Decide about a step that needs a person.
 
     It is tried after a minute at most, then less often, down to every 15 minutes.
 
-    `attempt` and `failures`: of the step that could not run; the attempts that were no failures were such tries.
+    `parked`: how often the step was parked before; `failures`: of the step so far; `chance`: in [0, 1).
     """
-    parks = max(0, attempt - 1 - failures)
-    if parks >= _PARKS:
+    if parked >= _PARKS:
         return GiveUp(failures)
-    ceiling = min(_PARK_CAP_MS, _PARK_MS * 2 ** min(parks, 10))
+    ceiling = min(_PARK_CAP_MS, _PARK_MS * 2 ** min(parked, 10))
     return RetryLater(int(ceiling * (1 + chance) / 2))

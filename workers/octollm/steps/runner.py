@@ -208,16 +208,19 @@ class StepRunner:
         if isinstance(decision, retry.GiveUp):
             return self._give_up(entry, "failures_exhausted", f"failed {failures} times, last: {error.message}")
         _log.info("the step failed and is tried again", code=error.code, failures=failures, delay_ms=decision.delay_ms)
-        return self._retry(entry, step, error, began, failures, decision, Outcome.RETRYING)
+        again = step.model_copy(update={"attempt": step.attempt + 1, "failures": failures})
+        return self._retry(entry, step, again, error, began, decision, Outcome.RETRYING)
 
     def _needs_person(self, entry: Entry, step: StepRequested, error: StepError, began: float) -> HandlerResult:
         """Park a step that time alone does not fix: it is tried now and then, at no cost, for about a day."""
-        decision = retry.park(step.attempt, step.failures, random.random())  # noqa: S311  jitter
+        parked = step.parked or 0
+        decision = retry.park(parked, step.failures, random.random())  # noqa: S311  jitter
         if isinstance(decision, retry.GiveUp):
             message = f"needs a person, who did not come: {error.message}"
             return self._give_up(entry, "failures_exhausted", message, error.code)
         _log.warning("the step needs a person", code=error.code, fault=error.message, delay_ms=decision.delay_ms)
-        return self._retry(entry, step, error, began, step.failures, decision, Outcome.PARKED)
+        again = step.model_copy(update={"attempt": step.attempt + 1, "parked": parked + 1})
+        return self._retry(entry, step, again, error, began, decision, Outcome.PARKED)
 
     def _give_up(self, entry: Entry, reason: Reason, message: str, code: str | None = None) -> HandlerResult:
         operations, in_flight = dead_letter(entry, self.topic, self.keys, self.consumer, reason, message, code)
@@ -227,13 +230,12 @@ class StepRunner:
         self,
         entry: Entry,
         step: StepRequested,
+        again: StepRequested,
         error: StepError,
         began: float,
-        failures: int,
         decision: retry.RetryLater,
         outcome: Outcome,
     ) -> HandlerResult:
-        again = step.model_copy(update={"attempt": step.attempt + 1, "failures": failures})
         ident = _message_id(again)
         fields = self._step_requested(entry, again)
         stream = self.keys.stream(self.topic, step.priority)
@@ -242,7 +244,7 @@ class StepRunner:
             # The schedule comes last: the in-flight field names the message that carries the step on.
             self._step_done(
                 entry, step, began, "",
-                outcome="retrying", error=error, next_attempt=again.attempt, failures=failures,
+                outcome="retrying", error=error, next_attempt=again.attempt, failures=again.failures,
                 delay_ms=decision.delay_ms,
             ),
             Schedule(self.keys.schedule, self.keys.messages, stream, decision.delay_ms, ident, fields, in_flight),

@@ -26,6 +26,13 @@ pub struct StepRequested {
     pub priority: Priority,
     /// Failures so far; retry policy counts these, `attempt` is a fence.
     pub failures: Count,
+    /// How often it was put off because it needs a person.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub parked: Option<Attempt>,
     pub input: Object,
     pub timeout_s: Int<1, 86_400>,
     #[serde(

@@ -235,6 +235,13 @@ pub struct TaskResult {
     pub detail: Option<Detail>,
     /// Any JSON value, also null; never absent.
     pub answer: Value,
+    /// Size of an answer that is too large for a message; `answer` is null then.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub answer_bytes: Option<Int<1, MAX_SAFE>>,
     pub steps: List<StepSummary, 2000>,
     pub mode: Mode,
     pub redactions: DigestMap<Count>,

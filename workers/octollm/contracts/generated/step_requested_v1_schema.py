@@ -130,6 +130,14 @@ class StepRequested(Strict):
             le=2147483647,
         ),
     ]
+    parked: Annotated[
+        int | None,
+        Field(
+            description='How often the step was put off because it needs a person; absent: never.',
+            ge=1,
+            le=2147483647,
+        ),
+    ] = None
     input: Annotated[
         dict[str, Any],
         Field(description="The step's input with all references resolved."),

@@ -79,6 +79,14 @@ class TaskResult(Strict):
         dict[str, Any] | list[Any] | str | int | float | bool | None,
         Field(description="What the recipe's result expression gave; any JSON value."),
     ]
+    answer_bytes: Annotated[
+        int | None,
+        Field(
+            description='Size in JSON of an answer that is too large for a message: `answer` is null, and Postgres holds it.',
+            ge=1,
+            le=9007199254740991,
+        ),
+    ] = None
     steps: Annotated[list[StepSummary], Field(max_length=2000)]
     mode: Annotated[
         Literal['deterministic', 'model'],

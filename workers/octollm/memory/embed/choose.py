@@ -12,15 +12,24 @@ class EmbeddingSection(Protocol):
     """The settings section `embedding`; octollm.default.toml says what each key means."""
 
     @property
-    def provider(self) -> Literal["auto", "minilm", "openai", "fastembed", "none"]: ...
+    def provider(self) -> Literal["auto", "minilm", "openai", "fastembed", "none"]:
+        """What embeds; `auto` is minilm where its files are, else none."""
+
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Folder with the files of minilm or fastembed; empty: where `octollm models pull` puts them."""
+
     @property
-    def model(self) -> str: ...
+    def model(self) -> str:
+        """Model name for openai and fastembed, as the server or the library names it; else unused."""
+
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """Base URL for openai; empty: the variable OPENAI_BASE_URL, or OpenAI itself."""
+
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Length of the vectors; a store that holds others is refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,15 +32,20 @@ class _Answer(BaseModel):
 
 
 class OpenAiEmbedder:
-    """An `Embedder`."""
+    """An `Embedder` that asks a server, such as OpenAI, vLLM, Ollama or LocalAI; `close` it at the end.
+
+    A server that cannot shorten its vectors to `dimension` is asked for its own length, which must then be the same.
+    """
 
     max_tokens = 512
     """What the smaller of the common models take; the API does not say."""
 
     def __init__(self, model: str, dimension: int, url: str = "") -> None:
-        """`url`: base URL; empty: OPENAI_BASE_URL, or OpenAI itself. The key is read from OPENAI_API_KEY.
+        """`model`: as the server names it. `dimension`: length of the vectors, which the server is asked for.
 
-        Raises EmbeddingError where something is missing. Connects to nothing.
+        `url`: base URL with its version, such as `http://host/v1`; empty: OPENAI_BASE_URL, or OpenAI itself. The key is
+        read from OPENAI_API_KEY. Raises EmbeddingError without a model, or without both key and URL. Connects to
+        nothing.
         """
         if not model:
             raise EmbeddingError(
@@ -59,13 +64,17 @@ class OpenAiEmbedder:
         )
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """An estimate that is rather too high: a token for every three bytes. The API has no way to ask."""
+        """Return an estimate for each text, in order: a token for every three bytes.
+
+        It is rather too high. The API has no way to ask.
+        """
         return [math.ceil(len(text.encode(errors="replace")) / 3) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each text, in order.
+        """Return one row for each text, in order, of length 1: float32, shape (texts, dimension).
 
-        Raises StoreUnavailableError where the server is down or overloaded, EmbeddingError where it refuses.
+        Sends requests of up to 128 texts, one after the other, each limited to 60 s. Raises StoreUnavailableError where
+        the server is down, slow or overloaded, EmbeddingError where it refuses or answers something else.
         """
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for part in _batches(self.count_tokens(texts)):

@@ -19,10 +19,13 @@ SELECT id FROM tasks WHERE purge_requested_at IS NOT NULL AND memory_deleted_at 
 UPDATE tasks SET memory_deleted_at = now() WHERE id = ANY ($1::text[])
 
 -- name: put_artifacts
+-- `stored`: the answer is too large for a message and is taken from the task.
 INSERT INTO artifacts (task, run, tenant, title, text, answer, attributes, created_at)
-SELECT new.task, new.run, new.tenant, new.title, new.text, new.answer, new.attributes, new.created_at
+SELECT new.task, new.run, new.tenant, new.title, new.text,
+       CASE WHEN new.stored THEN tasks.result -> 'answer' ELSE new.answer END, new.attributes, new.created_at
 FROM jsonb_to_recordset($1::jsonb) AS new (task text, run integer, tenant text, title text, text text, answer jsonb,
-                                           attributes jsonb, created_at timestamptz)
+                                           stored boolean, attributes jsonb, created_at timestamptz)
+JOIN tasks ON tasks.id = new.task
 ON CONFLICT DO NOTHING
 
 -- name: lock_graph_shared

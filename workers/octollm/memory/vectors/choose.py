@@ -11,17 +11,27 @@ class QdrantSection(Protocol):
     """The settings section `qdrant`; octollm.default.toml says what each key means."""
 
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """URL of a Qdrant server; empty: there is none."""
+
     @property
-    def api_key(self) -> str: ...
+    def api_key(self) -> str:
+        """Sent to the server with each request; empty: the server asks for none."""
+
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Folder of an edge or local store, in which `~` is expanded.
+
+        Empty: a local store keeps its vectors in memory, an edge store is refused.
+        """
+
     @property
-    def store(self) -> Literal["auto", "server", "edge", "local", "none"]: ...
+    def store(self) -> Literal["auto", "server", "edge", "local", "none"]:
+        """Which store; `auto` is server where `url` is set, else edge where `path` is, else none."""
 
 
 def choose_store(section: QdrantSection) -> VectorStore | None:
-    """Not opened yet. None: no vectors are kept, search is by keywords only.
+    """Return the configured store, not opened yet; None: no vectors are kept, search is by keywords only.
 
     Raises VectorStoreError where the setting that the chosen store needs is empty, or its library is not there.
     """
@@ -44,7 +54,7 @@ def choose_store(section: QdrantSection) -> VectorStore | None:
 
 
 def chosen(section: QdrantSection) -> Literal["server", "edge", "local", "none"]:
-    """What `auto` comes to."""
+    """Return `section.store`, with `auto` replaced by what it stands for."""
     if section.store != "auto":
         return section.store
     if section.url:
