@@ -65,6 +65,11 @@ async def broken(_step):
     raise ConnectionResetError(104, "Connection reset by peer: http://user:secret@host/")
 
 
+async def slow_peer(_step):
+    async with asyncio.timeout(0):
+        await asyncio.sleep(60)
+
+
 async def wrong_input(_step):
     return {"n": int(float("inf"))}
 
@@ -98,6 +103,11 @@ def test_a_fault_that_may_pass_is_tried_again_and_its_cause_shows_no_password():
     done = reported(broken)
     assert done.error.message.startswith("the arm broke: ConnectionResetError: [Errno 104] Connection reset by peer")
     assert "secret" not in done.error.message
+
+
+def test_a_time_limit_of_the_arm_is_told_even_if_it_has_no_message():
+    done = reported(slow_peer)
+    assert (done.error.code, done.error.message) == ("timeout", "the arm ran into a time limit of its own: no message")
 
 
 @pytest.mark.parametrize(("work", "code"), [(busy, "busy"), (broken, "internal")])

@@ -109,7 +109,7 @@ class StepRunner:
             fault = StepError(code="timeout", message=f"the step did not end within {limit_s} s")
             result = self._failed_transiently(entry, step, fault, began)
         except TimeoutError as error:
-            fault = _step_error("timeout", f"the arm ran into a time limit of its own: {error or 'no message'}")
+            fault = _step_error("timeout", f"the arm ran into a time limit of its own: {str(error) or 'no message'}")
             result = self._failed_transiently(entry, step, fault, began)
         except StatementTimeoutError as error:
             result = self._failed_transiently(entry, step, _step_error("statement_timeout", error.message), began)
