@@ -39,6 +39,8 @@ CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _ANSWER_S = 60.0
 """After how long without an answer a statement fails."""
+_UNUSED_S = 30.0
+"""After how long an unused connection is closed: it may be half-open, which only its next statement would find."""
 _PROBE_S = 5.0
 """Within this time Postgres must answer a trivial statement, or it counts as unavailable."""
 _IS_ACTIVE = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1"
@@ -91,6 +93,7 @@ async def open_pool(dsn: str, size: int, answer_s: float | None = None, **sessio
         init=_speak_json,
         connection_class=_TerminatingConnection,
         timeout=10,
+        max_inactive_connection_lifetime=_UNUSED_S,
         command_timeout=_ANSWER_S if answer_s is None else answer_s,
         server_settings={"application_name": "octollm", "idle_in_transaction_session_timeout": _IDLE, **session},
     )
