@@ -83,7 +83,9 @@ def check(
     for task in system.tasks:
         by_key[task["tenant"], task["idempotency_key"]].append(task)
     made = {task for fault in faults for task in fault.made}
-    without_key = [task["id"] for task in system.tasks if task["id"] == task["idempotency_key"]]
+    without_key = [
+        task["id"] for task in system.tasks if task["id"] == task["idempotency_key"] and task["id"] not in made
+    ]
     made.update(without_key)
     verdict.offences += _unnamed(without_key, keyless or Keyless())
     verdict.offences += _unasked(asked.values(), (task for task in system.tasks if task["id"] not in made))
