@@ -54,15 +54,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 _RUNS = "started a step"
 """What the executor says, in its own log, before it runs one."""
+_STOPPED = "released a step that did not end within the drain"
 
 
 def runs(log: Path) -> list[dict[str, Any]]:
     """What an executor has run, as effects: its sandbox lets no step leave a line of its own."""
     found = []
     for line in lines(log):
-        if line.get("message") == _RUNS:
+        if line.get("message") in (_RUNS, _STOPPED):
             names = ("task", "run", "step", "round", "attempt", "tenant")
-            found.append({**{name: line[name] for name in names}, "worker": log.stem})
+            stopped = {"stopped": True} if line["message"] == _STOPPED else {}
+            found.append({**{name: line[name] for name in names}, "worker": log.stem, **stopped})
     return found
 
 

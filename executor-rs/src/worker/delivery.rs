@@ -61,7 +61,7 @@ async fn handle(consumer: &Consumer, entry: &Entry, lease: &Lease) -> Outcome {
                     consumer.shared.breaker.record_neutral();
                     return match lost {
                         Some(state) => Outcome::from(state),
-                        None => release_stopped(consumer, entry).await,
+                        None => release_stopped(consumer, entry, &step).await,
                     };
                 }
             },
@@ -132,11 +132,23 @@ fn record(consumer: &Consumer, entry: &Entry, report: Option<&Report>) -> bool {
 /// Release the entry of a step that the end of this process has stopped: it resumes elsewhere at once, and a deploy costs
 /// it no delivery. A process that stops because one of its own tasks broke may have been broken by the step, so there
 /// the delivery is charged and another worker waits for the end of the lease.
-async fn release_stopped(consumer: &Consumer, entry: &Entry) -> Outcome {
+async fn release_stopped(consumer: &Consumer, entry: &Entry, step: &StepRequested) -> Outcome {
     if consumer.shared.supervisor.failure().is_some() {
         return Outcome::Abandoned;
     }
-    give_back(consumer, entry).await
+    let outcome = give_back(consumer, entry).await;
+    if matches!(outcome, Outcome::Released) {
+        tracing::info!(
+            task = %step.task,
+            run = step.run.get(),
+            step = %step.step,
+            round = step.round.get(),
+            attempt = step.attempt.get(),
+            tenant = %step.tenant,
+            "released a step that did not end within the drain"
+        );
+    }
+    outcome
 }
 
 /// Give the entry back at no cost. While Redis is unavailable it stays pending until its lease ends.
