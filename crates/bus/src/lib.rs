@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod call;
 pub mod client;
+mod complete_call;
 pub mod completion;
 pub mod consumer_name;
 pub mod control;
