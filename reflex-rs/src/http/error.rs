@@ -2,14 +2,12 @@
 //!
 //! The table is what the client sees. What is logged is decided where the failure is handled.
 
-use std::borrow::Cow;
-
-use axum::http::{header, HeaderName, HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use contracts::events::TaskId;
 use contracts::{ContractError, Reason};
-use serde_json::{json, Value};
+use serde_json::Value;
 
+use super::problem_document::Row;
 use crate::lookup::LookupError;
 use crate::outcome::Outcome;
 use crate::store::{StatusError, StoreError};
@@ -336,73 +334,8 @@ fn internal() -> Row<'static> {
     )
 }
 
-/// One row of the table.
-struct Row<'a> {
-    status: StatusCode,
-    outcome: Outcome,
-    detail: Cow<'a, str>,
-    /// The field, header or parameter that the problem is about.
-    field: Option<&'a str>,
-    /// The task that may be stored nevertheless.
-    task: Option<&'a TaskId>,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl<'a> Row<'a> {
-    fn new(status: StatusCode, outcome: Outcome, detail: impl Into<Cow<'a, str>>) -> Self {
-        Self {
-            status,
-            outcome,
-            detail: detail.into(),
-            field: None,
-            task: None,
-            headers: Vec::new(),
-        }
-    }
-
-    fn field(mut self, field: &'a str) -> Self {
-        self.field = Some(field);
-        self
-    }
-
-    fn task(mut self, task: &'a TaskId) -> Self {
-        self.task = Some(task);
-        self
-    }
-
-    fn retry_after(mut self, seconds: u16) -> Self {
-        self.headers.push((header::RETRY_AFTER, seconds.into()));
-        self
-    }
-}
-
-impl Row<'_> {
-    /// The problem document.
-    fn document(&self) -> Value {
-        let row = self;
-        let mut body = json!({
-            "type": format!("urn:octollm:problem:{}", row.outcome.as_str()),
-            "title": row.status.canonical_reason(),
-            "status": row.status.as_u16(),
-            "detail": row.detail,
-        });
-        if let Some(field) = row.field {
-            body["field"] = field.into();
-        }
-        if let Some(task) = row.task {
-            body["task"] = task.as_str().into();
-        }
-        body
-    }
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let row = self.row();
-        let body = row.document();
-        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (row.status, content_type, body.to_string()).into_response();
-        response.headers_mut().extend(row.headers);
-        response
+        self.row().into_response()
     }
 }

@@ -6,6 +6,7 @@ mod error;
 mod extract;
 mod hosts;
 mod middleware;
+mod problem_document;
 mod router;
 mod routes;
 mod server;

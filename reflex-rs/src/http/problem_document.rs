@@ -1,0 +1,84 @@
+//! A problem document (RFC 9457): what a response with an error consists of.
+
+use std::borrow::Cow;
+
+use axum::http::{header, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use contracts::events::TaskId;
+use serde_json::{json, Value};
+
+use crate::outcome::Outcome;
+
+/// One row of the table of problems.
+pub(super) struct Row<'a> {
+    pub(super) status: StatusCode,
+    pub(super) outcome: Outcome,
+    pub(super) detail: Cow<'a, str>,
+    /// The field, header or parameter that the problem is about.
+    pub(super) field: Option<&'a str>,
+    /// The task that may be stored nevertheless.
+    pub(super) task: Option<&'a TaskId>,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn new(
+        status: StatusCode,
+        outcome: Outcome,
+        detail: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        Self {
+            status,
+            outcome,
+            detail: detail.into(),
+            field: None,
+            task: None,
+            headers: Vec::new(),
+        }
+    }
+
+    pub(super) fn field(mut self, field: &'a str) -> Self {
+        self.field = Some(field);
+        self
+    }
+
+    pub(super) fn task(mut self, task: &'a TaskId) -> Self {
+        self.task = Some(task);
+        self
+    }
+
+    pub(super) fn retry_after(mut self, seconds: u16) -> Self {
+        self.headers.push((header::RETRY_AFTER, seconds.into()));
+        self
+    }
+}
+
+impl Row<'_> {
+    /// The problem document.
+    pub(super) fn document(&self) -> Value {
+        let row = self;
+        let mut body = json!({
+            "type": format!("urn:octollm:problem:{}", row.outcome.as_str()),
+            "title": row.status.canonical_reason(),
+            "status": row.status.as_u16(),
+            "detail": row.detail,
+        });
+        if let Some(field) = row.field {
+            body["field"] = field.into();
+        }
+        if let Some(task) = row.task {
+            body["task"] = task.as_str().into();
+        }
+        body
+    }
+}
+
+impl IntoResponse for Row<'_> {
+    fn into_response(self) -> Response {
+        let body = self.document();
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, content_type, body.to_string()).into_response();
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
