@@ -3,7 +3,9 @@
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
+import orjson
 import redis.asyncio
 from faststream.redis import RedisBroker
 
@@ -157,3 +159,13 @@ async def renewed(client: redis.asyncio.Redis, stream: str, times: int, group: s
         count += idle < last
         last = idle
         await asyncio.sleep(POLL_S)
+
+
+async def outcomes(client: redis.asyncio.Redis) -> list[dict[str, Any]]:
+    """Return the bodies of `steps.done`, oldest first."""
+    entries: Any = await client.xrange(KEYS.done)
+    return [orjson.loads(entry[b"body"]) for _, entry in entries]
+
+
+async def has_length(client: redis.asyncio.Redis, stream: str, length: int) -> bool:
+    return int(await client.xlen(stream)) >= length
