@@ -105,7 +105,7 @@ def test_a_fault_that_may_pass_is_tried_again_and_its_cause_shows_no_password():
     assert "secret" not in done.error.message
 
 
-def test_a_time_limit_of_the_arm_is_told_even_if_it_has_no_message():
+def test_a_time_limit_of_the_arm_is_reported_even_if_it_has_no_message():
     done = reported(slow_peer)
     assert (done.error.code, done.error.message) == ("timeout", "the arm ran into a time limit of its own: no message")
 
