@@ -1,4 +1,4 @@
-"""`octollm cost`: the cost of calls to models."""
+"""`octollm cost`: the cost of model calls."""
 
 from typing import Annotated, cast, get_args
 
@@ -18,7 +18,7 @@ _COLUMNS = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cach
 
 def cost(
     *,
-    by: Annotated[str, typer.Option(metavar="|".join(_GROUPS), help="Group the calls by this.")] = "day",
+    by: Annotated[str, typer.Option(metavar="|".join(_GROUPS), help="What to group the calls by.")] = "day",
     task: Annotated[str | None, typer.Option(help="Only the calls of this task.")] = None,
     since: Since = None,
     until: Until = None,
@@ -26,9 +26,9 @@ def cost(
     cursor: Cursor = None,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
-    """Show calls to models, their tokens and their cost.
+    """Show model calls with their tokens and cost.
 
-    Groups are in descending order: the newest day first.
+    Groups are sorted in descending order: the newest day comes first.
     """
     if by not in _GROUPS:
         raise typer.BadParameter(f"must be one of {', '.join(_GROUPS)}", param_hint="--by")

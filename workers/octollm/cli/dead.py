@@ -27,10 +27,10 @@ _COLUMNS = (
 )
 _FACTS = (*_COLUMNS, "run", "stored_bytes")
 
-dead = typer.Typer(no_args_is_help=True, help="Inspect dead letters, retry their tasks, or drop them.")
+dead = typer.Typer(no_args_is_help=True, help="Inspect dead letters, run their tasks again, or drop them.")
 dead.command()(redrive)
 dead.command()(drop)
-Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason, like malformed.")]
+Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason, for example malformed.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
 
 
@@ -62,7 +62,7 @@ def show(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter with the stored part of its message."""
+    """Show one dead letter and the stored part of its message."""
     with connect() as client:
         dead_letter = plain(client.dead_letter(number))
     if as_json:

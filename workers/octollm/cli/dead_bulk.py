@@ -14,7 +14,7 @@ from octollm.client import Client, DeadLetterFilter, DeadLetterItem
 
 _COLUMNS = ("dead_letter", "task", "run", "accepted", "detail")
 Numbers = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="The ids that `ls` printed.")]
-Reason = Annotated[str | None, typer.Option(help="All dead letters with this reason, like schema.")]
+Reason = Annotated[str | None, typer.Option(help="All dead letters with this reason, for example schema.")]
 Task = Annotated[str | None, typer.Option(help="All dead letters of this task.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print which dead letters would be affected.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]

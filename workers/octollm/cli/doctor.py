@@ -16,7 +16,7 @@ _STYLE = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 def doctor(*, as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False) -> None:
     """Check everything that OctoLLM needs to run.
 
-    Exit code 1 when a check fails.
+    The exit code is 1 if a check fails.
     """
     checks = asyncio.run(examine())
     failed = any(check.verdict is Verdict.FAIL for check in checks)

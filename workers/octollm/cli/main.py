@@ -2,7 +2,7 @@
 
 It registers the called command and prints every error as one readable sentence.
 
-Imports no command at the top: `octollm --help` and commands that only talk HTTP must start fast.
+It imports no command at the top: `octollm --help` and commands that only talk HTTP must start fast.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from octollm.errors import OctoError
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Where a command is defined, and the first line of its help."""
+    """The module that defines a command, and the first line of its help."""
 
     module: str
     """Defines a function, or a `typer.Typer` group, with the command's name."""
@@ -35,10 +35,10 @@ COMMANDS = {
     "tasks": Command("octollm.cli.tasks", "List tasks, newest first."),
     "watch": Command("octollm.cli.watch", "Follow the events of a task until it ends."),
     "cancel": Command("octollm.cli.cancel", "Cancel a task."),
-    "dead": Command("octollm.cli.dead", "Inspect dead letters, retry their tasks, or drop them."),
-    "cost": Command("octollm.cli.cost", "Show calls to models, their tokens and their cost."),
-    "webhook": Command("octollm.cli.webhook", "Send signed webhooks to try out a source."),
-    "schedules": Command("octollm.cli.schedules", "List the scheduled tasks and when they run next."),
+    "dead": Command("octollm.cli.dead", "Inspect dead letters, run their tasks again, or drop them."),
+    "cost": Command("octollm.cli.cost", "Show model calls with their tokens and cost."),
+    "webhook": Command("octollm.cli.webhook", "Send signed webhooks to test a source."),
+    "schedules": Command("octollm.cli.schedules", "List the schedules and when they are due next."),
     "doctor": Command("octollm.cli.doctor", "Check everything that OctoLLM needs to run."),
     "topology": Command("octollm.cli.topology", "Check the topology and draw it."),
     "models": Command("octollm.cli.models", "Download and list the files of the embedding model."),
@@ -58,7 +58,7 @@ app = typer.Typer(
 
 
 def register(arguments: Sequence[str]) -> None:
-    """Register the command that `arguments` (without the program name) call, and import its module only.
+    """Register the command that `arguments` (without the program name) call, and import only its module.
 
     Without a known command, for help or an error message, every command is registered by its name and help alone.
     """
@@ -104,7 +104,7 @@ def options(
 ) -> None:
     """An event-driven pipeline for AI work.
 
-    Vetted in Rust, planned in Python, delivered on Redis Streams.
+    Rust programs check submissions, Python plans the tasks, and Redis Streams deliver the steps.
     """
 
 

@@ -14,7 +14,10 @@ models = typer.Typer(no_args_is_help=True, help="Download and list the files of 
 
 @models.command()
 def pull(*, as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False) -> None:
-    """Download the embedding model once (91 MB) and check its hash. Needs neither PyTorch nor an account."""
+    """Download the embedding model once (84 MB) and check its hashes.
+
+    This needs neither PyTorch nor an account.
+    """
     configured = load_settings().embedding.path
     folder = minilm_folder(configured)
     if problem(folder) is not None:

@@ -19,12 +19,12 @@ _COLUMNS = ("name", "cron", "zone", "tenant", "next", "description")
 
 def schedules(
     *,
-    count: Annotated[int, typer.Option(min=1, max=100, help="How many of the next times to print.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many of the next due times to print for each.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help=JsonOption)] = False,
 ) -> None:
-    """List the scheduled tasks and when they run next.
+    """List the schedules and when they are due next.
 
-    Times are in the zone of each schedule.
+    Times are in each schedule's time zone.
     """
     settings = load_settings()
     path = schedules_path(settings)

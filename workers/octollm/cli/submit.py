@@ -20,16 +20,16 @@ Goal = Annotated[str | None, typer.Option(help="The goal of the task, in words."
 Kind = Annotated[str | None, typer.Option(help="The recipe that plans the task.")]
 Input = Annotated[str | None, typer.Option("--input", metavar="JSON", help="The input of the recipe, a JSON object.")]
 File = Annotated[str | None, typer.Option("--file", metavar="FILE", help="The same as the argument FILE.")]
-Key = Annotated[str | None, typer.Option(help="Idempotency key: two submissions with the same key are one task.")]
+Key = Annotated[str | None, typer.Option(help="Idempotency key: submissions with the same key are one task.")]
 Durability = Annotated[
     str | None,
     typer.Option(
         metavar="fsync|replicated|stored",
-        help="Answer only after the task is stored this safely; docs/guarantees.md explains the choices.",
+        help="Answer only after the task is stored this safely; docs/durability.md explains the modes.",
     ),
 ]
 Priority = Annotated[str | None, typer.Option(metavar="high|normal|low", help="The priority of the task.")]
-Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=604800, help="When the task expires.")]
+Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=604800, help="Time until it expires.")]
 NotBefore = Annotated[
     str | None, typer.Option(metavar="TIME", help="Earliest start: +10m, +2h, or a time like 2026-01-31T12:00:00Z.")
 ]

@@ -34,7 +34,7 @@ def topology(
 ) -> None:
     """Check the topology and draw it.
 
-    Exit code 1 when it is invalid.
+    The exit code is 1 if it is invalid.
     """
     path = topology_path(load_settings())
     found = load_topology(path, schemas_path())

@@ -19,13 +19,13 @@ def watch(
     task: Annotated[str, typer.Argument(help="The id that `submit` printed.")],
     *,
     after: Annotated[
-        str | None, typer.Option(metavar="RUN-SEQ", help="Skip the events up to this one, like 1-4.")
+        str | None, typer.Option(metavar="RUN-SEQ", help="Skip events up to and including this one, like 1-4.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
 ) -> None:
     """Follow the events of a task until it ends.
 
-    Exit code 1 unless the task succeeded.
+    The exit code is 1 unless the task succeeded.
     """
     with connect() as client:
         client.status(task)  # fails at once for a wrong id or address

@@ -20,7 +20,7 @@ from octollm.settings.loader import Settings, load_settings
 from octollm.topology.webhook_secrets import read_secret
 from octollm.topology.webhooks import Source, load_webhooks
 
-webhook = typer.Typer(no_args_is_help=True, help="Send signed webhooks to try out a source.")
+webhook = typer.Typer(no_args_is_help=True, help="Send signed webhooks to test a source.")
 
 
 @webhook.callback()
@@ -28,7 +28,7 @@ def group() -> None:
     """Keep `send` a subcommand: typer would turn a group of one command into the command itself."""
 
 
-Name = Annotated[str, typer.Argument(metavar="SOURCE", help="A source of webhooks.yaml, like github.")]
+Name = Annotated[str, typer.Argument(metavar="SOURCE", help="A source in webhooks.yaml, for example github.")]
 Event = Annotated[str | None, typer.Option(help="The event's name; by default the first event of the source.")]
 File = Annotated[
     str | None,

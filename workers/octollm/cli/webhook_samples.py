@@ -51,7 +51,7 @@ def _from_mapping(mapping: EventMapping) -> dict[str, Any]:
 
 
 def _put(payload: dict[str, Any], pointer: str, value: object) -> None:
-    """Set the value at an RFC 6901 pointer, creating the objects on the way."""
+    """Set the value at an RFC 6901 pointer, creating missing objects on the path."""
     *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
     target = payload
     for part in parents:

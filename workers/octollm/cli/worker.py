@@ -24,7 +24,7 @@ def worker(
     *,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, max=10000, help="How many messages to process at once; by default the topology's number."),
+        typer.Option(min=1, max=10000, help="How many messages to process at once; the default is in streams.yaml."),
     ] = None,
 ) -> None:
     """Run one role until SIGTERM or Ctrl-C.
