@@ -11,6 +11,7 @@ from octollm.api.parameters import EventFilter, PageParameters, RunFilter, TaskF
 from octollm.api.store import Store
 from octollm.contracts.answers import AttemptItem, AttemptPage, RunItem, RunPage, StepItem, StepPage, TaskItem, TaskPage
 from octollm.contracts.ids import as_text
+from octollm.contracts.task_status import task_status
 from octollm.database.pool import Connection
 from octollm.database.queries import queries
 from octollm.errors import AbsentError
@@ -38,22 +39,22 @@ async def status(store: Store, tenant: str, task: str) -> dict[str, Any]:
         row = await connection.fetchrow(_SQL["status"], tenant, task)
     if row is None:
         raise AbsentError
-    found = {
-        "task": row["id"],
-        "tenant": row["tenant"],
-        "kind": row["kind"],
-        "state": row["state"],
-        "run": row["run"],
-        "version": row["version"],
-        "stored": True,
-        "reason": row["reason"],
-        "detail": row["detail"],
-        "created_at": as_text(row["received_at"]),
-        "updated_at": as_text(row["updated_at"]),
-        "open": [{**step, "sent_at": as_text(datetime.fromisoformat(step["sent_at"]))} for step in row["open"] or ()],
-        "result": row["result"],
-    }
-    return {name: value for name, value in found.items() if value not in (None, [])}
+    return task_status(
+        task=row["id"],
+        tenant=row["tenant"],
+        kind=row["kind"],
+        state=row["state"],
+        run=row["run"],
+        version=row["version"],
+        reason=row["reason"],
+        detail=row["detail"],
+        created_at=as_text(row["received_at"]),
+        updated_at=as_text(row["updated_at"]),
+        open_steps=[
+            {**step, "sent_at": as_text(datetime.fromisoformat(step["sent_at"]))} for step in row["open"] or ()
+        ],
+        result=row["result"],
+    )
 
 
 async def list_runs(store: Store, tenant: str, task: str, page: PageParameters) -> RunPage:
