@@ -50,7 +50,8 @@ class Load:
         self._rng = rng
         self._made = 0
         self._sources = sources
-        self._client = httpx.AsyncClient(trust_env=False, timeout=5)
+        # Without a limit on connections: requests that give up waiting for one leave httpx with none at all.
+        self._client = httpx.AsyncClient(trust_env=False, timeout=5, limits=httpx.Limits())
         self._running: set[asyncio.Task[None]] = set()
         self.retry_after = 0
         """How often a producer was asked to come back later."""

@@ -68,7 +68,8 @@ async def crash_cost(ring: Ring) -> Landed:
         after = [at for at in begun(survivor) if killed <= at < killed + _WINDOW_S]
         feeding.cancel()
         victim.wanted = True
-    rates = len(before) / _WINDOW_S, len(after) / _WINDOW_S
+    # More than the slots can do in the long run is the end of a burst.
+    rates = min(len(before), full) / _WINDOW_S, len(after) / _WINDOW_S
     detail = f"killed {victim.name}; {survivor.name} began {rates[0]:.1f} steps/s before, {rates[1]:.1f} after"
     return Landed(detail, throughput=rates)
 
