@@ -77,12 +77,13 @@ class Member:
         handler=None,
         fairness=None,
         circuit_breaker=NEVER_OPENS,
+        watch=None,
         **options,
     ):
         """`handler`: a role's own, instead of one made from `work`, which may take `options`."""
         self.supervisor = Supervisor()
         self.leases = LeaseRenewer(url, topic.group, name, topic.heartbeat_s)
-        handler = handler or StepRunner(topic, KEYS, name, work, keep, **options)
+        handler = handler or StepRunner(topic, KEYS, name, work, keep, watch=watch, **options)
         self.consumer = Consumer(
             client,
             self.leases,
@@ -94,6 +95,7 @@ class Member:
             self.supervisor,
             fairness or Fairness(topology(), "l0"),
             circuit_breaker,
+            watch,
         )
         self.broker = RedisBroker(url, apply_types=False, logger=None)  # type: ignore[arg-type]  # as the worker does
 

@@ -7,6 +7,7 @@ import pytest
 
 from octollm.contracts.ids import later, utc_now
 from octollm.errors import NeedsPersonError, TransientError
+from octollm.protocol.handoff import Entry
 from octollm.protocol.outcomes import MESSAGES
 from octollm.protocol.run_watch import RedisClock, RunWatch
 from tests.helpers.consumers import KEYS, consuming, fields, judge, step
@@ -55,7 +56,11 @@ async def test_a_queued_step_of_an_ended_run_is_not_started(redis_server, client
     assert run_ended() == before + 2
 
 
-async def test_steps_that_start_together_share_a_look_up_and_fresh_ones_need_none(client, monkeypatch):
+def entry(run, tenant="t", id_="1-0"):
+    return Entry(STREAM, id_, 1, {b"id": f"{run}.verdict.0.1".encode(), b"tenant": tenant.encode()})
+
+
+async def test_steps_that_were_read_together_share_a_look_up_and_fresh_ones_need_none(client, monkeypatch):
     watch, calls = await watch_of(client), Counter[str]()
     real = client.zmscore
 
@@ -65,32 +70,25 @@ async def test_steps_that_start_together_share_a_look_up_and_fresh_ones_need_non
 
     monkeypatch.setattr(client, "zmscore", counted)
     await client.zadd(KEYS.ended_runs, {"a.1 t": 2**40})
-    runs = ["a.1", "b.1", "a.1", "a.2"]
-    assert await asyncio.gather(*(watch.has_ended(run, b"t") for run in runs)) == [True, False, True, False]
+    read = [entry("a.1"), entry("b.1"), entry("a.1"), entry("a.2"), entry("a.1", tenant="u")]
+    await watch.look_up(read)
+    assert [watch.has_ended(one) for one in read] == [True, False, True, False, False]
     assert calls == {"zmscore": 1}
     seconds, _ = await client.time()
-    assert watch.is_fresh(f"{seconds * 1000 + 2000}-0")
+    await watch.look_up([entry("c.1", id_=f"{seconds * 1000 + 2000}-0")])
+    assert calls == {"zmscore": 1}
     assert not watch.is_fresh(f"{seconds * 1000 - 2000}-0")
     assert not watch.is_fresh("odd-0")
 
 
-async def test_one_that_is_stopped_while_it_asks_leaves_the_others_their_answer(client):
-    watch = await watch_of(client)
-    first = asyncio.create_task(watch.has_ended("a.1", b"t"))
-    second = asyncio.create_task(watch.has_ended("b.1", b"t"))
-    await asyncio.sleep(0)
-    first.cancel()
-    async with asyncio.timeout(30):
-        assert await second is False
-        assert await watch.has_ended("a.1", b"t") is False
-
-
-async def test_while_redis_is_unavailable_no_run_has_ended(redis_server, client, monkeypatch):
+async def test_while_redis_is_unavailable_no_run_has_ended(client, monkeypatch):
     async def away(*_):
         raise ConnectionError
 
     monkeypatch.setattr(client, "zmscore", away)
-    assert await (await watch_of(client)).has_ended("a.1", b"t") is False
+    watch = await watch_of(client)
+    await watch.look_up([entry("a.1")])
+    assert not watch.has_ended(entry("a.1"))
 
 
 @pytest.mark.parametrize("ahead_s", [0, 3600])

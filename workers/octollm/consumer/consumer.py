@@ -29,6 +29,7 @@ from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Entry, Handoff, LeaseStatus
 from octollm.protocol.operations import DeliveryKey
 from octollm.protocol.outcomes import Outcome
+from octollm.protocol.run_watch import RunWatch
 from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, Topic
 
@@ -56,10 +57,12 @@ class Consumer:
         supervisor: Supervisor,
         fairness: Fairness | None = None,
         circuit_breaker: CircuitBreakerRule = NEVER_OPENS,
+        watch: RunWatch | None = None,
     ) -> None:
         """`leases`: of the topic's group, started by the caller. `name`: of the consumer in its group.
 
         `concurrency`: how many entries may run at once. `fairness`: see `Handoff`.
+        `watch`: looks up the runs of what is read, for the handler.
         """
         self.name = name
         self.handoff = Handoff(client, lane, topic.group, name, fairness)
@@ -77,6 +80,7 @@ class Consumer:
         )
         self._intake = Intake(topic, self._pool, self._executor, self._releaser, self._breaker, supervisor)
         self._reclaimer = Reclaimer(client, self.handoff, topic, self._streams, self._intake)
+        self._watch = watch
         self._reclaiming: asyncio.Task[None] | None = None
 
     @property
@@ -95,7 +99,10 @@ class Consumer:
         self._committer.start()
         self._releaser.start()
         self._reclaiming = self._supervisor.spawn_loop(f"claim {self.topic}", self._reclaimer.run())
-        subscribe(broker, self._supervisor, self._intake, self.topic, self._streams, self._topic.group, self.name)
+        look_up = None if self._watch is None else self._watch.look_up
+        subscribe(
+            broker, self._supervisor, self._intake, self.topic, self._streams, self._topic.group, self.name, look_up
+        )
 
     async def stop(self, drain_s: float, *, failed: bool = False) -> None:
         """Give back what has not begun, wait up to `drain_s` for handlers that run, then leave the groups.

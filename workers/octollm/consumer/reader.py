@@ -6,7 +6,7 @@ docs/decisions/011-faststream.md says what it costs. An unavailable Redis is wai
 error is reported to the supervisor, since FastStream would log or drop it and go on.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
@@ -166,10 +166,11 @@ def subscribe(
     streams: Sequence[str],
     group: str,
     consumer: str,
+    look_up: Callable[[list[Entry]], Awaitable[None]] | None = None,
 ) -> None:
     """Register a reader, which `broker.start` starts.
 
-    It asks `intake` how much to read, and hands it the entries.
+    It asks `intake` how much to read, and hands it the entries, after `look_up` where that is given.
     """
     subscriber = broker.subscriber(
         stream=StreamSub(streams[0], group=group, consumer=consumer, batch=True, max_records=1, last_id=">"),
@@ -185,6 +186,8 @@ def subscribe(
     @subscriber
     async def handle(entries: list[Entry]) -> None:
         try:
+            if look_up is not None:
+                await look_up(entries)
             intake.admit(entries)
         except Exception as error:
             supervisor.report(f"read {topic}", error)  # FastStream would drop it silently

@@ -82,8 +82,18 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         """The loops that promote, and the one that listens on the control channel."""
 
-    def add(self, topic: Topic, lane: str, handler: Handler, concurrency: int | None = None) -> None:
-        """Add a consumer of one topic in one lane. Without `concurrency` the topic's own applies."""
+    def add(
+        self,
+        topic: Topic,
+        lane: str,
+        handler: Handler,
+        concurrency: int | None = None,
+        watch: RunWatch | None = None,
+    ) -> None:
+        """Add a consumer of one topic in one lane. Without `concurrency` the topic's own applies.
+
+        `watch`: the one that the handler asks, see `run_watch`.
+        """
         if topic.group not in self._leases:
             # One thread for all topics of the group, as often as the most impatient of them asks.
             heartbeat_s = min(one.heartbeat_s for one in self._topology.topics.values() if one.group == topic.group)
@@ -100,6 +110,7 @@ class Worker:
                 self._supervisor,
                 self._fairness[lane],
                 self._circuit_breaker,
+                watch,
             )
         )
 

@@ -1,19 +1,22 @@
 """Checks before a step starts whether its run has ended or its deadline has passed."""
 
-import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
 
 import redis.asyncio
 
 from octollm.protocol.backoff import REDIS_FAILURES
+from octollm.protocol.handoff import Entry
 from octollm.topology import LaneKeys
 
 _FRESH_MS = 100
 """A step that was published within this time is started without a question: its run has hardly ended meanwhile, and if
 so, the control channel stops the step within milliseconds. So an idle system pays no round trip, and in a busy one the
-steps that are started together share one.
+steps that were read together share one.
 """
+_MAX_ENDED = 10_000
+"""Ended runs that are remembered. Those forgotten too early cost the work of a step, whose completion Redis refuses."""
 
 
 class RedisClock:
@@ -38,8 +41,8 @@ class RunWatch:
         self._client = client
         self._ended_runs = LaneKeys(lane).ended_runs
         self._clock = clock
-        self._asked: dict[bytes, asyncio.Future[bool]] = {}
-        """Questions that the next call answers, by member of the set."""
+        self._ended: set[bytes] = set()
+        """Members that were found: runs whose steps were read after their end."""
 
     def seconds_left(self, deadline_at: str | None) -> float:
         """Return how long until a deadline by Redis' clock; 0 or less: it has passed.
@@ -56,31 +59,30 @@ class RunWatch:
         now_ms, published_ms = self._clock.now_ms(), entry.partition("-")[0]
         return now_ms is not None and published_ms.isdigit() and now_ms - int(published_ms) < _FRESH_MS
 
-    async def has_ended(self, run: str, tenant: bytes) -> bool:
-        """Whether a run (`<task>.<run>`) has ended. The questions of one turn of the event loop share a call.
+    async def look_up(self, entries: Sequence[Entry]) -> None:
+        """Ask Redis which of these entries' runs have ended, in one call; `has_ended` answers by it.
 
-        False while Redis is unavailable: it refuses the step's completion in any case.
+        Asks for none that is fresh. Learns nothing while Redis is unavailable: it refuses a step's completion anyway.
         """
-        asked, member = self._asked, run.encode() + b" " + tenant
-        if asked:
-            if member not in asked:
-                asked[member] = asyncio.get_running_loop().create_future()
-            return await asyncio.shield(asked[member])
-        asked[member] = asyncio.get_running_loop().create_future()
-        ended: dict[bytes, bool] = {}
-        try:
-            await asyncio.sleep(0)  # steps that start in the same turn add their questions
-            self._asked = {}
-            ended = await self._look_up(list(asked))
-        finally:  # also where this step is stopped meanwhile: the others wait for the answer
-            self._asked = {} if self._asked is asked else self._asked
-            for one, answer in asked.items():
-                answer.set_result(ended.get(one, False))
-        return ended.get(member, False)
-
-    async def _look_up(self, members: list[bytes]) -> dict[bytes, bool]:
+        members = [_member(one) for one in entries if not self.is_fresh(one.id)]
+        if not members:
+            return
         try:
             scores = await self._client.zmscore(self._ended_runs, members)  # type: ignore[arg-type]  # bytes are fine
         except REDIS_FAILURES:
-            return {}
-        return {member: score is not None for member, score in zip(members, scores, strict=True)}
+            return
+        if len(self._ended) > _MAX_ENDED:
+            self._ended.clear()
+        self._ended.update(one for one, score in zip(members, scores, strict=True) if score is not None)
+
+    def has_ended(self, entry: Entry) -> bool:
+        """Whether the last `look_up` of this entry found that its run has ended."""
+        if not self._ended:
+            return False
+        return _member(entry) in self._ended
+
+
+def _member(entry: Entry) -> bytes:
+    """The run of a step's entry as a member of the set: `<task>.<run> <tenant>`."""
+    run = b".".join(entry.fields.get(b"id", b"").split(b".", 2)[:2])
+    return run + b" " + entry.fields.get(b"tenant", b"")

@@ -198,6 +198,7 @@ class _Process:
             jobs.append(PeriodicJob("maintain memory", _MEMORY_MAINTENANCE_S, memory.maintain))
         for topic in topics:
             for lane in self._topology.lanes:
+                watch = None
                 if topic.name.startswith(ARM):
                     chain = chain_to(self._topology, lane)
                     watch = self.worker.run_watch(lane)
@@ -206,7 +207,7 @@ class _Process:
                     )
                 else:
                     handler = batched_handler(batchers[topic.name], topic, lane, self.consumer)
-                self.worker.add(topic, lane, handler, concurrency)
+                self.worker.add(topic, lane, handler, concurrency, watch)
         await self.worker.start()
         self._watch_stores(names)
         self.state = None

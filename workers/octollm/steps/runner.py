@@ -91,7 +91,7 @@ class StepRunner:
         began = perf_counter()
         limit_s: float = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
         left_s = self._seconds_left(step)
-        if left_s <= 0 or await self._has_ended(entry, step):
+        if left_s <= 0 or (self.watch is not None and self.watch.has_ended(entry)):
             return self._run_ended(entry, step)
         try:
             output = await run_with_timeout(min(limit_s, left_s + _TIMER_S), self.run_arm(step))
@@ -129,11 +129,6 @@ class StepRunner:
 
     def _seconds_left(self, step: StepRequested) -> float:
         return float("inf") if self.watch is None else self.watch.seconds_left(step.deadline_at)
-
-    async def _has_ended(self, entry: Entry, step: StepRequested) -> bool:
-        if self.watch is None or self.watch.is_fresh(entry.id):
-            return False
-        return await self.watch.has_ended(f"{step.task}.{step.run}", entry.fields.get(b"tenant", b""))
 
     def _run_ended(self, entry: Entry, step: StepRequested) -> HandlerResult:
         """Remove the step without a word: the orchestrator has ended its run, or does so by its deadline."""
