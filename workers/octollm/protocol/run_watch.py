@@ -16,7 +16,7 @@ so, the control channel stops the step within milliseconds. So an idle system pa
 steps that were read together share one.
 """
 _MAX_ENDED = 10_000
-"""Ended runs that are remembered. Those forgotten too early cost the work of a step, whose completion Redis refuses."""
+"""Ended runs that are kept. One that is dropped too early costs the work of a step, whose completion Redis refuses."""
 
 
 class RedisClock:
