@@ -1,7 +1,6 @@
 """A connection to Postgres that is lost without a reset to either side is given up at its first missing answer."""
 
 import asyncio
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from octollm.database import pool as pool_module
 from octollm.database.pool import open_pool, transaction
 from octollm.errors import StoreUnavailableError
-from tests.faults.proxy import Proxy
+from tests.helpers.postgres_proxy import proxied
 from tests.helpers.waiting import until
 
 ANSWER_S = 2.0
@@ -25,21 +24,21 @@ async def direct(dsn):
 
 
 @pytest.fixture
-async def proxy(dsn):
-    parts = urlsplit(dsn)
-    socket_folder = parse_qs(parts.query).get("host")
-    proxy = Proxy(f"{socket_folder[0]}/.s.PGSQL.5432" if socket_folder else (str(parts.hostname), parts.port or 5432))
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
+async def way(dsn):
+    async with proxied(dsn) as way:
+        yield way
 
 
 @pytest.fixture
-async def pool(dsn, proxy, monkeypatch):
+def proxy(way):
+    return way[0]
+
+
+@pytest.fixture
+async def pool(way, monkeypatch):
     monkeypatch.setattr(pool_module, "_ANSWER_S", ANSWER_S)
     monkeypatch.setattr(pool_module, "_IDLE", "500ms")
-    parts = urlsplit(dsn)
-    through = parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}", query="").geturl()
+    _, through = way
     pool = await open_pool(through, 1)
     async with transaction(pool):
         pass  # the pool has a connection now

@@ -2,7 +2,6 @@
 
 import asyncio
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -12,7 +11,7 @@ from octollm.runtime.api_role import serve_api
 from octollm.runtime.store_watch import PostgresCheck, StoreWatch
 from octollm.settings.loader import load_settings
 from octollm.supervision import Supervisor
-from tests.faults.proxy import Proxy
+from tests.helpers.postgres_proxy import proxied
 from tests.helpers.waiting import until
 
 TASK = "/v1/tasks/l0-01h00000000000000000000000"
@@ -20,20 +19,20 @@ TENANT = {"octollm-tenant": "default"}
 
 
 @pytest.fixture
-async def proxy(dsn):
-    parts = urlsplit(dsn)
-    socket_folder = parse_qs(parts.query).get("host")
-    proxy = Proxy(f"{socket_folder[0]}/.s.PGSQL.5432" if socket_folder else (str(parts.hostname), parts.port or 5432))
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
+async def way(dsn):
+    async with proxied(dsn) as way:
+        yield way
 
 
 @pytest.fixture
-def through(dsn, proxy):
+def proxy(way):
+    return way[0]
+
+
+@pytest.fixture
+def through(way):
     """Postgres behind the proxy, which can hang."""
-    parts = urlsplit(dsn)
-    return parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}", query="").geturl()
+    return way[1]
 
 
 async def test_the_api_answers_503_within_a_second_while_postgres_hangs(through, proxy, pool, monkeypatch):

@@ -28,7 +28,7 @@ class Permanent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The function raised what nobody foresaw."""
+    """The function raised an exception that is no PermanentError."""
 
     message: str
     may_pass: bool = False
