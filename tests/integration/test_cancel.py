@@ -11,6 +11,7 @@ from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import EndRun, Lease, Publish, Schedule, StepRun
 from octollm.protocol.outcomes import MESSAGES
+from octollm.protocol.run_watch import RedisClock, RunWatch
 from tests.helpers.consumers import CLAIM_ALL, KEYS, consuming, fields, judge, step, topology
 from tests.helpers.waiting import until
 
@@ -216,7 +217,8 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
     # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
     topic = judge(heartbeat_s=600, lease_s=1800) if reported else judge()
     async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
-        ear = asyncio.create_task(listen(redis_server.url, 2, ["l0"], lambda _, run: member.consumer.stop_run(run)))
+        watches = [RunWatch(client, "l0", RedisClock())]
+        ear = asyncio.create_task(listen(redis_server.url, 2, watches, lambda _, run: member.consumer.stop_run(run)))
         await client.xadd(STREAM, fields(step(1)))
         await client.xadd(STREAM, fields(step(2)))
         await work.started.wait()
@@ -296,7 +298,8 @@ async def test_a_control_channel_that_broke_is_listened_to_again(redis_server, c
     async def obey(lane, run):
         await heard.put((lane, run))
 
-    ear = asyncio.create_task(listen(redis_server.url, 2, ["l0", "l1"], obey))
+    watches = [RunWatch(client, lane, RedisClock()) for lane in ("l0", "l1")]
+    ear = asyncio.create_task(listen(redis_server.url, 2, watches, obey))
     async with asyncio.timeout(60):
         await until(lambda: listening(client))
         await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")

@@ -66,8 +66,6 @@ async def half_open(ring: Ring) -> Landed:
 
     await ring.stage.until(connected, "connections to lose", TIMEOUT_S)
     ways = {f"{arm.name} to Redis": arm.redis, f"{orchestrator.name} to Postgres": orchestrator.postgres}
-    # Only TCP's keepalive, which the proxy answers, finds a lost control channel: a subscriber waits for no reply.
-    allowed = {arm.redis: 1, orchestrator.postgres: 0}
     opened = {way: way.opened for way in ways.values()}
     began = now()
     lost = {name: way.lose() for name, way in ways.items()}
@@ -75,7 +73,7 @@ async def half_open(ring: Ring) -> Landed:
 
     def all_noticed() -> bool:
         for name, way in ways.items():
-            if name not in took and way.opened > opened[way] and way.unnoticed <= allowed[way]:
+            if name not in took and way.opened > opened[way] and not way.unnoticed:
                 took[name] = now() - began
         return len(took) == len(ways)
 

@@ -77,6 +77,7 @@ class Worker:
         }
         """One for each lane: making a hand-off hashes every script."""
         self._clock = RedisClock()
+        self._watches = {lane: RunWatch(self._client, lane, self._clock) for lane in topology.lanes}
         self._leases: dict[str, LeaseRenewer] = {}
         self._consumers: list[Consumer] = []
         self._loops: list[asyncio.Task[None]] = []
@@ -116,7 +117,7 @@ class Worker:
 
     def run_watch(self, lane: str) -> RunWatch:
         """Return what tells an arm of this process in this lane whether a step's run has ended."""
-        return RunWatch(self._client, lane, self._clock)
+        return self._watches[lane]
 
     async def start(self) -> None:
         """Create the groups and begin to read. Stops what it has begun when a part cannot start.
@@ -140,7 +141,8 @@ class Worker:
         await self._broker.start()
         spawn, lanes = self._supervisor.spawn_loop, self._topology.lanes
         self._loops = [spawn(f"promote {lane}", self._promote(lane)) for lane in lanes]
-        self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, lanes, self._stop_run)))
+        watches = list(self._watches.values())
+        self._loops.append(spawn("listen", listen(self._url, self._connect_timeout_s, watches, self._stop_run)))
 
     async def stop(self, drain_s: float, *, failed: bool = False) -> None:
         """Stop reading, give back what has not begun, wait up to `drain_s` for handlers, leave the groups.

@@ -91,7 +91,7 @@ class StepRunner:
         began = perf_counter()
         limit_s: float = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
         left_s = self._seconds_left(step)
-        if left_s <= 0 or (self.watch is not None and self.watch.has_ended(entry)):
+        if left_s <= 0 or (self.watch is not None and await self.watch.has_ended(entry)):
             return self._run_ended(entry, step)
         try:
             output = await run_with_timeout(min(limit_s, left_s + _TIMER_S), self.run_arm(step))
