@@ -141,6 +141,7 @@ async def test_a_lost_control_channel_loads_what_it_missed(redis_server, client)
 
         await until(missed)
         assert await watch.has_ended(entry(RUN))
+    assert watch.is_unsure(entry(LATER))
 
 
 async def test_a_silent_control_channel_is_not_relied_on(client, monkeypatch):
