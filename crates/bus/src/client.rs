@@ -12,6 +12,7 @@ use tokio::sync::{watch, Notify};
 
 use crate::backoff::Backoff;
 use crate::call::ScriptCall;
+use crate::clock::RedisClock;
 use crate::error::StoreError;
 use crate::script::Script;
 
@@ -51,6 +52,8 @@ pub struct RedisClient {
     state: watch::Receiver<State>,
     /// Asks the background task to look at the connection at once.
     suspect: Arc<Notify>,
+    /// Set with every check of the connection.
+    clock: RedisClock,
     address: Arc<str>,
 }
 
@@ -88,6 +91,7 @@ impl RedisClient {
             response_timeout,
             state,
             suspect: Arc::default(),
+            clock: RedisClock::default(),
             address: settings::without_credentials(&settings.url).into(),
         };
         let keep_connected = keep_connected(client.clone(), sender);
@@ -114,6 +118,14 @@ impl RedisClient {
             State::Connected(_, info) => Ok(*info),
             State::Disconnected(error) => Err(error.clone()),
         }
+    }
+
+    /// Redis' time in ms since 1970; known from the first connection on. Does not wait.
+    pub fn now_ms(&self) -> Result<u64, StoreError> {
+        let now = self.clock.now_ms();
+        now.ok_or_else(|| {
+            StoreError::unavailable("Redis was never reached, so its time is unknown")
+        })
     }
 
     /// Run one command on the shared connection.
@@ -206,7 +218,7 @@ async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
                 );
                 let connected = Instant::now();
                 sender.send_replace(State::Connected(connection.clone(), info));
-                let error = until_lost(connection, info, &client.suspect, &sender).await;
+                let error = until_lost(connection, info, &client, &sender).await;
                 if connected.elapsed() >= CHECK_INTERVAL {
                     backoff.reset();
                 }
@@ -229,15 +241,22 @@ async fn connect_and_ask(
     client: &RedisClient,
 ) -> Result<(MultiplexedConnection, ServerInfo), RedisError> {
     let mut connection = client.connect(client.response_timeout).await?;
-    redis::cmd("PING")
-        .query_async::<()>(&mut connection)
-        .await?;
+    ask_time(&mut connection, &client.clock).await?;
     load_scripts(&mut connection).await?;
     let info = ServerInfo {
         synced: always_syncs(&mut connection).await?,
         replicas: replica_count(&mut connection).await?,
     };
     Ok((connection, info))
+}
+
+/// Set the clock. Every server that executes the scripts answers this, so it also shows whether the server answers.
+async fn ask_time(
+    connection: &mut MultiplexedConnection,
+    clock: &RedisClock,
+) -> Result<(), RedisError> {
+    clock.sync(redis::cmd("TIME").query_async(connection).await?);
+    Ok(())
 }
 
 /// Make the scripts known to the server, so that the first call of each is executed even if its answer comes too late.
@@ -253,16 +272,16 @@ async fn load_scripts(connection: &mut MultiplexedConnection) -> Result<(), Redi
 async fn until_lost(
     mut connection: MultiplexedConnection,
     mut known: ServerInfo,
-    suspect: &Notify,
+    client: &RedisClient,
     sender: &watch::Sender<State>,
 ) -> String {
     let mut asked = Instant::now();
     loop {
-        let suspected = tokio::time::timeout(CHECK_INTERVAL, suspect.notified())
+        let suspected = tokio::time::timeout(CHECK_INTERVAL, client.suspect.notified())
             .await
             .is_ok();
         let refresh = asked.elapsed() >= CHECK_INTERVAL;
-        let checked = check(&mut connection, known, suspected, refresh);
+        let checked = check(&mut connection, &client.clock, known, suspected, refresh);
         let info = match tokio::time::timeout(CHECK_TIMEOUT, checked).await {
             Ok(Ok(info)) => info,
             Ok(Err(reason)) => return reason,
@@ -290,13 +309,13 @@ async fn until_lost(
 /// `refresh`: whether what is known is asked for again.
 async fn check(
     connection: &mut MultiplexedConnection,
+    clock: &RedisClock,
     known: ServerInfo,
     suspected: bool,
     refresh: bool,
 ) -> Result<ServerInfo, String> {
     let text = |error: RedisError| error.to_string();
-    let pong = redis::cmd("PING").query_async::<()>(connection).await;
-    pong.map_err(text)?;
+    ask_time(connection, clock).await.map_err(text)?;
     if suspected && is_replica(connection).await {
         // After a failover the address may already lead to the new primary.
         return Err("the server has become a replica".to_owned());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use contracts::events::Tenant;
 use contracts::fairness::TopicLimits;
-use contracts::ids::utc_now;
+use contracts::ids::timestamp;
 use contracts::keys::{self, LaneKeys};
 use contracts::topology::{Ingest, Topic, Topology};
 use redis::aio::MultiplexedConnection;
@@ -191,7 +191,7 @@ impl ConsumerGroup {
             // 0: never give up.
             .arg(self.lane.as_ref().map_or(0, |lane| lane.max_deliveries))
             .arg(limits.most)
-            .arg(utc_now())
+            .arg(timestamp(self.client.now_ms()?))
             .arg(self.lane.as_ref().map_or(0, |lane| lane.suspect_from))
             .arg(limits.started)
             .arg(limits.suspects)

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod call;
 pub mod client;
+pub mod clock;
 mod complete_call;
 pub mod completion;
 pub mod consumer_name;
@@ -22,6 +23,7 @@ pub mod script;
 pub use backoff::{random_part, Backoff};
 pub use call::ScriptCall;
 pub use client::{RedisClient, ServerInfo};
+pub use clock::RedisClock;
 pub use completion::{Completion, Operation};
 pub use consumer_name::consumer_name;
 pub use control::Control;

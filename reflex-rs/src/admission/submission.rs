@@ -21,20 +21,20 @@ pub struct Submission {
     pub tenant_mismatch: bool,
 }
 
-/// The clock and the random bits of one admission, passed in so that admission stays pure.
+/// The time and the random bits of one admission, passed in so that admission stays pure.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp {
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, by the store's clock.
     pub now_ms: u64,
     /// Becomes the random part of the task id.
     pub random: [u8; 10],
 }
 
 impl Stamp {
-    /// Reads the machine's clock and random number generator.
-    pub fn now() -> Result<Self, getrandom::Error> {
+    /// Adds random bits to a time.
+    pub fn at(now_ms: u64) -> Result<Self, getrandom::Error> {
         Ok(Self {
-            now_ms: contracts::ids::now_ms(),
+            now_ms,
             random: contracts::ids::random()?,
         })
     }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use contracts::events::{EventName, List, TaskEvent, TaskId, WaitingStep};
-use contracts::ids;
 use service::Stop;
 use tokio::sync::mpsc;
 use tokio::time::{interval, Instant, MissedTickBehavior};
@@ -203,7 +202,7 @@ impl Feed {
         let Some(status) = status else {
             return Ok(());
         };
-        let waiting = store.waiting_steps(&status, ids::now_ms()).await;
+        let waiting = store.waiting_steps(&status).await;
         for step in waiting.ok().flatten().iter().flat_map(List::as_slice) {
             self.send(Frame::Waiting(step.into())).await?;
         }

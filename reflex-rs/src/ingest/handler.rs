@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use contracts::events::{Source, TaskId};
-use contracts::{ids, ContractError};
+use contracts::ContractError;
 
 use super::decision::{self, EntryContext, Failure};
 use super::Common;
@@ -45,6 +45,8 @@ impl EntryHandler {
     /// Handles one entry to its end.
     pub async fn handle(&self, entry: &Entry) -> Result<(), HandlerError> {
         let traceparent = traceparent(entry)?;
+        let now_ms = self.common.service.lookup.store.now_ms();
+        let now_ms = now_ms.map_err(|error| HandlerError::Submit(error.into()))?;
         let record = Record::new(
             Arc::clone(&self.common.metrics),
             Context {
@@ -62,7 +64,7 @@ impl EntryHandler {
             stream: &entry.stream,
             consumer: &self.group.consumer,
             body_limit: self.common.body_limit,
-            now_ms: ids::now_ms(),
+            now_ms,
             traceparent: &traceparent,
         };
         let mut wait = StoreWait::new(self, entry);

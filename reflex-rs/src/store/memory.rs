@@ -35,6 +35,8 @@ pub struct MemoryStore {
 struct State {
     fault: Option<Fault>,
     info: ServerInfo,
+    /// How far its clock is ahead of this machine's, in ms.
+    ahead_ms: i64,
     /// What was stored first under a tenant's idempotency key: the fingerprint and the task.
     idempotency: HashMap<(Tenant, String), (String, TaskId)>,
     tasks: Vec<Admitted>,
@@ -82,6 +84,11 @@ impl MemoryStore {
 
     pub fn set_server_info(&self, info: ServerInfo) {
         self.lock().info = info;
+    }
+
+    /// Sets its clock this far ahead of this machine's.
+    pub fn set_clock_ahead(&self, ms: i64) {
+        self.lock().ahead_ms = ms;
     }
 
     /// Replaces a task's status, as the orchestrator does.
@@ -204,6 +211,10 @@ impl TaskStore for MemoryStore {
         self.available().map(|state| state.info)
     }
 
+    fn now_ms(&self) -> Result<u64, StoreError> {
+        Ok(contracts::ids::now_ms().saturating_add_signed(self.lock().ahead_ms))
+    }
+
     async fn until_unavailable(&self) {
         // Every call shows at once whether this store is available, so nothing has to be watched.
         std::future::pending::<()>().await;
@@ -243,7 +254,6 @@ impl TaskStore for MemoryStore {
     async fn waiting_steps(
         &self,
         _status: &TaskStatus,
-        _now_ms: u64,
     ) -> Result<Option<List<WaitingStep, 200>>, StoreError> {
         self.available().map(|_| None)
     }

@@ -94,6 +94,10 @@ pub trait TaskStore: Send + Sync {
     /// Returns what is known of the server's durability. Does not wait: fails at once if the store is unavailable.
     fn server_info(&self) -> Result<ServerInfo, StoreError>;
 
+    /// Returns the store's time in ms since 1970, which decides what depends on a time. Does not wait. Fails only before the
+    /// store was reached for the first time.
+    fn now_ms(&self) -> Result<u64, StoreError>;
+
     /// Waits until the store is known to be unavailable, also while nothing else is asked of it.
     async fn until_unavailable(&self);
 
@@ -114,11 +118,10 @@ pub trait TaskStore: Send + Sync {
     /// Whether Postgres has the task, by its status; `None` without a status.
     async fn is_persisted(&self, task: &TaskId) -> Result<Option<bool>, StoreError>;
 
-    /// Returns the open steps that no worker can take at `now_ms`, with how long each has waited; `None` if there are none.
+    /// Returns the open steps that no worker can take now, with how long each has waited; `None` if there are none.
     async fn waiting_steps(
         &self,
         status: &TaskStatus,
-        now_ms: u64,
     ) -> Result<Option<List<WaitingStep, 200>>, StoreError>;
 
     /// Returns the task's events after `after` that the store still holds, in order.

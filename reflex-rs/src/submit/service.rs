@@ -153,7 +153,8 @@ impl Service {
         submission: &Submission,
         requirements: Requirements,
     ) -> Result<Prepared, SubmitError> {
-        let stamp = Stamp::now().map_err(|error| SubmitError::Internal(error.to_string()))?;
+        let now_ms = self.lookup.store.now_ms()?;
+        let stamp = Stamp::at(now_ms).map_err(|error| SubmitError::Internal(error.to_string()))?;
         let task = admission::admit(caller, submission, stamp, &self.rules, &self.topology)?;
         match &task.refusal {
             Some(refusal) if requirements.refusals == Refusals::Return => {

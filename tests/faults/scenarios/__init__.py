@@ -48,6 +48,7 @@ TIMEOUT_S = 240.0
 things a worker that was killed is back after half a minute."""
 _FILES = (
     "chained",
+    "clocks",
     "ended_runs",
     "finished_work",
     "hung_postgres",

@@ -1,7 +1,5 @@
-"""Runs that end while their steps run or wait, and a clock that is ahead: work ends exactly with its run."""
+"""Runs that end while their steps run or wait: work ends exactly with its run."""
 
-import asyncio
-import signal
 from collections.abc import Sequence
 from time import monotonic
 
@@ -10,7 +8,6 @@ import httpx
 from octollm.errors import StartError
 from tests.faults.load import Order
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
-from tests.faults.scenarios.network import faketime
 
 _LONG_MS = 40_000
 _PARALLEL_MS = 12_000
@@ -67,26 +64,3 @@ async def _until_ended(ring: Ring, orders: Sequence[Order], run: int) -> dict[st
     except StartError as error:
         raise MissedError(str(error)) from error
     return found
-
-
-@scenario("clock_ahead")
-async def clock_ahead(ring: Ring) -> Landed:
-    """An orchestrator and an arm whose clocks are an hour ahead: tasks with half an hour to go do not expire."""
-    changed = [ring.stage.of(role)[0] for role in ("orchestrator", "effect")]
-    for one in changed:
-        one.environment = {"LD_PRELOAD": faketime(), "FAKETIME": "+1h", "DONT_FAKE_MONOTONIC": "1"}
-    try:
-        for one in changed:
-            starts = one.starts
-            one.kill(signal.SIGTERM)
-            await ring.stage.again(one, starts)
-        for _ in range(12):
-            ring.load.send(ring.load.order({"sleep_ms": 500}, source="http0", kind="ledger", deadline_s=1800))
-        await asyncio.sleep(4)
-    finally:
-        for one in changed:
-            one.environment = {}
-            starts = one.starts
-            one.kill(signal.SIGTERM)
-            await ring.stage.again(one, starts)
-    return Landed("an orchestrator and an arm an hour ahead")

@@ -1,9 +1,7 @@
-"""The network between the processes and their servers: slow, cut, half-open; and clocks that are wrong."""
+"""The network between the processes and their servers: slow, cut, half-open."""
 
 import asyncio
 import contextlib
-import signal
-from pathlib import Path
 
 from octollm.errors import StartError
 from tests.faults.ledger import now
@@ -85,45 +83,3 @@ async def half_open(ring: Ring) -> Landed:
         f"{name}: lost connections were still waited for after {_NOTICE_S:.0f} s" for name in ways if name not in took
     )
     return Landed("; ".join((*found, *silent)), broken=silent)
-
-
-@scenario("clock_jump")
-async def clock_jump(ring: Ring) -> Landed:
-    """An arm whose clock is an hour ahead and an orchestrator whose clock is an hour behind."""
-    library = faketime()
-    changed = []
-    for role, offset in (("effect", "+1h"), ("orchestrator", "-1h")):
-        one = ring.stage.of(role)[0]
-        one.environment = {"LD_PRELOAD": library, "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
-        changed.append(one)
-    try:
-        for one in changed:
-            starts = one.starts
-            one.kill(signal.SIGTERM)
-            await ring.stage.again(one, starts)
-            if one.child is None or "libfaketime" not in Path(f"/proc/{one.child.pid}/maps").read_text():  # noqa: ASYNC240  read at once, not awaited for
-                raise MissedError(f"{one.name} has its clock all the same")
-        for _ in range(6):
-            ring.load.send(ring.load.order({}))
-        await asyncio.sleep(2)
-    finally:
-        for one in changed:
-            one.environment = {}
-            starts = one.starts
-            one.kill(signal.SIGTERM)
-            await ring.stage.again(one, starts)
-    return Landed("an arm an hour ahead, an orchestrator an hour behind")
-
-
-def faketime() -> str:
-    """Return the path of the library that changes a process' clock. Raises MissedError if there is none."""
-    found = next((path for path in _FAKETIME if Path(path).exists()), None)
-    if found is None:
-        raise MissedError("libfaketime is not installed (apt-get install faketime)")
-    return found
-
-
-_FAKETIME = (
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-)

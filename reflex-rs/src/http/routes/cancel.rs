@@ -62,7 +62,7 @@ async fn request_cancel(
     let message = TaskCancel {
         task: task.clone(),
         tenant: caller.tenant.clone(),
-        requested_at: Timestamp::try_from(ids::utc_now())?,
+        requested_at: Timestamp::try_from(ids::timestamp(lookup.store.now_ms()?))?,
         detail,
     };
     match lookup

@@ -57,7 +57,7 @@ async fn request_drop(
     let message = DeadDrop {
         dead_letter: number.try_into()?,
         tenant: caller.tenant.clone(),
-        requested_at: Timestamp::try_from(ids::utc_now())?,
+        requested_at: Timestamp::try_from(ids::timestamp(lookup.store.now_ms()?))?,
     };
     lookup
         .store

@@ -66,7 +66,7 @@ async fn request_run(
         task: task.clone(),
         tenant: caller.tenant.clone(),
         run: run.try_into()?,
-        requested_at: Timestamp::try_from(ids::utc_now())?,
+        requested_at: Timestamp::try_from(ids::timestamp(lookup.store.now_ms()?))?,
     };
     match lookup.store.redrive(&message, &traceparent).await? {
         Redriven::Accepted => {

@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::Json;
 use contracts::events::Source;
-use contracts::ids;
 
 use super::{accepted, proxy, record};
 use crate::admission::Submission;
@@ -102,7 +101,7 @@ async fn status(
             proxy::send(app, caller, uri, headers).await
         }
         Some(mut status) => {
-            status.waiting = lookup.store.waiting_steps(&status, ids::now_ms()).await?;
+            status.waiting = lookup.store.waiting_steps(&status).await?;
             Ok((Outcome::Served, Json(status).into_response()))
         }
         None if lookup.api.is_some() => proxy::send(app, caller, uri, headers).await,

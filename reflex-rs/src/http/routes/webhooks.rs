@@ -102,7 +102,7 @@ async fn verified_body(
     let delivery = Delivery {
         header: &header,
         body: &body,
-        now_s: ids::now_ms() / 1000,
+        now_s: app.service.lookup.store.now_ms()? / 1000,
     };
     source
         .verifier

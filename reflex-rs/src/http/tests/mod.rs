@@ -1,5 +1,6 @@
 //! The HTTP API on the in-memory store: no server, no socket.
 
+mod clocks;
 mod commands;
 mod events;
 mod submissions;

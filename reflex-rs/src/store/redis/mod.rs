@@ -90,6 +90,10 @@ impl TaskStore for RedisStore {
         self.redis.server_info()
     }
 
+    fn now_ms(&self) -> Result<u64, StoreError> {
+        self.redis.now_ms()
+    }
+
     async fn until_unavailable(&self) {
         self.redis.until_unavailable().await;
     }
@@ -118,9 +122,8 @@ impl TaskStore for RedisStore {
     async fn waiting_steps(
         &self,
         status: &TaskStatus,
-        now_ms: u64,
     ) -> Result<Option<List<WaitingStep, 200>>, StoreError> {
-        let steps = waiting::steps(&self.redis, &self.topology, status, now_ms);
+        let steps = waiting::steps(&self.redis, &self.topology, status);
         in_time(steps).await
     }
 

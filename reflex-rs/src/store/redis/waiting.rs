@@ -25,10 +25,10 @@ pub(super) async fn steps(
     redis: &RedisClient,
     topology: &Topology,
     status: &TaskStatus,
-    now_ms: u64,
 ) -> Result<Option<List<WaitingStep, 200>>, StoreError> {
     let open = status.open.as_ref().map_or(&[][..], List::as_slice);
     let running = matches!(status.state, TaskState::Accepted | TaskState::Running);
+    let now_ms = redis.now_ms()?;
     let age = |step: &OpenStep| {
         let sent = ids::timestamp_ms(step.sent_at.as_str()).unwrap_or(now_ms);
         now_ms.saturating_sub(sent)

@@ -15,7 +15,7 @@ pub struct Delivery<'a> {
     /// Returns a header by its lower-case name, or `None` if it is missing, repeated or not text.
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
     pub body: &'a [u8],
-    /// Seconds since 1970.
+    /// Seconds since 1970, by the store's clock.
     pub now_s: u64,
 }
 

@@ -9,7 +9,7 @@ use hmac::Mac;
 
 use super::{mac, Delivery, FieldLocation, Key, SignatureError, Verifier};
 
-/// How far the signed time may be from this machine's clock, in either direction. The specification's libraries use the same.
+/// How far the signed time may be from the store's clock, in either direction. The specification's libraries use the same.
 const TOLERANCE_S: u64 = 300;
 /// More signatures than any sender has secrets; more would only cost time.
 const MAX_SIGNATURES: usize = 16;
