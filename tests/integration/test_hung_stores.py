@@ -6,9 +6,8 @@ from http import HTTPStatus
 import httpx
 import pytest
 
-from octollm.runtime import store_watch
 from octollm.runtime.api_role import serve_api
-from octollm.runtime.store_watch import PostgresCheck, StoreWatch
+from octollm.runtime.store_watch import ASKS, LISTENS, Pace, PostgresCheck, StoreWatch
 from octollm.settings.loader import load_settings
 from octollm.supervision import Supervisor
 from tests.helpers.postgres_proxy import proxied
@@ -58,8 +57,7 @@ async def test_the_api_answers_503_within_a_second_while_postgres_hangs(through,
         assert (await client.get(TASK)).status_code == HTTPStatus.NOT_FOUND
 
 
-async def test_a_watched_store_that_hangs_makes_the_process_unready_until_it_answers(through, proxy, monkeypatch):
-    monkeypatch.setattr(store_watch, "_INTERVAL_S", 0.02)
+async def test_a_watched_store_that_hangs_makes_the_process_unready_until_it_answers(through, proxy):
     supervisor, check = Supervisor(), PostgresCheck(through)
     answers = 0
 
@@ -68,7 +66,7 @@ async def test_a_watched_store_that_hangs_makes_the_process_unready_until_it_ans
         await check()
         answers += 1
 
-    watch = StoreWatch({"Postgres": answer})
+    watch = StoreWatch({"Postgres": (answer, Pace(0.02, 0.9))})
     watch.start(supervisor)
 
     async def answered():
@@ -99,11 +97,10 @@ async def test_a_watched_store_that_hangs_makes_the_process_unready_until_it_ans
 
 
 def test_a_hang_is_noticed_within_two_seconds():
-    assert store_watch._INTERVAL_S + store_watch._TIMEOUT_S < 2
+    assert all(pace.pause_s + pace.timeout_s < 2 for pace in (ASKS, LISTENS))
 
 
-async def test_a_check_that_the_process_itself_held_up_says_nothing(monkeypatch):
-    monkeypatch.setattr(store_watch, "_TIMEOUT_S", 0.05)
+async def test_a_check_that_the_process_itself_held_up_says_nothing():
     clock = asyncio.get_running_loop().time
 
     async def held_up() -> None:
@@ -112,6 +109,6 @@ async def test_a_check_that_the_process_itself_held_up_says_nothing(monkeypatch)
             pass  # another handler blocks the event loop
         await asyncio.Event().wait()
 
-    watch = StoreWatch({"Redis": held_up})
-    await watch._look("Redis", held_up)
+    watch = StoreWatch({"Redis": (held_up, ASKS)})
+    await watch._look("Redis", held_up, 0.05)
     assert watch.reasons() == []

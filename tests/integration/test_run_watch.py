@@ -150,7 +150,7 @@ async def test_a_silent_control_channel_is_not_relied_on(client, monkeypatch):
     watch.heard()
     assert not watch.is_unsure(entry("a.1"))
     heard = monotonic()
-    monkeypatch.setattr("octollm.protocol.run_watch.monotonic", lambda: heard + 6)
+    monkeypatch.setattr("octollm.protocol.run_watch.monotonic", lambda: heard + 8)
     assert watch.is_unsure(entry("a.1"))
 
 

@@ -78,6 +78,10 @@ class Worker:
         """One for each lane: making a hand-off hashes every script."""
         self._clock = RedisClock()
         self._watches = {lane: RunWatch(self._client, lane, self._clock) for lane in topology.lanes}
+        self._promoted = asyncio.Event()
+        """Set with each answer, or failure, of a loop that promotes."""
+        self._unavailable = False
+        """Whether the last one was a failure."""
         self._leases: dict[str, LeaseRenewer] = {}
         self._consumers: list[Consumer] = []
         self._loops: list[asyncio.Task[None]] = []
@@ -183,6 +187,18 @@ class Worker:
         with _store_errors():
             await self._client.ping()
 
+    async def answered(self) -> None:
+        """Return when Redis has answered this process once more, as it does at least once a second.
+
+        Sends nothing itself unless the last request failed: the loops that promote ask often enough. Raises
+        StoreUnavailableError if Redis is unavailable; while Redis hangs, it waits until it is cancelled.
+        """
+        if not self._unavailable:
+            self._promoted.clear()
+            await self._promoted.wait()
+        if self._unavailable:
+            await self.reach()
+
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
         """Whether a step's latest message still exists, see `Handoff.in_flight`.
 
@@ -262,14 +278,18 @@ class Worker:
         while True:
             try:
                 promoted, _ = await handoff.promote()
+                self._unavailable = False
+                self._promoted.set()
                 self._clock.sync(handoff.redis_ms)
                 self._show_queued(lane, handoff.queued)
                 backoff.reset()
             except REDIS_FAILURES as error:
                 raise_if_refused(error, f"look for due retries in lane {lane}")
+                self._unavailable = True
+                self._promoted.set()
                 REDIS_ERRORS.labels("schedule", "promote").inc()
                 _log.warning("cannot look for due retries", error=str(error))
                 await backoff.wait()
                 continue
             if not promoted:
-                await asyncio.sleep(_LONGEST_SLEEP_S * random.uniform(0.5, 1.0))  # noqa: S311  spreads a pool's calls
+                await asyncio.sleep(_LONGEST_SLEEP_S * random.uniform(0.8, 1.0))  # noqa: S311  spreads a pool's calls

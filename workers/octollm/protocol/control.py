@@ -17,7 +17,7 @@ from octollm.protocol.run_watch import RunWatch
 
 _log = structlog.get_logger(__name__)
 _ENDED = re.compile(rb"ended (l[0-9]{1,4}-[0-9a-hjkmnp-tv-z]{26}\.[1-9][0-9]{0,9})")
-_QUIET_S = 2.0
+_QUIET_S = 3.0
 """After this long without a message the connection is tested, and lost if it then stays silent for as long again."""
 RunEnded = Callable[[str, str], Awaitable[None]]
 """Called with a lane and a run (`<task>.<run>`) whose steps must stop."""

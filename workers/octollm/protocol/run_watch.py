@@ -16,8 +16,8 @@ from octollm.topology import LaneKeys
 
 _MOST = 20_000
 """Runs that are kept, of each kind. One that is dropped costs a question, never a wrong answer."""
-_SILENT_S = 5.0
-"""A control channel that was silent for this long (it answers a ping every two seconds) may have lost announcements."""
+_SILENT_S = 7.0
+"""A control channel that was silent for this long (it answers a ping every 3 s) may have lost announcements."""
 _CLOCK_MS = 1000
 """How far `RedisClock` may be behind Redis, generously."""
 

@@ -37,7 +37,7 @@ from octollm.runtime.batched_handler import batched_handler, task_of
 from octollm.runtime.connect_retry import until_reachable
 from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.roles import require_python_role
-from octollm.runtime.store_watch import Check, PostgresCheck, StoreWatch
+from octollm.runtime.store_watch import ASKS, LISTENS, Check, Pace, PostgresCheck, StoreWatch
 from octollm.settings.files import recipes_path, schedules_path
 from octollm.settings.loader import Settings
 from octollm.settings.sections import WorkerSettings
@@ -215,9 +215,10 @@ class _Process:
             self.supervisor.spawn_loop(job.name, run_periodically(job))
 
     def _watch_stores(self, topics: set[str]) -> None:
-        checks: dict[str, Check] = {"Redis": self.worker.reach}
+        checks: dict[str, tuple[Check, Pace]] = {"Redis": (self.worker.answered, LISTENS)}
         if topics & _POSTGRES_TOPICS:
-            postgres = checks["Postgres"] = PostgresCheck(self._settings.postgres.dsn)
+            postgres = PostgresCheck(self._settings.postgres.dsn)
+            checks["Postgres"] = (postgres, ASKS)
             self._exits.callback(postgres.close)
         self._watch = StoreWatch(checks)
         self._watch.start(self.supervisor)
