@@ -174,8 +174,8 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         return pool
 
     model = WorkerModelClient(SETTINGS, get_pool)
-    isolation = ProcessPool()
-    handler = arm_handler(topic, "l0", "w", get_pool, lambda: model, None, isolation, chain_to(topology(), "l0"))
+    processes = ProcessPool()
+    handler = arm_handler(topic, "l0", "w", get_pool, lambda: model, None, processes, chain_to(topology(), "l0"))
     value = {"goal": "Redact it", "input": {"note": "x"}, "arms": sorted(topology().arms), "kinds": []}
     asked = step(step="plan", arm="planner", input=value, timeout_s=60)
     ended = []
@@ -191,7 +191,7 @@ async def test_a_planner_worker_plans_through_the_streams_and_a_redelivery_pays_
         ((_, entry),) = (await client.xrange(KEYS.done))[-1:]
         ended.append(read(StepDone, entry[b"body"]).root)
     await model.close()
-    await isolation.close()
+    await processes.close()
     first, second, third = ended
     assert (first.outcome, first.error.code) == ("retrying", "model_rate_limited")
     assert first.delay_ms >= 1_800_000

@@ -161,5 +161,6 @@ class Isolation(Protocol):
         Cancelling it ends the process.
 
         `args` and the result are copied. Raises PermanentError if the function does or breaks on its input, or if it
-        takes too much memory, and TransientError if its process ends or it breaks for a reason that may pass.
+        takes too much memory, and TransientError if it breaks for a reason that may pass. Content that ends its process
+        or does not end within the step's time limit raises TransientError at the first attempt, then PermanentError.
         """

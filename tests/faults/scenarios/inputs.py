@@ -9,6 +9,11 @@ from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenari
 _COUNT = 12
 """More than the failures that open a circuit breaker."""
 _OTHERS = 5
+_TRIES = 2
+"""Of content that does not end."""
+_MOST_ATTEMPTS = """
+SELECT max(attempt) FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE idempotency_key = ANY ($1::text[])
+"""
 _LONGEST_S = 60.0
 """Within this time tasks that are sent after the bad ones have to end, on a busy machine as well."""
 
@@ -26,9 +31,13 @@ async def poison_burst(ring: Ring) -> Landed:
 
 @scenario("blocking_input")
 async def blocking_input(ring: Ring) -> Landed:
-    """Inputs whose check would take years; each try is killed at the step's time limit."""
-    bad = [ring.load.order(kind="slow_check", expected="dead") for _ in range(3)]
-    return await _others_go_on(ring, bad, "inputs that blocked the judge")
+    """Inputs whose check would take years: each is tried twice, and killed at the step's time limit."""
+    bad = [ring.load.order(kind="slow_check", expected="failed") for _ in range(3)]
+    landed = await _others_go_on(ring, bad, "inputs that blocked the judge")
+    most = await ring.stage.value(_MOST_ATTEMPTS, [order.key for order in bad])
+    if most is not None and most > _TRIES:
+        landed.broken += (f"an input that never ends was tried {most} times",)
+    return landed
 
 
 async def _others_go_on(ring: Ring, bad: list[Order], what: str) -> Landed:

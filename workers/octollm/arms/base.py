@@ -42,7 +42,7 @@ class ArmContext:
     model: ModelClient | None = None
     """The model client, if one is configured."""
     isolation: Isolation | None = None
-    """Processes for untrusted content; None: `isolated` calls functions directly."""
+    """Processes for this step's untrusted content; None: `isolated` calls functions directly."""
 
     async def isolated(self, function: Callable[..., Result], *args: object) -> Result:
         """Call a function of a module on untrusted content, away from the event loop; see `Isolation.run`.

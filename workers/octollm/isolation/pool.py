@@ -6,48 +6,70 @@ it. Other calls are not affected, and the next call starts another process.
 """
 
 import asyncio
+import os
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
 from typing import TypeVar
 
 import structlog
 
 from octollm.errors import PermanentError, TransientError
 from octollm.isolation.messages import HEADER, Failed, Ok, Permanent, Reply
+from octollm.isolation.shares import Shares
+from octollm.steps.timeout import TimeLimitError, run_with_timeout
 
-MAX_PROCESSES = 8
-"""Calls that run at the same time; others wait, within the time limits of their steps."""
+MAX_PROCESSES = max(8, 2 * (os.cpu_count() or 1))
+"""Calls that run at the same time; others wait, within the time limits of their steps. A tenant alone gets half."""
 _MOST_IDLE = 2
 """Processes that are kept for the next calls; starting one takes about half a second."""
 _log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 
-class ProcessPool:
-    """Implements `octollm.ports.Isolation`. One event loop; it owns its processes and no task."""
+class ProcessEndedError(TransientError):
+    """The process that worked on a call has ended."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(MAX_PROCESSES)
+        super().__init__("process_ended", "the process that worked on the step's content ended")
+
+
+class CallTimeoutError(TransientError):
+    """A call did not end within its time limit."""
+
+    def __init__(self, worked_s: float) -> None:
+        """`worked_s`: how long a process worked on it; 0 if it only waited for one."""
+        worked = f"the step's content was worked on for {worked_s:.1f} s and did not end"
+        super().__init__("timeout", worked if worked_s else "no process was free for the step's content in time")
+        self.worked_s = worked_s
+
+
+class ProcessPool:
+    """Calls functions for the steps of all tenants. One event loop; it owns its processes and no task."""
+
+    def __init__(self) -> None:
+        self._shares = Shares(MAX_PROCESSES)
         self._idle: list[_Child] = []
         self._closed = False
 
-    async def run(self, function: Callable[..., Result], *args: object) -> Result:
-        """See `Isolation.run`."""
+    async def run(
+        self, function: Callable[..., Result], *args: object, tenant: str = "", limit_s: float | None = None
+    ) -> Result:
+        """See `Isolation.run`.
+
+        `tenant`: whose share of the processes it uses. `limit_s`: without it there is no time limit.
+
+        Raises CallTimeoutError after `limit_s`, which includes the wait for a process, and ProcessEndedError if the
+        process ends.
+        """
         request = pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
-        async with self._slots:
-            child = self._take() or await _Child.start()
-            raw: bytes | None = None
-            try:
-                raw = await child.ask(request)
-            except (OSError, EOFError) as error:
-                _log.warning("a process for untrusted content ended", function=function.__qualname__)
-                raise TransientError("process_ended", "the process that worked on the step's content ended") from error
-            finally:
-                if raw is not None and not self._closed and len(self._idle) < _MOST_IDLE:
-                    self._idle.append(child)
-                else:
-                    await child.end()
+        work = _Work()
+        try:
+            raw = await run_with_timeout(limit_s, self._answer(function, request, tenant, work))
+        except TimeLimitError as error:
+            raise CallTimeoutError(work.ended - work.began) from error
         reply: Reply = pickle.loads(raw)  # noqa: S301  written by a child of this process
         match reply:
             case Ok(value):
@@ -59,6 +81,24 @@ class ProcessPool:
                 raise TransientError("internal", f"the arm broke: {message}")
             case Failed(message):
                 raise PermanentError("internal", f"the arm broke: {message}")
+
+    async def _answer(self, function: Callable[..., object], request: bytes, tenant: str, work: "_Work") -> bytes:
+        async with self._shares.one(tenant):
+            child = self._take() or await _Child.start()
+            raw: bytes | None = None
+            work.began = monotonic()
+            try:
+                raw = await child.ask(request)
+            except (OSError, EOFError) as error:
+                _log.warning("a process for untrusted content ended", function=function.__qualname__)
+                raise ProcessEndedError from error
+            finally:
+                work.ended = monotonic()
+                if raw is not None and not self._closed and len(self._idle) < _MOST_IDLE:
+                    self._idle.append(child)
+                else:
+                    await child.end()
+            return raw
 
     async def close(self) -> None:
         """End the idle processes. Those that work end with their calls."""
@@ -72,6 +112,14 @@ class ProcessPool:
             if child.alive:
                 return child
         return None
+
+
+@dataclass(slots=True)
+class _Work:
+    """When a process worked on a call, by the monotonic clock; both 0 if none did."""
+
+    began: float = 0.0
+    ended: float = 0.0
 
 
 class _Child:

@@ -12,11 +12,13 @@ from octollm.contracts import StepRequested
 from octollm.database.outputs import store_output
 from octollm.database.pool import Pool, transaction
 from octollm.errors import TopologyError
+from octollm.isolation.pool import ProcessPool
+from octollm.isolation.step import StepIsolation
 from octollm.plans.chain import next_request
-from octollm.ports import Isolation, MemoryStore, ModelClient
+from octollm.ports import MemoryStore, ModelClient
 from octollm.protocol.run_watch import RunWatch
 from octollm.resources import rules_path
-from octollm.steps.runner import ChainNext, StepRunner
+from octollm.steps.runner import ChainNext, StepRunner, time_limit_s
 from octollm.topology import LaneKeys, Topic, Topology
 
 GetPool = Callable[[], Awaitable[Pool]]
@@ -30,7 +32,7 @@ def arm_handler(
     get_pool: GetPool,
     get_model_client: GetModelClient,
     memory_store: MemoryStore | None,
-    isolation: Isolation,
+    processes: ProcessPool,
     chain_next: ChainNext,
     watch: RunWatch | None = None,
 ) -> Handler:
@@ -44,10 +46,11 @@ def arm_handler(
     arm = load_arm(topic)
     log = structlog.get_logger(f"octollm.arms.{topic.group}")
     model = get_model_client() if uses_model(arm) else None
-    context = ArmContext(log, consumer, rules_path(), memory_store, model, isolation)
+    rules = rules_path()
 
     async def work(step: StepRequested) -> dict[str, Any]:
-        return await arm.handle(step, context)
+        isolation = StepIsolation(processes, step.tenant, time_limit_s(step, topic), step.failures)
+        return await arm.handle(step, ArmContext(log, consumer, rules, memory_store, model, isolation))
 
     async def keep(tenant: str, sha256: str, raw: bytes) -> None:
         async with transaction(await get_pool()) as connection:

@@ -89,7 +89,7 @@ class StepRunner:
             _log.warning("gave up on a message that cannot be read", reason=rejected.reason, fault=str(rejected))
             return self._give_up(entry, rejected.reason, str(rejected))
         began = perf_counter()
-        limit_s: float = min(step.timeout_s, self.topic.timeout_s or step.timeout_s)
+        limit_s = time_limit_s(step, self.topic)
         left_s = self._seconds_left(step)
         if left_s <= 0 or (self.watch is not None and await self.watch.has_ended(entry)):
             return self._run_ended(entry, step)
@@ -274,6 +274,11 @@ class StepRunner:
 
     def _step_requested(self, entry: Entry, step: StepRequested) -> Fields:
         return _message(entry, "step.requested.v1", _message_id(step), step.tenant, step)
+
+
+def time_limit_s(step: StepRequested, topic: Topic) -> float:
+    """Return how long an attempt at a step may take: the shorter limit of the step and its topic."""
+    return min(step.timeout_s, topic.timeout_s or step.timeout_s)
 
 
 class _RejectedError(Exception):
