@@ -188,9 +188,9 @@ class Worker:
             await self._client.ping()
 
     async def answered(self) -> None:
-        """Return when Redis has answered this process once more, as it does at least once a second.
+        """Return when Redis has answered this process once more.
 
-        Sends nothing itself unless the last request failed: the loops that promote ask often enough. Raises
+        Sends nothing itself unless the last request failed: the loops that promote ask at least once a second. Raises
         StoreUnavailableError if Redis is unavailable; while Redis hangs, it waits until it is cancelled.
         """
         if not self._unavailable:
