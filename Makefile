@@ -1,6 +1,6 @@
 # Every target does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage test-servers test-valkey faults faults-ci bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
+.PHONY: help demo test unit coverage test-servers test-valkey faults faults-ci faults-long bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # With it, each of the hundreds of processes of a test run would compile every module again, for 3 s of CPU.
@@ -52,6 +52,11 @@ faults: setup redis  ## a campaign of faults, checked by a ledger: SEED=7 TASKS=
 faults-ci: setup redis  ## three fixed seeds that share all scenarios among them, and every planted bug
 	@.ci/setup-faults
 	@$(PY) -m tests.faults.ci
+
+SEEDS ?= 6
+faults-long: setup redis  ## every fault with each of SEEDS=6 fresh seeds, about six minutes each, two at a time
+	@.ci/setup-faults
+	@$(PY) -m tests.faults.long --seeds $(SEEDS)
 
 bench: setup redis  ## hand-off, latency, pipeline, backlog; last line: one JSON object (12 minutes, quiet machine)
 	@$(PY) -m bench

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import ci
+from tests.faults import ci, long
+from tests.faults.jobs import LOGS, Result
 from tests.faults.mutants import MUTANTS, plant
 from tests.faults.scenarios import load_all
 from tests.faults.stage import ROOT
@@ -47,7 +48,7 @@ def campaigns() -> Iterator[dict[str, Future[tuple[int, dict[str, Any], str]]]]:
     asked |= {bug: ("--mutant", bug, "--tasks", "40", "--minutes", "0.1") for bug in BUGS}
     with ThreadPoolExecutor(len(asked)) as pool:
         yield {
-            name: pool.submit(campaign, *arguments, "--keep", str(ci.LOGS / f"test-{name}"))
+            name: pool.submit(campaign, *arguments, "--keep", str(LOGS / f"test-{name}"))
             for name, arguments in asked.items()
         }
 
@@ -83,6 +84,25 @@ def test_the_seeds_of_ci_share_all_scenarios_and_plant_every_bug():
     assert [job.name for job in wanted if "--direct" in job.arguments] == [f"seed-{ci.DIRECT}"]
     (stored,) = (job for job in wanted if "stored" in job.arguments)
     assert "flushall" in stored.arguments[-1].split(",")
+
+
+def test_a_long_campaign_sums_up_its_seeds_and_is_valid_only_if_all_are():
+    wanted = long.jobs([5, 6, 7, 8])
+    assert ["--direct" in job.arguments for job in wanted] == [False, True, False, False]
+    assert ["stored" in job.arguments for job in wanted] == [False, False, True, False]
+    found = {
+        "verdict": "valid", "seed": 5, "faults_injected": 100, "scenarios": {"reset": 3, "poison": 0}, "accepted": 40,
+        "lost": 0, "duplicate_effects": 0, "unprotected": 2, "recovered_s": {"reset": 0.5, "poison": None},
+    }  # fmt: skip
+    worse = {**found, "verdict": "invalid", "seed": 6, "lost": 1, "duplicate_effects": 2, "recovered_s": {"reset": 3.5}}
+    results = [Result(wanted[0], found, passed=True, took_s=1), Result(wanted[1], worse, passed=False, took_s=1)]
+    last = long.summary(results, 2.0)
+    assert (last["verdict"], last["seeds"]) == ("invalid", {5: "valid", 6: "invalid"})
+    assert (last["faults"], last["kinds"], last["accepted"]) == (200, 1, 80)
+    assert (last["lost"], last["duplicated"], last["unprotected"]) == (1, 2, 4)
+    assert (last["recovery_p50_s"], last["recovery_max_s"]) == (2.0, 3.5)
+    assert long.summary(results[:1], 1.0)["verdict"] == "valid"
+    assert long.summary([Result(wanted[0], {}, passed=False, took_s=1)], 1.0)["recovery_max_s"] is None
 
 
 def test_wrong_use_says_what_there_is():
