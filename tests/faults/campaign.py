@@ -25,9 +25,10 @@ from tests.faults import checker, system
 from tests.faults.after_end import with_ends
 from tests.faults.ledger import Fault, Log, asked, keyless, lines, now, runs
 from tests.faults.load import Load
-from tests.faults.mutants import MUTANTS, plant
+from tests.faults.mutants import MUTANTS
+from tests.faults.mutants.planting import Planted, plant
 from tests.faults.scenarios import MissedError, Ring, Scenario, load_all
-from tests.faults.stage import ROOT, Stage
+from tests.faults.stage import Stage
 
 _DRAIN_S = 240.0
 _PROBE_S = 60.0
@@ -75,7 +76,7 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
     known = load_all()
     order = [name for name in plan.scenarios if name in known]
     rng.shuffle(order)
-    package = plant(plan.mutant, folder / "package") if plan.mutant else ROOT
+    planted = plant(MUTANTS[plan.mutant], folder) if plan.mutant else Planted()
     producers, nemesis = Log(folder / "producers.jsonl", sync=True), Log(folder / "faults.jsonl", sync=True)
     faults: list[Fault] = []
     missed: dict[str, str] = {}
@@ -83,7 +84,12 @@ async def run(plan: Plan, folder: Path, say: Any = print) -> Outcome:
     began = now()
     # The mark is low, so that an overload reaches it with a load that two cores can make.
     async with Stage(
-        folder / "stage", package=package, high_water=100, direct=plan.direct, durability=plan.durability
+        folder / "stage",
+        package=planted.package,
+        programs=planted.programs,
+        high_water=100,
+        direct=plan.direct,
+        durability=plan.durability,
     ) as stage:
         how = "with direct hand-off, " if plan.direct else ""
         say(f"the stack runs after {now() - began:.1f} s; {how}seed {plan.seed}, scenarios: {', '.join(order)}")
@@ -150,9 +156,7 @@ async def _inject(name: str, scenario: Scenario, ring: Ring, missed: dict[str, s
     fault = Fault(name, began, began, landed=False)
     try:
         landed = await asyncio.wait_for(scenario(ring), _LONGEST_S)
-        fault.landed, fault.detail, fault.count = True, landed.detail, landed.count
-        fault.loss, fault.spares, fault.excuses = landed.loss, landed.spares, landed.excuses
-        fault.made, fault.broken, fault.throughput = landed.made, landed.broken, landed.throughput
+        fault = Fault(name, began, began, landed=True, **vars(landed))
     except (MissedError, StartError, TimeoutError) as error:
         missed[name] = fault.detail = str(error) or "it took too long"
     fault.ended = now()
@@ -272,7 +276,7 @@ def _keep(plan: Plan, folder: Path) -> None:
     """The logs, where they were asked for."""
     if plan.keep is not None:
         shutil.rmtree(plan.keep, ignore_errors=True)  # what an earlier campaign has left
-        left_out = shutil.ignore_patterns("*.s.PGSQL*", "package")
+        left_out = shutil.ignore_patterns("*.s.PGSQL*", "package", "programs")
         shutil.copytree(folder, plan.keep, symlinks=True, ignore=left_out)
 
 

@@ -32,6 +32,8 @@ class Instance:
     http: str
     """Where it listens."""
     logs: Path
+    programs: Path | None = None
+    """A folder with Rust programs that are preferred to the release build."""
     child: Child | None = None
     wanted: bool = True
     """Whether it is started again when it ends."""
@@ -48,6 +50,11 @@ class Instance:
         """As its consumer is called."""
         return f"{self.role}-{self.number}"
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process exists."""
+        return self.child is not None and self.child.exit_code is None
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; SIGKILL unless another is given."""
         if self.child is not None:
@@ -56,8 +63,8 @@ class Instance:
             self.child.send(number)
 
     def ran(self, worker: str) -> bool:
-        """Whether this is the name of one of its processes."""
-        return any(f"-{pid}-" in worker for pid in self.pids)
+        """Whether this is the name of one of its processes, or its own."""
+        return worker == self.name or any(f"-{pid}-" in worker for pid in self.pids)
 
     def was_drained(self, worker: str) -> bool:
         """Whether this is the name of one of its processes that were asked to stop."""
@@ -67,17 +74,21 @@ class Instance:
         """Start it with these settings and its own."""
         program = _PROGRAMS.get(self.role)
         command: list[str | Path] = (
-            [find_program(program)] if program else [sys.executable, "-m", "octollm", "worker", self.role]
+            [self._path(program)] if program else [sys.executable, "-m", "octollm", "worker", self.role]
         )
         self.starts += 1
         environment = {**os.environ, **settings, **self.environment}
         self.child = await Child.start(self.name, command, log=self.logs / f"{self.name}.log", env=environment)
         self.pids.add(self.child.pid)
 
+    def _path(self, program: str) -> Path:
+        own = None if self.programs is None else self.programs / program
+        return own if own is not None and own.exists() else find_program(program)
+
     async def keep(self, settings: Callable[["Instance"], Mapping[str, str]]) -> None:
         """Start it, and start it again whenever it ends, with the settings of that moment."""
         while True:
-            if self.child is None or self.child.exit_code is not None:
+            if self.child is None or not self.runs:
                 if self.wanted:
                     await self.launch(settings(self))
                 else:
@@ -88,7 +99,7 @@ class Instance:
 
     async def ready(self, client: httpx.AsyncClient) -> bool:
         """Whether it says so."""
-        if self.child is None or self.child.exit_code is not None:
+        if not self.runs:
             return False
         try:
             return (await client.get(f"{self.http}/readyz")).is_success

@@ -137,15 +137,10 @@ def keyless(path: Path) -> Keyless:
     return found
 
 
-@dataclass
-class Fault:
-    """One injected fault."""
+@dataclass(kw_only=True)
+class Effects:
+    """What a fault may or must have led to, for the rules of the ledger."""
 
-    scenario: str
-    began: float
-    ended: float
-    landed: bool
-    """Whether it did what it was meant to do; a fault that missed proves nothing."""
     loss: Loss = "none"
     spares: tuple[str, ...] = ()
     """Durability modes whose tasks must outlast it all the same; `stored` always must."""
@@ -157,6 +152,17 @@ class Fault:
     """Promises that the scenario itself has seen broken, a sentence each."""
     throughput: tuple[float, float] | None = None
     """Steps per second of those who survived a crash, before and after it."""
+
+
+@dataclass
+class Fault(Effects):
+    """One injected fault."""
+
+    scenario: str
+    began: float
+    ended: float
+    landed: bool
+    """Whether it did what it was meant to do; a fault that missed proves nothing."""
     recovery_s: float | None = None
     detail: str = ""
     count: int = 1

@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LEASE_S = 3
 TENANTS = ("default", "other")
-PLAN = {"reflex": 2, "orchestrator": 2, "archive": 1, "memory": 1, "effect": 2, "judge": 1, "executor": 1}
+PLAN = {"reflex": 2, "orchestrator": 2, "archive": 1, "memory": 1, "effect": 2, "judge": 1, "executor": 2}
 """Role to how many processes of it."""
 _START_S = 180.0
 """For a machine on which much else runs."""
@@ -44,15 +44,18 @@ class Stage:
         folder: Path,
         *,
         package: Path = ROOT,
+        programs: Path | None = None,
         high_water: int = 100_000,
         direct: bool = False,
         durability: str = "auto",
     ) -> None:
-        """`package`: the checkout whose Python code runs, for planted bugs a copy. `high_water`: of the topic tasks.
+        """`package`: the checkout whose Python code runs, for planted bugs a copy. `programs`: a folder with Rust
+        programs that are preferred to the release build. `high_water`: of the topic tasks.
         `direct`: linear chains go from arm to arm. `durability`: what the reflexes need for a 202.
         """
         self.folder = folder
         self._package = package
+        self._programs = programs
         self._high_water = high_water
         self.direct = direct
         self.durability = durability
@@ -201,13 +204,18 @@ class Stage:
         finally:
             await connection.close()
 
-    async def value(self, query: str, *arguments: object) -> Any:
-        """The first value of the first row; None while Postgres is unavailable."""
+    async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """All rows; none while Postgres is unavailable."""
         try:
             async with self.database() as connection:
-                return await connection.fetchval(query, *arguments)
+                return list(await connection.fetch(query, *arguments))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return None
+            return []
+
+    async def value(self, query: str, *arguments: object) -> Any:
+        """The first value of the first row; None while Postgres is unavailable."""
+        rows = await self.rows(query, *arguments)
+        return rows[0][0] if rows else None
 
     # Processes -----------------------------------------------------------------------------------------------
 
@@ -263,7 +271,8 @@ class Stage:
         ways = Proxy(("127.0.0.1", self.redis_port)), Proxy(f"{self.postgres.dsn.partition('host=')[2]}/.s.PGSQL.5432")
         for way in ways:
             await way.start()
-        return Instance(role, number, *ways, f"http://127.0.0.1:{self._ports.take(0)}", self.folder)
+        listen = f"http://127.0.0.1:{self._ports.take(0)}"
+        return Instance(role, number, *ways, listen, self.folder, self._programs)
 
     def _settings(self, one: Instance) -> dict[str, str]:
         listen = one.http.removeprefix("http://")

@@ -1,6 +1,7 @@
 """The harness on the real stack: one fixed seed with a fault for each role, and two planted bugs it must catch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 from tests.faults import ci, long
 from tests.faults.jobs import LOGS, Result
-from tests.faults.mutants import MUTANTS, plant
+from tests.faults.mutants import MUTANTS
+from tests.faults.mutants.planting import plant_in_package
 from tests.faults.scenarios import load_all
 from tests.faults.stage import ROOT
 
@@ -66,14 +68,23 @@ def test_a_planted_bug_is_caught(campaigns, bug: str):
     assert (code, found.get("verdict"), found.get("caught")) == (1, "invalid", True), said
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_planted_bug_is_python_that_compiles(mutant: str, tmp_path: Path):
-    package = plant(mutant, tmp_path)
-    changed = {package / change.file for change in MUTANTS[mutant].changes}
+@pytest.mark.parametrize("name", [name for name, mutant in MUTANTS.items() if mutant.program is None])
+def test_a_planted_bug_is_python_that_compiles(name: str, tmp_path: Path):
+    package = plant_in_package(MUTANTS[name], tmp_path)
+    changed = {package / change.file for change in MUTANTS[name].changes}
     assert all(file.read_text() != (ROOT / file.relative_to(package)).read_text() for file in changed)
     for file in changed:
         if file.suffix == ".py":
             compile(file.read_text(), file, "exec")
+
+
+@pytest.mark.parametrize("name", [name for name, mutant in MUTANTS.items() if mutant.program is not None])
+def test_a_planted_bug_fits_the_rust_sources(name: str, tmp_path: Path):
+    for file in {change.file for change in MUTANTS[name].changes}:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, tmp_path / file)
+    for change in MUTANTS[name].changes:
+        change.apply(tmp_path)
 
 
 def test_the_seeds_of_ci_share_all_scenarios_and_plant_every_bug():

@@ -116,6 +116,27 @@ steps:
   one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
 answer: {$: steps.one.output.value}
 """,
+    "pair": """
+recipe: pair
+version: 1
+description: two effects at once
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  one: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
+  two: {arm: effect, input: {n: {$: task.input.n}, do: {$: task.input.do}}}
+answer: {$: steps.two.output.value}
+""",
+    "paid": """
+recipe: paid
+version: 1
+description: one effect that asks a model, and has less time than its answer takes to be stored
+deadline_s: 3600
+input: {type: object, required: [n], properties: {n: {type: integer}, do: {type: object}}}
+steps:
+  one: {arm: effect, timeout_s: 8, input: {n: {$: task.input.n}, do: {ask: true}}}
+answer: {$: steps.one.output.value}
+""",
     "odd": """
 recipe: odd
 version: 1

@@ -62,7 +62,9 @@ class Asked:
 class MockModels:
     """`async with MockModels() as server: server.script(Say("hello"))`; `server.url` goes into the base URL."""
 
-    def __init__(self) -> None:
+    def __init__(self, otherwise: Step | None = None) -> None:
+        """`otherwise`: the answer to every request that the script has none for."""
+        self._otherwise = otherwise
         self.requests: list[Asked] = []
         self.hung_up = asyncio.Event()
         """A client closed its connection before its answer was complete."""
@@ -88,10 +90,9 @@ class MockModels:
         try:
             asked = await _read(reader)
             self.requests.append(asked)
-            step: Step = Refuse(500)
-            if self._steps:
-                step = self._steps.popleft()
-            else:
+            step = self._steps.popleft() if self._steps else self._otherwise
+            if step is None:
+                step = Refuse(500)
                 self._problems.append(f"nothing scripted for request {len(self.requests)}")
             try:
                 await self._answer(asked, step, reader, writer)

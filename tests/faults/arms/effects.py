@@ -1,10 +1,10 @@
 """Arms whose every call leaves a line in a log that the system cannot touch.
 
 `Effect` can die at a named moment. Input: {"n": number, "of"?: marks, "do"?: {"sleep_ms"?: ms, "crash"?: "before" |
-"after" | "always", "token"?: file, "raise"?: text}}. With `raise` it breaks
-as an arm does on odd data. A crash with a token happens once: the process that removes the file dies. Output:
-{"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step was made
-from. A call that is stopped leaves a second line, with `stopped`.
+"after" | "always", "token"?: file, "raise"?: text, "ask"?: true}}. With `raise` it breaks as an arm does on odd data;
+with `ask` it asks the model for the number first. A crash with a token happens once: the process that removes the file
+dies. Output: {"value": n + 1, "mark": text}; no two calls give the same mark, and `of` names the marks of what the step
+was made from. A call that is stopped leaves a second line, with `stopped`.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from typing import Any
 from octollm.arms.base import ArmContext
 from octollm.arms.judge import Judge
 from octollm.contracts import StepRequested
+from octollm.ports import Question
 
 _ENDS = os.open(f"{os.environ['FAULTS_EFFECTS']}.ends", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 """When each call of `Effect` ended, also where it was stopped, by its mark."""
@@ -28,11 +29,17 @@ _LOG = os.open(os.environ["FAULTS_EFFECTS"], os.O_WRONLY | os.O_CREAT | os.O_APP
 class Effect:
     """Arm `effect`."""
 
+    uses_model = "OPENAI_BASE_URL" in os.environ
+
     async def handle(self, step: StepRequested, ctx: ArmContext) -> dict[str, Any]:
         """One more than was given."""
         do = step.input.get("do") or {}
         if do.get("crash") == "before":
             _die_once(do)
+        if do.get("ask"):
+            # Before the line: a step whose paid answer cannot be stored yet is called again in the same delivery.
+            assert ctx.model is not None
+            await ctx.model.ask(step, Question("count", "", str(step.input["n"])))
         mark = secrets.token_hex(8)
         _write(step, ctx, n=step.input["n"], of=step.input.get("of", []), mark=mark)
         if do.get("crash") == "always":

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from tests.faults.ledger import Loss
+from tests.faults.ledger import Effects
 from tests.faults.load import Load
 from tests.faults.stage import Stage
 
@@ -20,21 +20,11 @@ class Ring:
 
 
 @dataclass
-class Landed:
+class Landed(Effects):
     """A fault that did what it was meant to do."""
 
     detail: str
     count: int = 1
-    loss: Loss = "none"
-    spares: tuple[str, ...] = ()
-    """Durability modes whose tasks must outlast it all the same; `stored` always must."""
-    excuses: tuple[str, ...] = ()
-    made: tuple[str, ...] = ()
-    """Tasks that come from the fault itself and from no producer."""
-    broken: tuple[str, ...] = ()
-    """Promises that the scenario itself has seen broken, a sentence each."""
-    throughput: tuple[float, float] | None = None
-    """Steps per second of those who survived a crash, before and after it."""
 
 
 class MissedError(Exception):
@@ -56,6 +46,7 @@ _FILES = (
     "inputs",
     "messages",
     "network",
+    "paid_answers",
     "postgres_faults",
     "power",
     "processes",

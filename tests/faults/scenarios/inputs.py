@@ -1,13 +1,17 @@
 """Inputs that break or block what works on them: they end alone, and other tasks go on."""
 
 import asyncio
+import re
 
-from octollm.errors import StartError
+import httpx
+
 from tests.faults.load import Order
-from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import Landed, Ring, scenario
+from tests.faults.scenarios.helpers import send, until_ended
 
 _COUNT = 12
 """More than the failures that open a circuit breaker."""
+_OPENED = re.compile(r"^octollm_circuit_opened_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 _OTHERS = 5
 _TRIES = 2
 """Of content that does not end."""
@@ -20,13 +24,32 @@ _LONGEST_S = 60.0
 
 @scenario("poison_burst")
 async def poison_burst(ring: Ring) -> Landed:
-    """Many inputs at once that break an arm, and many that break the rendering of their plan."""
-    bad = [ring.load.order({"raise": "odd data"}, kind="ledger", expected="failed") for _ in range(_COUNT)]
+    """Many inputs at once that break an arm, and many that break the rendering of their plan: no breaker opens.
+
+    They come from several tenants and break several steps, as it takes for a breaker to open.
+    """
+    opened = await _breakers_opened(ring)
+    bad = [ring.load.order({"raise": "odd data"}, kind="pair", expected="failed") for _ in range(2 * _COUNT)]
     bad += [
         ring.load.order({"x": ring.rng.choice(("inf", "nan", "1e400"))}, kind="odd", expected="plan_invalid")
         for _ in range(_COUNT)
     ]
-    return await _others_go_on(ring, bad, "inputs that broke an arm or their plan")
+    ring.rng.shuffle(bad)
+    landed = await _others_go_on(ring, bad, "inputs that broke an arm or their plan")
+    if (more := await _breakers_opened(ring) - opened) > 0:
+        landed.broken += (f"inputs opened a circuit breaker {more:.0f} times",)
+    return landed
+
+
+async def _breakers_opened(ring: Ring) -> float:
+    """How often the circuit breakers of the arms and the orchestrators have opened since these were started."""
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        pages = [
+            (await client.get(f"{one.http}/metrics")).text
+            for role in ("effect", "judge", "orchestrator")
+            for one in ring.stage.of(role)
+        ]
+    return sum(float(count) for page in pages for count in _OPENED.findall(page))
 
 
 @scenario("blocking_input")
@@ -41,28 +64,12 @@ async def blocking_input(ring: Ring) -> Landed:
 
 
 async def _others_go_on(ring: Ring, bad: list[Order], what: str) -> Landed:
-    for order in bad:
-        ring.load.send(order)
+    send(ring, bad)
     began = asyncio.get_running_loop().time()
     others = [ring.load.order({}, kind="ledger") for _ in range(_OTHERS)]
-    for order in others:
-        ring.load.send(order)
-    await _until_ended(ring, others, "the end of the other tasks")
+    send(ring, others)
+    await until_ended(ring, others, "the end of the other tasks")
     took_s = asyncio.get_running_loop().time() - began
-    await _until_ended(ring, bad, f"the end of {what}")
+    await until_ended(ring, bad, f"the end of {what}")
     broken = (f"tasks waited {took_s:.0f} s for {what}",) if took_s > _LONGEST_S else ()
     return Landed(f"{len(bad)} {what}; others took {took_s:.1f} s", count=len(bad), broken=broken)
-
-
-async def _until_ended(ring: Ring, orders: list[Order], what: str) -> None:
-    async def ended() -> bool:
-        found = await ring.stage.value(
-            "SELECT count(*) FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND result IS NOT NULL",
-            [order.key for order in orders],
-        )
-        return bool(found is not None and found >= len(orders))
-
-    try:
-        await ring.stage.until(ended, what, TIMEOUT_S)
-    except StartError as error:
-        raise MissedError(str(error)) from error

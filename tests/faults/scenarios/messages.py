@@ -6,7 +6,6 @@ import json
 import asyncpg
 import httpx
 
-from octollm.errors import StartError
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
 _ENDED = """
@@ -31,10 +30,7 @@ async def poison(ring: Ring) -> Landed:
                 )
             )
 
-    try:
-        await ring.stage.until(given_up, "the end of the poison", TIMEOUT_S)
-    except StartError as error:
-        raise MissedError(str(error)) from error
+    await ring.stage.until(given_up, "the end of the poison", TIMEOUT_S)
     return Landed("a step killed every worker that took it", count=5)
 
 
@@ -85,8 +81,6 @@ async def overload(ring: Ring) -> Landed:
         ring.load.send(ring.load.order({}, source=ring.rng.choice(("http0", "http1"))))
     try:
         await ring.stage.until(lambda: ring.load.retry_after > before, "a 503", TIMEOUT_S)
-    except StartError as error:
-        raise MissedError(str(error)) from error
     finally:
         for way in ways:
             way.release()
@@ -121,10 +115,7 @@ async def other_versions(ring: Ring) -> Landed:
 
     for _ in range(4):
         ring.load.send(ring.load.order({}))
-    try:
-        await ring.stage.until(became_dead, "the dead letters", TIMEOUT_S)
-    except StartError as error:
-        raise MissedError(str(error)) from error
+    await ring.stage.until(became_dead, "the dead letters", TIMEOUT_S)
     return Landed(f"{sent} messages of other versions became dead letters", count=sent, made=(ident,))
 
 

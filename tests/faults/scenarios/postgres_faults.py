@@ -4,7 +4,6 @@ import asyncio
 
 import asyncpg
 
-from octollm.errors import StartError
 from tests.faults.proxy import COMMIT, STORES, Trap
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
 
@@ -51,8 +50,6 @@ async def commit_cut(ring: Ring) -> Landed:
         ring.load.send(ring.load.order({}))
     try:
         await ring.stage.until(lambda: cut, "a commit", TIMEOUT_S)
-    except StartError as error:
-        raise MissedError(str(error)) from error
     finally:
         for proxy, trap in traps:
             proxy.traps.remove(trap)

@@ -6,19 +6,22 @@ is published. Of the reflex: before the task is in Redis, after, and after it kn
 """
 
 import asyncio
-import json
 import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from octollm.errors import StartError
 from octollm.protocol.scripts import source
 from tests.faults.instance import Instance
-from tests.faults.ledger import lines, now
+from tests.faults.ledger import lines, now, runs
 from tests.faults.proxy import COMMIT, STORES, Moment, Trap
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.helpers import restart, send
 from tests.faults.stage import LEASE_S
+
+_FIRST = ("one", "run")
+"""The first step of the recipes, by the role that runs it."""
+_TASKS = "SELECT id FROM tasks WHERE idempotency_key = ANY ($1::text[])"
 
 
 def sha_of(script: str) -> bytes:
@@ -50,8 +53,6 @@ async def _trapped(ring: Ring, role: str, server: str, pattern: bytes, moment: M
     _feed(ring, role)
     try:
         await ring.stage.until(lambda: killed, f"a {role} at {moment}", TIMEOUT_S)
-    except StartError as error:
-        raise MissedError(str(error)) from error
     finally:
         for proxy, trap in traps:
             proxy.traps.remove(trap)
@@ -122,10 +123,7 @@ def _crash(when: str) -> Callable[[Ring], object]:
         token = ring.stage.folder / f"token-{when}-{ring.rng.random()}"
         token.touch()
         ring.load.send(ring.load.order({"crash": when, "token": str(token), "sleep_ms": 50}))
-        try:
-            await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", TIMEOUT_S)
-        except StartError as error:
-            raise MissedError(str(error)) from error
+        await ring.stage.until(lambda: any(one.starts > starts[one.name] for one in arms), "the crash", TIMEOUT_S)
         return Landed(f"an arm died {when} its effect")
 
     return run
@@ -138,52 +136,58 @@ scenario("kill_effect_after_effect")(_crash("after"))  # type: ignore[arg-type]
 @scenario("freeze_arm")
 async def freeze_arm(ring: Ring) -> Landed:
     """SIGSTOP in the middle of a step, until another has taken it over; who wakes up then must not commit."""
-    orders = [ring.load.order({"sleep_ms": 6000}) for _ in range(3)]
-    numbers = {json.loads(order.body)["input"]["n"] for order in orders}
-    for order in orders:
-        ring.load.send(order)
+    return await _freeze_until_reclaimed(ring, "effect", "ledger", lambda: lines(ring.stage.effects))
+
+
+@scenario("freeze_executor")
+async def freeze_executor(ring: Ring) -> Landed:
+    """The same with steps in the sandbox, which end while their executor stands still."""
 
     def begun() -> list[dict[str, Any]]:
-        return [one for one in lines(ring.stage.effects) if one["step"] == "one" and one["n"] in numbers]
+        return [line for one in ring.stage.of("executor") for line in runs(ring.stage.folder / f"{one.name}.log")]
 
+    return await _freeze_until_reclaimed(ring, "executor", "sandbox", begun)
+
+
+async def _freeze_until_reclaimed(
+    ring: Ring, role: str, kind: str, calls: Callable[[], list[dict[str, Any]]]
+) -> Landed:
+    """`calls` returns the steps that processes of the role have begun, as effects."""
+    orders = [ring.load.order({"sleep_ms": 6000}, kind=kind) for _ in range(3)]
+    keys = [order.key for order in orders]
+    send(ring, orders)
+    tasks: set[str] = set()
+
+    def begun() -> list[dict[str, Any]]:
+        return [one for one in calls() if one["task"] in tasks and one["step"] in _FIRST]
+
+    async def begun_by_one() -> bool:
+        tasks.update(row["id"] for row in await ring.stage.rows(_TASKS, keys))
+        return bool(begun())
+
+    await ring.stage.until(begun_by_one, "a long step", TIMEOUT_S)
+    first = begun()[-1]
+    frozen = next((one for one in ring.stage.of(role) if one.runs and one.ran(first["worker"])), None)
+    if frozen is None:
+        raise MissedError(f"{first['worker']} is no more")
+    frozen.kill(signal.SIGSTOP)
+    at = now()
     try:
-        await ring.stage.until(begun, "a long step", TIMEOUT_S)
-        first = begun()[-1]
-        arms = ring.stage.of("effect")
-        frozen = next((one for one in arms if one.child and f"-{one.child.pid}-" in first["worker"]), None)
-        if frozen is None:
-            raise MissedError(f"{first['worker']} is no more")
-        frozen.kill(signal.SIGSTOP)
-        at = now()
-        try:
-            await ring.stage.until(
-                lambda: any(one["task"] == first["task"] and one["worker"] != first["worker"] for one in begun()),
-                "somebody who takes it over",
-                TIMEOUT_S,
-            )
-        finally:
-            frozen.kill(signal.SIGCONT)
-    except StartError as error:
-        raise MissedError(str(error)) from error
+        await ring.stage.until(
+            lambda: any(one["task"] == first["task"] and one["worker"] != first["worker"] for one in begun()),
+            "somebody who takes it over",
+            TIMEOUT_S,
+        )
+    finally:
+        frozen.kill(signal.SIGCONT)
     return Landed(f"{frozen.name} was frozen for {now() - at:.1f} s, until its step was reclaimed")
 
 
 @scenario("freeze_orchestrator")
 async def freeze_orchestrator(ring: Ring) -> Landed:
     """SIGSTOP past the lease with transactions under way."""
-    return await _freeze(ring, "orchestrator")
-
-
-@scenario("freeze_executor")
-async def freeze_executor(ring: Ring) -> Landed:
-    """The same with steps in the sandbox."""
-    return await _freeze(ring, "executor")
-
-
-async def _freeze(ring: Ring, role: str) -> Landed:
-    one = ring.rng.choice(ring.stage.of(role))
-    for _ in range(6):
-        ring.load.send(ring.load.order(kind="sandbox") if role == "executor" else ring.load.order({"sleep_ms": 500}))
+    one = ring.rng.choice(ring.stage.of("orchestrator"))
+    send(ring, [ring.load.order({"sleep_ms": 500}) for _ in range(6)])
     await asyncio.sleep(0.7)
     one.kill(signal.SIGSTOP)
     try:
@@ -198,7 +202,5 @@ async def _freeze(ring: Ring, role: str) -> Landed:
 async def rolling_restart(ring: Ring) -> Landed:
     """SIGTERM to every process, one after the other, under load."""
     for one in ring.stage.instances:
-        starts = one.starts
-        one.kill(signal.SIGTERM)
-        await ring.stage.again(one, starts)
+        await restart(ring, one)
     return Landed("every process was restarted in order", count=len(ring.stage.instances))

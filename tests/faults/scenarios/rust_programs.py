@@ -9,17 +9,16 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from octollm.errors import StartError
 from tests.faults.instance import Instance
 from tests.faults.load import Order
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.helpers import alone, end_within, redeployed, restart, send
 
 _DEPLOYS = 6
 """More than any arm's max_deliveries: a step that each one charged would be given up on."""
 _STEP_MS = 8000
 _STREAMS = [f"{{l0}}:arm.executor:{priority}" for priority in ("high", "normal", "low")]
 _TASK = "SELECT id FROM tasks WHERE idempotency_key = $1"
-_ENDED = "SELECT count(*) FROM tasks WHERE idempotency_key = ANY($1::text[]) AND state = 'succeeded'"
 _PIPE_BYTES = 4096
 _STEPS = 24
 _EXIT_S = 30.0
@@ -28,30 +27,17 @@ _EXIT_S = 30.0
 
 @scenario("restart_executor_in_long_step")
 async def restart_executor_in_long_step(ring: Ring) -> Landed:
-    """Deploy after deploy ends the executor in the middle of a step, which resumes uncharged."""
-    (one,) = ring.stage.of("executor")
+    """Deploy after deploy ends the executors in the middle of a step, which resumes uncharged."""
+    executors = ring.stage.of("executor")
     order = ring.load.order({"sleep_ms": _STEP_MS}, kind="sandbox", source="http0")
     broken: set[str] = set()
-    try:
-        await _restart(ring, one, {"OCTOLLM_EXECUTOR_DRAIN_S": "1"})
+    async with redeployed(ring, [(one, {"OCTOLLM_EXECUTOR_DRAIN_S": "1"}) for one in executors]):
         ring.load.send(order)
         for _ in range(_DEPLOYS):
-            deliveries = await _until_held(ring, order)
-            if deliveries > 1:
+            if await _until_held(ring, order) > 1:
                 broken.add("a deploy charged the step that it stopped")
-            await _restart(ring, one, one.environment)
-        await _restart(ring, one, {})
-    except StartError as error:
-        raise MissedError(str(error)) from error
-    finally:
-        one.environment = {}
+            await asyncio.gather(*(restart(ring, one) for one in executors))
     return Landed(f"{_DEPLOYS} deploys stopped one step", count=_DEPLOYS, broken=tuple(broken))
-
-
-async def _restart(ring: Ring, one: Instance, environment: dict[str, str]) -> None:
-    starts, one.environment = one.starts, environment
-    one.kill(signal.SIGTERM)
-    await ring.stage.again(one, starts)
 
 
 async def _until_held(ring: Ring, order: Order) -> int:
@@ -105,7 +91,7 @@ async def _logging_into_pipe(ring: Ring, one: Instance, environment: dict[str, s
     pipe = _Pipe(os.open(log, os.O_RDONLY | os.O_NONBLOCK), kept)
     try:
         fcntl.fcntl(pipe.reader, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        await _restart(ring, one, environment)
+        await restart(ring, one, environment)
         yield pipe
     finally:
         log.unlink()
@@ -117,8 +103,9 @@ async def _logging_into_pipe(ring: Ring, one: Instance, environment: dict[str, s
 @scenario("log_reader_of_executor_stops")
 async def log_reader_of_executor_stops(ring: Ring) -> Landed:
     """The executor's log pipe is full and stays full: steps run on. Then its reader dies, and SIGTERM still works."""
-    (one,) = ring.stage.of("executor")
-    return await _log_reader_stops(ring, one, {}, kind="sandbox", source="http0")
+    one = ring.stage.of("executor")[0]
+    async with alone(ring, one):
+        return await _log_reader_stops(ring, one, {}, kind="sandbox", source="http0")
 
 
 @scenario("log_reader_of_reflex_stops")
@@ -130,46 +117,29 @@ async def log_reader_of_reflex_stops(ring: Ring) -> Landed:
 
 async def _log_reader_stops(ring: Ring, one: Instance, environment: dict[str, str], kind: str, source: str) -> Landed:
     broken = []
-    try:
-        async with _logging_into_pipe(ring, one, environment) as pipe:
-            orders = [ring.load.order({}, kind=kind, source=source) for _ in range(_STEPS)]
-            for order in orders:
-                ring.load.send(order)
-            if not await _all_end(ring, orders):
-                broken.append(f"{one.name} stopped working when nobody read its log")
-            if not await ring.stage.ready(one):
-                broken.append(f"{one.name} was not ready while nobody read its log")
-            unread = pipe.read()
-            starts, one.environment = one.starts, {}
-            one.kill(signal.SIGTERM)
-            # What it logged until now belongs to the ledger; what follows has no reader any longer.
-            await asyncio.sleep(0.2)
-            pipe.read()
-            pipe.close()
-            child = one.child
-            try:
-                async with asyncio.timeout(_EXIT_S):
-                    if child is not None:
-                        await child.wait()
-            except TimeoutError:
-                broken.append(f"{one.name} ignored SIGTERM when its log had no reader")
-                one.kill(signal.SIGKILL)
-        await ring.stage.again(one, starts)
-    except StartError as error:
-        raise MissedError(str(error)) from error
+    async with _logging_into_pipe(ring, one, environment) as pipe:
+        orders = [ring.load.order({}, kind=kind, source=source) for _ in range(_STEPS)]
+        send(ring, orders)
+        if not await end_within(ring, orders):
+            broken.append(f"{one.name} stopped working when nobody read its log")
+        if not await ring.stage.ready(one):
+            broken.append(f"{one.name} was not ready while nobody read its log")
+        unread = pipe.read()
+        starts, one.environment = one.starts, {}
+        one.kill(signal.SIGTERM)
+        # What it logged until now belongs to the ledger; what follows has no reader any longer.
+        await asyncio.sleep(0.2)
+        pipe.read()
+        pipe.close()
+        child = one.child
+        try:
+            async with asyncio.timeout(_EXIT_S):
+                if child is not None:
+                    await child.wait()
+        except TimeoutError:
+            broken.append(f"{one.name} ignored SIGTERM when its log had no reader")
+            one.kill(signal.SIGKILL)
+    await ring.stage.again(one, starts)
     if unread < _PIPE_BYTES // 2:
         raise MissedError(f"{one.name} logged {unread} bytes only, so its pipe was never full")
     return Landed(f"nobody read {unread} bytes of {one.name}'s log", broken=tuple(broken))
-
-
-async def _all_end(ring: Ring, orders: list[Order]) -> bool:
-    keys = [order.key for order in orders]
-
-    async def ended() -> bool:
-        return await ring.stage.value(_ENDED, keys) == len(keys)
-
-    try:
-        await ring.stage.until(ended, "the end of all", TIMEOUT_S)
-    except StartError:
-        return False
-    return True

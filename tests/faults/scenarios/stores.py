@@ -9,6 +9,7 @@ from octollm.errors import StartError
 from tests.faults.disks import NoDiskError, small_disk
 from tests.faults.load import Order
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.helpers import end_within, until_ended
 
 _FULL_S = 2.0
 _RESULTS = "{l0}:results"
@@ -71,7 +72,7 @@ def _complaints(log: Path) -> int:
 
 async def _wait_for_work(ring: Ring) -> None:
     """Until a task that is sent now has ended: everybody is back."""
-    await _ended(ring, [_sent(ring, "ledger")])
+    await until_ended(ring, [_sent(ring, "ledger")])
 
 
 @scenario("qdrant_unavailable")
@@ -80,7 +81,7 @@ async def qdrant_unavailable(ring: Ring) -> Landed:
     stage = ring.stage
     server, way = await stage.give_vectors()
     kept = [_sent(ring, "kept") for _ in range(3)]
-    await _ended(ring, kept)
+    await until_ended(ring, kept)
     broken: list[str] = []
     for away in ("refused", "hung"):
         way.refuses = away == "refused"
@@ -89,7 +90,7 @@ async def qdrant_unavailable(ring: Ring) -> Landed:
         way.reset()
         now = [_sent(ring, "kept") for _ in range(3)]
         kept += now
-        if not await _ended(ring, now):
+        if not await end_within(ring, now):
             broken.append(f"a result waited for a vector store that {away}")
         async with stage.client() as client:
             if not await client.xlen(_RESULTS):
@@ -118,20 +119,3 @@ def _sent(ring: Ring, kind: str) -> Order:
     order = ring.load.order(kind=kind, source="http0")
     ring.load.send(order)
     return order
-
-
-async def _ended(ring: Ring, orders: list[Order]) -> bool:
-    """Whether all have their result, within a while."""
-
-    async def ended() -> bool:
-        found = await ring.stage.value(
-            "SELECT count(*) FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND result IS NOT NULL",
-            [order.key for order in orders],
-        )
-        return bool(found is not None and found >= len(orders))
-
-    try:
-        await ring.stage.until(ended, "results", TIMEOUT_S)
-    except StartError:
-        return False
-    return True

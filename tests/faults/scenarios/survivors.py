@@ -3,15 +3,13 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from octollm.errors import StartError
 from tests.faults.instance import Instance
 from tests.faults.ledger import lines, now
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.helpers import redeployed, send, until_ended
 
 _SLOTS = 6
 """Of each arm while a crash is measured: they are what bounds the throughput, and not the processor."""
@@ -34,7 +32,7 @@ async def crash_cost(ring: Ring) -> Landed:
     text = (ring.stage.folder / "streams.yaml").read_text()
     few.write_text(text.replace("    concurrency: 32\n", f"    concurrency: {_SLOTS}\n"))
     full = _SLOTS * _WINDOW_S / _STEP_S
-    async with _redeployed(ring, {"OCTOLLM_TOPOLOGY_FILE": str(few)}):
+    async with redeployed(ring, [(one, {"OCTOLLM_TOPOLOGY_FILE": str(few)}) for one in (survivor, victim)]):
         numbers: set[int] = set()
 
         def begun(one: Instance | None = None) -> list[float]:
@@ -56,17 +54,15 @@ async def crash_cost(ring: Ring) -> Landed:
         feeding = asyncio.create_task(feed())
         try:
             await ring.stage.until(busy, "full slots", TIMEOUT_S)
-        except StartError as error:
+            # Its start would take the processor away from the survivor: it comes back when all has been counted.
+            victim.wanted = False
+            victim.kill()
+            killed = now()
+            await asyncio.sleep(_WINDOW_S)
+            before = [at for at in begun(survivor) if killed - _WINDOW_S <= at < killed]
+            after = [at for at in begun(survivor) if killed <= at < killed + _WINDOW_S]
+        finally:
             feeding.cancel()
-            raise MissedError(str(error)) from error
-        # Its start would take the processor away from the survivor: it comes back when all has been counted.
-        victim.wanted = False
-        victim.kill()
-        killed = now()
-        await asyncio.sleep(_WINDOW_S)
-        before = [at for at in begun(survivor) if killed - _WINDOW_S <= at < killed]
-        after = [at for at in begun(survivor) if killed <= at < killed + _WINDOW_S]
-        feeding.cancel()
         victim.wanted = True
     # More than the slots can do in the long run is the end of a burst.
     rates = min(len(before), full) / _WINDOW_S, len(after) / _WINDOW_S
@@ -78,11 +74,10 @@ async def crash_cost(ring: Ring) -> Landed:
 async def deploys_during_long_steps(ring: Ring) -> Landed:
     """SIGTERM to the arms in turn, more often than a step has deliveries, while steps run that outlast every drain."""
     arms = ring.stage.of("effect")
-    async with _redeployed(ring, {"OCTOLLM_WORKER_DRAIN_S": str(_DRAIN_S)}):
+    async with redeployed(ring, [(one, {"OCTOLLM_WORKER_DRAIN_S": str(_DRAIN_S)}) for one in arms]):
         orders = [ring.load.order({"sleep_ms": int(_LONG_STEP_S * 1000)}, kind="nap") for _ in range(3)]
         numbers = {json.loads(order.body)["input"]["n"] for order in orders}
-        for order in orders:
-            ring.load.send(order)
+        send(ring, orders)
 
         def said(key: str) -> list[dict[str, Any]]:
             return [line for line in lines(ring.stage.effects) if line.get("n") in numbers and key in line]
@@ -92,15 +87,12 @@ async def deploys_during_long_steps(ring: Ring) -> Landed:
             return [one for one in arms if any(map(one.ran, begun))]
 
         since = 0.0
-        try:
-            for _ in range(_DEPLOYS):
-                await ring.stage.until(partial(running_on, since), "a long step", TIMEOUT_S)
-                one, since = running_on(since)[0], now()
-                one.kill(signal.SIGTERM)
-        except StartError as error:
-            raise MissedError(str(error)) from error
+        for _ in range(_DEPLOYS):
+            await ring.stage.until(partial(running_on, since), "a long step", TIMEOUT_S)
+            one, since = running_on(since)[0], now()
+            one.kill(signal.SIGTERM)
         tasks = sorted({line["task"] for line in said("mark")})
-        await _until_ended(ring, tasks)
+        await until_ended(ring, orders, "the end of the long steps")
         stopped = len(said("stopped"))
     if stopped < _DEPLOYS:
         raise MissedError(f"{_DEPLOYS} deploys stopped long steps only {stopped} times")
@@ -109,35 +101,3 @@ async def deploys_during_long_steps(ring: Ring) -> Landed:
     )
     broken = (f"{charged} attempts of long steps were charged for deploys",) if charged else ()
     return Landed(f"{_DEPLOYS} deploys stopped long steps {stopped} times", count=_DEPLOYS, broken=broken)
-
-
-async def _until_ended(ring: Ring, tasks: list[str]) -> None:
-    async def ended() -> bool:
-        query = "SELECT count(*) FROM tasks WHERE id = ANY($1::text[]) AND result IS NOT NULL"
-        return await ring.stage.value(query, tasks) == len(tasks)
-
-    try:
-        await ring.stage.until(ended, "the end of the long steps", TIMEOUT_S)
-    except StartError as error:
-        raise MissedError(str(error)) from error
-
-
-@asynccontextmanager
-async def _redeployed(ring: Ring, environment: dict[str, str]) -> AsyncIterator[None]:
-    """Restart the arms with these settings, and at the end once more without them."""
-    arms = ring.stage.of("effect")
-
-    async def restart(one: Instance, changed: dict[str, str]) -> None:
-        starts = one.starts
-        one.environment = changed
-        one.kill(signal.SIGTERM)
-        await ring.stage.again(one, starts)
-
-    before = [one.environment for one in arms]
-    await asyncio.gather(*(restart(one, {**one.environment, **environment}) for one in arms))
-    try:
-        yield
-    finally:
-        for one in arms:
-            one.wanted = True
-        await asyncio.gather(*(restart(one, old) for one, old in zip(arms, before, strict=True)))

@@ -1,41 +1,11 @@
-"""Planted bugs: a copy of the Python code with a few words changed. The campaign has to catch each of them.
+"""Planted bugs in Python code and in the Lua scripts that Python calls."""
 
-A mutant whose words are no longer in the code refuses to be planted: it would prove nothing.
-"""
-
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from octollm.errors import StartError
-from tests.faults.checker import Kind
-from tests.faults.stage import ROOT
-
-
-@dataclass(frozen=True)
-class Change:
-    """In one file, `old` becomes `new`; without `old`, `new` is added at the end."""
-
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A bug, the scenarios in which it shows, and as what: it is caught only when one of these offences is found."""
-
-    bug: str
-    scenarios: tuple[str, ...]
-    shows: tuple[Kind, ...]
-    changes: tuple[Change, ...]
-    direct: bool = False
-    """Whether it shows only where steps go from arm to arm."""
-
+from tests.faults.mutants.mutant import Change, Mutant
 
 _ORCHESTRATOR = "workers/octollm/orchestrator"
-MUTANTS: Mapping[str, Mutant] = {
+PYTHON_MUTANTS: Mapping[str, Mutant] = {
     "ack_before_commit": Mutant(
         "the orchestrator acknowledges a message before its transaction is committed",
         ("kill_orchestrator_after_effect",),
@@ -201,6 +171,43 @@ MUTANTS: Mapping[str, Mutant] = {
             ),
         ),
     ),
+    "deadline_by_clock_of_arm": Mutant(
+        "an arm compares a task's deadline with its own clock",
+        ("clock_ahead",),
+        ("wrong_ends",),
+        (
+            Change(
+                "workers/octollm/protocol/run_watch.py",
+                "        now_ms = self._clock.now_ms()\n        if deadline_at",
+                "        import time\n        now_ms = time.time() * 1000\n        if deadline_at",
+            ),
+        ),
+    ),
+    "breaker_counts_inputs": Mutant(
+        "what an input breaks counts as a failure of the arm",
+        ("poison_burst",),
+        ("wrong_ends",),
+        (
+            Change(
+                "workers/octollm/steps/runner.py",
+                "handler_fault=faults.may_be_process_fault(error))",
+                "handler_fault=True)",
+            ),
+        ),
+    ),
+    "journal_inside_limit": Mutant(
+        "a paid answer of a model is lost when the step's time limit ends before the journal has it",
+        ("paid_answer_not_stored",),
+        ("wrong_ends",),
+        (
+            Change(
+                "workers/octollm/models/client.py",
+                "        new, paid = self._unsaved[key.columns]\n",
+                "        new, paid = self._unsaved.pop(key.columns)\n"
+                "        return await journal.keep(key, new, paid)\n",
+            ),
+        ),
+    ),
     "reclaim_stops_all": Mutant(
         "a worker that reclaims an entry begins nothing else until that entry has ended",
         ("crash_cost",),
@@ -254,20 +261,3 @@ MUTANTS: Mapping[str, Mutant] = {
         direct=True,
     ),
 }
-
-
-def plant(name: str, folder: Path) -> Path:
-    """A checkout in `folder` with the bug in it. Raises StartError where the code has no longer what is changed."""
-    (folder / "workers").mkdir(parents=True)
-    # With what Python has compiled: most of it is unchanged, and a campaign starts many processes.
-    shutil.copytree(ROOT / "workers" / "octollm", folder / "workers" / "octollm")
-    shutil.copytree(ROOT / "lua", folder / "lua")
-    for shared in ("streams.yaml", "schedules.yaml", "recipes", "schemas"):
-        (folder / shared).symlink_to(ROOT / shared)
-    for change in MUTANTS[name].changes:
-        file = folder / change.file
-        text = file.read_text()
-        if change.old and text.count(change.old) != 1:
-            raise StartError(f"mutant {name}: {change.file} does not hold its words once; adapt the mutant")
-        file.write_text(text.replace(change.old, change.new) if change.old else text + change.new)
-    return folder
