@@ -20,7 +20,10 @@ Check = Callable[[], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a store is watched. Both times together stay below the two seconds after which readiness must be red."""
+    """How often a store is checked.
+
+    Both times together stay below the two seconds after which readiness must be red.
+    """
 
     pause_s: float
     """Time between two checks."""
