@@ -1,6 +1,6 @@
 """What would grow with every crash and every task, although nobody looks at it again."""
 
-from octollm.consumer import reclaimer
+from octollm.consumer import dead_consumers
 from octollm.consumer.worker import Worker
 from octollm.contracts.ids import new_task_id
 from octollm.orchestrator.maintenance import Maintenance
@@ -17,7 +17,8 @@ STREAM = KEYS.stream(judge())
 
 
 async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, client, monkeypatch):
-    monkeypatch.setattr(reclaimer, "DEAD_AFTER_S", 0.01)
+    monkeypatch.setattr(dead_consumers, "DEAD_AFTER_S", 0.01)
+    monkeypatch.setattr(dead_consumers, "INTERVAL_S", 0.01)
     topic = judge()
     stream = KEYS.stream(topic)
     await dead_workers(client, stream, 1, [1])
@@ -34,7 +35,8 @@ async def test_a_dead_workers_name_does_not_stay_in_the_group(redis_server, clie
 
 
 async def test_a_worker_that_owns_something_is_never_deleted(redis_server, client, monkeypatch):
-    monkeypatch.setattr(reclaimer, "DEAD_AFTER_S", 0.0)
+    monkeypatch.setattr(dead_consumers, "DEAD_AFTER_S", 0.0)
+    monkeypatch.setattr(dead_consumers, "INTERVAL_S", 0.0)
     topic = judge()
     stream = KEYS.stream(topic)
     await dead_workers(client, stream, 1, [1], idle=0)
