@@ -34,7 +34,7 @@ class Batcher(Generic[Item, Answer]):
         max_size: int,
         partitions: int = 1,
     ) -> None:
-        """`key`: items with the same key are in one partition, and therefore never in two batches at the same time.
+        """`key`: items with the same key are in one partition, so never in two batches at the same time.
 
         `wait_ms`: longest wait for more items after a batch of several; `max_size`: most items in a batch.
         """

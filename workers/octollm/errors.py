@@ -55,7 +55,7 @@ class RefusedError(ApiError):
     """The request was refused; sending it again cannot help."""
 
     def __init__(self, message: str, *, status: int, code: str, field: str | None) -> None:
-        """`status`: of HTTP; `code`: the end of the problem's `type`; `field`: what to correct, where one is named."""
+        """`status`: of HTTP; `code`: the end of the problem's `type`; `field`: what to correct, if named."""
         super().__init__(message)
         self.status = status
         self.code = code
@@ -182,8 +182,9 @@ class NeedsPersonError(StepError):
     transient = False
 
     def __init__(self, code: str, message: str) -> None:
-        """`message` says what is to be put right, and where. The class stands in front of the code, so that it can be
-        seen wherever the code goes.
+        """`message` says what to fix, and where.
+
+        The class stands in front of the code, so that it can be seen wherever the code goes.
         """
         super().__init__(f"{NEEDS_PERSON}{code}", message)
 

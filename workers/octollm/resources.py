@@ -54,7 +54,10 @@ def rules_path() -> Path:
 
 
 def _installed() -> list[Path]:
-    """Return where pip puts data files: the scheme's data path, the user's, and next to a `--target` folder."""
+    """Return where pip puts data files.
+
+    That is the scheme's data path, the user's, or next to a `--target` folder.
+    """
     roots = [Path(sysconfig.get_path("data"))]
     user_scheme = sysconfig.get_preferred_scheme("user")
     roots.append(Path(sysconfig.get_path("data", user_scheme)))

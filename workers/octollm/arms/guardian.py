@@ -46,7 +46,10 @@ class Guardian:
 
 
 async def _call(ctx: ArmContext, work: Callable[[dict[str, Any], Path], Result], given: dict[str, Any]) -> Result:
-    """Do the work here if there is little of it: the rules are linear, at about a millisecond per 500 characters."""
+    """Do the work here if there is little of it.
+
+    The rules are linear, at about a millisecond per 500 characters.
+    """
     return work(given, ctx.rules_dir) if is_small(given) else await ctx.isolated(work, given, ctx.rules_dir)
 
 

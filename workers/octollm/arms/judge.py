@@ -247,7 +247,10 @@ def _recompute(check: Mapping[str, Any], place: str) -> Fault:
 
 
 def _groups(text: str, column: str, by: str | None, where: Mapping[str, Any], place: str) -> dict[str, list[float]]:
-    """Return the numbers of a column by the value of column `by` ('' without it). Raises csv.Error, PermanentError."""
+    """Return the numbers of a column by the value of column `by` ('' without it).
+
+    Raises csv.Error, PermanentError.
+    """
     # newline=None: spreadsheets also end lines with CR alone, which the module csv refuses.
     reader = csv.DictReader(io.StringIO(text, newline=None))
     for name in filter(None, (column, by, *where)):

@@ -96,7 +96,10 @@ def _filters(reason: str | None, task: str | None, since: str | None, until: str
 
 
 def _apply(verb: str, selection: _Selection, action: Callable[[Client, DeadLetterItem], dict[str, Any]]) -> None:
-    """Run `action` on every selected dead letter and print the results; exit code 1 when one was not accepted."""
+    """Run `action` on every selected dead letter and print the results.
+
+    The exit code is 1 if one was not accepted.
+    """
     if bool(selection.numbers) == bool(selection.filters):
         raise typer.BadParameter("give ids, or select dead letters with --reason, --task, --since or --until")
     with connect() as client:

@@ -90,7 +90,10 @@ def submit(
 
 
 def _require_utf8(fields: dict[str, Any]) -> None:
-    """Raise BadParameter for an argument that is not UTF-8: Python turns it into surrogates, which JSON cannot hold."""
+    """Raise BadParameter for an argument that is not UTF-8.
+
+    Python turns it into surrogates, which JSON cannot hold.
+    """
     for name, value in fields.items():
         if isinstance(value, str) and not value.isascii():
             try:

@@ -43,7 +43,10 @@ def up(
 
 
 async def _run(stack: Stack, *, as_json: bool) -> None:
-    """Run until a signal. The first one stops gracefully, even during the start; a second one ends the drain."""
+    """Run until a signal.
+
+    The first one stops gracefully, even during the start; a second one ends the drain.
+    """
     task = asyncio.current_task()
     if task is None:
         return

@@ -46,7 +46,7 @@ def watch(
 
 
 def _is_news(waiting: WaitingStep, printed_s: dict[tuple[str, str], int]) -> bool:
-    """Whether to print how long a step has waited: the first time, and whenever the time has doubled since."""
+    """Whether to print how long a step has waited: at first, and each time it has doubled."""
     step = waiting.step, waiting.arm
     if step in printed_s and waiting.for_s < 2 * max(printed_s[step], 1):
         return False

@@ -20,7 +20,9 @@ class EventPosition:
     """How far a task's events have been read, across connections."""
 
     def __init__(self, url: str, after: str | None) -> None:
-        """Start after the event `after`, `<run>-<seq>`, or at the beginning. Raises ParameterError for another form.
+        """Start after the event `after`, `<run>-<seq>`, or at the beginning.
+
+        Raises ParameterError for another form.
 
         `url`: of the reflex, for messages.
         """

@@ -186,7 +186,10 @@ class CircuitBreaker:
         return False
 
     def _drop_old_failures(self) -> None:
-        """Keep the newest failures only: one tenant's or one step's tasks may fail for ever where it takes two."""
+        """Keep the newest failures only.
+
+        One tenant's or one step's tasks may fail for ever where it takes two.
+        """
         while len(self._failed) > max(self._rule.tasks, 1):
             del self._failed[next(iter(self._failed))]
 

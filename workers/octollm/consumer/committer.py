@@ -69,7 +69,10 @@ class Committer:
             backoff.reset()
 
     async def _send(self, batch: list[tuple[Completion, Delivery]]) -> bool:
-        """Whether Redis has answered. A repeat after a lost reply is answered `gone` and writes nothing twice."""
+        """Whether Redis has answered.
+
+        A repeat after a lost reply is answered `gone` and writes nothing twice.
+        """
         try:
             answers = await self._handoff.complete([completion for completion, _ in batch])
         except REDIS_FAILURES as error:

@@ -141,7 +141,9 @@ class Consumer:
                     self._pool.stop(lease, status)
 
     async def _release_unstarted(self, stuck: Container[DeliveryKey] = ()) -> None:
-        """Give back what Redis says this consumer holds and nobody here works on: also what a cut-off read left.
+        """Give back what Redis says this consumer holds and nobody here works on.
+
+        That includes what a cut-off read left.
 
         `stuck`: deliveries whose handlers still run, although they have left the pool.
         """

@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DeadConsumers:
-    """Looks for dead consumers of one group: at the start, then once a minute with one command per stream."""
+    """Looks for dead consumers of one group at the start, then once a minute."""
 
     def __init__(
         self,

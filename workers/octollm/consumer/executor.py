@@ -113,7 +113,10 @@ class Executor:
 
     @staticmethod
     def _failed_by_release(delivery: Delivery, result: HandlerResult | Exception) -> bool:
-        """Whether the handler made a failure of the cancellation at the end of a drain: a deploy fails no step."""
+        """Whether the handler made a failure of the cancellation at the end of a drain.
+
+        A deploy fails no step.
+        """
         failed = isinstance(result, Exception) or result.outcome is not Outcome.DONE
         return delivery.stop_reason is LeaseStatus.RELEASED and failed
 
@@ -137,7 +140,7 @@ class Executor:
         self._committer.add(Completion(lease, tuple(result.operations)), delivery)
 
     def _is_to_be_returned(self, entry: Entry, result: HandlerResult | Exception) -> bool:
-        """Record the end of the handler with the circuit breaker; whether it is open and wants the entry back."""
+        """Record the handler's end with the circuit breaker; whether it is open and the entry goes back."""
         if isinstance(result, Exception):
             if may_be_process_fault(result):
                 return self._breaker.record_failure(_source(entry))
@@ -150,7 +153,7 @@ class Executor:
         return False
 
     async def _handle(self, delivery: Delivery) -> HandlerResult | Exception:
-        """What the handler makes of the entry, once its stores are available, or what it raised that nobody foresaw.
+        """Return the handler's result, once its stores are available, or the unexpected exception.
 
         Raises CancelledError also where the handler answered its cancellation with another error.
         """

@@ -207,7 +207,10 @@ class DeliveryPool:
         return deliveries
 
     def _lease(self, entry: Entry) -> Lease:
-        """Only steps end with their run: a message that tells the orchestrator about a task is always worked on."""
+        """Return the lease of an entry, with its run if it is a step.
+
+        A message that tells the orchestrator about a task is worked on even if the run has ended.
+        """
         in_flight = (
             in_flight_field_in(entry.fields.get(b"id", b"").decode("ascii", "replace")) if self._is_arm else None
         )

@@ -59,8 +59,9 @@ class Worker:
         supervisor: Supervisor,
         circuit_breaker: CircuitBreakerRule = NEVER_OPENS,
     ) -> None:
-        """`connect_timeout_s`: longest that one attempt to connect may take. `name`: of this process in every consumer
-        group. `supervisor` owns every loop and thread that `start` begins.
+        """`connect_timeout_s`: longest that one attempt to connect may take.
+
+        `name`: of this process in every consumer group. `supervisor` owns every loop and thread that `start` begins.
         """
         self._url = url
         self._connect_timeout_s = connect_timeout_s

@@ -132,7 +132,10 @@ async def migrate(dsn: str, migrations: tuple[Migration, ...] | None = None) -> 
 
 
 async def _apply(connection: Connection, migration: Migration, known: tuple[Migration, ...]) -> None:
-    """Retry while another session holds a lock: waiting longer would make every later query on the table wait too."""
+    """Retry while another session holds a lock.
+
+    Waiting longer would make every later query on the table wait too.
+    """
     for attempt in range(1, _TRIES + 1):
         try:
             async with connection.transaction():

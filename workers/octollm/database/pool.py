@@ -161,7 +161,7 @@ def _followed_time_out(error: BaseException) -> bool:
 
 
 async def _still_works(pool: Pool, session: int) -> bool:
-    """Whether Postgres still works on the statement of a session that we have given up, and answers this question.
+    """Whether Postgres answers, and still works on the statement of a session that was given up.
 
     A session whose connection was lost is idle, and a server that hangs answers nothing.
     """

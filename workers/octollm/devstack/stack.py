@@ -78,8 +78,9 @@ class Stack:
         without: Collection[str] = (),
         progress: Progress | None = None,
     ) -> None:
-        """`data`: keep everything there (None: temporary). `without`: Python roles that somebody else runs. `progress`
-        gets a line for each event.
+        """`data`: keep everything there (None: temporary). `progress` gets a line for each event.
+
+        `without`: Python roles that somebody else runs.
         """
         self._settings = settings
         self._data = data

@@ -128,7 +128,7 @@ def _packed(text: str, pieces: Sequence[_Piece], count: Count, max_tokens: int) 
 
 
 def _merged(text: str, group: list[_Piece], count: Count, max_tokens: int) -> Iterator[tuple[Span, str, int]]:
-    """Yield the group as one passage, or as two if the tokenizer counts more for the whole than for its parts."""
+    """Yield the group as one passage, or as two if the tokenizer counts more than for its parts."""
     span = Span(group[0].span.start, group[-1].span.end)
     number = group[0].tokens if len(group) == 1 else count([text[span.start : span.end]])[0]
     if number <= max_tokens or len(group) == 1:

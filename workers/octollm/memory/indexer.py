@@ -47,7 +47,7 @@ class Indexer:
     """
 
     def __init__(self, pool: Pool, documents: Documents) -> None:
-        """`pool`: to the database of the tasks, open. `documents`: where a result with a document is ingested."""
+        """`pool`: to the tasks' database, open. `documents`: where results with a document are ingested."""
         self._pool = pool
         self._documents = documents
 
@@ -95,7 +95,7 @@ class Indexer:
         return faults
 
     async def _record(self, results: Sequence[TaskResult]) -> tuple[list[_Finished], dict[tuple[str, int], Exception]]:
-        """Write what belongs into Postgres alone, in one transaction; return the results that also have a document."""
+        """Write what belongs into Postgres alone; return the results that also have a document."""
         faults: dict[tuple[str, int], Exception] = {}
         found: dict[tuple[str, int], _Finished] = {}
         async with transaction(self._pool) as connection:

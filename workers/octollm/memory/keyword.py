@@ -102,7 +102,10 @@ def quote(word: str) -> str:
 
 
 def _candidates(words: Sequence[_Word], phrases: Sequence[str]) -> list[str]:
-    """Return tsqueries that select candidates, most selective first; later ones run only if too little was found."""
+    """Return tsqueries that select candidates, most selective first.
+
+    The later ones run only if too little was found.
+    """
     rare: list[str] = []
     total = 0
     for word in words:

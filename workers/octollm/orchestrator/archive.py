@@ -89,7 +89,9 @@ class Archive:
 async def _fail_task(
     connection: Connection, dead_letter: DeadLetter, traceparent: str, task: str | None, run: int
 ) -> tuple[asyncpg.Record | None, list[TaskEvent]]:
-    """Fail the task of a message from `tasks` or `steps.done`. Return its row if it failed, and new events.
+    """Fail the task of a message from `tasks` or `steps.done`.
+
+    Return its row if it failed, and new events.
 
     An arm's dead letter does not fail its task here: the worker has published the step's end on `steps.done`.
     """

@@ -172,7 +172,10 @@ def _cancel(decision: Decision, event: CancelRequested, now: str) -> None:
 
 
 def _step_ended(decision: Decision, event: StepEnded, now: str, by: str) -> None:
-    """Apply the end of an attempt. `by`: id of the message being processed, which differs for an early result."""
+    """Apply the end of an attempt.
+
+    `by`: id of the message being processed, which differs for an early result.
+    """
     done, state = event.done, decision.state
     row = state.steps.get((done.step, done.round))
     if done.run != state.run:
@@ -268,7 +271,10 @@ def _give_up(decision: Decision, done: StepFailed, now: str) -> None:
 
 
 def _drop(decision: Decision, row: StepRow, done: Done, now: str, by: str) -> None:
-    """Drop a result that was not made from the committed output; if it was the newest attempt, run the step again."""
+    """Drop a result that was not made from the committed output.
+
+    If it was the newest attempt, run the step again.
+    """
     decision.attempts.append(direct.dropped_attempt(done))
     decision.change()
     if done.attempt == row.attempt and row.round == decision.state.round_of(row.step):

@@ -51,7 +51,10 @@ def finish(decision: Decision, now: str, end: Terminal, reason: Reason | None, d
 
 
 def _memory(wanted: Any, context: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:  # noqa: ANN401  a template
-    """Return what is written to memory, or why nothing is: a task that has succeeded does not fail because of it."""
+    """Return what is written to memory, or why nothing is.
+
+    A task that has succeeded does not fail because of it.
+    """
     if wanted is None:
         return None, None
     try:

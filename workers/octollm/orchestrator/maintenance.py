@@ -129,7 +129,7 @@ class Maintenance:
                 return
 
     async def _publish_together(self, lane: str, decisions: Sequence[Decision]) -> bool:
-        """Publish in one call; return False if a decision makes that impossible, and then nothing is published."""
+        """Publish in one call; False if a decision makes that impossible, and nothing is published."""
         try:
             await self._publisher.publish(lane, *map(self._messages.operations, decisions))
         except StoreUnavailableError:
@@ -142,7 +142,10 @@ class Maintenance:
         return True
 
     async def _publish(self, decision: Decision) -> bool:
-        """Publish what follows from a decision, or fail its task if that is impossible. Return whether it was done."""
+        """Publish what follows from a decision, or fail its task if that is impossible.
+
+        Return whether it was done.
+        """
         task = decision.state.task
         try:
             await self._publisher.publish(lane_of(task), self._messages.operations(decision))

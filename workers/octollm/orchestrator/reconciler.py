@@ -120,7 +120,7 @@ class Reconciler:
         return 1
 
     async def _decide(self, step: _SentStep, *, save: bool) -> Decision | None:
-        """Return the decision that sends the step again; None if it has ended, or has been sent again, meanwhile."""
+        """Return the decision that sends the step again; None if it has ended or was sent meanwhile."""
         async with transaction(self._pool) as connection:
             states, now = await store.lock(connection, [step.task])
             state = states.get(step.task)

@@ -66,8 +66,9 @@ class Orchestrator:
         arms: Set[str] = frozenset(),
         plans_by_model: bool = False,
     ) -> None:
-        """`arms`: those of the topology. `plans_by_model`: a model is configured, which the arm `planner` may ask for
-        the plan of a task that has no recipe.
+        """`arms`: those of the topology.
+
+        `plans_by_model`: a model is configured, which the arm `planner` asks for the plan of a task without a recipe.
         """
         self._pool = pool
         self._planning = Planning(book, frozenset(arms), plans_by_model)
@@ -218,7 +219,10 @@ class Orchestrator:
     async def _transact(
         self, entries: Sequence[Entry], failure: str | None = None
     ) -> list[Decision | InvalidMessage | None]:
-        """Process entries in one transaction. `failure`: do not process them, and fail their tasks with this detail."""
+        """Process entries in one transaction.
+
+        `failure`: do not process them, and fail their tasks with this detail.
+        """
         parsed = [parse_message(entry, self._planning) for entry in entries]
         if failure is not None:
             parsed = [_unprocessable(one, failure) for one in parsed]
@@ -258,7 +262,7 @@ class Orchestrator:
     async def _restore(
         self, connection: Connection, messages: Sequence[TaskMessage], known: Mapping[str, TaskState]
     ) -> dict[str, TaskState]:
-        """Complete tasks that could not be parsed when they arrived and are to run again, from their dead letter."""
+        """Complete tasks from their dead letters that could not be parsed at first and are to run again."""
         restored: dict[str, TaskState] = {}
         for one in messages:
             state = known.get(one.task)
@@ -304,7 +308,10 @@ def _cause(error: Exception) -> str:
 
 
 def _unprocessable(message: TaskMessage | InvalidMessage, failure: str) -> TaskMessage | InvalidMessage:
-    """Return the message with an event that fails its task. A request about a task is not part of it and stays."""
+    """Return the message with an event that fails its task.
+
+    A request about a task is not part of it and stays.
+    """
     if isinstance(message, TaskMessage) and (message.first_state is not None or isinstance(message.event, StepEnded)):
         return message._replace(event=Unprocessable(failure))
     return message

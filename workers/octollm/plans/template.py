@@ -69,7 +69,7 @@ def _found(expression: str, context: Mapping[str, Any], budget: Budget) -> Any: 
 
 @lru_cache(maxsize=4096)
 def _links(expression: str) -> tuple[str | int, ...] | None:
-    """Return the names and indexes of an expression that consists of nothing else, like `a.b[0].c`; else None."""
+    """Return the names and indexes of an expression like `a.b[0].c`; None if it has anything else."""
     return _chain(compiled(expression).parsed)
 
 

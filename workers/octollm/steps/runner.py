@@ -179,7 +179,7 @@ class StepRunner:
         return HandlerResult(Outcome.DONE, (done, publish), in_flight, store)
 
     def _chain(self, step: StepRequested, raw: bytes) -> tuple[str, StepRequested] | None:
-        """The step to publish directly; None after the task's deadline: ending the task is the orchestrator's."""
+        """Return the step to publish directly; None after the deadline, when the orchestrator ends the task."""
         if self._seconds_left(step) <= 0:
             return None
         try:

@@ -58,8 +58,9 @@ def _passes(expression: str) -> bool:
 
 
 def _matches_after(expression: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """One offset after another: from hour to hour, the library leaps over what is due behind a change of less than an
-    hour (Lord Howe Island).
+    """Yield the times that match after a time, one UTC offset after another.
+
+    From hour to hour, the library leaps over what is due behind a change of less than an hour (Lord Howe Island).
     """
     last = after + _END
     offset = _offset(zone, after)
