@@ -10,7 +10,7 @@ _GRACE_S = 2.0
 """How long a step may run on: a handler stops within milliseconds, on two busy cores within a second."""
 _RECOVERY_S = 10.0
 """How long after another fault work may still be late: a frozen worker, or one without Redis, hears of no end."""
-_ORDERLY = frozenset({"cancel", "ended_runs", "clock_ahead", "clocks_of_reflexes"})
+_ORDERLY = frozenset({"cancel", "ended_runs", "ended_runs_in_sandbox", "clock_ahead", "clocks_of_reflexes"})
 """Scenarios that disturb neither workers nor stores."""
 
 

@@ -71,6 +71,20 @@ RUST_MUTANTS: Mapping[str, Mutant] = {
         ),
         program=REFLEX,
     ),
+    "received_by_own_clock": Mutant(
+        "the reflex takes the time of a submission from its own clock",
+        ("clocks_of_reflexes",),
+        ("wrong_ends",),
+        (
+            Change(
+                "reflex-rs/src/store/redis/mod.rs",
+                "        self.redis.now_ms()\n",
+                "        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);\n"
+                "        Ok(now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)))\n",
+            ),
+        ),
+        program=REFLEX,
+    ),
     "executor_without_fence": Mutant(
         "an executor may finish an entry whose lease another one holds",
         ("freeze_executor",),
@@ -86,7 +100,7 @@ RUST_MUTANTS: Mapping[str, Mutant] = {
     ),
     "executor_runs_on": Mutant(
         "the executor hears of no ended run and runs its steps to their end",
-        ("ended_runs",),
+        ("ended_runs_in_sandbox",),
         ("wrong_ends",),
         (
             Change(

@@ -7,7 +7,7 @@ import httpx
 import psutil
 
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
-from tests.faults.scenarios.helpers import send, until_ended
+from tests.faults.scenarios.helpers import cancel_all, send, until_ended
 
 _LONG_MS = 40_000
 _PARALLEL_MS = 12_000
@@ -20,23 +20,14 @@ _STOPPED_WITHIN_S = 3.0
 
 @scenario("ended_runs")
 async def ended_runs(ring: Ring) -> Landed:
-    """More tasks expire than there are slots, some in the sandbox; some fail next to a running step; some run again."""
+    """More tasks expire than there are slots, some fail next to a running step, and some of both run again."""
     load = ring.load
     long, parallel = {"sleep_ms": _LONG_MS}, {"sleep_ms": _PARALLEL_MS}
     orders = [load.order(long, source="http0", kind="line", expected="expired", deadline_s=4) for _ in range(80)]
-    sandboxed = [load.order(long, source="http0", kind="sandbox", expected="expired", deadline_s=4) for _ in range(3)]
     orders += [load.order(parallel, source="http0", kind="split", expected="judged") for _ in range(6)]
-    send(ring, [*sandboxed, *orders])
-    await ring.stage.until(lambda: _sandboxes(ring), "a step in the sandbox", TIMEOUT_S)
+    send(ring, orders)
     ended = await until_ended(ring, orders)
-    await until_ended(ring, sandboxed)
     broken = []
-    try:
-        async with asyncio.timeout(_STOPPED_WITHIN_S):
-            while _sandboxes(ring):
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        broken.append(f"{_sandboxes(ring)} sandboxes were at work {_STOPPED_WITHIN_S:.0f} s after their runs' end")
     began = monotonic()
     fresh = load.order({}, source="http0", kind="ledger")
     load.send(fresh)
@@ -51,15 +42,32 @@ async def ended_runs(ring: Ring) -> Landed:
             if answer.status_code != 202:
                 raise MissedError(f"the reflex answered {answer.status_code}: {answer.text}")
     await until_ended(ring, [*orders[:3], *orders[-3:]], run=2)
-    return Landed(
-        f"{len(orders) + len(sandboxed)} runs ended over their steps, {len(again)} ran again",
-        count=2,
-        broken=tuple(broken),
-    )
+    return Landed(f"{len(orders)} runs ended over their steps, {len(again)} ran again", count=2, broken=tuple(broken))
+
+
+@scenario("ended_runs_in_sandbox")
+async def ended_runs_in_sandbox(ring: Ring) -> Landed:
+    """Tasks expire and are cancelled while their code runs in the sandbox: its processes end with their runs."""
+    load = ring.load
+    long = {"sleep_ms": _LONG_MS}
+    expiring = [load.order(long, source="http0", kind="sandbox", expected="expired", deadline_s=5) for _ in range(2)]
+    cancelled = [load.order(long, source="http0", kind="sandbox", expected="cancelled") for _ in range(2)]
+    send(ring, [*cancelled, *expiring])
+    await ring.stage.until(lambda: _sandboxes(ring) >= len(cancelled), "steps in the sandbox", TIMEOUT_S)
+    await cancel_all(ring, cancelled)
+    await until_ended(ring, [*cancelled, *expiring])
+    broken: tuple[str, ...] = ()
+    try:
+        async with asyncio.timeout(_STOPPED_WITHIN_S):
+            while _sandboxes(ring):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        broken = (f"{_sandboxes(ring)} steps ran on in the sandbox {_STOPPED_WITHIN_S:.0f} s after their runs' end",)
+    return Landed("four runs ended over their steps in the sandbox", count=4, broken=broken)
 
 
 def _sandboxes(ring: Ring) -> int:
-    """How many processes of steps run that would run for as long as those that expire."""
+    """How many processes run that belong to steps as long as those of `ended_runs_in_sandbox`."""
     found = 0
     for one in ring.stage.of("executor"):
         if one.child is None:

@@ -5,16 +5,19 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import httpx
+
 from octollm.errors import StartError
 from tests.faults.instance import Instance
 from tests.faults.load import Order
-from tests.faults.scenarios import TIMEOUT_S, Ring
+from tests.faults.scenarios import TIMEOUT_S, MissedError, Ring
 
 _ENDED = """
 SELECT id, idempotency_key FROM tasks
 WHERE idempotency_key = ANY ($1::text[]) AND run >= $2 AND finished_at IS NOT NULL
   AND reason IS DISTINCT FROM 'duplicate'
 """
+_RUNNING = "SELECT id FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND state = 'running'"
 
 
 def send(ring: Ring, orders: Sequence[Order]) -> None:
@@ -49,6 +52,24 @@ async def end_within(ring: Ring, orders: Sequence[Order], timeout_s: float = TIM
     except (StartError, TimeoutError):
         return False
     return True
+
+
+async def cancel_all(ring: Ring, orders: Sequence[Order]) -> None:
+    """Cancel the task of each order as soon as it runs."""
+    cancelled: set[str] = set()
+    url = ring.stage.of("reflex")[1].http
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+
+        async def all_cancelled() -> bool:
+            for row in await ring.stage.rows(_RUNNING, [order.key for order in orders]):
+                if row["id"] not in cancelled:
+                    answer = await client.delete(f"{url}/v1/tasks/{row['id']}")
+                    if answer.status_code != 202:
+                        raise MissedError(f"the reflex answered {answer.status_code}: {answer.text}")
+                    cancelled.add(row["id"])
+            return len(cancelled) == len(orders)
+
+        await ring.stage.until(all_cancelled, "tasks to cancel", TIMEOUT_S)
 
 
 async def restart(ring: Ring, one: Instance, environment: Mapping[str, str] | None = None) -> None:

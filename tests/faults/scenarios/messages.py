@@ -4,9 +4,9 @@ import asyncio
 import json
 
 import asyncpg
-import httpx
 
-from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios import TIMEOUT_S, Landed, Ring, scenario
+from tests.faults.scenarios.helpers import cancel_all, send
 
 _ENDED = """
 SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task
@@ -132,25 +132,6 @@ async def slow_steps(ring: Ring) -> Landed:
 async def cancel(ring: Ring) -> Landed:
     """Tasks are taken back while their steps run: each ends as cancelled, and none of its other steps begins."""
     orders = [ring.load.order({"sleep_ms": 50_000}, source="http0", expected="cancelled") for _ in range(4)]
-    for order in orders:
-        ring.load.send(order)
-    taken_back: set[str] = set()
-    url = ring.stage.of("reflex")[1].http
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-
-        async def all_taken_back() -> bool:
-            """Each as soon as it runs."""
-            async with ring.stage.database() as connection:
-                rows = await connection.fetch(
-                    "SELECT id FROM tasks WHERE idempotency_key = ANY ($1::text[]) AND state = 'running'",
-                    [order.key for order in orders],
-                )
-            for task in {row["id"] for row in rows} - taken_back:
-                answer = await client.delete(f"{url}/v1/tasks/{task}")
-                if answer.status_code != 202:
-                    raise MissedError(f"the reflex answered {answer.status_code}: {answer.text}")
-                taken_back.add(task)
-            return len(taken_back) == len(orders)
-
-        await ring.stage.until(all_taken_back, "tasks to take back", TIMEOUT_S)
+    send(ring, orders)
+    await cancel_all(ring, orders)
     return Landed("four tasks were taken back while they ran", count=4)
