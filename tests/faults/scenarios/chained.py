@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from tests.faults.instance import Instance
-from tests.faults.ledger import lines
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
+from tests.faults.scenarios.helpers import first_calls, send
 
 _DONE = "{l0}:steps.done"
 
@@ -18,12 +18,11 @@ async def end_lost(ring: Ring) -> Landed:
     """
     stage = ring.stage
     orders = [ring.load.order({"sleep_ms": 1500}, source="http0", kind="line") for _ in range(3)]
-    for order in orders:
-        ring.load.send(order)
+    send(ring, orders)
     numbers = {json.loads(order.body)["input"]["n"] for order in orders}
 
     def begun() -> set[str]:
-        return {one["task"] for one in lines(stage.effects) if one["step"] == "one" and one["n"] in numbers}
+        return {one["task"] for one in first_calls(ring, numbers)}
 
     orchestrators = stage.of("orchestrator")
     starts = {one.name: one.starts for one in orchestrators}

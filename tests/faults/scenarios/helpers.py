@@ -2,13 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 
 from octollm.errors import StartError
 from tests.faults.instance import Instance
+from tests.faults.ledger import lines
 from tests.faults.load import Order
 from tests.faults.scenarios import TIMEOUT_S, MissedError, Ring
 
@@ -24,6 +26,14 @@ def send(ring: Ring, orders: Sequence[Order]) -> None:
     """Send all of them in the background."""
     for order in orders:
         ring.load.send(order)
+
+
+def first_calls(ring: Ring, numbers: Collection[int]) -> list[dict[str, Any]]:
+    """Return what the effect arms have logged of the first steps of the orders with these numbers.
+
+    Later steps work on sums, which may be the number of another order.
+    """
+    return [line for line in lines(ring.stage.effects) if line["step"] == "one" and line.get("n") in numbers]
 
 
 async def until_ended(

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from tests.faults.instance import Instance
-from tests.faults.ledger import lines, now
+from tests.faults.ledger import now
 from tests.faults.scenarios import TIMEOUT_S, Landed, MissedError, Ring, scenario
-from tests.faults.scenarios.helpers import redeployed, send, until_ended
+from tests.faults.scenarios.helpers import first_calls, redeployed, send, until_ended
 
 _SLOTS = 6
 """Of each arm while a crash is measured: they are what bounds the throughput, and not the processor."""
@@ -36,7 +36,7 @@ async def crash_cost(ring: Ring) -> Landed:
         numbers: set[int] = set()
 
         def begun(one: Instance | None = None) -> list[float]:
-            found = [line for line in lines(ring.stage.effects) if line.get("n") in numbers and "mark" in line]
+            found = [line for line in first_calls(ring, numbers) if "mark" in line]
             return [line["at"] for line in found if one is None or one.ran(line["worker"])]
 
         async def feed() -> None:
@@ -80,7 +80,7 @@ async def deploys_during_long_steps(ring: Ring) -> Landed:
         send(ring, orders)
 
         def said(key: str) -> list[dict[str, Any]]:
-            return [line for line in lines(ring.stage.effects) if line.get("n") in numbers and key in line]
+            return [line for line in first_calls(ring, numbers) if key in line]
 
         def running_on(since: float) -> list[Instance]:
             begun = [line["worker"] for line in said("mark") if line["at"] > since]
