@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from octollm.consumer.circuit_breaker import NEVER_OPENS
+from octollm.consumer.worker import Worker
 from octollm.contracts.ids import in_flight_field, message_id
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
@@ -12,10 +14,14 @@ from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import EndRun, Lease, Publish, Schedule, StepRun
 from octollm.protocol.outcomes import MESSAGES
 from octollm.protocol.run_watch import RedisClock, RunWatch
-from tests.helpers.consumers import CLAIM_ALL, KEYS, consuming, fields, judge, step, topology
+from octollm.steps.runner import StepRunner
+from octollm.supervision import Supervisor
+from tests.helpers.consumers import CLAIM_ALL, KEYS, consuming, fields, judge, keep_nothing, step, topology
 from tests.helpers.waiting import until
 
 STREAM = KEYS.stream(judge())
+_BEFORE_ITS_LIMIT_S = 20
+"""The time limit of a step of the judge is 30 s, and stops its handler as well."""
 SEND = (Publish(KEYS.done, {"type": "step.done.v1"}),)
 
 
@@ -216,7 +222,7 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
     work, before = Waiting(), ended("run_ended")
     # Without the control channel the next heartbeat finds out; with it, nobody waits for one.
     topic = judge(heartbeat_s=600, lease_s=1800) if reported else judge()
-    async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(60):
+    async with consuming(redis_server.url, client, topic, work) as member, asyncio.timeout(_BEFORE_ITS_LIMIT_S):
         watches = [RunWatch(client, "l0", RedisClock())]
         ear = asyncio.create_task(listen(redis_server.url, 2, watches, lambda _, run: member.consumer.stop_run(run)))
         await client.xadd(STREAM, fields(step(1)))
@@ -237,6 +243,24 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
     assert ended("run_ended") == before + 1
 
 
+async def test_a_worker_listens_for_ended_runs_and_stops_their_handlers(redis_server, client):
+    work, supervisor = Waiting(), Supervisor()
+    topic = judge(heartbeat_s=600, lease_s=1800)
+    worker = Worker(redis_server.url, 30.0, topology(), "w", supervisor, NEVER_OPENS)
+    worker.add(topic, "l0", StepRunner(topic, KEYS, "w", work, keep_nothing))
+    await worker.start()
+    try:
+        async with asyncio.timeout(_BEFORE_ITS_LIMIT_S):
+            await client.xadd(STREAM, fields(step(1)))
+            await work.started.wait()
+            await until(lambda: listening(client))
+            await cancel(client, step(1))
+            await work.stopped.wait()
+    finally:
+        await worker.stop(0)
+        await supervisor.stop()
+
+
 async def test_a_stopped_step_whose_run_is_deleted_meanwhile_stays_pending(redis_server, client):
     work, before = Waiting(), (ended("run_ended"), ended("abandoned"))
 
@@ -247,7 +271,7 @@ async def test_a_stopped_step_whose_run_is_deleted_meanwhile_stays_pending(redis
             await client.delete(KEYS.ended_runs)
 
     topic = judge(heartbeat_s=600, lease_s=1800)
-    async with consuming(redis_server.url, client, topic, deleted) as member, asyncio.timeout(60):
+    async with consuming(redis_server.url, client, topic, deleted) as member, asyncio.timeout(_BEFORE_ITS_LIMIT_S):
         await client.xadd(STREAM, fields(step(1)))
         await work.started.wait()
         await cancel(client, step(1))

@@ -152,6 +152,23 @@ async def test_what_an_arm_refuses_and_what_cannot_be_read_never_blows_it(redis_
         assert not member.consumer.tripped
 
 
+async def test_what_inputs_break_never_opens_it(redis_server, client):
+    """Although they are of several tenants and steps, and nothing succeeds in between."""
+    for number, tenant in enumerate(("default", "other") * 5):
+        await put(client, 1, first=number, tenant=tenant, step="check" if number % 4 < 2 else "audit")
+
+    async def breaks_on_it(_step):
+        raise ValueError("odd data")
+
+    async with consuming(redis_server.url, client, judge(), breaks_on_it, circuit_breaker=FOR_GOOD) as member:
+
+        async def all_ended():
+            return await outcomes(client) == {"failed": 10}
+
+        await until(all_ended)
+        assert not member.consumer.tripped
+
+
 async def test_a_handler_of_ours_that_breaks_leaves_its_messages_to_others(redis_server, client):
     """As the orchestrator's does: it has no retries, and its deliveries would run out."""
     await put(client, 5)
