@@ -136,8 +136,10 @@ mod tests {
     async fn a_suspect_waits_a_second_for_others_and_the_last_delivery_for_as_long_as_it_takes() {
         let slots = Arc::new(Semaphore::new(3));
         let running = slots.clone().acquire_owned().await.unwrap();
+        let began = Instant::now();
         let permits = slots_alone(&slots, 3, false).await.unwrap();
         assert_eq!(permits.num_permits(), 1);
+        assert!(began.elapsed() >= ISOLATION);
         drop(permits);
         let strictly = slots_alone(&slots, 3, true);
         tokio::pin!(strictly);
