@@ -1,6 +1,7 @@
 """Ended runs on the workers' side, on a real Redis: their steps lead to nothing, nobody else's are touched."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -246,7 +247,9 @@ async def test_a_running_handler_is_stopped_and_its_entry_ends(redis_server, cli
 async def test_a_worker_listens_for_ended_runs_and_stops_their_handlers(redis_server, client):
     work, supervisor = Waiting(), Supervisor()
     topic = judge(heartbeat_s=600, lease_s=1800)
-    worker = Worker(redis_server.url, 30.0, topology(), "w", supervisor, NEVER_OPENS)
+    known = topology()
+    rarely_renewed = replace(known, topics={**known.topics, topic.name: topic})
+    worker = Worker(redis_server.url, 30.0, rarely_renewed, "w", supervisor, NEVER_OPENS)
     worker.add(topic, "l0", StepRunner(topic, KEYS, "w", work, keep_nothing))
     await worker.start()
     try:
