@@ -46,18 +46,24 @@ async def test_entries_that_kill_their_workers_take_no_neighbour_with_them(redis
     assert ended == {str(n): "dead" if n in poison else "succeeded" for n in range(6)}
 
 
-async def test_a_last_delivery_is_claimed_with_nothing_else_that_began_before(client):
+@pytest.mark.parametrize("last_comes_first", [True, False])
+async def test_a_last_delivery_is_claimed_with_nothing_else_that_began_before(client, last_comes_first):
     """If what runs next to it killed the worker, it would become a dead letter without having run alone."""
     topic = judge(max_deliveries=3)
     stream = KEYS.stream(topic)
     await client.xgroup_create(stream, topic.group, "0", mkstream=True)
-    last, second, other = [await client.xadd(stream, fields(step(number))) for number in range(3)]
+    first, next_one, other = [await client.xadd(stream, fields(step(number))) for number in range(3)]
+    last, second = (first, next_one) if last_comes_first else (next_one, first)
     await client.xreadgroup(topic.group, "dead", {stream: ">"})
     idle_ms = topic.lease_s * 1000 + 1
     await client.xclaim(stream, topic.group, "dead", 0, [last, other], idle=idle_ms, retrycount=2, justid=True)
     await client.xclaim(stream, topic.group, "dead", 0, [second], idle=idle_ms, retrycount=1, justid=True)
     survivor = Handoff(client, "l0", topic.group, "survivor")
-    for allowed, claimed in ((False, [second]), (True, [last]), (True, [other])):
+    if last_comes_first:
+        steps = [(False, [second]), (True, [last]), (True, [other])]
+    else:
+        steps = [(True, [second]), (True, [last]), (True, [other])]
+    for allowed, claimed in steps:
         entries, _, _ = await survivor.claim(stream, topic, CLAIM_ALL._replace(last=allowed))
         assert [entry.id for entry in entries] == [one.decode() for one in claimed]
 

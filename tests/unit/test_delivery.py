@@ -190,7 +190,8 @@ class Pool(RuleBasedStateMachine):
         assert self.pool.free() == self.SIZE - sum(one.takes_slot for one in alive)
         reclaimed = sum(one.entry.delivery == 2 for one in alive)
         assert reclaimed <= self.SIZE // 2
-        assert self.pool.claim_limits().started == min(self.pool.free(), self.SIZE // 2 - reclaimed)
+        limits = self.pool.claim_limits()
+        assert (limits.started, limits.last) == (min(self.pool.free(), self.SIZE // 2 - reclaimed), reclaimed == 0)
         assert sum(one.suspect for one in alive) <= 1
         assert set(self.leases.until) <= {one.key for one in alive}
 
