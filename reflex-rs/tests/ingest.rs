@@ -346,12 +346,17 @@ fn an_entry_with_a_lost_lease_is_dropped_and_its_slot_is_free() {
 
 #[test]
 fn a_full_or_broken_store_loses_no_entry() {
+    let (_folder, file) = common::topology(&[
+        ("lease_s: 30", "lease_s: 3"),
+        ("heartbeat_s: 5", "heartbeat_s: 1"),
+        ("concurrency: 64", "concurrency: 1"),
+    ]);
     let redis = Redis::start();
     let _: () = redis.ask(&format!("XGROUP|CREATE|{INGEST}|reflex|0|MKSTREAM"));
     redis.submit(&[("body", r#"{"goal": "x"}"#)]);
     redis.submit(&[("body", "no JSON")]);
     let _: () = redis.ask("CONFIG|SET|maxmemory|1");
-    let reflex = Reflex::ready(&redis, &[]);
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_TOPOLOGY_FILE", &file)]);
     let waits_for = |cause: &str| {
         until(cause, || {
             let line = format!("octollm_ingest_waits_total{{cause=\"{cause}\"}}");
@@ -370,6 +375,9 @@ fn a_full_or_broken_store_loses_no_entry() {
     redis.submit(&[("body", "no JSON")]);
     waits_for("internal");
     assert_eq!(redis.length(INGEST), 1);
+    // What Redis refuses keeps no slot: others go on, and it is delivered again.
+    redis.submit(&[("body", r#"{"goal": "y"}"#)]);
+    wait_for(&redis, TASKS, 2);
     let _: i64 = redis.ask(&format!("DEL|{DEAD}"));
     wait_for(&redis, DEAD, 1);
     wait_until_done(&redis);

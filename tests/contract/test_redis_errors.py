@@ -32,11 +32,15 @@ def test_a_state_of_the_server_passes(code):
     [
         "WRONGTYPE Operation against a key holding the wrong kind of value",
         "NOPERM this user has no permissions to run the 'subscribe' command",
-        "NOGROUP No such key 's' or consumer group 'g'",
         "CROSSSLOT Keys in request don't hash to the same slot",
         "ERR argument is not a number in range: delivery",
         "ERR BUSY and LOADING and OOM are quoted here",
         "ERR user_script:7: attempt to index a nil value",
+        "NOAUTH Authentication required.",
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "ERR invalid password",
+        "ERR unknown command 'EVALSHA', with args beginning with: ",
+        "DENIED Redis is running in protected mode",
     ],
 )
 def test_a_refusal_of_what_was_sent_does_not(line):
@@ -47,12 +51,8 @@ def test_a_refusal_of_what_was_sent_does_not(line):
     assert caught.value.__cause__ is answered
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["ERR max number of clients reached", "ERR invalid password", "WRONGPASS invalid username-password pair"],
-)
-def test_what_redis_says_before_the_first_command_passes(line):
-    assert is_transient(BaseParser.parse_error(line))
+def test_a_server_without_a_free_connection_passes():
+    assert is_transient(BaseParser.parse_error("ERR max number of clients reached"))
 
 
 def test_what_no_server_answered():

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use contracts::settings;
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Role};
+use redis::{Cmd, FromRedisValue, RedisError, Role};
 use tokio::sync::{watch, Notify};
 
 use crate::backoff::Backoff;
 use crate::call::ScriptCall;
 use crate::clock::RedisClock;
-use crate::error::StoreError;
+use crate::connector::Connector;
+use crate::error::{is_refused, Refusal, StoreError};
 use crate::script::Script;
 
 /// How long an answer may take, beyond the time that the command itself waits in Redis.
@@ -45,8 +46,7 @@ enum State {
 /// A handle to the shared connection. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisClient {
-    client: Client,
-    connect_timeout: Duration,
+    connector: Connector,
     /// How long an answer may take on the shared connection.
     response_timeout: Duration,
     state: watch::Receiver<State>,
@@ -67,11 +67,18 @@ impl std::fmt::Debug for RedisClient {
 
 impl RedisClient {
     /// Create a client and the task that keeps it connected for as long as the process runs; the caller spawns the task.
+    /// The task ends only if Redis refuses this program.
     ///
     /// Fails only on a URL that cannot be used.
     pub fn open(
         settings: &settings::Redis,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), RedisError> {
+    ) -> Result<
+        (
+            Self,
+            impl Future<Output = Result<(), Refusal>> + Send + 'static,
+        ),
+        RedisError,
+    > {
         Self::open_with(settings, RESPONSE_TIMEOUT)
     }
 
@@ -81,13 +88,18 @@ impl RedisClient {
     pub fn open_with(
         settings: &settings::Redis,
         response_timeout: Duration,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), RedisError> {
+    ) -> Result<
+        (
+            Self,
+            impl Future<Output = Result<(), Refusal>> + Send + 'static,
+        ),
+        RedisError,
+    > {
         let (sender, state) = watch::channel(State::Disconnected(StoreError::unavailable(
             "not connected yet",
         )));
         let client = Self {
-            client: Client::open(settings.url.as_str())?,
-            connect_timeout: Duration::from_secs_f64(settings.connect_timeout_s),
+            connector: Connector::new(settings)?,
             response_timeout,
             state,
             suspect: Arc::default(),
@@ -168,7 +180,8 @@ impl RedisClient {
     pub async fn dedicated(&self, longest: Duration) -> Result<MultiplexedConnection, StoreError> {
         // While the shared connection is down, only its task tries to connect and reports.
         self.connection()?;
-        self.connect(longest + RESPONSE_TIMEOUT)
+        self.connector
+            .connect(longest + RESPONSE_TIMEOUT)
             .await
             .map_err(StoreError::not_sent)
     }
@@ -176,36 +189,24 @@ impl RedisClient {
     /// A new connection for subscriptions.
     pub async fn pubsub(&self) -> Result<PubSub, StoreError> {
         self.connection()?;
-        tokio::time::timeout(RESPONSE_TIMEOUT, self.client.get_async_pubsub())
+        tokio::time::timeout(RESPONSE_TIMEOUT, self.connector.pubsub())
             .await
             .map_err(|_| StoreError::unavailable("connecting took too long"))?
-            .map_err(StoreError::not_sent)
+            // A login that is refused ends the task of the shared connection, which knows the reason.
+            .map_err(|error| StoreError::unavailable(error.to_string()))
     }
 
     /// Sort an error. One that casts doubt on the shared connection has it checked at once.
     fn classify(&self, error: RedisError) -> StoreError {
         let error = StoreError::from(error);
-        if matches!(error, StoreError::Unknown(_)) || is_read_only(&error) {
+        if matches!(error, StoreError::Unknown(_)) || error.is_read_only() {
             self.suspect.notify_one();
         }
         error
     }
-
-    async fn connect(&self, response: Duration) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(self.connect_timeout)
-            .set_response_timeout(response);
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-    }
 }
 
-fn is_read_only(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable { cause: Some(cause), .. } if cause.code() == Some("READONLY"))
-}
-
-async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
+async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) -> Result<(), Refusal> {
     let mut backoff = Backoff::default();
     let address = &client.address;
     loop {
@@ -224,7 +225,16 @@ async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
                 }
                 error
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                let reason = error.to_string();
+                let error = StoreError::not_sent(error);
+                let refused = error.check_transient(format!("accept a connection to {address}"));
+                if refused.is_err() {
+                    sender.send_replace(State::Disconnected(error));
+                    return refused;
+                }
+                reason
+            }
         };
         let delay = backoff.next_delay();
         tracing::warn!(
@@ -240,7 +250,7 @@ async fn keep_connected(client: RedisClient, sender: watch::Sender<State>) {
 async fn connect_and_ask(
     client: &RedisClient,
 ) -> Result<(MultiplexedConnection, ServerInfo), RedisError> {
-    let mut connection = client.connect(client.response_timeout).await?;
+    let mut connection = client.connector.connect(client.response_timeout).await?;
     ask_time(&mut connection, &client.clock).await?;
     load_scripts(&mut connection).await?;
     let info = ServerInfo {
@@ -331,10 +341,10 @@ async fn check(
     Ok(info)
 }
 
-/// Turn the server's refusal of a question into `None`. An answer that does not arrive stays an error.
+/// Turn the server's refusal of a question into `None`. An answer that may come later stays an error.
 fn unless_refused<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
     match answer {
-        Err(error) if error.code().is_none() => Err(error),
+        Err(error) if !is_refused(&error) => Err(error),
         answer => Ok(answer.ok()),
     }
 }

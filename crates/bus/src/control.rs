@@ -25,7 +25,15 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
+    /// Subscribe to channels. Fails if Redis refuses one of them.
     pub async fn subscribe(client: &RedisClient, channels: &[String]) -> Result<Self, StoreError> {
+        // The client library takes a refused subscription for a successful one, so a connection for commands asks first.
+        let mut probe = client.dedicated(SUBSCRIBE_TIMEOUT).await?;
+        let probed: Result<redis::Value, _> = redis::cmd("SUBSCRIBE")
+            .arg(channels)
+            .query_async(&mut probe)
+            .await;
+        probed?;
         let mut channel = client.pubsub().await?;
         tokio::time::timeout(SUBSCRIBE_TIMEOUT, channel.subscribe(channels))
             .await

@@ -30,7 +30,7 @@ impl DeadConsumers {
         }
         match remove_idle(group, DEAD_AFTER).await {
             // There is no group yet, or an ACL forbids to look: no reason to stop reading.
-            Err(error @ StoreError::Refused(_)) => {
+            Err(error) if !error.is_transient() || error.is_missing_group() => {
                 tracing::debug!(%error, "cannot look for dead consumers");
             }
             removed => removed?,

@@ -20,13 +20,24 @@ pub enum StoreError {
     /// Redis has reached its memory limit and accepts no new data. The command was not run.
     #[error("Redis is out of memory: {0}")]
     OutOfMemory(#[source] Arc<RedisError>),
-    /// Redis refuses the command (wrong type of key, missing permission) or gave an answer that this program does not
-    /// know. Trying again does not help.
+    /// Redis refuses the command or the connection (wrong type of key, missing permission, wrong password) or gave an
+    /// answer that this program does not know. Trying again does not help.
     #[error("Redis refuses the command: {0}")]
     Refused(#[source] Arc<RedisError>),
 }
 
+/// A refusal of something that the process cannot work without. It ends the process, which can only report it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("Redis refuses to {what}: {cause}")]
+pub struct Refusal {
+    /// What Redis was asked to do, as a verb phrase.
+    what: String,
+    #[source]
+    cause: Arc<RedisError>,
+}
+
 /// Error codes that are about the server's state, not about the command. They pass with time.
+/// `workers/octollm/protocol/backoff.py` has the same list; `tests/contract/test_redis_errors.py` compares them.
 const UNAVAILABLE: [&str; 14] = [
     "ASK",
     "BUSY",
@@ -36,7 +47,7 @@ const UNAVAILABLE: [&str; 14] = [
     "MASTERDOWN",
     "MISCONF",
     "MOVED",
-    "NOAUTH",
+    "NOGROUP",
     "NOREPLICAS",
     "NOSCRIPT",
     "READONLY",
@@ -59,9 +70,22 @@ impl StoreError {
         Self::Refused(Arc::new(RedisError::from((ErrorKind::TypeError, what))))
     }
 
-    /// An error before a command could be sent, such as a refused connection.
+    /// An error before a command could be sent, such as a refused connection or a wrong password.
     #[must_use]
     pub fn not_sent(error: RedisError) -> Self {
+        if is_connection_limit(&error) {
+            return Self::not_executed(error);
+        }
+        match Self::from(error) {
+            Self::Unknown(cause) => Self::Unavailable {
+                reason: cause.to_string(),
+                cause: Some(cause),
+            },
+            other => other,
+        }
+    }
+
+    fn not_executed(error: RedisError) -> Self {
         Self::Unavailable {
             reason: error.to_string(),
             cause: Some(Arc::new(error)),
@@ -73,29 +97,80 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Refused(_))
     }
+
+    /// Whether a consumer group does not exist. Its readers create it again.
+    #[must_use]
+    pub fn is_missing_group(&self) -> bool {
+        self.code() == Some("NOGROUP")
+    }
+
+    /// Whether the server has become a replica, or was one.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.code() == Some("READONLY")
+    }
+
+    /// The code of the server's answer; `None` without an answer.
+    fn code(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable { cause, .. } => cause.as_ref()?.code(),
+            Self::Unknown(cause) | Self::OutOfMemory(cause) | Self::Refused(cause) => cause.code(),
+        }
+    }
+
+    /// Fail where the error is a refusal, so that a loop does not repeat for ever what Redis will never do.
+    ///
+    /// `what`: what Redis was asked to do, as a verb phrase for the message.
+    pub fn check_transient(&self, what: impl Into<String>) -> Result<(), Refusal> {
+        match self {
+            Self::Refused(cause) => Err(Refusal {
+                what: what.into(),
+                cause: Arc::clone(cause),
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
-/// Classifies the error of a command that was sent. Looks only at the code and kind of the error, never at its text.
+/// Whether the server accepts no further connection. The code of this error is that of any other, so its text decides;
+/// Redis sends it instead of the answer to the first command.
+fn is_connection_limit(error: &RedisError) -> bool {
+    error.code() == Some("ERR")
+        && error
+            .detail()
+            .is_some_and(|text| text.contains("max number of clients"))
+}
+
+/// Whether the same command will be refused again. Looks only at the code and kind of the error, never at its text.
+pub(crate) fn is_refused(error: &RedisError) -> bool {
+    match error.code() {
+        Some(code) => code != "OOM" && !UNAVAILABLE.contains(&code),
+        None => matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed
+                | ErrorKind::ClientError
+                | ErrorKind::InvalidClientConfig
+                | ErrorKind::TypeError
+        ),
+    }
+}
+
+/// Classifies the error of a command that was sent.
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
+        if is_refused(&error) {
+            return Self::Refused(Arc::new(error));
+        }
         match error.code() {
             Some("OOM") => Self::OutOfMemory(Arc::new(error)),
-            Some(code) if UNAVAILABLE.contains(&code) => Self::not_sent(error),
-            Some(_) => Self::Refused(Arc::new(error)),
-            None => match error.kind() {
-                ErrorKind::TypeError | ErrorKind::ClientError | ErrorKind::InvalidClientConfig => {
-                    Self::Refused(Arc::new(error))
-                }
-                ErrorKind::AuthenticationFailed => Self::not_sent(error),
-                _ => Self::Unknown(Arc::new(error)),
-            },
+            Some(_) => Self::not_executed(error),
+            None => Self::Unknown(Arc::new(error)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ErrorKind, RedisError, StoreError};
+    use super::{Arc, ErrorKind, RedisError, StoreError};
     use std::io;
 
     fn server_error(line: &str) -> StoreError {
@@ -114,6 +189,7 @@ mod tests {
             "BUSY Redis is busy running a script.",
             "NOSCRIPT No matching script.",
             "MISCONF Redis is configured to save RDB snapshots",
+            "NOGROUP No such key 's' or consumer group 'g'",
         ] {
             let error = server_error(line);
             assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
@@ -121,14 +197,41 @@ mod tests {
         for line in [
             "WRONGTYPE Operation against a key holding the wrong kind of value",
             "NOPERM this user has no permissions",
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "ERR max number of clients reached",
             "ERR a field quotes the words BUSY and OOM and LOADING ",
         ] {
             let error = server_error(line);
             assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
             assert!(!error.is_transient());
+            let refusal = error.check_transient("read a stream").unwrap_err();
+            let text = refusal.to_string();
+            assert!(
+                text.starts_with("Redis refuses to read a stream: "),
+                "{text}"
+            );
         }
         let error = server_error("OOM command not allowed when used memory > 'maxmemory'.");
         assert!(matches!(error, StoreError::OutOfMemory(_)), "{error:?}");
+        assert!(error.check_transient("write").is_ok());
+    }
+
+    #[test]
+    fn before_a_command_is_sent_only_the_limit_of_connections_passes() {
+        let not_sent = |line: &str| match server_error(line) {
+            StoreError::Refused(cause) => StoreError::not_sent(Arc::into_inner(cause).unwrap()),
+            other => other,
+        };
+        assert!(not_sent("ERR max number of clients reached").is_transient());
+        for line in [
+            "ERR DB index is out of range",
+            "DENIED Redis is running in protected mode",
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ] {
+            assert!(!not_sent(line).is_transient(), "{line}");
+        }
     }
 
     #[test]

@@ -247,12 +247,13 @@ impl ConsumerGroup {
 
     /// Take a finished entry off its stream.
     pub async fn remove(&self, entry: &Entry) -> Result<(), StoreError> {
+        // Without MULTI, whose EXECABORT would hide a refusal. In this order nothing is left behind: `claim` drops a
+        // pending entry that no longer exists.
         redis::pipe()
-            .atomic()
-            .cmd("XACK")
-            .arg(&[&entry.stream, &self.name, &entry.id])
             .cmd("XDEL")
             .arg(&[&entry.stream, &entry.id])
+            .cmd("XACK")
+            .arg(&[&entry.stream, &self.name, &entry.id])
             .exec_async(&mut self.client.connection()?)
             .await?;
         Ok(())

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::call::ScriptCall;
 use crate::client::RedisClient;
 use crate::entry::{Entry, StepRun};
+use crate::error::StoreError;
 use crate::script::Script;
 
 /// What a script says about a delivered entry.
@@ -46,6 +47,8 @@ impl FromRedisValue for LeaseState {
 
 /// Stream, entry id and delivery: an entry that was lost and comes back has another lease.
 type Key = (String, String, u64);
+/// A lease and the run that its work belongs to.
+type Renewed = (Key, Option<StepRun>);
 
 #[derive(Debug)]
 struct Record {
@@ -218,7 +221,7 @@ impl Leases {
     }
 
     async fn renew_where(&self, due: impl Fn(&Record) -> bool) {
-        let mut slots: HashMap<String, Vec<(Key, Option<StepRun>)>> = HashMap::new();
+        let mut slots: HashMap<String, Vec<Renewed>> = HashMap::new();
         for (key, record) in self.lock().iter() {
             if record.lost.is_none() && due(record) {
                 // One script call touches one slot of a cluster.
@@ -232,7 +235,22 @@ impl Leases {
         }
     }
 
-    async fn renew(&self, held: &[(Key, Option<StepRun>)]) {
+    /// Renew leases of one slot. If Redis refuses the call, each lease is renewed alone, so that one cannot cost others.
+    async fn renew(&self, held: &[Renewed]) {
+        match self.renew_once(held).await {
+            Ok(()) => {}
+            Err(StoreError::Refused(_)) if held.len() > 1 => {
+                for one in held {
+                    if let Err(error) = self.renew_once(std::slice::from_ref(one)).await {
+                        report(one, &error);
+                    }
+                }
+            }
+            Err(error) => held.iter().take(1).for_each(|one| report(one, &error)),
+        }
+    }
+
+    async fn renew_once(&self, held: &[Renewed]) -> Result<(), StoreError> {
         let mut call = ScriptCall::new(Script::Renew);
         let entries = held
             .iter()
@@ -246,13 +264,7 @@ impl Leases {
                     .arg(&run.tenant);
             }
         }
-        let states: Vec<LeaseState> = match self.client.call(&call).await {
-            Ok(states) => states,
-            Err(error) => {
-                tracing::warn!(%error, "leases could not be renewed; trying again");
-                return;
-            }
-        };
+        let states: Vec<LeaseState> = self.client.call(&call).await?;
         let mut records = self.lock();
         for ((key, _), state) in held.iter().zip(states) {
             let (Some(record), true) = (records.get_mut(key), state != LeaseState::Valid) else {
@@ -265,6 +277,15 @@ impl Leases {
             }
             record.revoke(state);
         }
+        Ok(())
+    }
+}
+
+fn report(held: &Renewed, error: &StoreError) {
+    if error.is_transient() {
+        tracing::warn!(%error, "leases could not be renewed; trying again");
+    } else {
+        tracing::error!(entry = %held.0.1, %error, "Redis refuses to renew the lease of an entry; it ends");
     }
 }
 

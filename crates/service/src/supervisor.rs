@@ -25,6 +25,32 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// What a task returns: nothing, or why it cannot go on.
+pub trait TaskResult {
+    /// Why the task failed, as a sentence without a full stop.
+    fn failure(self) -> Option<String>;
+}
+
+impl TaskResult for () {
+    fn failure(self) -> Option<String> {
+        None
+    }
+}
+
+/// `None`: a test has ended the task.
+#[cfg(debug_assertions)]
+impl<R: TaskResult> TaskResult for Option<R> {
+    fn failure(self) -> Option<String> {
+        self.and_then(R::failure)
+    }
+}
+
+impl<E: std::fmt::Display> TaskResult for Result<(), E> {
+    fn failure(self) -> Option<String> {
+        self.err().map(|error| error.to_string())
+    }
+}
+
 /// One per process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
@@ -42,11 +68,11 @@ impl Default for Supervisor {
 }
 
 impl Supervisor {
-    /// Spawn a task that runs until the process stops. Its end before the order to stop is a failure.
-    pub fn spawn_loop(
+    /// Spawn a task that runs until the process stops. An error, and its end before the order to stop, are failures.
+    pub fn spawn_loop<R: TaskResult + Send + 'static>(
         &self,
         name: impl Into<Arc<str>>,
-        task: impl Future<Output = ()> + Send + 'static,
+        task: impl Future<Output = R> + Send + 'static,
     ) -> JoinHandle<()> {
         let name = name.into();
         #[cfg(debug_assertions)]
@@ -54,32 +80,38 @@ impl Supervisor {
         self.spawn(name, task, true)
     }
 
-    /// Spawn a task that ends by itself. Only a panic is a failure.
-    pub fn spawn_task(
+    /// Spawn a task that ends by itself. An error and a panic are failures.
+    pub fn spawn_task<R: TaskResult + Send + 'static>(
         &self,
         name: impl Into<Arc<str>>,
-        task: impl Future<Output = ()> + Send + 'static,
+        task: impl Future<Output = R> + Send + 'static,
     ) -> JoinHandle<()> {
         self.spawn(name.into(), task, false)
     }
 
-    fn spawn(
+    fn spawn<R: TaskResult + Send + 'static>(
         &self,
         name: Arc<str>,
-        task: impl Future<Output = ()> + Send + 'static,
+        task: impl Future<Output = R> + Send + 'static,
         endless: bool,
     ) -> JoinHandle<()> {
         let supervisor = self.clone();
         tokio::spawn(async move {
-            match AssertUnwindSafe(task).catch_unwind().await {
-                Ok(()) if !endless || *supervisor.stop.borrow() => {}
-                Ok(()) => supervisor.fail(name, "ended unexpectedly".into()),
-                Err(panic) => {
-                    let message = panic_message(&*panic);
-                    supervisor.fail(name, format!("panicked: {message}").into());
-                }
-            }
+            let cause = match AssertUnwindSafe(task).catch_unwind().await {
+                Ok(result) => match result.failure() {
+                    Some(error) => format!("failed: {error}"),
+                    None if !endless || *supervisor.stop.borrow() => return,
+                    None => "ended unexpectedly".to_owned(),
+                },
+                Err(panic) => format!("panicked: {}", panic_message(&*panic)),
+            };
+            supervisor.fail(name, cause.into());
         })
+    }
+
+    /// Report that a task cannot go on, and why; the process stops.
+    pub fn report(&self, name: impl Into<Arc<str>>, error: &impl std::fmt::Display) {
+        self.fail(name.into(), format!("failed: {error}").into());
     }
 
     /// Record the first failure; later ones are usually its consequences and are only logged.
@@ -153,15 +185,16 @@ mod sabotage {
     /// `<name>=panic` or `<name>=end`.
     const VARIABLE: &str = "TEST_BREAK_LOOP";
 
-    pub(super) async fn wrap(name: Arc<str>, task: impl Future<Output = ()> + Send) {
+    pub(super) async fn wrap<R>(name: Arc<str>, task: impl Future<Output = R> + Send) -> Option<R> {
         let order = std::env::var(VARIABLE).unwrap_or_default();
         match order.split_once('=') {
             Some((broken, how)) if broken == &*name => {
                 // Long enough for the process to have become ready.
                 let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
                 assert!(how != "panic", "broken by a test");
+                None
             }
-            _ => task.await,
+            _ => Some(task.await),
         }
     }
 }
@@ -185,7 +218,10 @@ mod tests {
     async fn a_panic_is_a_failure_of_loops_and_tasks() {
         for endless in [true, false] {
             let supervisor = Supervisor::default();
-            let task = async { panic!("out of {}", "luck") };
+            let task = async {
+                let lucky = std::hint::black_box(false);
+                assert!(lucky, "out of {}", "luck");
+            };
             if endless {
                 supervisor.spawn_loop("one", task);
             } else {
@@ -193,6 +229,22 @@ mod tests {
             }
             let failure = supervisor.failed().await;
             assert_eq!(failure.to_string(), "task \"one\" panicked: out of luck");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_is_a_failure_of_loops_and_tasks_also_after_the_order_to_stop() {
+        for endless in [true, false] {
+            let supervisor = Supervisor::default();
+            supervisor.request_stop();
+            let task = async { Err::<(), _>("NOPERM") };
+            if endless {
+                supervisor.spawn_loop("one", task);
+            } else {
+                supervisor.spawn_task("one", task);
+            }
+            let failure = supervisor.failed().await;
+            assert_eq!(failure.to_string(), "task \"one\" failed: NOPERM");
         }
     }
 

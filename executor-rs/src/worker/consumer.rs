@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Backoff, ConsumerGroup, Entry, Lease, StepRun, StoreError};
+use bus::{Backoff, ConsumerGroup, Entry, Lease, Refusal, StepRun, StoreError};
 use contracts::keys::LaneKeys;
 use contracts::topology::Topic;
 
@@ -26,15 +26,15 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Read until the order to stop.
-    pub async fn read_loop(self: Arc<Self>) {
+    /// Read until the order to stop. Fails if Redis refuses it.
+    pub async fn read_loop(self: Arc<Self>) -> Result<(), Refusal> {
         let stop = self.shared.supervisor.stop();
         let mut reader = PriorityReader::default();
         let mut backoff = Backoff::default();
         while !stop.is_requested() {
             let capacity = tokio::select! {
                 capacity = self.shared.capacity() => capacity,
-                () = stop.requested() => return,
+                () = stop.requested() => break,
             };
             match reader
                 .read(&self.group, capacity, || stop.requested())
@@ -45,12 +45,14 @@ impl Consumer {
                     self.start_all(entries).await;
                 }
                 Err(error) => {
+                    error.check_transient(format!("read {}", self.topic.name))?;
                     self.shared.metrics.count_redis_error("read");
                     tracing::warn!(%error, "cannot read; trying again");
                     stop.sleep(backoff.next_delay()).await;
                 }
             }
         }
+        Ok(())
     }
 
     /// Start as many steps as there is capacity for; give back the other entries.

@@ -76,6 +76,10 @@ async fn start_allowed(
         let state = match RunState::of(&consumer.shared.client, run).await {
             Ok(state) => state,
             Err(error) => {
+                if let Err(refusal) = error.check_transient("say whether a run has ended") {
+                    consumer.shared.supervisor.report("step", &refusal);
+                    return Err(StepResult::Stopped);
+                }
                 tracing::warn!(%error, "cannot ask whether a step may start; trying again");
                 tokio::select! {
                     () = backoff.wait() => continue,

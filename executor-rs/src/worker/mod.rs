@@ -14,7 +14,7 @@ mod shutdown;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bus::{consumer_name, Backoff, ConsumerGroup, Control, Entry, Leases, RedisClient};
+use bus::{consumer_name, Backoff, ConsumerGroup, Control, Entry, Leases, RedisClient, Refusal};
 use contracts::keys::LaneKeys;
 use contracts::settings::{self, Settings};
 use contracts::topology::{self, Topic, Topology};
@@ -50,6 +50,8 @@ pub enum WorkerError {
     Listen(String),
     #[error("signals cannot be handled: {0}")]
     Signals(#[from] std::io::Error),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error(transparent)]
     Broken(#[from] Failure),
 }
@@ -155,11 +157,11 @@ pub async fn run(settings: &Settings) -> Result<(), WorkerError> {
     let prepared = async {
         let runner = Arc::new(working_sandbox(settings, &shared).await);
         let consumers = consumers(&topology, &topic, &consumer, &runner, &shared);
-        create_groups(&consumers).await;
-        consumers
+        create_groups(&consumers).await?;
+        Ok::<_, Refusal>(consumers)
     };
     let consumers = tokio::select! {
-        consumers = prepared => consumers,
+        consumers = prepared => consumers?,
         ended = supervisor.until_stop(&mut signals) => return Ok(ended?),
     };
     let heartbeat = Duration::from_secs(topic.heartbeat_s);
@@ -234,21 +236,25 @@ fn consumers(
     lanes.collect()
 }
 
-/// Wait until every lane's groups exist. An outage of Redis is reported by the client.
-async fn create_groups(consumers: &[Arc<Consumer>]) {
+/// Wait until every lane's groups exist. Fails if Redis refuses to create them.
+async fn create_groups(consumers: &[Arc<Consumer>]) -> Result<(), Refusal> {
     for consumer in consumers {
         let mut backoff = Backoff::default();
         while let Err(error) = consumer.group.create().await {
-            if !error.is_transient() {
-                tracing::error!(%error, "cannot create consumer groups; trying again");
-            }
+            error.check_transient(format!(
+                "create the consumer groups of {}",
+                consumer.topic.name
+            ))?;
+            tracing::warn!(%error, "cannot create consumer groups; trying again");
             backoff.wait().await;
         }
     }
+    Ok(())
 }
 
-/// Stop at once the steps of runs that are reported as ended. What is not heard, the next heartbeat finds.
-async fn follow_control(shared: Arc<Shared>, lanes: Vec<String>) {
+/// Stop at once the steps of runs that are reported as ended. What is not heard, the next heartbeat finds. Ends only if
+/// Redis refuses the subscription.
+async fn follow_control(shared: Arc<Shared>, lanes: Vec<String>) -> Result<(), Refusal> {
     let lanes = lanes.into_iter().map(LaneKeys::new);
     let channels: Vec<String> = lanes.map(|keys| keys.control()).collect();
     let mut backoff = Backoff::default();
@@ -263,6 +269,7 @@ async fn follow_control(shared: Arc<Shared>, lanes: Vec<String>) {
                 }
             },
         };
+        error.check_transient("subscribe to the control channels")?;
         shared.metrics.count_redis_error("listen");
         tracing::warn!(%error, "cannot follow the control channel; trying again");
         backoff.wait().await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::backoff::random_part;
-use bus::{Backoff, ClaimLimits, DeadConsumers, Entry, StoreError};
+use bus::{Backoff, ClaimLimits, DeadConsumers, Entry, Refusal, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
 use super::consumer::Consumer;
@@ -13,8 +13,8 @@ use super::quarantine::{run_isolated, slots_alone};
 use crate::step::outcome::Outcome;
 
 impl Consumer {
-    /// Look for abandoned entries until the order to stop.
-    pub async fn reclaim_loop(self: Arc<Self>) {
+    /// Look for abandoned entries until the order to stop. Fails if Redis refuses it.
+    pub async fn reclaim_loop(self: Arc<Self>) -> Result<(), Refusal> {
         let stop = self.shared.supervisor.stop();
         let heartbeat = Duration::from_secs(self.topic.heartbeat_s);
         let mut backoff = Backoff::default();
@@ -34,12 +34,14 @@ impl Consumer {
                     }
                 }
                 Err(error) => {
+                    error.check_transient(format!("reclaim entries of {}", self.topic.name))?;
                     self.shared.metrics.count_redis_error("claim");
                     tracing::warn!(%error, "cannot look for abandoned entries; trying again");
                     stop.sleep(backoff.next_delay()).await;
                 }
             }
         }
+        Ok(())
     }
 
     /// Reclaim entries of each stream while there is capacity; answer whether there may be more.

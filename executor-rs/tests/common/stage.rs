@@ -108,7 +108,8 @@ impl Stage {
         assert!(sent.unwrap().success());
     }
 
-    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    /// One command, as a user who may do everything.
+    pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         command
@@ -186,7 +187,7 @@ impl Stage {
         self.numbered(stream, number).1
     }
 
-    fn numbered(&self, stream: &str, number: usize) -> (String, HashMap<String, String>) {
+    pub fn numbered(&self, stream: &str, number: usize) -> (String, HashMap<String, String>) {
         until(&format!("entry {number} of {stream}"), || {
             self.length(stream) > number
         });
@@ -313,6 +314,16 @@ impl Stage {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// The URL of a user who may run every command but these. Users of the same name replace each other.
+    pub fn url_without(&self, commands: &[&str]) -> String {
+        let mut words = vec![
+            "ACL", "SETUSER", "limited", "reset", "on", ">secret", "~*", "&*", "+@all",
+        ];
+        words.extend(commands);
+        let () = self.ask(&words);
+        format!("redis://limited:secret@127.0.0.1:{}/0", self.port)
     }
 
     /// Workers in the group; `released` is none, it only holds what was given back.

@@ -4,7 +4,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Backoff, ClaimLimits, ConsumerGroup, DeadConsumers, Entry, Leases, Reader, StoreError};
+use bus::{
+    Backoff, ClaimLimits, ConsumerGroup, DeadConsumers, Entry, Leases, Reader, Refusal, StoreError,
+};
 use contracts::events::Tenant;
 use futures_util::FutureExt;
 use service::{Stop, Supervisor};
@@ -50,8 +52,8 @@ impl Consumer {
         }
     }
 
-    /// Run until the order to stop, then end in order.
-    pub async fn run(self) {
+    /// Run until the order to stop, then end in order. Fails if Redis refuses to let this read or claim.
+    pub async fn run(self) -> Result<(), Refusal> {
         let stop = self.supervisor.stop();
         let mut reader = Reader::default();
         let mut backoff = Backoff::default();
@@ -63,22 +65,17 @@ impl Consumer {
                 Err(error) => Err(error),
             };
             match turn {
-                Ok(()) => {
-                    self.handler.common.health.succeeded(self.stream());
-                    backoff.reset();
-                }
+                Ok(()) => backoff.reset(),
                 Err(error) => {
-                    // An outage is reported by the client, once.
-                    if let StoreError::Refused(_) = error {
-                        let health = &self.handler.common.health;
-                        health.failed(self.stream(), error.to_string());
-                        tracing::warn!(stream = self.stream(), %error, "cannot read an ingest stream");
-                    }
+                    error.check_transient(format!("read {}", self.stream()))?;
+                    // The client reports an outage once.
+                    tracing::debug!(stream = self.stream(), %error, "cannot read an ingest stream; trying again");
                     stop.sleep(backoff.next_delay()).await;
                 }
             }
         }
         self.end().await;
+        Ok(())
     }
 
     fn stream(&self) -> &str {

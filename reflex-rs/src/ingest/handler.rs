@@ -1,5 +1,5 @@
 //! Handles one ingest entry: stores what was decided, and only then removes the entry. While the store is unavailable or full,
-//! the entry stays on its stream and is tried again.
+//! the entry stays on its stream and is tried again. If the store refuses it, its lease ends and it is delivered again.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::submit::{
     Accepted, Context, Durability, FinalOutcome, Record, Refusals, Requirements, SubmitError,
 };
 use crate::trace;
-use bus::{Backoff, ConsumerGroup, Entry};
+use bus::{Backoff, ConsumerGroup, Entry, StoreError};
 
 /// An ingest stream promises what Redis is configured for, and it cannot answer a refusal.
 const REQUIREMENTS: Requirements = Requirements {
@@ -100,13 +100,13 @@ impl EntryHandler {
                 let message = decision::dead_letter(entry, context, &failure)?;
                 let store = &self.common.service.lookup.store;
                 while let Err(error) = store.publish_dead_letter(&message).await {
-                    wait.pause(&error.into()).await;
+                    wait.pause(error.into()).await?;
                 }
                 (failure.outcome, None)
             }
         };
         while let Err(error) = self.group.remove(entry).await {
-            wait.pause(&error.into()).await;
+            wait.pause(error.into()).await?;
         }
         Ok(end)
     }
@@ -129,9 +129,7 @@ impl EntryHandler {
                     error @ (SubmitError::Overloaded
                     | SubmitError::Store(_)
                     | SubmitError::Unconfirmed { .. }),
-                ) => {
-                    wait.pause(&error).await;
-                }
+                ) => wait.pause(error).await?,
                 Err(error) => return permanent(error).map(Err),
             }
         }
@@ -153,8 +151,6 @@ struct StoreWait<'a> {
     handler: &'a EntryHandler,
     entry: &'a Entry,
     backoff: Backoff,
-    /// Whether an error that needs a person was logged.
-    reported: bool,
 }
 
 impl<'a> StoreWait<'a> {
@@ -163,23 +159,21 @@ impl<'a> StoreWait<'a> {
             handler,
             entry,
             backoff: Backoff::default(),
-            reported: false,
         }
     }
 
-    /// Counts and logs the error, then waits.
-    async fn pause(&mut self, error: &SubmitError) {
-        let cause = error.outcome();
-        self.handler.common.metrics.ingest_waited(cause);
+    /// Counts and logs the error, then waits. Fails if Redis refuses what was asked: that does not pass, and an entry that
+    /// waited for it would keep its slot for ever.
+    async fn pause(&mut self, error: SubmitError) -> Result<(), HandlerError> {
+        self.handler.common.metrics.ingest_waited(error.outcome());
+        if let SubmitError::Store(StoreError::Refused(_)) = error {
+            return Err(HandlerError::Submit(error));
+        }
         let tenant = self.handler.caller.tenant.as_str();
         let entry = self.entry.id.as_str();
-        // The store's client reports an outage once. What a person has to fix is logged here, once for each entry.
-        if cause == Outcome::Internal && !self.reported {
-            self.reported = true;
-            tracing::error!(tenant, entry, %error, "cannot store an ingest entry; trying again");
-        } else {
-            tracing::debug!(tenant, entry, %error, "an ingest entry waits for the store");
-        }
+        // The store's client reports an outage once.
+        tracing::debug!(tenant, entry, %error, "an ingest entry waits for the store");
         self.backoff.wait().await;
+        Ok(())
     }
 }

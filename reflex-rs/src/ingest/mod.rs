@@ -7,10 +7,8 @@ mod consumer;
 mod decision;
 mod fields;
 mod handler;
-mod health;
 
 pub use consumer::Consumer;
-pub use health::IngestHealth;
 
 use std::sync::Arc;
 
@@ -29,7 +27,6 @@ pub struct Common {
     /// This process's name in the consumer groups.
     pub name: String,
     pub leases: Arc<Leases>,
-    pub health: Arc<IngestHealth>,
     pub body_limit: usize,
     pub drain: std::time::Duration,
 }

@@ -7,7 +7,7 @@ import redis.asyncio
 import structlog
 from redis.exceptions import ResponseError
 
-from octollm.protocol.backoff import is_transient
+from octollm.protocol.backoff import error_code, is_transient
 from octollm.protocol.handoff import Handoff
 
 DEAD_AFTER_S = 600.0
@@ -47,7 +47,7 @@ class DeadConsumers:
             try:
                 consumers = await self._client.xinfo_consumers(stream, self._group)
             except ResponseError as error:
-                if is_transient(error):
+                if is_transient(error) and error_code(error) != "NOGROUP":
                     raise
                 # There is no group at the moment, or an ACL forbids to look: no reason to stop.
                 _log.debug("cannot look for dead consumers", stream=stream, error=str(error))

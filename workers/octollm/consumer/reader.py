@@ -82,13 +82,11 @@ class _Subscriber(StreamBatchSubscriber):
         try:
             response = await self._read(capacity)
         except (*REDIS_FAILURES, RuntimeError) as error:  # FastStream's own connection, see `connection.py`
-            lost_group = isinstance(error, ResponseError) and error_code(error) == "NOGROUP"
-            if not lost_group:
-                raise_if_refused(error, f"read {self._topic}")
+            raise_if_refused(error, f"read {self._topic}")
             REDIS_ERRORS.labels(self._topic, "read").inc()
             _log.warning("cannot read, trying again", topic=self._topic, error=str(error))
             await self._backoff.wait()
-            if lost_group:
+            if isinstance(error, ResponseError) and error_code(error) == "NOGROUP":
                 await self._create_groups()
             return ()
         self._backoff.reset()

@@ -6,7 +6,7 @@ Longer each time, and never all workers at once.
 import asyncio
 import random
 
-from redis.exceptions import DataError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, DataError, RedisError, ResponseError
 
 from octollm.errors import StoreRefusedError
 
@@ -41,10 +41,12 @@ class Backoff:
 
 
 SERVER_STATES = frozenset({
-    "ASK", "BUSY", "CLUSTERDOWN", "EXECABORT", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOREPLICAS",
+    "ASK", "BUSY", "CLUSTERDOWN", "EXECABORT", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOGROUP", "NOREPLICAS",
     "NOSCRIPT", "OOM", "READONLY", "TRYAGAIN", "UNBLOCKED",
 })  # fmt: skip
 """Error codes that are about the server's state, not about the command. They pass with time.
+
+`NOGROUP`: a consumer group does not exist; its readers create it again.
 
 `crates/bus/src/error.rs` holds the same ones; `tests/contract/test_redis_errors.py` compares them.
 """
@@ -61,11 +63,11 @@ def error_code(error: ResponseError) -> str:
 def is_transient(error: Exception) -> bool:
     """Whether the same call can succeed later.
 
-    `error`: one of `REDIS_FAILURES`. It does not pass where Redis or the client refuses what is sent.
+    `error`: one of `REDIS_FAILURES`. It does not pass where Redis or the client refuses what is sent, or the login.
     """
     if isinstance(error, ResponseError):
         return error_code(error) in SERVER_STATES
-    return not isinstance(error, DataError)  # redis-py cannot encode an argument
+    return not isinstance(error, (AuthenticationError, DataError))  # DataError: redis-py cannot encode an argument
 
 
 def raise_if_refused(error: Exception, what: str) -> None:

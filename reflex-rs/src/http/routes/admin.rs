@@ -7,16 +7,13 @@ use service::admin::Probe;
 
 use super::super::App;
 
-/// What the admin endpoints show of the reflex: it is ready while its store answers and its
-/// ingest streams can be read.
+/// What the admin endpoints show of the reflex: it is ready while its store answers.
 pub(in crate::http) struct ReflexProbe(pub Arc<App>);
 
 impl Probe for ReflexProbe {
     async fn unready_reasons(&self) -> Vec<String> {
         let ping = self.0.service.lookup.store.ping().await;
-        let mut reasons: Vec<String> = ping.err().iter().map(ToString::to_string).collect();
-        reasons.extend(self.0.ingest.reasons());
-        reasons
+        ping.err().iter().map(ToString::to_string).collect()
     }
 
     fn encode_metrics(&self) -> Result<String, fmt::Error> {

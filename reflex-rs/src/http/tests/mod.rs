@@ -103,7 +103,6 @@ impl Api {
         let app = App {
             service,
             metrics: Arc::clone(&metrics),
-            ingest: Arc::default(),
             sources,
             anonymous: Caller::new("acme".parse().unwrap()),
             event_slots: Arc::new(Semaphore::new(1)),

@@ -17,8 +17,7 @@ use tokio::sync::{watch, Notify};
 
 use super::history::{field, parse, Fields};
 use crate::store::{StoreError, Watch, Watchers};
-use bus::Backoff;
-use bus::RedisClient;
+use bus::{Backoff, RedisClient, Refusal};
 
 /// How long one read waits for entries.
 const BLOCK: Duration = Duration::from_secs(2);
@@ -88,8 +87,8 @@ impl Tail {
 }
 
 impl Lane {
-    /// Runs as long as the process.
-    async fn run(self: Arc<Self>) {
+    /// Runs as long as the process. Ends only if Redis refuses to let it read.
+    async fn run(self: Arc<Self>) -> Result<(), Refusal> {
         let mut backoff = Backoff::default();
         let mut interrupted = false;
         loop {
@@ -105,6 +104,7 @@ impl Lane {
                 Err(error) => {
                     interrupted = true;
                     self.live.send_replace(false);
+                    error.check_transient(format!("read {}", self.key))?;
                     // The Redis client reports an outage once.
                     tracing::debug!(stream = self.key, %error, "cannot follow the event stream; trying again");
                     backoff.wait().await;
