@@ -32,8 +32,6 @@ if not (lease and cap and most and now and suspect_from and most_started and mos
 end
 if #ARGV > 10 then read_fairness(11, in_flight) end
 
-local function clean(text) return (string.gsub(string.sub(text or '', 1, 300), '[^\32-\126]', '?')) end
-
 local function is_of_ended_run(fields)
   local id = ended_runs and field_of(fields, 'id') or ''
   if field_of(fields, 'type') ~= 'step.requested.v1' then return false end
@@ -61,12 +59,9 @@ local function give_up(id, last_consumer, deliveries)
     local body = names.body or ''
     local why = 'delivered ' .. deliveries .. ' times without an end; the last worker was ' .. clean(last_consumer)
     local step = {string.match(names.id or '', '^(l%d+%-%w+)%.(%d+)%.([a-z][a-z0-9_-]*)%.(%d+)%.(%d+)$')}
-    redis.call('XADD', dead_key, '*', 'type', 'dead.letter.v1', 'id', clean(names.id), 'tenant', clean(names.tenant),
-      'traceparent', clean(names.traceparent), 'body', cjson.encode({
-        reason = 'deliveries_exhausted', message = why, stage = 'after_admission', stream = key, group = group,
-        entry = id, consumer = clean(last_consumer), delivery = deliveries, type = clean(names.type),
-        id = clean(names.id), tenant = clean(names.tenant), bytes = #body, at = now}),
-      'original', body)
+    add_dead_letter(dead_key, {
+      reason = 'deliveries_exhausted', message = why, stream = key, group = group, entry = id,
+      consumer = clean(last_consumer), delivery = deliveries, at = now}, names, body)
     if names.type == 'step.requested.v1' and step[1] and done_key then
       local field = step[1] .. '.' .. step[2] .. '.' .. step[3] .. '.' .. step[4]
       local arm = string.match(key, ':arm%.([a-z0-9_-]+)') or 'unknown'

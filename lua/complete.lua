@@ -115,8 +115,8 @@ local apply = {
     if op.in_flight ~= '' then set_in_flight(op.in_flight, op.key .. ' ' .. op.id) end
   end,
   set_status = function(op)
-    local known = tonumber(redis.call('HGET', op.key, 'version') or '-1')
-    if known >= op.version then return end
+    local known = string.match(redis.call('HGET', op.key, 'version') or '', '^%d+$')
+    if known and #known < 16 and tonumber(known) >= op.version then return end
     redis.call('DEL', op.key)
     redis.call('HSET', op.key, 'version', string.format('%d', op.version), unpack(op.fields))
     if op.ttl > 0 then redis.call('EXPIRE', op.key, op.ttl) end

@@ -12,12 +12,16 @@
 -- `ready` is derived from the stream (its length minus the group's pending entries) instead of stored, so that it is right
 -- whatever happens to the stream.
 --
--- read_fairness(at) parses the end of ARGV, from `at`: key index of the ended runs, number of topics, then per topic
+-- A queued message that cannot be read becomes a dead letter.
+--
+-- read_fairness(at) parses the end of ARGV, from `at`: key index of the ended runs, key index of the dead letters, number of
+-- topics, then per topic
 --   index of its first key, number of streams, window (0: none), cap (0: none), group
 -- The keys of a topic are adjacent in KEYS: T:running, then per stream S, S:waiting, S:ring. Types are checked here, before
 -- the first write.
 --@include ended_runs.lua
-local fair = {of = {}, topics = {}, dropped = 0}
+--@include dead_letters.lua
+local fair = {of = {}, topics = {}, dropped = 0, malformed = 0}
 
 -- Records which message of a step is in flight: at once, or in `complete` together with all others of the call.
 local function set_in_flight(field, value)
@@ -60,7 +64,7 @@ local function read_fairness(at, in_flight)
     at = at + 1
     return value
   end
-  fair.in_flight, fair.ended_runs = in_flight, KEYS[take()]
+  fair.in_flight, fair.ended_runs, fair.dead = in_flight, KEYS[take()], KEYS[take()]
   for _ = 1, take() do
     local base, streams, topic = take(), take(), {window = take(), cap = take(), group = ARGV[at], counts = {}, streams = {}}
     at = at + 1
@@ -142,15 +146,53 @@ local function enter(stream, tenant, fields)
   return id
 end
 
+-- The numbers of a tenant's first queued message and of its next one, from the messages themselves: for a queue whose
+-- record another writer has broken. Both are 0 if there are none.
+local function recount(stream, tenant)
+  local first, next_number
+  for _, member in ipairs(redis.call('HKEYS', stream.waiting)) do
+    local digits = string.sub(member, 1, #tenant + 1) == tenant .. '.' and string.match(member, '^%d+$', #tenant + 2)
+    local at = digits and #digits < 16 and tonumber(digits)
+    if at then first, next_number = math.min(first or at, at), math.max(next_number or 0, at + 1) end
+  end
+  return first or 0, next_number or 0
+end
+
+-- The same from the record of the queue. Third: whether the record was broken. `most`: the largest number of messages that
+-- the queue can have.
+local function parse_queue(stream, tenant, record, most)
+  local first, next_number = string.match(record, '^(%d+) (%d+)$')
+  first, next_number = tonumber(first), tonumber(next_number)
+  if first and first <= next_number and next_number < 2 ^ 53 and next_number - first <= most then
+    return first, next_number, false
+  end
+  first, next_number = recount(stream, tenant)
+  return first, next_number, true
+end
+
 local function wait(stream, tenant, in_flight_field, fields)
-  local queue = redis.call('HGET', stream.waiting, tenant)
-  local first, next_number = string.match(queue or '0 0', '^(%d+) (%d+)$')
-  local member = tenant .. '.' .. next_number
-  if not queue then redis.call('ZADD', stream.ring, 'NX', next_turn(stream), tenant) end
+  local record = redis.call('HGET', stream.waiting, tenant)
+  local first, next_number, broken = parse_queue(stream, tenant, record or '0 0', math.huge)
+  local member = tenant .. '.' .. string.format('%d', next_number)
+  if broken or not record then redis.call('ZADD', stream.ring, 'NX', next_turn(stream), tenant) end
   redis.call('HSET', stream.waiting, member, cmsgpack.pack({in_flight_field, fields}), tenant,
-    first .. ' ' .. string.format('%d', next_number + 1))
+    string.format('%d %d', first, next_number + 1))
   stream.some = true
   return member
+end
+
+-- The in-flight field and the fields of a queued message; nil if another writer has broken it.
+local function parse_queued(text)
+  local fine, queued = pcall(cmsgpack.unpack, text)
+  if not (fine and type(queued) == 'table' and type(queued[1]) == 'string' and are_fields(queued[2])) then return end
+  return queued[1], queued[2]
+end
+
+-- Records a message that no script can read, so that it can be removed. `tenant` and `id`: as far as its place tells them.
+local function give_up_on(key, entry, tenant, id, text)
+  fair.malformed = fair.malformed + 1
+  add_dead_letter(fair.dead, {reason = 'malformed', message = 'the record in Redis is not a message', stream = clean(key),
+    group = '', entry = clean(entry), consumer = '', delivery = 0, at = utc_now()}, {tenant = tenant, id = id}, text)
 end
 
 -- Publishes a message, or queues it for its tenant if other messages are queued or the window or cap is reached. Returns
@@ -182,8 +224,9 @@ end
 local function move(stream, tenants, members)
   local named, texts, in_flight_fields, messages = {}, redis.call('HMGET', stream.waiting, unpack(members)), {}, {}
   for i, text in ipairs(texts) do
-    local queued = text and cmsgpack.unpack(text) or {'', nil}
-    in_flight_fields[i], messages[i] = queued[1], queued[2]
+    if text then in_flight_fields[i], messages[i] = parse_queued(text) end
+    in_flight_fields[i] = in_flight_fields[i] or ''
+    if text and not messages[i] then give_up_on(stream.waiting, members[i], tenants[i], '', text) end
   end
   local dropped = are_of_ended_runs(messages, #members)
   if fair.in_flight then named = redis.call('HMGET', fair.in_flight, unpack(in_flight_fields)) end
@@ -215,12 +258,15 @@ local function dispatch(stream, most)
   local tenants, members, planned = {}, {}, {}
   most = math.min(most, capacity_of(stream), 1000)  -- Lua unpacks no more than about 7,900
   if most <= 0 then return 0, 0 end
+  local length = redis.call('HLEN', stream.waiting)
   for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', stream.ring, '-inf', '(+inf', 'LIMIT', 0, most)) do
-    local first, next_number = string.match(redis.call('HGET', stream.waiting, tenant) or '', '^(%d+) (%d+)$')
-    if first then
+    local record = redis.call('HGET', stream.waiting, tenant) or ''
+    local first, next_number = parse_queue(stream, tenant, record, length)
+    if first < next_number then
       back = back + 1
-      ring[back] = {tenant = tenant, first = tonumber(first), next = tonumber(next_number)}
+      ring[back] = {tenant = tenant, first = first, next = next_number}
     else
+      redis.call('HDEL', stream.waiting, tenant)
       redis.call('ZREM', stream.ring, tenant)
     end
   end

@@ -30,10 +30,11 @@ def test_a_topic_is_described_as_its_script_reads_it(topology: Topology):
     keys = ["a", "b", "c", "d"]
     args: list[Any] = []
     fairness.describe([fairness.limited[JUDGE]], keys, args)
-    assert args == [5, 1, 6, 3, 64, 1, "judge"]
-    assert len(keys) == 15
-    assert keys[4:9] == [
+    assert args == [5, 6, 1, 7, 3, 64, 1, "judge"]
+    assert len(keys) == 16
+    assert keys[4:10] == [
         "{l1}:ended-runs",
+        "{l1}:dead",
         "{l1}:arm.judge:running",
         "{l1}:arm.judge:high",
         "{l1}:arm.judge:high:waiting",
@@ -62,4 +63,4 @@ def test_only_what_has_limits_costs_anything(topology: Topology):
         Lease("{l1}:arm.coder:low", "1-0", 1), "coder", [Publish(JUDGE, {"type": "x"}), Publish(JUDGE, {"type": "y"})]
     )
     limited.add_limits()
-    assert limited.args[-7:] == [3, 1, 4, 3, 64, 1, "judge"]
+    assert limited.args[-8:] == [3, 4, 1, 5, 3, 64, 1, "judge"]

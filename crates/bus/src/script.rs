@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 use redis::RedisError;
 
 /// What is put where a script says `--@include`.
-/// In this order: the second file includes the third.
-const INCLUDED: [(&str, &str); 3] = [
+/// In this order: the second file includes the next two.
+const INCLUDED: [(&str, &str); 4] = [
     (
         "--@include lease.lua\n",
         include_str!("../../../lua/lease.lua"),
@@ -21,6 +21,10 @@ const INCLUDED: [(&str, &str); 3] = [
     (
         "--@include ended_runs.lua\n",
         include_str!("../../../lua/ended_runs.lua"),
+    ),
+    (
+        "--@include dead_letters.lua\n",
+        include_str!("../../../lua/dead_letters.lua"),
     ),
 ];
 

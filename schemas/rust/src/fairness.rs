@@ -6,7 +6,7 @@ use crate::topology::{Topic, Topology};
 /// A topic with priorities in one lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicLimits {
-    /// Ended runs, what the cap counts, then for each stream: the stream, what waits for it, whose turn it is.
+    /// Ended runs, dead letters, what the cap counts, then for each stream: the stream, what waits for it, whose turn it is.
     keys: Vec<String>,
     streams: usize,
     window: u64,
@@ -26,7 +26,7 @@ impl TopicLimits {
             ]
         });
         Self {
-            keys: [lane.ended_runs(), lane.running(topic)]
+            keys: [lane.ended_runs(), lane.dead(), lane.running(topic)]
                 .into_iter()
                 .chain(each)
                 .collect(),
@@ -51,7 +51,8 @@ impl TopicLimits {
     /// The last words of ARGV, where `before` keys of the script come before these.
     #[must_use]
     pub fn args(&self, before: usize) -> Vec<String> {
-        let numbers = [before + 1, 1, before + 2, self.streams].map(|number| number.to_string());
+        let numbers = [before + 1, before + 2, 1, before + 3, self.streams];
+        let numbers = numbers.map(|number| number.to_string());
         let limits = [self.window, self.cap].map(|number| number.to_string());
         let group = std::iter::once(self.group.clone());
         numbers.into_iter().chain(limits).chain(group).collect()
@@ -78,12 +79,16 @@ mod tests {
         let topic = &topology.topics["arm.judge"];
         let described = TopicLimits::new(&topology, topic, &LaneKeys::new("l1"));
         assert!(described.limits());
-        assert_eq!(described.args(4), ["5", "1", "6", "3", "64", "1", "judge"]);
-        assert_eq!(described.keys().len(), 11);
         assert_eq!(
-            described.keys()[..5],
+            described.args(4),
+            ["5", "6", "1", "7", "3", "64", "1", "judge"]
+        );
+        assert_eq!(described.keys().len(), 12);
+        assert_eq!(
+            described.keys()[..6],
             [
                 "{l1}:ended-runs",
+                "{l1}:dead",
                 "{l1}:arm.judge:running",
                 "{l1}:arm.judge:high",
                 "{l1}:arm.judge:high:waiting",

@@ -25,7 +25,7 @@ from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
 from octollm.protocol.operations import Fields, Operation
-from octollm.protocol.outcomes import QUEUED_MESSAGES, REDIS_ERRORS
+from octollm.protocol.outcomes import MESSAGES, QUEUED_MESSAGES, REDIS_ERRORS, Outcome
 from octollm.protocol.run_watch import RedisClock, RunWatch
 from octollm.supervision import Supervisor
 from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
@@ -283,6 +283,9 @@ class Worker:
                 self._promoted.set()
                 self._clock.sync(handoff.redis_ms)
                 self._show_queued(lane, handoff.queued)
+                if handoff.malformed:
+                    MESSAGES.labels("schedule", Outcome.DEAD).inc(handoff.malformed)
+                    _log.error("messages that cannot be read became dead letters", lane=lane, count=handoff.malformed)
                 backoff.reset()
             except REDIS_FAILURES as error:
                 raise_if_refused(error, f"look for due retries in lane {lane}")

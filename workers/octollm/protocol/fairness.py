@@ -63,6 +63,7 @@ class Fairness:
                 limited.update(dict.fromkeys(streams, limits))
         self.ended_runs = keys.ended_runs
         """Redis key of the lane's ended runs."""
+        self._dead = keys.dead
         self.topics: Mapping[str, TopicLimits] = MappingProxyType(topics)
         """By stream: every topic with priorities."""
         self.limited: Mapping[str, TopicLimits] = MappingProxyType(limited)
@@ -76,8 +77,8 @@ class Fairness:
         It must be the last thing that is appended to `args`; `keys` may grow further.
         """
         listed = tuple(topics)
-        keys.append(self.ended_runs)
-        args += (len(keys), len(listed))
+        keys += (self.ended_runs, self._dead)
+        args += (len(keys) - 1, len(keys), len(listed))
         for topic in listed:
             args += (len(keys) + 1, len(topic.streams), topic.window, topic.cap, topic.group)
             keys.append(topic.running)

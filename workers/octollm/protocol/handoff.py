@@ -91,6 +91,8 @@ class Handoff:
         """By stream: how many messages wait in tenant queues, as the last `promote` saw it."""
         self.redis_ms = 0
         """Redis' time at the last `promote`, in ms since 1970."""
+        self.malformed = 0
+        """How many messages became dead letters in the last `promote`, because nobody can read them."""
         self.fairness = fairness
         self._group = group
         self.consumer = consumer
@@ -229,8 +231,8 @@ class Handoff:
     async def promote(self, most: int = 100) -> tuple[int, int]:
         """Publish due messages, dispatch from the tenant queues, and drop the steps of ended runs.
 
-        Looks at `most` of each. Returns how many were published or dropped, and when the next message is due (ms since
-        1970, 0: there is none); sets `queued` and `redis_ms`.
+        Looks at `most` of each. Returns how many were published, dropped or malformed, and when the next message is due
+        (ms since 1970, 0: there is none); sets `queued`, `redis_ms` and `malformed`.
         """
         fairness = self._limits()
         keys = [
@@ -243,9 +245,10 @@ class Handoff:
         args: list[Text | int] = [most, len(fairness.unprioritized)]
         topics = list(fairness.topics.values())
         fairness.describe(dict.fromkeys(topics), keys, args)
-        moved, due, dropped, self.redis_ms, *queued = await self._scripts.promote(keys=keys, args=args)
+        answer = await self._scripts.promote(keys=keys, args=args)
+        moved, due, dropped, self.redis_ms, self.malformed, *queued = answer
         self.queued = dict(zip(fairness.topics, queued, strict=True))
-        return int(moved) + int(dropped), int(float(due))
+        return int(moved) + int(dropped) + self.malformed, int(due)
 
     async def leave_group(self, streams: Sequence[str], consumer: str | None = None) -> int:
         """Remove this consumer, or the named one, from the streams where it owns nothing.

@@ -11,8 +11,8 @@ from redis.commands.core import AsyncScript
 
 from octollm.resources import lua_path
 
-_INCLUDED = ("lease.lua", "fairness.lua", "ended_runs.lua")
-"""In this order: `fairness.lua` includes `ended_runs.lua`."""
+_INCLUDED = ("lease.lua", "fairness.lua", "ended_runs.lua", "dead_letters.lua")
+"""In this order: `fairness.lua` includes the next two."""
 NAMES = (
     "admit",
     "cancel",
