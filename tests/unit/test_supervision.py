@@ -136,10 +136,43 @@ asyncio.run(main({stuck}))
 """
 
 
+_STUCK_STACK = """
+import asyncio
+from octollm.cli.up import _run
+from octollm.errors import StartError
+
+async def ignores():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+class Stack:
+    async def __aenter__(self):
+        self.tasks = [asyncio.create_task(ignores())] if {stuck} else []
+        await asyncio.sleep(0)
+        raise StartError("the disk is full")
+
+    async def __aexit__(self, *_error):
+        pass
+
+asyncio.run(_run(Stack(), as_json=True))
+"""
+
+
 @pytest.mark.parametrize(("stuck", "code"), [(True, 1), (False, 0)])
 def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(stuck, code):
     ended = subprocess.run([sys.executable, "-c", _STUCK.format(stuck=stuck)], timeout=60, check=False)
     assert ended.returncode == code
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_nor_does_it_keep_a_stack_that_ended_or_hide_why(stuck):
+    command = [sys.executable, "-c", _STUCK_STACK.format(stuck=stuck)]
+    ended = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "the disk is full" in ended.stdout + ended.stderr
 
 
 async def test_ending_a_task_that_ignores_its_cancellation_takes_no_longer_than_asked():

@@ -9,6 +9,7 @@ red), logs the cause, and `until_failed` raises, so that the process exits.
 import asyncio
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -29,11 +30,13 @@ def exit_if_stuck() -> None:
 
     asyncio would wait for them for ever.
 
-    Call it last in a program's main coroutine.
+    Call it last in a program's main coroutine, in a `finally`: what the coroutine raises is logged with the tasks.
     """
     stuck = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     if stuck:
-        _log.error("tasks ignore their cancellation; the process ends without them", tasks=stuck)
+        raised = sys.exception()
+        error = None if raised is None else str(raised) or type(raised).__name__
+        _log.error("tasks ignore their cancellation; the process ends without them", tasks=stuck, error=error)
         os._exit(1)
 
 
@@ -129,6 +132,27 @@ class Supervisor:
                 waits[1].result()
         finally:
             await self.end(waits)
+
+    async def finish(self, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+        """Await `work`; whether it has returned before `stop` was set.
+
+        Otherwise it is cancelled and may clean up for `_STOP_S`. Raises what it raises, and WorkerError as soon as
+        owned work ends unexpectedly.
+        """
+        create = asyncio.get_running_loop().create_task
+        working, others = create(work), (create(stop.wait()), create(self.until_failed()))
+        try:
+            await asyncio.wait((working, *others), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+                return True
+            if others[1].done():
+                others[1].result()
+            return False
+        finally:
+            working.cancel()
+            await asyncio.wait((working,), timeout=_STOP_S)
+            await self.end((working, *others))
 
     async def end(self, tasks: Iterable[asyncio.Task[Any]], timeout_s: float = math.inf) -> None:
         """Cancel tasks of this supervisor until all have ended, for at most `timeout_s`.

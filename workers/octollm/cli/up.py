@@ -12,6 +12,7 @@ from octollm.cli.output import JsonOption, emit_json, note, out, pairs
 from octollm.devstack.stack import Running, Stack
 from octollm.observability.logging import configure_logging, without_passwords
 from octollm.settings.loader import load_settings
+from octollm.supervision import exit_if_stuck
 
 
 def up(
@@ -67,6 +68,8 @@ async def _run(stack: Stack, *, as_json: bool) -> None:
     except asyncio.CancelledError:
         if not stopped:
             raise
+    finally:
+        exit_if_stuck()
     note("stopped")
 
 

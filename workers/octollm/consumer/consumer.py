@@ -9,6 +9,7 @@ docs/delivery.md follows one entry through them.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Container
+from functools import partial
 
 import redis.asyncio
 import structlog
@@ -24,7 +25,7 @@ from octollm.consumer.pool import DeliveryPool
 from octollm.consumer.reader import create_groups, subscribe
 from octollm.consumer.reclaimer import Reclaimer
 from octollm.consumer.releaser import Releaser
-from octollm.protocol.backoff import REDIS_FAILURES
+from octollm.protocol.backoff import REDIS_FAILURES, until_answered
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Entry, Handoff, LeaseStatus
 from octollm.protocol.operations import DeliveryKey
@@ -94,8 +95,12 @@ class Consumer:
         return self._breaker.tripped
 
     async def start(self, broker: RedisBroker) -> None:
-        """Create the groups and register the reader with `broker`, which the caller starts afterwards."""
-        await create_groups(self._client, self._streams, self._topic.group)
+        """Create the groups and register the reader with `broker`, which the caller starts afterwards.
+
+        Waits while Redis is unavailable or accepts no writes. Raises StoreRefusedError.
+        """
+        groups = partial(create_groups, self._client, self._streams, self._topic.group)
+        await until_answered(groups, f"create the consumer groups of {self.topic}")
         self._committer.start()
         self._releaser.start()
         self._reclaiming = self._supervisor.spawn_loop(f"claim {self.topic}", self._reclaimer.run())

@@ -19,7 +19,7 @@ from faststream.redis.subscriber.usecases.stream_subscriber import ReadResponse,
 from redis.exceptions import ResponseError
 
 from octollm.consumer.intake import Intake
-from octollm.protocol.backoff import REDIS_FAILURES, Backoff, error_code, raise_if_refused
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, error_code, raise_if_refused, until_answered
 from octollm.protocol.handoff import BATCH, Entry
 from octollm.protocol.outcomes import REDIS_ERRORS
 from octollm.supervision import Supervisor
@@ -61,6 +61,10 @@ class _Subscriber(StreamBatchSubscriber):
         del restart_on_failure
         loop = func(*(func_args or ()), **(func_kwargs or {}))
         self.tasks.append(self._supervisor.spawn_loop(f"read {self._topic}", loop))
+
+    async def start(self) -> None:
+        """Begin to read once Redis accepts the consumer group that FastStream creates, too."""
+        await until_answered(super().start, f"create the consumer groups of {self._topic}")
 
     async def stop(self) -> None:
         """End the loop and wait for that: FastStream would leave its connection to the garbage collector."""

@@ -19,7 +19,7 @@ from octollm.consumer.consumer import Consumer
 from octollm.consumer.executor import Handler
 from octollm.consumer.leases import LeaseRenewer
 from octollm.errors import StoreRefusedError, StoreUnavailableError
-from octollm.protocol.backoff import REDIS_FAILURES, Backoff, is_transient, raise_if_refused
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, is_transient, raise_if_refused, until_answered
 from octollm.protocol.connection import connect
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
@@ -125,19 +125,19 @@ class Worker:
         return self._watches[lane]
 
     async def start(self) -> None:
-        """Create the groups and begin to read. Stops what it has begun when a part cannot start.
+        """Create the groups and begin to read.
 
-        Raises StoreUnavailableError while Redis is unavailable.
+        Waits while Redis is unavailable or accepts no writes. Stops what it has begun when it is cancelled or a part
+        cannot start. Raises StoreRefusedError.
         """
         try:
-            with _store_errors():
-                await self._start()
-        except BaseException:
-            await self.stop(0, failed=True)
+            await self._start()
+        except BaseException as error:
+            await self.stop(0, failed=not isinstance(error, asyncio.CancelledError))
             raise
 
     async def _start(self) -> None:
-        seconds, microseconds = await self._client.time()
+        seconds, microseconds = await until_answered(self._client.time, "tell the time")
         self._clock.sync(seconds * 1000 + microseconds // 1000)
         for leases in self._leases.values():
             leases.start(self._supervisor)

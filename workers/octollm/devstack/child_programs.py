@@ -1,6 +1,7 @@
 """The two Rust programs as children of an embedded stack: started with its settings, ready, drained."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,8 @@ from octollm.settings import files
 from octollm.settings.loader import Settings, variable
 
 _READY_S = 30
+_TELL_S = 2
+"""After this long it is said what a program waits for."""
 
 
 @asynccontextmanager
@@ -26,7 +29,7 @@ async def start_program(
     child = await Child.start(name, [find_program(name)], log=folder / f"{name}.log", env=_environment(settings))
     drain_s = settings.executor.drain_s if name == EXECUTOR else settings.reflex.drain_s
     try:
-        await _ready(child, f"{url}/readyz")
+        await _ready(child, f"{url}/readyz", tell)
         yield child
     finally:
         running = child.exit_code is None
@@ -46,12 +49,16 @@ def _environment(settings: Settings) -> dict[str, str]:
     return os.environ | values
 
 
-async def _ready(child: Child, url: str) -> None:
-    """Until the program answers that it is ready; raises StartError when it ends or takes too long."""
-    answer = "it does not answer"
-    deadline = asyncio.get_running_loop().time() + _READY_S
+async def _ready(child: Child, url: str, tell: Callable[[str], None]) -> None:
+    """Wait until the program answers that it is ready. Raises StartError when it ends or takes too long.
+
+    A program that waits for Redis alone, for instance because the disk is full, is waited for without a limit.
+    """
+    answer, reported = "it does not answer", False
+    now = asyncio.get_running_loop().time
+    deadline, tell_at = now() + _READY_S, now() + _TELL_S
     async with httpx2.AsyncClient(timeout=2, trust_env=False) as client:
-        while asyncio.get_running_loop().time() < deadline:
+        while now() < deadline:
             if child.exit_code is not None:
                 raise child.ended()
             try:
@@ -62,7 +69,24 @@ async def _ready(child: Child, url: str) -> None:
                 if response.is_success:
                     return
                 answer = f"it answers {response.status_code}: {response.text.strip()[:300]}"
+                if reason := _waits_for_redis(response.content):
+                    deadline = now() + _READY_S
+                    if not reported and now() > tell_at:
+                        reported = True
+                        tell(f"{child.name} waits: {reason}")
             await asyncio.sleep(0.02)
     raise StartError(
         f"{child.name} was not ready within {_READY_S} s: {answer}; the end of its log {child.log}:\n{child.tail()}"
     )
+
+
+def _waits_for_redis(readiness: bytes) -> str:
+    """Return why a program is not ready, if every reason that it gives is about Redis.
+
+    Otherwise return an empty text.
+    """
+    try:
+        reasons = json.loads(readiness)["reasons"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return "; ".join(reasons) if reasons and all(one.startswith("Redis ") for one in reasons) else ""

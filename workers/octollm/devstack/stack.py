@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import asyncpg
-
 from octollm import resources
 from octollm.database.migrate import migrate
 from octollm.devstack import preflight
@@ -127,9 +125,8 @@ class Stack:
         settings = self._own_addresses(data, ports)
         redis, postgres = await self._stores(data, ports)
         settings = _with_stores(settings, redis, postgres)
-        await self._reach_postgres(settings.postgres.dsn)
         self._tell("migrating the database")
-        await migrate(settings.postgres.dsn)
+        await self._migrate(settings.postgres.dsn)
         executor = await self._exit.enter_async_context(
             self._program(EXECUTOR, settings, data, f"http://{settings.executor.metrics_listen}")
         )
@@ -218,12 +215,19 @@ class Stack:
             }
         )
 
-    async def _reach_postgres(self, dsn: str) -> None:
-        async def connect() -> None:
-            connection = await asyncpg.connect(dsn, timeout=5)
-            await connection.close()
+    async def _migrate(self, dsn: str) -> None:
+        """Apply the migrations as soon as Postgres can be reached and written to. Raises StartError."""
 
-        await until_reachable("Postgres", dsn, connect, asyncio.Event(), self._tell)
+        async def migrated() -> StartError | None:
+            try:
+                await migrate(dsn)
+            except StartError as error:
+                return error  # waiting does not help
+            return None
+
+        failure = await until_reachable("Postgres", dsn, migrated, asyncio.Event(), self._tell)
+        if failure is not None:
+            raise failure
 
     @asynccontextmanager
     async def _program(self, name: str, settings: Settings, data: DataDir, url: str) -> AsyncIterator[Child]:

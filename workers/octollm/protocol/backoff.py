@@ -5,7 +5,10 @@ Longer each time, and never all workers at once.
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+import structlog
 from redis.exceptions import AuthenticationError, DataError, RedisError, ResponseError
 
 from octollm.errors import StoreRefusedError
@@ -17,6 +20,8 @@ Not all of it passes with time: ask `is_transient`, or call `raise_if_refused`, 
 """
 _FIRST_S = 0.05
 _LONGEST_S = 5.0
+_log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
 
 
 class Backoff:
@@ -77,3 +82,18 @@ def raise_if_refused(error: Exception, what: str) -> None:
     """
     if not is_transient(error):
         raise StoreRefusedError(f"Redis refuses to {what}: {error}") from error
+
+
+async def until_answered(call: Callable[[], Awaitable[Answer]], what: str) -> Answer:
+    """Return what `call` returns, repeating it with a backoff while its error is transient.
+
+    `what`: what Redis is asked to do, as a verb phrase for messages. Raises StoreRefusedError.
+    """
+    backoff = Backoff()
+    while True:
+        try:
+            return await call()
+        except (*REDIS_FAILURES, RuntimeError) as error:  # uvloop's, for a connection that broke a moment ago
+            raise_if_refused(error, what)
+            _log.warning(f"cannot {what}, trying again", error=str(error))
+        await backoff.wait()

@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import RedisError
 
 from octollm.errors import StoreUnavailableError
+from octollm.protocol.backoff import raise_if_refused
 
 ANSWER_S = 5.0
 FACTS = ("appendonly", "appendfsync", "no_appendfsync_on_rewrite", "maxmemory_policy")
@@ -82,7 +83,8 @@ async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
 
     Return `product`, `version`, `replicas` (their number), and what of `FACTS` it tells.
 
-    `timeout_s`: longest that connecting may take. Raises StoreUnavailableError with the cause in a sentence.
+    `timeout_s`: longest that connecting may take. Raises StoreUnavailableError with the cause in a sentence, and
+    StoreRefusedError if Redis refuses the login or INFO.
     """
     client = connect(url, timeout_s)
     try:
@@ -99,6 +101,7 @@ async def probe(url: str, timeout_s: float = 2.0) -> Mapping[str, str]:
         except RedisError:
             return found  # managed servers refuse CONFIG; the version is known all the same
     except RedisError as error:
+        raise_if_refused(error, "tell about itself")
         raise StoreUnavailableError(str(error)) from error
     else:
         return found

@@ -13,7 +13,7 @@ from typing import TypeVar
 import asyncpg
 import structlog
 
-from octollm.errors import OctoError
+from octollm.errors import OctoError, StoreRefusedError
 from octollm.observability.logging import without_passwords
 
 _FIRST_DELAY_S = 0.2
@@ -36,7 +36,8 @@ async def until_reachable(
 ) -> Connected | None:
     """Return what `connect` returns as soon as it succeeds; None if `stop` is set first.
 
-    `name`: of the product, for reports. `report` receives each sentence; by default it is logged as a warning.
+    `name`: of the product, for reports. `report` receives each sentence; by default it is logged as a warning. Raises
+    StoreRefusedError: waiting does not help against a wrong password.
     """
     send_report = report or structlog.get_logger(__name__).warning
     delay_s = _FIRST_DELAY_S
@@ -44,6 +45,8 @@ async def until_reachable(
     while not stop.is_set():
         try:
             connected = await connect()
+        except StoreRefusedError:
+            raise
         except (OSError, TimeoutError, OctoError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             failed = True
             send_report(

@@ -83,7 +83,8 @@ async def run_roles(
         _log.info("starting", roles=list(roles), consumer=process.consumer, metrics=server.address)
         if not await process.connect(topics, stop):
             return
-        await process.start(topics, book, schedules, concurrency)
+        if not await process.supervisor.finish(process.start(topics, book, schedules, concurrency), stop):
+            return
         _tune_gc()
         _log.info("ready", roles=list(roles))
         try:
@@ -165,6 +166,7 @@ class _Process:
 
             if await until_reachable("Postgres", dsn, migrated, stop) is None:
                 return False
+        self.state = "starting: the consumer groups are created once Redis accepts writes"
         return True
 
     async def start(
