@@ -29,6 +29,7 @@ BANNED = {
     r"clockwork": "scheduler",
     r"recalls?": "memory store, search",
     r"graves?": "dead letter",
+    r"quarantine[ds]?": "isolation (of a suspect)",
     # Letters of the alphabet stand next to digits, have a case, or begin a name.
     r"(?<!dead )(?<!dead \. )(?<!u 0064 ead )(?<!case )(?<!with a )(?<!128 )letters?(?! (?:digits?|or|then|and) )": (
         "dead letter, always in full"

@@ -7,9 +7,9 @@ mod delivery;
 mod execution;
 mod metrics;
 mod priority_reader;
-mod quarantine;
 mod reclaimer;
 mod shutdown;
+mod suspect_isolation;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::step::run::StepRunner;
 use circuit_breaker::CircuitBreaker;
 use consumer::Consumer;
 use metrics::Metrics;
-use quarantine::Quarantine;
+use suspect_isolation::SuspectIsolation;
 
 const ARM: &str = "executor";
 /// Where this machine gives no sandbox, it may after an operator's change.
@@ -67,7 +67,7 @@ pub struct Shared {
     breaker: CircuitBreaker,
     /// Slots of entries that began elsewhere before: one crash's entries must not take all.
     restarts: Arc<Semaphore>,
-    quarantine: Arc<Quarantine>,
+    isolation: Arc<SuspectIsolation>,
     /// Why no step can be run here; `None` while the sandbox works.
     sandbox_fault: Mutex<Option<String>>,
 }
@@ -96,7 +96,7 @@ impl Shared {
     /// Wait until a step may be started; answer how many at most. Takes no slot: a reader that held one while it is
     /// blocked would keep other lanes from working.
     async fn capacity(&self) -> usize {
-        self.quarantine.open().await;
+        self.isolation.open().await;
         drop(self.slots.acquire().await);
         let permits = self.breaker.permits().await;
         permits.min(self.slots.available_permits().max(1))
@@ -104,7 +104,7 @@ impl Shared {
 
     /// What an entry needs to start now.
     fn try_take_slots(&self, entry: &Entry) -> Option<Slots> {
-        if self.supervisor.stop().is_requested() || self.quarantine.is_closed() {
+        if self.supervisor.stop().is_requested() || self.isolation.is_closed() {
             return None;
         }
         let restart = if entry.delivery > 1 {
@@ -145,7 +145,7 @@ pub async fn run(settings: &Settings) -> Result<(), WorkerError> {
         supervisor: supervisor.clone(),
         slots: Arc::new(Semaphore::new(topic.concurrency as usize)),
         restarts: Arc::new(Semaphore::new(restart_slots(topic.concurrency))),
-        quarantine: Quarantine::new(Duration::from_secs(topic.lease_s)),
+        isolation: SuspectIsolation::new(Duration::from_secs(topic.lease_s)),
         sandbox_fault: Mutex::new(Some("the sandbox is being tried".to_owned())),
     });
     let (listener, address) = admin::bind(&settings.executor.metrics_listen)

@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::consumer::Consumer;
 use super::delivery;
-use super::quarantine::{run_isolated, slots_alone};
+use super::suspect_isolation::{run_isolated, slots_alone};
 use crate::step::outcome::Outcome;
 
 impl Consumer {
@@ -53,7 +53,7 @@ impl Consumer {
                 capacity = self.shared.capacity() => capacity,
                 () = stop.requested() => return Ok(false),
             };
-            let place = self.shared.quarantine.place();
+            let place = self.shared.isolation.place();
             let restarts = self.shared.restarts.available_permits();
             let limits = ClaimLimits {
                 most: capacity,
@@ -90,7 +90,7 @@ impl Consumer {
         }
         tracing::info!(entry = %entry.id, delivery = entry.delivery, "reclaimed a suspect; it is isolated");
         let lease = self.hold(&entry);
-        let closed = self.shared.quarantine.close();
+        let closed = self.shared.isolation.close();
         let consumer = self.clone();
         let step = async move {
             // On its last delivery nothing else may be charged for it at all.

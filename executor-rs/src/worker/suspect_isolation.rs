@@ -14,7 +14,7 @@ const PAUSE_FACTOR: u32 = 4;
 
 /// One per process: its lanes share the slots.
 #[derive(Debug)]
-pub struct Quarantine {
+pub struct SuspectIsolation {
     /// Held while a suspect is here.
     suspect: Arc<tokio::sync::Mutex<()>>,
     /// Whether nothing else may start.
@@ -23,7 +23,7 @@ pub struct Quarantine {
     longest_pause: Duration,
 }
 
-impl Quarantine {
+impl SuspectIsolation {
     /// `lease`: the longest time for which no further suspect is taken.
     #[must_use]
     pub fn new(lease: Duration) -> Arc<Self> {
@@ -61,7 +61,7 @@ impl Quarantine {
     pub fn close(self: &Arc<Self>) -> Closed {
         self.closed.send_replace(true);
         Closed {
-            quarantine: self.clone(),
+            isolation: self.clone(),
             since: Instant::now(),
         }
     }
@@ -74,16 +74,16 @@ impl Quarantine {
 /// The time of an isolation.
 #[derive(Debug)]
 pub struct Closed {
-    quarantine: Arc<Quarantine>,
+    isolation: Arc<SuspectIsolation>,
     since: Instant,
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
         let pause = self.since.elapsed() * PAUSE_FACTOR;
-        let pause = pause.min(self.quarantine.longest_pause);
-        *self.quarantine.next() = Instant::now().checked_add(pause);
-        self.quarantine.closed.send_replace(false);
+        let pause = pause.min(self.isolation.longest_pause);
+        *self.isolation.next() = Instant::now().checked_add(pause);
+        self.isolation.closed.send_replace(false);
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
 
     use tokio::sync::Semaphore;
 
-    use super::{run_isolated, slots_alone, Quarantine, ISOLATION};
+    use super::{run_isolated, slots_alone, SuspectIsolation, ISOLATION};
 
     const LEASE: Duration = Duration::from_secs(3600);
 
@@ -152,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn others_start_again_next_to_a_suspect_but_not_next_to_a_last_delivery() {
         for strictly in [false, true] {
-            let quarantine = Quarantine::new(LEASE);
+            let isolation = SuspectIsolation::new(LEASE);
             let slots = Arc::new(Semaphore::new(3));
             let permits = slots_alone(&slots, 3, strictly).await.unwrap();
             assert_eq!((permits.num_permits(), slots.available_permits()), (3, 0));
@@ -160,20 +160,20 @@ mod tests {
             let step = Box::pin(async {
                 let () = ended.await.unwrap();
             });
-            let run = run_isolated(step, permits, quarantine.close(), strictly);
+            let run = run_isolated(step, permits, isolation.close(), strictly);
             tokio::pin!(run);
-            assert!(quarantine.is_closed());
+            assert!(isolation.is_closed());
             let later = tokio::time::timeout(ISOLATION * 5 / 4, &mut run).await;
             assert!(later.is_err(), "the step goes on");
             let free = if strictly { 0 } else { 2 };
             assert_eq!(
-                (quarantine.is_closed(), slots.available_permits()),
+                (isolation.is_closed(), slots.available_permits()),
                 (strictly, free)
             );
             end.send(()).unwrap();
             run.await;
             assert_eq!(
-                (quarantine.is_closed(), slots.available_permits()),
+                (isolation.is_closed(), slots.available_permits()),
                 (false, 3)
             );
         }
@@ -181,19 +181,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_pause_follows_an_isolation_and_there_is_one_place() {
-        let quarantine = Quarantine::new(LEASE);
-        let place = quarantine.place();
-        assert!(place.is_some() && quarantine.place().is_none());
+        let isolation = SuspectIsolation::new(LEASE);
+        let place = isolation.place();
+        assert!(place.is_some() && isolation.place().is_none());
         drop(place);
-        let mut closed = quarantine.close();
+        let mut closed = isolation.close();
         closed.since = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
         drop(closed);
-        let next = quarantine.next().unwrap();
-        assert!(quarantine.place().is_none(), "four minutes are not over");
+        let next = isolation.next().unwrap();
+        assert!(isolation.place().is_none(), "four minutes are not over");
         assert!(next > Instant::now() + Duration::from_secs(239));
-        *quarantine.next() = Some(Instant::now());
-        assert!(quarantine.place().is_some());
-        let short = Quarantine::new(Duration::ZERO);
+        *isolation.next() = Some(Instant::now());
+        assert!(isolation.place().is_some());
+        let short = SuspectIsolation::new(Duration::ZERO);
         drop(short.close());
         assert!(short.place().is_some(), "no longer than the lease");
     }
