@@ -138,17 +138,22 @@ async fn release_stopped(consumer: &Consumer, entry: &Entry, step: &StepRequeste
     }
     let outcome = give_back(consumer, entry).await;
     if matches!(outcome, Outcome::Released) {
-        tracing::info!(
-            task = %step.task,
-            run = step.run.get(),
-            step = %step.step,
-            round = step.round.get(),
-            attempt = step.attempt.get(),
-            tenant = %step.tenant,
-            "released a step that did not end within the drain"
-        );
+        log_step(step, "released a step that did not end within the drain");
     }
     outcome
+}
+
+/// Log what happens to a step, with everything that names it.
+pub(super) fn log_step(step: &StepRequested, what: &str) {
+    tracing::info!(
+        task = %step.task,
+        run = step.run.get(),
+        step = %step.step,
+        round = step.round.get(),
+        attempt = step.attempt.get(),
+        tenant = %step.tenant,
+        "{what}"
+    );
 }
 
 /// Give the entry back at no cost. While Redis is unavailable it stays pending until its lease ends.

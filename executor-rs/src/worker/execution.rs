@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::consumer::Consumer;
+use super::delivery::log_step;
 use crate::isolation;
 use crate::sandbox::SandboxError;
 use crate::step::input::{self, StepInput};
@@ -118,15 +119,7 @@ async fn perform(
             })
         }
     };
-    tracing::info!(
-        task = %step.task,
-        run = step.run.get(),
-        step = %step.step,
-        round = step.round.get(),
-        attempt = step.attempt.get(),
-        tenant = %step.tenant,
-        "started a step"
-    );
+    log_step(step, "started a step");
     run_sandboxed(consumer, step, &checked, lease, deadline).await
 }
 
