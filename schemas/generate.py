@@ -16,8 +16,6 @@ from pathlib import Path
 import mutate
 from sync_client import write_sync_client
 
-from octollm.api.openapi import openapi
-
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "workers/octollm/contracts/generated"
 OPENAPI = ROOT / "docs/openapi.json"
@@ -39,12 +37,15 @@ def generate(target: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """0: written, or the same; 1: `--check` found a difference, named on standard error."""
-    # All always, so that one run names every difference.
+    # All always, so that one run names every difference. The models come first: the description is made from them.
     return max([models(arguments), mutate.main(arguments), description(arguments), write_sync_client(arguments)])
 
 
 def description(arguments: list[str]) -> int:
     """The same for the API's OpenAPI document."""
+    # Not at the top: it reads the models, which have been written by now.
+    from octollm.api.openapi import openapi  # noqa: PLC0415
+
     new = json.dumps(openapi(), indent=2) + "\n"
     if "--check" in arguments:
         wrong = not OPENAPI.is_file() or OPENAPI.read_text() != new
