@@ -70,6 +70,16 @@ fn a_status_whose_result_is_too_large_for_redis_comes_from_the_api() {
         (alone.status, alone.json()["result_bytes"].as_i64()),
         (200, Some(98_000))
     );
+    // Without an API the answer says where the result is.
+    let result_at = alone.json()["result_at"].clone();
+    assert_eq!(result_at["api_path"], path);
+    let detail = result_at["detail"].as_str().unwrap();
+    assert!(detail.contains("octollm api") && detail.contains("OCTOLLM_API_URL"));
+    redis.make_status(task, "default", "succeeded");
+    redis.ask::<i64>(&format!("HDEL|{{l0}}:status:{task}|result_bytes"));
+    let small = Reflex::ready(&redis, &[]).get(&path).json();
+    assert!(small.get("result_at").is_none(), "{small}");
+    redis.ask::<i64>(&format!("HSET|{{l0}}:status:{task}|result_bytes|98000"));
     let api = Api::start();
     let whole = json!({"task": task, "result": {"answer": "x".repeat(98_000)}});
     api.answer(&path, 200, &whole);

@@ -115,3 +115,15 @@ async def test_show_says_what_a_task_waits_for(monkeypatch):
         monkeypatch.setenv("OCTOLLM_REFLEX_URL", server.url)
         shown = await octollm("show", TASK)
     assert "step run waits for the arm executor, which has had no worker for 90 s" in shown.stdout
+
+
+async def test_show_says_where_a_large_result_is(monkeypatch):
+    known = {"task": TASK, "tenant": "default", "state": "succeeded", "run": 1, "version": 3, "stored": True}
+    result_at = {"api_path": f"/v1/tasks/{TASK}", "detail": "run octollm api"}
+    answer = Answer.json(
+        {**known, "created_at": "2026-01-31T12:00:00.000Z", "result_bytes": 98_000, "result_at": result_at}
+    )
+    async with serving(answer) as server:
+        monkeypatch.setenv("OCTOLLM_REFLEX_URL", server.url)
+        shown = await octollm("show", TASK)
+    assert f"/v1/tasks/{TASK}: run octollm api" in shown.stdout

@@ -42,6 +42,8 @@ def print_status(status: TaskStatus, *, as_json: bool) -> None:
     console.print(pairs([*facts, *(("waiting", waiting_line(step)) for step in status.waiting or ())]))
     result = fields.get("result")
     if result is None:
+        if status.result_at is not None:
+            console.print(Text(clean(f"{status.result_at.api_path}: {status.result_at.detail}")))
         return
     if result["steps"]:
         console.print()

@@ -8,7 +8,8 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::Json;
-use contracts::events::Source;
+use contracts::events::{ResultAddress, Source, TaskId, Text};
+use contracts::ContractError;
 
 use super::{accepted, proxy, record};
 use crate::admission::Submission;
@@ -18,6 +19,11 @@ use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
 use crate::submit::{Context, Record, Refusals, Requirements};
+
+/// What to do about a result that only the API can read, where none is configured.
+const NOT_IN_REDIS: &str =
+    "the result is too large for Redis and is kept in Postgres, which the reflex does not read: run `octollm api` and \
+     read this path from it, or set OCTOLLM_API_URL, so that the reflex forwards the request";
 
 /// Submits a task.
 pub(in crate::http) async fn submit(
@@ -102,9 +108,20 @@ async fn status(
         }
         Some(mut status) => {
             status.waiting = lookup.store.waiting_steps(&status).await?;
+            if status.result_bytes.is_some() {
+                status.result_at = Some(in_the_api(&task)?);
+            }
             Ok((Outcome::Served, Json(status).into_response()))
         }
         None if lookup.api.is_some() => proxy::send(app, caller, uri, headers).await,
         None => Err(Problem::NotFound),
     }
+}
+
+/// Says where a result is that the store does not hold, while no API is configured to forward the request to.
+fn in_the_api(task: &TaskId) -> Result<ResultAddress, ContractError> {
+    Ok(ResultAddress {
+        api_path: Text::cut(&format!("/v1/tasks/{task}"))?,
+        detail: Text::cut(NOT_IN_REDIS)?,
+    })
 }

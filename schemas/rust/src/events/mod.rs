@@ -17,9 +17,9 @@ pub use fields::{
 pub use reading::from_object;
 pub use step::{StepDone, StepError, StepOutput, StepRequested};
 pub use task::{
-    EventName, Mode, OpenStep, RefusalReason, Source, State, StepState, StepSummary, TaskCancel,
-    TaskEvent, TaskReason, TaskRedrive, TaskRejected, TaskResult, TaskState, TaskStatus,
-    TaskSubmission, TaskSubmitted, WaitingStep,
+    EventName, Mode, OpenStep, RefusalReason, ResultAddress, Source, State, StepState, StepSummary,
+    TaskCancel, TaskEvent, TaskReason, TaskRedrive, TaskRejected, TaskResult, TaskState,
+    TaskStatus, TaskSubmission, TaskSubmitted, WaitingStep,
 };
 
 use serde::de::DeserializeOwned;

@@ -274,6 +274,16 @@ pub struct TaskRedrive {
     pub requested_at: Timestamp,
 }
 
+/// Where the result of a task can be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultAddress {
+    /// Path of `octollm api` that answers with the result.
+    pub api_path: Text<0, 200>,
+    /// What to do to get the result.
+    pub detail: Detail,
+}
+
 /// A step on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -355,4 +365,11 @@ pub struct TaskStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub result_bytes: Option<Int<1, MAX_SAFE>>,
+    /// Where to read a result that is left out of this answer; never stored.
+    #[serde(
+        default,
+        deserialize_with = "present_object",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub result_at: Option<ResultAddress>,
 }

@@ -66,6 +66,22 @@ class WaitingStep(Strict):
     ]
 
 
+class ResultAddress(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    api_path: Annotated[
+        str,
+        Field(
+            description='Path of `octollm api` that answers with the result.',
+            max_length=200,
+        ),
+    ]
+    detail: Annotated[
+        str, Field(description='What to do to get the result.', max_length=4000)
+    ]
+
+
 class TaskStatus(Strict):
     model_config = ConfigDict(
         extra='forbid',
@@ -135,5 +151,11 @@ class TaskStatus(Strict):
             description='Size of a result that is too large to be kept in Redis; the API reads it from Postgres.',
             ge=1,
             le=9007199254740991,
+        ),
+    ] = None
+    result_at: Annotated[
+        ResultAddress | None,
+        Field(
+            description='Where to read a result that is left out of this answer; never stored.'
         ),
     ] = None
