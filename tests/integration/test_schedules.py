@@ -6,6 +6,7 @@ from unittest.mock import AsyncMock
 from zoneinfo import ZoneInfo
 
 import orjson
+import pytest
 
 from octollm.errors import StoreRefusedError, StoreUnavailableError
 from octollm.orchestrator.scheduler import Scheduler
@@ -18,6 +19,14 @@ from octollm.topology.schedules import Schedule
 from tests.helpers.waiting import until
 
 EARLY = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)
+
+
+THREE = [
+    "schedule:nightly:2026-03-29T01:00:00.000Z",  # 02:30 was skipped
+    "schedule:nightly:2026-03-30T00:30:00.000Z",
+    "schedule:nightly:2026-03-31T00:30:00.000Z",
+]
+"""What is due on the three days after EARLY."""
 
 
 def nightly(cron="30 2 * * *") -> Schedule:
@@ -45,11 +54,7 @@ async def test_a_new_one_begins_with_its_next_time_and_each_time_counts_once(poo
     for hours in range(72):
         now = EARLY + timedelta(hours=hours)
         await asyncio.gather(first.tick(now), second.tick(now), Scheduler([nightly()], pool, ingress.submit).tick(now))
-    assert ingress.keys == [
-        "schedule:nightly:2026-03-29T01:00:00.000Z",  # 02:30 was skipped
-        "schedule:nightly:2026-03-30T00:30:00.000Z",
-        "schedule:nightly:2026-03-31T00:30:00.000Z",
-    ]
+    assert ingress.keys == THREE
 
 
 async def test_what_was_missed_is_made_up_for_once_with_the_newest(pool):
@@ -105,7 +110,44 @@ async def test_a_due_time_in_the_far_future_is_replaced(pool):
     await pool.execute("UPDATE schedules SET due = '2030-01-01T00:00:00Z'")
     for days in range(1, 4):
         await scheduler.tick(EARLY + timedelta(days=days))
-    assert ingress.keys == ["schedule:nightly:2026-03-30T00:30:00.000Z", "schedule:nightly:2026-03-31T00:30:00.000Z"]
+    assert ingress.keys == THREE
+    assert await pool.fetchval("SELECT submitted_at IS NOT NULL FROM schedules")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM schedules",
+        "UPDATE schedules SET due = NULL",
+        "UPDATE schedules SET cron = '0 0 1 1 *', due = '2026-01-01T00:00:00Z'",
+        "UPDATE schedules SET zone = 'UTC'",
+    ],
+)
+async def test_one_that_is_disabled_and_enabled_by_hand_loses_no_due_time(pool, change):
+    """A person or another release changes the row while orchestrators wait for the next due time."""
+    ingress = Ingress()
+    schedulers = [Scheduler([nightly()], pool, ingress.submit) for _ in range(2)]
+    for scheduler in schedulers:
+        await scheduler.tick(EARLY)
+    for days in range(1, 4):
+        await pool.execute(change)
+        await asyncio.gather(*(scheduler.tick(EARLY + timedelta(days=days)) for scheduler in schedulers))
+    assert ingress.keys == THREE
+
+
+async def test_a_deploy_that_disables_it_and_is_rolled_back_loses_no_due_time(pool):
+    """Orchestrators that have it all the time go on, and new ones make up for nothing."""
+    ingress = Ingress()
+    old = Scheduler([nightly()], pool, ingress.submit)
+    await old.tick(EARLY)
+    for days in range(1, 4):
+        now = EARLY + timedelta(days=days)
+        await Scheduler([], pool, ingress.submit).tick(now - timedelta(hours=20))
+        new = Scheduler([nightly()], pool, ingress.submit)
+        if days != 2:  # that time nobody has stored it again when it is due
+            assert await new.tick(now - timedelta(hours=19)) == 0
+        await asyncio.gather(new.tick(now), old.tick(now)) if days != 2 else await old.tick(now)
+    assert ingress.keys == THREE
 
 
 async def test_one_that_cannot_be_submitted_stops_no_other(pool):

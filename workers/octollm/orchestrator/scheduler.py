@@ -68,8 +68,12 @@ class Scheduler:
         identity = (schedule.name, schedule.cron, schedule.zone.key)
         async with transaction(self._pool) as connection:
             if await connection.fetchval(_SQL["insert_or_replace"], *identity, due, now):
-                return False  # new or changed: due times before that do not count
-            if due is None or not await connection.fetchval(_SQL["advance"], *identity, due):
+                # New or changed: due times before that do not count. One that has come while this process waited for it
+                # does, although another orchestrator or a person has deleted or changed the row meanwhile.
+                if due is None or schedule.name not in self._next_due:
+                    return False
+                await connection.execute(_SQL["set_submitted"], schedule.name)
+            elif due is None or not await connection.fetchval(_SQL["advance"], *identity, due):
                 return False
             await self._submit(schedule.tenant, schedule.body, f"schedule:{schedule.name}:{as_text(due)}")
         _log.info("scheduled task submitted", schedule=schedule.name, tenant=schedule.tenant, due=as_text(due))

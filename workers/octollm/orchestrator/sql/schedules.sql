@@ -13,6 +13,9 @@ UPDATE schedules SET due = $4, submitted_at = now()
 WHERE name = $1 AND cron = $2 AND zone = $3 AND coalesce(due, '-infinity') < $4
 RETURNING true
 
+-- name: set_submitted
+UPDATE schedules SET submitted_at = now() WHERE name = $1
+
 -- name: delete_others
 -- Schedules that are no longer in the file. If one comes back, it is new: what was due meanwhile does not count.
 DELETE FROM schedules WHERE name <> ALL ($1::text[])
