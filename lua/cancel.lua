@@ -8,10 +8,11 @@
 --         (name, value)*
 -- Returns {accepted, state} | {ended, state} | {other_tenant, ''}; state is '' if Redis holds no status.
 -- A repeated call publishes the message again, because the first one may have been lost with its stream.
+--@include lease.lua
 --@include ended_runs.lua
-local task, tenant, run, ttl, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-if not (task and tenant and run and run > 0 and ttl and ttl > 0 and ttl <= 2147483647 and ttl % 1 == 0 and count and count > 0
-    and #ARGV == 5 + 2 * count) then
+local task, tenant, run = ARGV[1], ARGV[2], number(ARGV[3], 'run', 2 ^ 31 - 1)
+local ttl, count = number(ARGV[4], 'ttl', MAX_TTL_S), number(ARGV[5], 'fields')
+if run == 0 or ttl == 0 or count == 0 or #ARGV ~= 5 + 2 * count then
   error({err = 'ERR cancel: missing or wrong arguments'})
 end
 for i, kind in ipairs({'zset', 'stream', 'hash'}) do

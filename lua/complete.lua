@@ -42,7 +42,6 @@ local function take(what)
   return value
 end
 local function take_number(what, most) return number(take(what), what, most) end
-local MAX_TTL_S = 2 ^ 31 - 1
 local kind_of = {}
 local function take_key(what, kind)
   local key = KEYS[take_number(what)]

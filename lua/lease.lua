@@ -1,4 +1,5 @@
--- Shared by complete, renew and release; the loader inserts it at `--@include lease.lua`.
+-- Shared by cancel, complete, promote, prune, redrive, release, renew and republish; the loader inserts it at
+-- `--@include lease.lua`.
 -- lease_status(key, group, consumer, id, delivery): whether this consumer holds the lease of an entry at this delivery.
 --   'valid'  yes
 --   'stale'  the lease was lost: another consumer holds it, or this one got the entry again later
@@ -11,12 +12,13 @@ local function lease_status(key, group, consumer, id, delivery)
   return 'valid'
 end
 
--- number(text, what, most): the argument as a number from -most to most, by default 2^53. Nothing else reaches a command:
+-- number(text, what, most): the argument as a whole number from 0 to most, by default 2^53. Nothing else reaches a command:
 -- Redis would refuse it after the first write. Excludes NaN, which equals nothing.
 local function number(text, what, most)
   local value = tonumber(text)
-  if not value or not (math.abs(value) <= (most or 2 ^ 53)) then
+  if not (value and value >= 0 and value <= (most or 2 ^ 53) and value % 1 == 0) then
     error({err = 'ERR argument is not a number in range: ' .. what})
   end
   return value
 end
+local MAX_TTL_S = 2 ^ 31 - 1

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from octollm.consumer.circuit_breaker import NEVER_OPENS
 from octollm.consumer.worker import Worker
@@ -15,6 +16,7 @@ from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import EndRun, Lease, Publish, Schedule, StepRun
 from octollm.protocol.outcomes import MESSAGES
 from octollm.protocol.run_watch import RedisClock, RunWatch
+from octollm.protocol.scripts import Scripts
 from octollm.steps.runner import StepRunner
 from octollm.supervision import Supervisor
 from tests.helpers.consumers import CLAIM_ALL, KEYS, consuming, fields, judge, keep_nothing, step, topology
@@ -345,3 +347,29 @@ async def listening(client):
 
 async def empty(client):
     return await client.xlen(STREAM) == 0
+
+
+OUT_OF_BOUNDS = ["0", "-1", "1.5", "2147483648", "9300000000000000", "1e300", "inf", "nan", "x", ""]
+
+
+@pytest.mark.parametrize("script", ["cancel", "redrive"])
+@pytest.mark.parametrize("argument", ["run", "ttl", "fields"])
+@pytest.mark.parametrize("value", OUT_OF_BOUNDS)
+async def test_a_number_out_of_bounds_is_refused_before_the_first_write(client, script, argument, value):
+    task = step(1).task
+    numbers = {"run": "1", "ttl": "60", "fields": "1", argument: value}
+    keys = (KEYS.ended_runs, KEYS.done, KEYS.status(task), KEYS.control)
+    call = getattr(Scripts.of(client), script)
+    with pytest.raises(ResponseError, match=r"not a number in range|missing or wrong arguments"):
+        await call(keys=keys, args=(task, "default", *numbers.values(), "type", "x"))
+    assert await client.dbsize() == 0
+
+
+@pytest.mark.parametrize("script", ["cancel", "redrive"])
+@pytest.mark.parametrize("ttl_s", [1, 604_800, 2**31 - 1])
+async def test_a_run_counts_as_ended_for_as_long_as_the_caller_says(client, script, ttl_s):
+    task = step(1).task
+    await getattr(Handoff(client, "l0", "judge", "ingress"), script)(task, "default", 2**31 - 1, ttl_s, {"type": "x"})
+    (now, _), (kept,) = await client.time(), await client.zrange(KEYS.ended_runs, 0, -1, withscores=True)
+    assert kept[0] == f"{task}.{2**31 - 1} default".encode()
+    assert now - 5 + ttl_s <= kept[1] <= now + ttl_s
