@@ -178,6 +178,90 @@ fn one_wait_serves_many_submissions() {
 }
 
 #[test]
+fn fsync_is_not_claimed_while_a_rewrite_of_the_file_suspends_it() {
+    let always = ["--appendonly", "yes", "--appendfsync", "always"];
+    let redis = Redis::start_on(free_port(), &always);
+    let reflex = Reflex::ready(&redis, &[]);
+    let need = "octollm-durability: fsync\r\n";
+    for _ in 0..2 {
+        assert_eq!(mode(&reflex.post(GOOD, "")), (202, "fsync".into()));
+        assert_eq!(mode(&reflex.post(GOOD, need)), (202, "fsync".into()));
+        let _: () = redis.ask("CONFIG|SET|no-appendfsync-on-rewrite|yes");
+        until("it is noticed", || {
+            (mode(&reflex.post(GOOD, "")) == (202, "redis".into())).then_some(())
+        });
+        let stored = redis.length(TASKS);
+        assert_eq!(later(&reflex.post(GOOD, need)), "not_durable");
+        assert_eq!(redis.length(TASKS), stored, "nothing was stored");
+        let _: () = redis.ask("CONFIG|SET|no-appendfsync-on-rewrite|no");
+        until("that it syncs again is noticed", || {
+            (reflex.post(GOOD, need).status == 202).then_some(())
+        });
+    }
+    // It may be on from the start as well.
+    let from_start = [&always[..], &["--no-appendfsync-on-rewrite", "yes"]].concat();
+    let redis = Redis::start_on(free_port(), &from_start);
+    let reflex = Reflex::ready(&redis, &[]);
+    assert_eq!(mode(&reflex.post(GOOD, "")), (202, "redis".into()));
+    assert_eq!(later(&reflex.post(GOOD, need)), "not_durable");
+}
+
+#[test]
+fn a_batch_of_several_lanes_has_a_barrier_in_each() {
+    /// Batches that wait at the same time; what comes later forms the next one together.
+    const CONNECTIONS: usize = 4;
+    let redis = Redis::start();
+    let replica = redis.start_replica();
+    let topology = common::topology(&[("lanes: [l0]", "lanes: [l0, l1, l2]")]);
+    let settings = [
+        ("OCTOLLM_TOPOLOGY_FILE", topology.1.as_str()),
+        ("OCTOLLM_REFLEX_DURABILITY", "replicated"),
+        ("OCTOLLM_REFLEX_DURABILITY_WAIT_S", "20"),
+    ];
+    let reflex = Reflex::ready(&redis, &settings);
+    let post = |key: usize| reflex.post(GOOD, &format!("idempotency-key: k{key}\r\n"));
+    let lane = |key: usize| task(&post(key)).split('-').next().unwrap().to_owned();
+    let lanes: Vec<(usize, String)> = (0..60).map(|key| (key, lane(key))).collect();
+    let of = |name: &str| {
+        let keys = lanes.iter().filter(|(_, lane)| lane == name);
+        keys.map(|(key, _)| *key).collect::<Vec<_>>()
+    };
+    let barriers = ["{l0}:barrier", "{l1}:barrier", "{l2}:barrier"];
+    for barrier in barriers {
+        let _: i64 = redis.ask(&format!("DEL|{barrier}"));
+    }
+    // Duplicates write nothing else that the replica could confirm.
+    let first = &of("l0")[..CONNECTIONS];
+    let rest = [&of("l0")[CONNECTIONS..], &of("l1"), &of("l2")].concat();
+    replica.signal("STOP");
+    std::thread::scope(|scope| {
+        let (post, reflex) = (&post, &reflex);
+        let mut posts: Vec<_> = Vec::new();
+        for (sent, key) in first.iter().enumerate() {
+            posts.push(scope.spawn(move || post(*key)));
+            until("a connection waits", || {
+                let clients: String = redis.ask("CLIENT|LIST|TYPE|NORMAL");
+                (clients.matches("cmd=wait").count() == sent + 1).then_some(())
+            });
+        }
+        posts.extend(rest.iter().map(|key| scope.spawn(move || post(*key))));
+        until("all are there", || {
+            // The query of the counter is a request, too.
+            let sent = (first.len() + rest.len()) as u64;
+            (reflex.metric("octollm_http_in_flight") == sent + 1).then_some(())
+        });
+        replica.signal("CONT");
+        for post in posts {
+            assert_eq!(mode(&post.join().unwrap()), (202, "replicated(1)".into()));
+        }
+    });
+    for barrier in barriers {
+        let there: i64 = replica.ask(&format!("EXISTS|{barrier}"));
+        assert_eq!(there, 1, "{barrier}");
+    }
+}
+
+#[test]
 fn stored_is_answered_once_the_orchestrator_has_published_an_event() {
     let redis = Redis::start();
     let settings = [

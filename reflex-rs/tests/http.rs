@@ -55,6 +55,35 @@ fn a_task_is_accepted_once_and_has_a_status() {
 }
 
 #[test]
+fn the_first_status_of_a_task_expires_however_it_arrives() {
+    const LONGEST_S: i64 = 30 * 86_400;
+    const GOOD: &[u8] = br#"{"goal": "x"}"#;
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[]);
+    let delayed: &[u8] =
+        br#"{"goal": "x", "kind": "note", "not_before": "2020-01-01T00:00:00.000Z"}"#;
+    for (body, headers) in [(GOOD, ""), (GOOD, "idempotency-key: k1\r\n"), (delayed, "")] {
+        assert_eq!(reflex.post(body, headers).status, 202);
+    }
+    redis.ask_raw::<String>(&[b"XADD", b"ingest:default", b"*", b"body", GOOD]);
+    let entries = until("all are stored", || {
+        Some(redis.entries(TASKS)).filter(|entries| entries.len() == 4)
+    });
+    let expires = |task: &str| {
+        let left: i64 = redis.ask(&format!("TTL|{{l0}}:status:{task}"));
+        assert!((LONGEST_S - 60..=LONGEST_S).contains(&left), "{left}");
+    };
+    for entry in entries {
+        expires(entry.field("id"));
+    }
+    // So does that of a task that was lost and is stored again.
+    redis.ask::<i64>("DEL|{l0}:tasks:normal");
+    let revived = reflex.post(GOOD, "idempotency-key: k1\r\n").json();
+    assert_eq!(redis.length(TASKS), 1);
+    expires(revived["task"].as_str().unwrap());
+}
+
+#[test]
 fn keys_that_look_like_personal_data_are_sent_as_digests_and_stay_distinct() {
     let redis = Redis::start();
     let reflex = Reflex::ready(&redis, &[]);
