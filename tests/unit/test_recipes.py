@@ -163,10 +163,64 @@ def test_a_chain_of_names_and_indexes_finds_what_jmespath_finds(context: dict[st
         ("join(',', steps.a.output.l[*].name)", {("steps", "a", "output", "l")}),
         ("task.input.a || steps.b.output", {("task", "input", "a"), ("steps", "b", "output")}),
         ("{a: steps.a.round, b: [round]}", {("steps", "a", "round"), ("round",)}),
+        ("max_by(steps.a.output.list, &v)", {("steps", "a", "output", "list")}),
+        ("map(&[n, steps], steps.a.output.list)", {("steps", "a", "output", "list")}),
+        ("max_by(steps.a.output.list, &v).n || round", {("steps", "a", "output", "list"), ("round",)}),
     ],
 )
 def test_the_paths_of_an_expression_are_its_beginnings(expression, paths):
     assert set(template.references({"$": expression})) == paths
+
+
+ROWS = [{"n": "a", "v": 3, "in": {"v": 1}, "l": [1, 2]}, {"n": "b", "v": 1, "in": {"v": 7}, "l": [3]}]
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("max_by(steps.a.output.list, &v).n", "a"),
+        ("min_by(steps.a.output.list, &in.v).n", "a"),
+        ("sort_by(steps.a.output.list, &v)[*].n", ["b", "a"]),
+        ("sort_by(steps.a.output.list, &n)[::-1].n", ["b", "a"]),
+        ("map(&v, steps.a.output.list)", [3, 1]),
+        ("map(&l[0], steps.a.output.list)", [1, 3]),
+        ("map(&{x: v, y: in.v}, steps.a.output.list)", [{"x": 3, "y": 1}, {"x": 1, "y": 7}]),
+        ("map(&[n, v], steps.a.output.list)", [["a", 3], ["b", 1]]),
+        ("map(&@, steps.a.output.list[*].v)", [3, 1]),
+        ("map(&length(l), steps.a.output.list)", [2, 1]),
+        ("max_by(steps.a.output.list, &to_number(in.v)).n", "b"),
+        ("map(&max_by(@, &v).n, [steps.a.output.list])", ["a"]),
+        ("steps.a.output.list | max_by(@, &v) | n", "a"),
+        ("steps.a.output | max_by(list, &v).n", "a"),
+        ("sum(map(&(in.v || v), steps.a.output.list))", 8),
+        ("max_by(steps.a.output.list[?v > `1`], &v).n", "a"),
+        ("not_null(task.input.text, max_by(steps.a.output.list, &v).n)", "hello"),
+    ],
+)
+def test_an_expression_reference_sees_the_elements_and_not_the_task(expression, found):
+    value = {"v": {"$": expression}}
+    parse_recipe(changed("steps/b/input", value), ARMS)
+    context = {"task": {"input": {"text": "hello"}}, "steps": {"a": {"output": {"list": ROWS}}}}
+    assert template.resolve(value, context) == {"v": found}
+    assert not template.sees_all(value)
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("&v", "& may only begin"),
+        ("[&v]", "& may only begin"),
+        ("{v: &v}", "& may only begin"),
+        ("task.input || &v", "& may only begin"),
+        ("map(&(&v), steps.a.output.list)", "& may only begin"),
+        ("max_by(steps.c.output.list, &v)", "refers to step c"),
+        ("max_by(list, &v)", "list does not exist"),
+        ("map(&v, steps.a.result)", "steps.a.result does not exist"),
+    ],
+)
+def test_an_expression_reference_hides_nothing_that_is_wrong(expression, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(changed("steps/b/input", {"v": {"$": expression}}), ARMS)
 
 
 REMEMBER = b"""

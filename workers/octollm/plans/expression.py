@@ -42,7 +42,12 @@ def compiled(expression: str) -> ParsedResult:
     except Exception as error:  # the parser also raises KeyError, ValueError and RecursionError
         raise RecipeError(f"not a JMESPath expression: {_shown(expression)}: {_cause(error)}") from error
     level: list[Mapping[str, Any]] = [parsed.parsed]
+    if _is_expression_reference(parsed.parsed):
+        raise _misplaced(expression)
     for _ in range(MAX_DEPTH):
+        for node in level:
+            if node["type"] != "function_expression" and any(map(_is_expression_reference, _children(node))):
+                raise _misplaced(expression)
         level = [child for node in level for child in _children(node)]
         if not level:
             return parsed
@@ -152,6 +157,15 @@ class _BoundedInterpreter(TreeInterpreter):
 
 def _children(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     return (child for child in node["children"] if isinstance(child, Mapping))
+
+
+def _is_expression_reference(node: Mapping[str, Any]) -> bool:
+    return bool(node["type"] == "expref")
+
+
+def _misplaced(expression: str) -> RecipeError:
+    """Return the error for what the library's parser lets through, although the grammar of JMESPath does not."""
+    return RecipeError(f"not a JMESPath expression: {_shown(expression)}: & may only begin a function's argument")
 
 
 def _cause(error: Exception) -> str:

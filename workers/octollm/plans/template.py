@@ -150,6 +150,8 @@ def _leads(expression: str) -> tuple[tuple[tuple[str, ...], ...], bool]:
 def _whole(node: Mapping[str, Any]) -> bool:
     if node["type"] in ("identity", "current"):
         return True
+    if node["type"] == "expref":
+        return False
     if node["type"] in _CHAINS:
         return _whole(node["children"][0])
     return any(_whole(child) for child in node["children"] if isinstance(child, Mapping))
@@ -162,7 +164,7 @@ def _paths(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield _lead(node)
     elif node["type"] in _CHAINS:
         yield from _paths(node["children"][0])
-    else:
+    elif node["type"] != "expref":  # that one sees the elements of a list, as in `max_by(list, &size)`
         for child in node["children"]:
             if isinstance(child, Mapping):
                 yield from _paths(child)
