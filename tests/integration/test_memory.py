@@ -129,7 +129,7 @@ async def test_a_large_answer_is_taken_from_the_task(orchestrator, pool, memory)
     await pool.execute("UPDATE tasks SET run = 2, result = NULL WHERE id = $1", replaced)
     assert await memory.handle([one, other, small]) == [None] * 3
     kept = {row["task"]: row["answer"] for row in await table(pool, "artifacts")}
-    # What a redrive replaced before it was indexed is stored nowhere any longer.
+    # That of a run that was replaced is written by the orchestrator with the redrive.
     assert kept == {
         read(TaskResult, one.fields[b"body"]).task: large,
         read(TaskResult, small.fields[b"body"]).task: {"labels": ["bug"]},

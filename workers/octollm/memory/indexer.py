@@ -106,7 +106,7 @@ class Indexer:
                 if row is None or row["tenant"] != result.tenant or (row["run"] == result.run and row["indexed"]):
                     continue
                 if result.answer_bytes is not None and row["run"] != result.run:
-                    continue  # a redrive has replaced the answer, which was never sent
+                    continue  # a redrive has replaced the answer; the orchestrator has written the artifact
                 try:
                     found[_key(result)] = _finished(result, row)
                 except ContractError as error:

@@ -143,7 +143,7 @@ def _redrive(decision: Decision, event: RedriveRequested, now: str) -> None:
         return None
     waits = has_cancelled_steps(state)
     seconds = state.submission.get("deadline_s") or event.planning.deadline_s(state.kind)
-    decision.new_run = True
+    decision.new_run, decision.replaced = True, state.result
     decision.change(
         state="accepted",
         reason=None,

@@ -95,6 +95,18 @@ def event_row(event: TaskEvent) -> dict[str, Any]:
     return {"task": event.task, "run": event.run, "seq": event.seq, "at": event.at, "body": orjson.Fragment(event.body)}
 
 
+def artifact_row(state: TaskState, result: TaskResult) -> dict[str, Any]:
+    """Return the row of `artifacts` of an earlier run, as memory would write it."""
+    return {
+        "task": result.task,
+        "run": result.run,
+        "tenant": result.tenant,
+        "title": state.submission.get("goal", "")[:500],
+        "answer": result.answer,
+        "created_at": result.finished_at,
+    }
+
+
 def state_of(row: asyncpg.Record, steps: Mapping[tuple[str, int], StepRow]) -> TaskState:
     """Return the state from a row of `tasks`, with its run's `plan` if the row has one, and its steps."""
     return TaskState(

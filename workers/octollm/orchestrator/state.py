@@ -201,6 +201,8 @@ class Decision:
     """Whether the run's plan must be stored."""
     new_run: bool = False
     """Whether this event started another run."""
+    replaced: TaskResult | None = None
+    """The result of the run before, which the new run replaces in the task's row."""
     finished: bool = False
     """Whether this event ended the run, so that memory must receive its result."""
     steps_unknown: bool = False

@@ -141,6 +141,9 @@ async def save(connection: Connection, new: Sequence[Decision], known: Sequence[
     redriven = [one.state.task for one in both if one.new_run]
     if redriven:
         await connection.execute(_SQL["mark_redriven"], redriven)
+    # A large answer has not travelled in the message for memory, which can no longer read it from the task's row.
+    replaced = [rows.artifact_row(one.state, one.replaced) for one in both if one.replaced is not None]
+    await _put(connection, "put_artifacts", replaced)
     await _put(connection, "insert_events", [rows.event_row(event) for one in both for event in one.events])
 
 

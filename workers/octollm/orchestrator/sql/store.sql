@@ -93,6 +93,14 @@ FROM tasks
 WHERE tasks.id = dead_letters.task AND tasks.tenant = dead_letters.tenant AND tasks.id = ANY ($1::text[])
   AND dead_letters.redriven_at IS NULL AND dead_letters.dropped_at IS NULL
 
+-- name: put_artifacts
+-- Of runs that another run replaces. Memory may have written them already.
+INSERT INTO artifacts (task, run, tenant, title, text, answer, attributes, created_at)
+SELECT task, run, tenant, title, '', answer, '{}', created_at
+FROM jsonb_to_recordset($1::jsonb) AS new (task text, run integer, tenant text, title text, answer jsonb,
+                                           created_at timestamptz)
+ON CONFLICT DO NOTHING
+
 -- name: put_runs
 -- A plan changes once, when the planner arm has answered.
 INSERT INTO runs SELECT * FROM jsonb_populate_recordset(NULL::runs, $1::jsonb)
