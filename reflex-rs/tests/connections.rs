@@ -76,7 +76,7 @@ fn clients_that_do_not_read_or_send_do_not_hold_all_slots() {
     ];
     let reflex = Reflex::ready(&redis, &settings);
     let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20_000);
-    let mut held: Vec<TcpStream> = (0..2).map(|_| reflex.connect()).collect();
+    let mut held: Vec<TcpStream> = (0..3).map(|_| reflex.connect()).collect();
     for stream in &mut held {
         stream
             .set_write_timeout(Some(Duration::from_secs(2)))
