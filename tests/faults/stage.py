@@ -291,6 +291,8 @@ class Stage:
             "OCTOLLM_EXECUTOR_WORKSPACE_DIR": str(self.folder / "workspaces"),
             # The executor says which steps it runs; `runs.py` reads that.
             "OCTOLLM_LOG_LEVEL": "info" if one.role == "executor" else "warning",
+            # No fault here is one of the arm itself: its breaker must not open, however soon it would.
+            "OCTOLLM_WORKER_CIRCUIT_BREAKER_TASKS": "2" if one.role == "effect" else "5",
             "OCTOLLM_EMBEDDING_PROVIDER": "none",
             "OCTOLLM_QDRANT_STORE": "none",
             "FAULTS_EFFECTS": str(self.effects),

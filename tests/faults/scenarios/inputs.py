@@ -29,7 +29,12 @@ async def poison_burst(ring: Ring) -> Landed:
     They come from several tenants and break several steps, as it takes for a breaker to open.
     """
     opened = await _breakers_opened(ring)
-    bad = [ring.load.order({"raise": "odd data"}, kind="pair", expected="failed") for _ in range(2 * _COUNT)]
+    sources = ("http0",) if ring.stage.durability == "stored" else ("http0", "stream")
+    bad = [
+        ring.load.order({"raise": "odd data"}, kind="pair", source=source, expected="failed")
+        for source in sources
+        for _ in range(2 * _COUNT // len(sources))
+    ]
     bad += [
         ring.load.order({"x": ring.rng.choice(("inf", "nan", "1e400"))}, kind="odd", expected="plan_invalid")
         for _ in range(_COUNT)
