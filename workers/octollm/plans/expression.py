@@ -164,7 +164,7 @@ def _is_expression_reference(node: Mapping[str, Any]) -> bool:
 
 
 def _misplaced(expression: str) -> RecipeError:
-    """Return the error for what the library's parser lets through, although the grammar of JMESPath does not."""
+    """Return the error for what the library's parser accepts, but not the grammar of JMESPath."""
     return RecipeError(f"not a JMESPath expression: {_shown(expression)}: & may only begin a function's argument")
 
 
