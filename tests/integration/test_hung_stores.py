@@ -1,19 +1,27 @@
 """A store that hangs: requests are refused within a second, readiness turns red within two, and both recover."""
 
 import asyncio
+import signal
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 import pytest
 
+from octollm.resources import schemas_path
 from octollm.runtime.api_role import serve_api
 from octollm.runtime.store_watch import ASKS, LISTENS, Pace, PostgresCheck, StoreWatch
+from octollm.runtime.worker import run_roles
+from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
 from octollm.supervision import Supervisor
+from octollm.topology import load_topology
 from tests.helpers.postgres_proxy import proxied
 from tests.helpers.waiting import until
 
 TASK = "/v1/tasks/l0-01h00000000000000000000000"
+NOTICED_S = 2.5
+"""Two seconds, and what a busy machine adds."""
 TENANT = {"octollm-tenant": "default"}
 
 
@@ -112,3 +120,49 @@ async def test_a_check_that_the_process_itself_held_up_says_nothing():
     watch = StoreWatch({"Redis": (held_up, ASKS)})
     await watch._look("Redis", held_up, 0.05)
     assert watch.reasons() == []
+
+
+@pytest.mark.parametrize("role", ["judge", "orchestrator", "archive"])
+async def test_a_worker_is_not_ready_within_two_seconds_while_redis_hangs(
+    redis_server, client, dsn, monkeypatch, unused_tcp_port, role
+):
+    """By SIGSTOP: connections stay open and nothing answers. Nobody has to restart the worker afterwards."""
+    listen = f"127.0.0.1:{unused_tcp_port}"
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("OCTOLLM_WORKER_METRICS_LISTEN", listen)
+    settings, stop = load_settings(), asyncio.Event()
+    topology = load_topology(topology_path(settings), schemas_path())
+    clock = asyncio.get_running_loop().time
+    worker = asyncio.create_task(run_roles([role], settings, topology, concurrency=None, stop=stop))
+    async with httpx.AsyncClient(base_url=f"http://{listen}", trust_env=False, timeout=60) as http:
+
+        async def said() -> dict[str, Any]:
+            try:
+                answer: dict[str, Any] = (await http.get("/readyz")).json()
+            except httpx.ConnectError:
+                return {"ready": False}
+            return answer
+
+        async def ready() -> bool:
+            return bool((await said())["ready"])
+
+        async def not_ready() -> bool:
+            return not await ready()
+
+        try:
+            await until(ready)
+            for _ in range(2):
+                redis_server.child.send(signal.SIGSTOP)
+                began = clock()
+                await until(not_ready)
+                assert clock() - began < NOTICED_S
+                assert any("Redis is unavailable" in reason for reason in (await said())["reasons"])
+                redis_server.child.send(signal.SIGCONT)
+                await until(ready)
+            assert not worker.done()
+            assert await client.ping()
+        finally:
+            redis_server.child.send(signal.SIGCONT)
+            stop.set()
+            await worker
