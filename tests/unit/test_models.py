@@ -203,6 +203,17 @@ def test_retry_after_is_read_in_all_its_forms():
     assert 3500 < (retry_after({"retry-after": later}) or 0) <= 3600
 
 
+@pytest.mark.parametrize("hours", [-5, -1, 0, 1, 400])
+def test_a_date_in_retry_after_counts_from_the_servers_own_clock(hours: int):
+    now = datetime.now(UTC) + timedelta(hours=hours)
+    wanted = {"retry-after": format_datetime(now + timedelta(seconds=90)), "date": format_datetime(now)}
+    assert retry_after(wanted) == 90
+    assert retry_after({**wanted, "retry-after": format_datetime(now - timedelta(seconds=5))}) == 0
+    # A date that cannot be read is none.
+    unreadable = {"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=90)), "date": "soon"}
+    assert 80 < (retry_after(unreadable) or 0) <= 90
+
+
 @pytest.mark.parametrize(
     "text",
     ["Incorrect API key provided: sk-proj-abcdefgh12345", "Authorization: Bearer abc.def", "key sk-ant-api03-abcdefg"],

@@ -65,7 +65,11 @@ def unreachable(provider: str) -> TransientError:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, or `retry-after` as seconds or as a date."""
+    """Return how many seconds the server asks to wait; None if it does not say.
+
+    That is `retry-after-ms`, or `retry-after` as seconds or as a date. A date counts from the server's own `date`,
+    because the clock of this machine may be wrong.
+    """
     for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:
             seconds = float(headers.get(name, "")) / per_second
@@ -73,12 +77,19 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         if math.isfinite(seconds):
             return max(0.0, seconds)
+    until = _date(headers.get("retry-after", ""))
+    if until is None:
+        return None
+    return max(0.0, (until - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    """Return the time that a header names; None if it names none."""
     try:
-        until = parsedate_to_datetime(headers.get("retry-after", ""))
+        found = parsedate_to_datetime(text)
     except ValueError:
         return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _key_of(provider: str) -> str:
