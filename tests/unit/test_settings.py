@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from octollm.errors import SettingsError
+from octollm.settings.files import redis_url
 from octollm.settings.loader import DEFAULT_FILE, Settings, is_set, known_keys, load_settings, variable
 
 
@@ -135,7 +137,6 @@ def test_a_missing_file_is_refused(monkeypatch):
         ("OCTOLLM_POSTGRES_POOL_SIZE", "many", "valid integer"),
         ("OCTOLLM_POSTGRES_POOL_SIZE", "", "valid integer"),
         ("OCTOLLM_REDIS_URL", "http://127.0.0.1", "must start with redis://"),
-        ("OCTOLLM_REDIS_URL", "rediss://127.0.0.1", "must not be rediss://"),
         ("OCTOLLM_POSTGRES_DSN", "mysql://x", "must start with postgresql://"),
         ("OCTOLLM_REFLEX_URL", "http://", "must name a host"),
         ("OCTOLLM_REFLEX_LISTEN", "8080", "must be host:port"),
@@ -153,6 +154,36 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, name,
     message = refusal()
     assert message.startswith(f"{name} is refused: ")
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "expected"),
+    [
+        ("rediss://h:1/0", None, "cannot be read"),
+        ("rediss://h:1/0", "no certificate", "holds no certificate in PEM"),
+        ("redis://h:1/0", "-----BEGIN CERTIFICATE-----", "must be empty unless redis.url starts with rediss://"),
+        ("unix:///run/redis.sock", "-----BEGIN CERTIFICATE-----", "must be empty unless"),
+    ],
+)
+def test_a_file_of_certificates_that_cannot_be_used_is_refused(monkeypatch, tmp_path: Path, url, content, expected):
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", url)
+    monkeypatch.setenv("OCTOLLM_REDIS_CA_FILE", str(file))
+    with pytest.raises(SettingsError, match=expected):
+        redis_url(load_settings().redis)
+
+
+@pytest.mark.parametrize("query", ["", "?protocol=2"])
+def test_the_file_of_certificates_becomes_part_of_the_url(monkeypatch, tmp_path: Path, query):
+    file = tmp_path / "a ca.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----")
+    monkeypatch.setenv("OCTOLLM_REDIS_URL", f"rediss://u:p@h:1/0{query}")
+    assert redis_url(load_settings().redis) == f"rediss://u:p@h:1/0{query}"
+    monkeypatch.setenv("OCTOLLM_REDIS_CA_FILE", str(file))
+    found = redis.asyncio.Redis.from_url(redis_url(load_settings().redis)).connection_pool.connection_kwargs
+    assert (found["ssl_ca_certs"], found["password"], found["db"]) == (str(file), "p", 0)
 
 
 def test_no_refusal_shows_a_secret(monkeypatch):

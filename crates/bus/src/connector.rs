@@ -1,12 +1,16 @@
-//! Opens connections to the server of the setting `redis.url`, and logs in.
+//! Opens connections to the server of the setting `redis.url`, with or without TLS, and logs in.
 
+use std::path::Path;
 use std::time::Duration;
 
 use contracts::settings;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsCertificates,
 };
+
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Opens connections. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -21,14 +25,15 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Fails only on a URL that cannot be used.
+    /// Fails only on a URL or a file of certificates that cannot be used.
     pub(crate) fn new(settings: &settings::Redis) -> Result<Self, RedisError> {
         let mut target = settings.url.as_str().into_connection_info()?;
-        let client = Client::open(target.clone())?;
+        let open = opener(&target.addr, &settings.ca_file)?;
+        let client = open(target.clone())?;
         let login = std::mem::take(&mut target.redis);
         Ok(Self {
             client,
-            anonymous: Client::open(target)?,
+            anonymous: open(target)?,
             login,
             connect_timeout: Duration::from_secs_f64(settings.connect_timeout_s),
         })
@@ -70,4 +75,44 @@ fn auth(login: &RedisConnectionInfo) -> Option<Cmd> {
     }
     command.arg(password);
     Some(command)
+}
+
+type Open = Box<dyn Fn(ConnectionInfo) -> Result<Client, RedisError>>;
+
+/// What makes a client for this address. `ca_file`: certificates (PEM) that sign the server's; empty: the system's.
+fn opener(address: &ConnectionAddr, ca_file: &str) -> Result<Open, RedisError> {
+    if !matches!(address, ConnectionAddr::TcpTls { .. }) {
+        return Ok(Box::new(Client::open::<ConnectionInfo>));
+    }
+    // Fails only where another client of this process has done it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let root_cert = if ca_file.is_empty() {
+        None
+    } else {
+        Some(read_certificates(Path::new(ca_file))?)
+    };
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert,
+    };
+    Ok(Box::new(move |target| {
+        Client::build_with_tls(target, certificates.clone())
+    }))
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<u8>, RedisError> {
+    let unusable = |why: String| {
+        let detail = format!("{} {why}", file.display());
+        RedisError::from((
+            ErrorKind::InvalidClientConfig,
+            "redis.ca_file cannot be used",
+            detail,
+        ))
+    };
+    let pem = std::fs::read(file).map_err(|error| unusable(format!("cannot be read: {error}")))?;
+    // The client library takes a file without certificates for one that trusts nobody.
+    if pem.windows(BEGIN.len()).any(|part| part == BEGIN) {
+        return Ok(pem);
+    }
+    Err(unusable("holds no certificate in PEM".to_owned()))
 }

@@ -42,7 +42,7 @@ pub enum WorkerError {
     Topology(#[from] topology::TopologyError),
     #[error("the topology has no topic arm.{ARM}; add it to streams.yaml")]
     NoTopic,
-    #[error("redis.url cannot be used: {0}")]
+    #[error("the settings of Redis cannot be used: {0}")]
     Redis(#[from] redis::RedisError),
     #[error("{0}")]
     Workspaces(String),

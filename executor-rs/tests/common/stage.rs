@@ -9,6 +9,8 @@ mod ports;
 #[path = "process.rs"]
 mod process;
 
+#[allow(unused_imports)] // each test file uses its part
+pub use ports::free_port;
 pub use process::{until, Worker};
 
 use std::cell::RefCell;

@@ -18,6 +18,7 @@ from octollm.demo.tasks import demo_tasks
 from octollm.devstack.stack import Stack
 from octollm.errors import OctoError
 from octollm.observability.logging import configure_logging
+from octollm.settings.files import redis_url
 from octollm.settings.loader import Settings, load_settings
 
 _LONGEST_ANSWER = 1500
@@ -69,7 +70,7 @@ def demo(
 async def _run(settings: Settings) -> list[Row]:
     os.environ.setdefault(WEBHOOK_SECRET, secrets.token_hex(16))  # for the reflex, a child of this process
     async with Stack(settings, progress=note) as running:
-        stores = Stores(running.http_url, running.redis_url, running.postgres_dsn)
+        stores = Stores(running.http_url, redis_url(running.settings.redis), running.postgres_dsn)
         work = asyncio.ensure_future(_all(stores))  # noqa: TID251  awaited below
         broken = asyncio.ensure_future(running.wait())  # noqa: TID251  awaited below
         try:
@@ -85,7 +86,7 @@ async def _run(settings: Settings) -> list[Row]:
 
 async def _against(settings: Settings) -> list[Row]:
     await require_postgres(settings.postgres.dsn)
-    return await _all(Stores(settings.reflex.url, settings.redis.url, settings.postgres.dsn))
+    return await _all(Stores(settings.reflex.url, redis_url(settings.redis), settings.postgres.dsn))
 
 
 async def _all(stores: Stores) -> list[Row]:

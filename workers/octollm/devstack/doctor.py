@@ -22,7 +22,7 @@ from octollm.resources import schemas_path
 from octollm.runtime.connect_retry import ADVICE, cause
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program, program_version
 from octollm.runtime.roles import missing_handlers
-from octollm.settings.files import schedules_path, topology_path, webhooks_path
+from octollm.settings.files import redis_url, schedules_path, topology_path, webhooks_path
 from octollm.settings.loader import Settings, is_set, load_settings
 from octollm.topology import load_topology
 from octollm.topology.schedules import load_schedules
@@ -173,7 +173,7 @@ def _judge_sandbox(answer: object, passed: bool) -> Check:  # noqa: FBT001 (two 
 async def _redis(settings: Settings) -> Check:
     address = without_passwords(settings.redis.url)
     try:
-        facts = await asyncio.wait_for(probe(settings.redis.url), settings.redis.connect_timeout_s + 5)
+        facts = await asyncio.wait_for(probe(redis_url(settings.redis)), settings.redis.connect_timeout_s + 5)
     except (OSError, TimeoutError, OctoError) as error:
         return _unreachable("redis", "Redis", address, error, chosen=is_set("redis", "url"))
     version, appendonly, policy = (str(facts.get(name, "")) for name in ("version", "appendonly", "maxmemory_policy"))

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -158,9 +159,9 @@ class Stack:
         self._began = True
         if is_set("redis", "url"):
             self._tell("using the given Redis")
-            given = self._settings.redis
+            given, url = self._settings.redis, files.redis_url(self._settings.redis)
             await until_reachable(
-                "Redis", given.url, lambda: probe(given.url, given.connect_timeout_s), asyncio.Event(), self._tell
+                "Redis", given.url, partial(probe, url, given.connect_timeout_s), asyncio.Event(), self._tell
             )
         else:
             self._tell("starting Redis")

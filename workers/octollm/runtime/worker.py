@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -38,7 +39,7 @@ from octollm.runtime.connect_retry import until_reachable
 from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.store_watch import ASKS, LISTENS, Check, Pace, PostgresCheck, StoreWatch
-from octollm.settings.files import recipes_path, schedules_path
+from octollm.settings.files import recipes_path, redis_url, schedules_path
 from octollm.settings.loader import Settings
 from octollm.settings.sections import WorkerSettings
 from octollm.supervision import Supervisor
@@ -132,9 +133,9 @@ class _Process:
         self.supervisor = Supervisor()
         exits.push_async_callback(self.supervisor.stop)
         self.consumer = settings.worker.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        redis = settings.redis
+        self._redis_url, timeout_s = redis_url(settings.redis), settings.redis.connect_timeout_s
         rule = circuit_breaker_rule(settings.worker, topology)
-        self.worker = Worker(redis.url, redis.connect_timeout_s, topology, self.consumer, self.supervisor, rule)
+        self.worker = Worker(self._redis_url, timeout_s, topology, self.consumer, self.supervisor, rule)
         self._watch = StoreWatch({})
         self.state: str | None = "starting"
         """Why this process is not ready; None: it is."""
@@ -155,7 +156,8 @@ class _Process:
         """Wait until the stores that these topics need are reachable; return False if `stop` is set first."""
         redis, dsn = self._settings.redis, self._settings.postgres.dsn
         self.state = "Redis is unavailable"
-        if await until_reachable("Redis", redis.url, lambda: probe(redis.url, redis.connect_timeout_s), stop) is None:
+        reach = partial(probe, self._redis_url, redis.connect_timeout_s)
+        if await until_reachable("Redis", redis.url, reach, stop) is None:
             return False
         if any(topic.name in _POSTGRES_TOPICS for topic in topics):
             self.state = "Postgres is unavailable"

@@ -17,9 +17,7 @@ def _scheme(value: str, allowed: tuple[str, ...], example: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if urlsplit(value).scheme == "rediss":
-        raise ValueError("must not be rediss://: the Rust programs have no TLS; use a TLS proxy or a private network")
-    return _scheme(value, ("redis", "unix"), "redis://127.0.0.1:6379/0")
+    return _scheme(value, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
 
 
 def _postgres_dsn(value: str) -> str:
@@ -73,6 +71,7 @@ class RedisSettings(Section):
     """The section `redis`; octollm.default.toml says what each key means."""
 
     url: Annotated[str, AfterValidator(_redis_url)]
+    ca_file: str
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)]
     server: str
 

@@ -37,6 +37,8 @@ pub struct Settings {
 #[derive(Clone, Deserialize)]
 pub struct Redis {
     pub url: String,
+    /// Certificates in PEM that sign the server's; empty: the system's.
+    pub ca_file: String,
     pub connect_timeout_s: f64,
 }
 
@@ -44,6 +46,7 @@ impl std::fmt::Debug for Redis {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL may carry a password.
         out.debug_struct("Redis")
+            .field("ca_file", &self.ca_file)
             .field("connect_timeout_s", &self.connect_timeout_s)
             .finish_non_exhaustive()
     }
