@@ -172,4 +172,79 @@ mod tests {
             );
         }
     }
+
+    /// Every number that a Rust program reads: its setting, its smallest and its largest value.
+    const NUMBERS: [(&str, &str, f64, f64); 15] = [
+        ("redis", "connect_timeout_s", 0.001, 60.0),
+        ("reflex", "body_limit_bytes", 1024.0, 67_108_864.0),
+        ("reflex", "max_connections", 1.0, 1e6),
+        ("reflex", "header_timeout_s", 1.0, 86_400.0),
+        ("reflex", "idle_timeout_s", 1.0, 86_400.0),
+        ("reflex", "body_timeout_s", 1.0, 86_400.0),
+        ("reflex", "idempotency_ttl_s", 1.0, 31_536_000.0),
+        ("reflex", "durability_replicas", 1.0, 16.0),
+        ("reflex", "durability_wait_s", 1.0, 86_400.0),
+        ("reflex", "drain_s", 1.0, 86_400.0),
+        ("reflex", "max_event_streams", 1.0, 1e5),
+        ("reflex", "max_forwards", 1.0, 1e5),
+        ("executor", "drain_s", 1.0, 86_400.0),
+        ("worker", "circuit_breaker_tasks", 0.0, 1000.0),
+        ("worker", "circuit_breaker_cooldown_s", 1.0, 86_400.0),
+    ];
+
+    #[test]
+    fn every_number_has_bounds_and_is_refused_beyond_them() {
+        let load = |name: &str, value: &str| {
+            let loaded = load_from(&BTreeMap::from([(name.to_owned(), value.to_owned())]));
+            loaded.map(drop).map_err(|error| error.to_string())
+        };
+        for (section, key, smallest, largest) in NUMBERS {
+            let setting = format!("{section}.{key}");
+            let variable = format!("OCTOLLM_{}", setting.to_uppercase().replace('.', "_"));
+            for fits in [smallest, largest] {
+                assert_eq!(load(&variable, &fits.to_string()), Ok(()), "{setting}");
+            }
+            let beyond = [
+                (smallest - 1.0).to_string(),
+                (largest + 1.0).to_string(),
+                "9223372036854775807".to_owned(),
+                "-9223372036854775808".to_owned(),
+                "1e400".to_owned(),
+                "nan".to_owned(),
+                "inf".to_owned(),
+                "x".to_owned(),
+            ];
+            for value in beyond {
+                let refused = load(&variable, &value);
+                let says_what = |text: &String| {
+                    (text.contains(&setting) || text.contains(&variable))
+                        && text.contains("must be")
+                };
+                assert!(
+                    refused.as_ref().is_err_and(says_what),
+                    "{setting} = {value}: {refused:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_number_is_without_bounds() {
+        let defaults: toml::Table = crate::settings::DEFAULTS.parse().unwrap();
+        // Only Python reads the other sections, and these keys.
+        let of_python = ["drain_s"];
+        for section in [
+            "redis", "reflex", "executor", "worker", "api", "webhooks", "log", "topology",
+        ] {
+            let keys = defaults[section].as_table().unwrap();
+            for (key, value) in keys {
+                let number = value.is_integer() || value.is_float();
+                let known = NUMBERS
+                    .iter()
+                    .any(|one| (one.0, one.1) == (section, key.as_str()));
+                let skipped = section == "worker" && of_python.contains(&key.as_str());
+                assert!(!number || known || skipped, "{section}.{key} has no bounds");
+            }
+        }
+    }
 }

@@ -173,15 +173,20 @@ pub fn load_from(variables: &BTreeMap<String, String>) -> Result<Settings, Setti
             let path = error.path().to_string();
             SettingsError(format!(
                 "setting {path} is refused: {}",
-                first_line(&error.into_inner().to_string())
+                rule(&error.into_inner().to_string())
             ))
         })?;
     checks::check(&settings)?;
     Ok(settings)
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or(text)
+/// The rule that a value breaks, from the error of its type.
+fn rule(error: &str) -> &str {
+    // All integers are unsigned.
+    if error.starts_with("invalid value: integer `-") {
+        return "must be 0 or more";
+    }
+    error.lines().next().unwrap_or(error)
 }
 
 /// An address for logs: without user and password.
