@@ -177,3 +177,33 @@ fn what_is_refused_and_what_cannot_be_read_never_blows_it() {
     worker.until_metrics("outcome=\"failed\"} 5");
     assert_eq!(worker.get("/readyz").0, 200);
 }
+
+#[test]
+fn a_step_that_its_own_content_keeps_from_running_does_not_stop_the_worker_for_others() {
+    let stage = Stage::new();
+    // So deep that a file with the longest name that a step may choose has no path there.
+    let mut folder = stage.workspaces();
+    while folder.as_os_str().len() < 3560 {
+        folder.push("deep".repeat(20));
+    }
+    std::fs::create_dir_all(&folder).unwrap();
+    let deep = ("OCTOLLM_EXECUTOR_WORKSPACE_DIR", folder.to_str().unwrap());
+    let worker = stage.worker(&[FOR_GOOD[0], FOR_GOOD[1], deep]);
+    worker.until_ready();
+    let path = vec!["n".repeat(99); 5].join("/");
+    let odd = json!({"language": "shell", "code": "echo", "files": {path: "x"}});
+    for number in 0..6 {
+        stage.add(&step(number, "default", &odd, 0));
+    }
+    // Each is tried again later; none counts against the worker.
+    until("all are scheduled", || {
+        stage.ask::<usize>(&["ZCARD", "{l0}:schedule"]) == 6
+    });
+    stage.add(&step(7, "default", &good(), 0));
+    let metrics = worker.until_metrics("outcome=\"done\"} 1");
+    assert!(
+        !metrics.contains("octollm_circuit_opened_total{"),
+        "{metrics}"
+    );
+    assert_eq!(worker.get("/readyz").0, 200);
+}

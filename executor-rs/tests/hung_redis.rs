@@ -40,6 +40,25 @@ fn a_worker_is_not_ready_within_two_seconds_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_worker_that_starts_while_redis_hangs_says_so_at_once_and_starts_later() {
+    let stage = Stage::new();
+    stage.signal_redis("STOP");
+    let worker = stage.worker(&[]);
+    for _ in 0..5 {
+        let asked = Instant::now();
+        until_red(&worker);
+        assert!(asked.elapsed() < Duration::from_secs(1));
+    }
+    stage.signal_redis("CONT");
+    worker.until_ready();
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["outcome"], "succeeded");
+}
+
+#[test]
 fn a_worker_ends_in_order_while_redis_hangs() {
     let stage = Stage::new();
     let mut worker = stage.worker(&[("OCTOLLM_EXECUTOR_DRAIN_S", "1")]);

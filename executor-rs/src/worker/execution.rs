@@ -51,8 +51,12 @@ pub(super) async fn execute(
         Err(refused) => return refused,
     };
     let result = catch_panic(perform(consumer, step, lease, deadline)).await;
+    unless_late(result, deadline)
+}
+
+/// What becomes of a result: after the deadline neither a retry nor a dead letter may follow a transient failure.
+fn unless_late(result: StepResult, deadline: Option<Instant>) -> StepResult {
     match result {
-        // Neither a retry nor a dead letter may follow.
         StepResult::TransientFailure { .. } if deadline.is_some_and(|at| Instant::now() >= at) => {
             StepResult::PastDeadline
         }
@@ -215,7 +219,11 @@ async fn catch_panic(running: impl Future<Output = StepResult>) -> StepResult {
 
 #[cfg(test)]
 mod tests {
-    use super::{catch_panic, StepResult};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{catch_panic, internal, unless_late, Fault, StepResult};
 
     #[tokio::test]
     #[allow(clippy::panic)] // what is caught here
@@ -225,6 +233,32 @@ mod tests {
             matches!(result, StepResult::TransientFailure { fault, of_worker: true } if fault.code == "internal")
         );
         let result = catch_panic(async { StepResult::Stopped }).await;
+        assert!(matches!(result, StepResult::Stopped));
+    }
+
+    #[tokio::test]
+    async fn no_retry_follows_a_failure_after_the_deadline() {
+        let failure = || StepResult::TransientFailure {
+            fault: internal("odd".to_owned()),
+            of_worker: true,
+        };
+        let now = Instant::now();
+        assert!(matches!(
+            unless_late(failure(), Some(now)),
+            StepResult::PastDeadline
+        ));
+        for deadline in [None, Some(now + Duration::from_secs(3600))] {
+            let result = unless_late(failure(), deadline);
+            assert!(matches!(result, StepResult::TransientFailure { .. }));
+        }
+        // The orchestrator decides about a result that another attempt would not change.
+        let fault = Fault {
+            code: "invalid_input",
+            message: String::new(),
+        };
+        let result = unless_late(StepResult::PermanentFailure(fault), Some(now));
+        assert!(matches!(result, StepResult::PermanentFailure(_)));
+        let result = unless_late(StepResult::Stopped, Some(now));
         assert!(matches!(result, StepResult::Stopped));
     }
 }
