@@ -156,7 +156,7 @@ input: {type: object, required: [n], properties: {n: {type: integer}}}
 steps:
   verdict:
     arm: judge
-    timeout_s: 4
+    timeout_s: 8
     input: {checks: [{check: schema, value: 1, schema: SCHEMA}]}
 answer: {$: steps.verdict.output.verdict}
 """.replace("SCHEMA", json.dumps(_ENDLESS)),

@@ -195,6 +195,18 @@ PYTHON_MUTANTS: Mapping[str, Mutant] = {
             ),
         ),
     ),
+    "endless_content_retried": Mutant(
+        "content that never ends is tried as often as any failure that may pass",
+        ("blocking_input",),
+        ("wrong_ends",),
+        (
+            Change(
+                "workers/octollm/isolation/step.py",
+                "            if self.failures and error.worked_s >= self.limit_s / 2:\n",
+                "            if self.failures > 100:\n",
+            ),
+        ),
+    ),
     "journal_inside_limit": Mutant(
         "a paid answer of a model is lost when the step's time limit ends before the journal has it",
         ("paid_answer_not_stored",),
