@@ -8,7 +8,7 @@ mod stage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Entry, Leases, RedisClient};
+use bus::{Entry, Lease, Leases, RedisClient};
 use contracts::settings;
 use serde_json::json;
 use stage::{until, Message, Stage, STREAM};
@@ -119,8 +119,11 @@ fn a_server_without_a_free_connection_is_waited_for() {
 
 #[test]
 fn a_renewal_that_is_refused_ends_one_lease_only() {
+    const GOOD: usize = 20;
     let stage = Stage::new();
-    stage.add(&echo());
+    for _ in 0..GOOD {
+        stage.add(&echo());
+    }
     stage.join_group_from_start("me");
     stage.read_as("me");
     let env = [("OCTOLLM_REDIS_URL".to_owned(), stage.url())].into();
@@ -140,19 +143,22 @@ fn a_renewal_that_is_refused_ends_one_lease_only() {
             delivery,
             fields: Vec::new(),
         };
-        let (id, _) = stage.numbered(STREAM, 0);
-        let _good = leases.hold(&entry(&id, 1), None, None);
+        let good: Vec<Lease> = (0..GOOD)
+            .map(|number| leases.hold(&entry(&stage.numbered(STREAM, number).0, 1), None, None))
+            .collect();
         // More than a script takes for a number.
         let _bad = leases.hold(&entry("1-1", u64::MAX), None, None);
-        supervisor.spawn_loop(
-            "lease renewal",
-            Arc::clone(&leases).run(Duration::from_millis(100)),
-        );
-        let idle = || {
-            let words = ["XPENDING", STREAM, "executor", "-", "+", "1"];
-            stage.ask::<Vec<(String, String, u64, u64)>>(&words)[0].2
+        let idle_ms = || {
+            let words = ["XPENDING", STREAM, "executor", "-", "+", "100"];
+            let pending: Vec<(String, String, u64, u64)> = stage.ask(&words);
+            pending.into_iter().map(|one| one.2).collect::<Vec<_>>()
         };
-        until("it is old", || idle() > 50);
-        until("it is renewed", || idle() < 50);
+        until("all are old", || idle_ms().iter().all(|idle| *idle > 500));
+        let renewal = Arc::clone(&leases).run(Duration::from_millis(100));
+        supervisor.spawn_loop("lease renewal", renewal);
+        until("all are renewed", || {
+            idle_ms().iter().all(|idle| *idle < 500)
+        });
+        assert!(good.iter().all(|lease| lease.lost().is_none()));
     });
 }

@@ -73,9 +73,6 @@ impl StoreError {
     /// An error before a command could be sent, such as a refused connection or a wrong password.
     #[must_use]
     pub fn not_sent(error: RedisError) -> Self {
-        if is_connection_limit(&error) {
-            return Self::not_executed(error);
-        }
         match Self::from(error) {
             Self::Unknown(cause) => Self::Unavailable {
                 reason: cause.to_string(),
@@ -129,15 +126,6 @@ impl StoreError {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether the server accepts no further connection. The code of this error is that of any other, so its text decides;
-/// Redis sends it instead of the answer to the first command.
-fn is_connection_limit(error: &RedisError) -> bool {
-    error.code() == Some("ERR")
-        && error
-            .detail()
-            .is_some_and(|text| text.contains("max number of clients"))
 }
 
 /// Whether the same command will be refused again. Looks only at the code and kind of the error, never at its text.
@@ -199,7 +187,6 @@ mod tests {
             "NOPERM this user has no permissions",
             "NOAUTH Authentication required.",
             "WRONGPASS invalid username-password pair or user is disabled.",
-            "ERR max number of clients reached",
             "ERR a field quotes the words BUSY and OOM and LOADING ",
         ] {
             let error = server_error(line);
@@ -218,12 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn before_a_command_is_sent_only_the_limit_of_connections_passes() {
+    fn a_login_that_is_refused_does_not_pass() {
         let not_sent = |line: &str| match server_error(line) {
             StoreError::Refused(cause) => StoreError::not_sent(Arc::into_inner(cause).unwrap()),
             other => other,
         };
-        assert!(not_sent("ERR max number of clients reached").is_transient());
         for line in [
             "ERR DB index is out of range",
             "DENIED Redis is running in protected mode",
@@ -232,6 +218,7 @@ mod tests {
         ] {
             assert!(!not_sent(line).is_transient(), "{line}");
         }
+        assert!(not_sent("LOADING Redis is loading the dataset in memory").is_transient());
     }
 
     #[test]
