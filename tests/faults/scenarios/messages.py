@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+from typing import Any
 
 import asyncpg
 
 from tests.faults.scenarios import TIMEOUT_S, Landed, Ring, scenario
-from tests.faults.scenarios.helpers import cancel_all, send
+from tests.faults.scenarios.helpers import cancel_all, end_within, send
 
 _ENDED = """
 SELECT tasks.tenant, attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task
 WHERE outcome = 'succeeded' AND tasks.result IS NOT NULL ORDER BY random() LIMIT 1
 """
+_MALFORMED = "SELECT body->>'entry' AS entry FROM dead_letters WHERE reason = 'malformed'"
 
 
 @scenario("poison")
@@ -32,6 +34,31 @@ async def poison(ring: Ring) -> Landed:
 
     await ring.stage.until(given_up, "the end of the poison", TIMEOUT_S)
     return Landed("a step killed every worker that took it", count=5)
+
+
+@scenario("broken_records")
+async def broken_records(ring: Ring) -> Landed:
+    """Another writer breaks the retry schedule and a tenants' queue: each becomes a dead letter, work goes on."""
+    texts: dict[Any, Any] = {
+        "no-json": b"x",
+        "no-object": b"7",
+        "no-fields": b'{"stream": "{l0}:arm.effect:normal", "in_flight": ""}',
+    }
+    async with ring.stage.client() as client:
+        await client.hset("{l0}:schedule:messages", mapping=texts)
+        await client.zadd("{l0}:schedule", dict.fromkeys(texts, 0))
+        await client.hset("{l0}:arm.effect:low:waiting", "nobody", "x")
+    orders = [ring.load.order({}) for _ in range(6)]
+    send(ring, orders)
+    in_time = await end_within(ring, orders)
+    expected = {*texts, "nobody"}
+
+    async def recorded() -> bool:
+        return {row["entry"] for row in await ring.stage.rows(_MALFORMED)} >= expected
+
+    await ring.stage.until(recorded, "the dead letters of broken records", TIMEOUT_S)
+    broken = () if in_time else ("tasks did not end after records in Redis were broken",)
+    return Landed("four records in Redis were broken", count=len(expected), broken=broken)
 
 
 @scenario("two_ingresses")

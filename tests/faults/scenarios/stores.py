@@ -1,6 +1,7 @@
 """Full stores, and a vector store that is unavailable: only the work that needs them waits."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -15,18 +16,24 @@ _FULL_S = 2.0
 _RESULTS = "{l0}:results"
 
 
+def _refuses_writes(ring: Ring) -> Callable[[], Awaitable[bool]]:
+    """Return what asks whether Redis could not write to its disk."""
+
+    async def refuses() -> bool:
+        async with ring.stage.client() as client:
+            try:
+                return str((await client.info("persistence"))["aof_last_write_status"]) == "err"
+            except RedisError:
+                return False
+
+    return refuses
+
+
 @scenario("redis_disk_full")
 async def redis_disk_full(ring: Ring) -> Landed:
     """The append-only file cannot grow: Redis refuses every write until there is space, and keeps what it accepted."""
     stage = ring.stage
     before = ring.load.retry_after
-
-    async def refuses() -> bool:
-        async with stage.client() as client:
-            try:
-                return str((await client.info("persistence"))["aof_last_write_status"]) == "err"
-            except RedisError:
-                return False
 
     try:
         async with small_disk(stage.redis_dir, stage.stop_redis, stage.start_redis) as disk:
@@ -34,13 +41,44 @@ async def redis_disk_full(ring: Ring) -> Landed:
             disk.fill()
             for source in ("http0", "http1", "http0", "http1"):
                 ring.load.send(ring.load.order({}, source=source))
-            await stage.until(refuses, "a write that Redis could not make", TIMEOUT_S)
+            await stage.until(_refuses_writes(ring), "a write that Redis could not make", TIMEOUT_S)
             await stage.until(lambda: ring.load.retry_after > before, "a 503", TIMEOUT_S)
             await asyncio.sleep(_FULL_S)
     except NoDiskError as error:
         raise MissedError(str(error)) from error
     refused = ring.load.retry_after - before
     return Landed(f"the disk of Redis was full; {refused} submissions were asked to come back later")
+
+
+@scenario("start_on_full_disk")
+async def start_on_full_disk(ring: Ring) -> Landed:
+    """One process of each kind starts while the disk of Redis is full: it waits without ending, and then works."""
+    stage = ring.stage
+    started = [stage.of(role)[0] for role in ("orchestrator", "judge", "executor")]
+    logs = [one.logs / f"{one.name}.log" for one in started]
+    try:
+        async with small_disk(stage.redis_dir, stage.stop_redis, stage.start_redis) as disk:
+            await _wait_for_work(ring)
+            disk.fill()
+            ring.load.send(ring.load.order({}))
+            await stage.until(_refuses_writes(ring), "a write that Redis could not make", TIMEOUT_S)
+            starts, sizes = [one.starts for one in started], [log.stat().st_size for log in logs]
+            for one in started:
+                one.kill()
+
+            def all_wait() -> bool:
+                said = zip(logs, sizes, strict=True)
+                return all(b"consumer groups" in log.read_bytes()[size:] for log, size in said)
+
+            await stage.until(all_wait, "processes that wait for the disk", TIMEOUT_S)
+            await asyncio.sleep(_FULL_S)
+            ends = sum(one.starts - before - 1 for one, before in zip(started, starts, strict=True))
+    except NoDiskError as error:
+        raise MissedError(str(error)) from error
+    for one, before in zip(started, starts, strict=True):
+        await stage.again(one, before)
+    broken = (f"processes that started on a full disk ended {ends} times",) if ends else ()
+    return Landed("three processes started while the disk of Redis was full", count=3, broken=broken)
 
 
 @scenario("postgres_disk_full")
