@@ -1,6 +1,6 @@
 # Every target does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage test-servers test-valkey faults faults-ci faults-long bench bench-peers setup rust redis models fmt lint generate lock clean compose-demo
+.PHONY: help demo test unit coverage test-servers test-valkey faults faults-ci faults-long bench bench-peers bench-reflex setup rust redis models fmt lint generate lock clean compose-demo
 
 PY := .venv/bin/python
 # With it, each of the hundreds of processes of a test run would compile every module again, for 3 s of CPU.
@@ -60,6 +60,10 @@ faults-long: setup redis  ## every fault with each of SEEDS=6 fresh seeds, about
 
 bench: setup redis  ## hand-off, latency, pipeline, backlog; last line: one JSON object (12 minutes, quiet machine)
 	@$(PY) -m bench
+
+bench-reflex: setup redis  ## submissions per second, latency and CPU of the reflex; last line: one JSON object (2 minutes, quiet machine)
+	@.ci/setup-bench
+	@$(PY) -m bench.reflex
 
 PEERS ?=
 bench-peers: setup redis  ## compare with other Redis task queues: PEERS=<folder with their run_all.py> (network, 10 minutes)
