@@ -1,9 +1,10 @@
 //! Admission: decides what becomes of one submission. Pure: the clock and the random bits are passed in.
 //!
-//! Layers, from the bottom: `submission` (data) → `rules` (compiled patterns) → `redact` (applies them to a submission) →
+//! Layers, from the bottom: `submission` (data) → `prefilter` and `rules` (compiled patterns) → `redact` (applies them to a submission) →
 //! this file (the decision) and `dead_letter` (the record of an ingest entry that never became a task).
 
 mod dead_letter;
+mod prefilter;
 mod redact;
 mod rules;
 mod submission;
@@ -13,8 +14,8 @@ pub use rules::{Redactions, Rules, RulesError};
 pub use submission::{idempotency_key, Admitted, Refusal, Stamp, Submission};
 
 use contracts::events::{
-    read_within, write, DigestMap, Event, Priority, RefusalReason, Sha256, TaskRejected,
-    TaskSubmission, TaskSubmitted, Text, Timestamp,
+    read_checked, write, AnyObject, DigestMap, Event, Priority, RefusalReason, Sha256, TaskId,
+    TaskRejected, TaskSubmission, TaskSubmitted, Text, Timestamp,
 };
 use contracts::topology::Topology;
 use contracts::{ids, strict_json, ContractError};
@@ -42,53 +43,149 @@ pub fn admit(
     rules: &Rules,
     topology: &Topology,
 ) -> Result<Admitted, ContractError> {
-    let tenant = &caller.tenant;
-    let mut request: TaskSubmission = read_within(&submission.body, MAX_DEPTH)?;
+    let (text, clean) = canonical(submission, rules)?;
+    if clean {
+        admit_unchanged(caller, submission, stamp, rules, topology, &text)
+    } else {
+        admit_by_rules(caller, submission, stamp, rules, topology, &text)
+    }
+}
+
+/// Returns the submission in canonical form, and whether no rule has anything to do with it.
+fn canonical(submission: &Submission, rules: &Rules) -> Result<(Vec<u8>, bool), ContractError> {
+    let mut clean = !submission.tenant_mismatch;
+    let text = strict_json::canonicalize(&submission.body, MAX_DEPTH, |text| {
+        clean = clean && rules.is_clean(text);
+    })?;
+    Ok((text, clean))
+}
+
+/// Admits a submission that no rule changes or refuses: its JSON text becomes a part of the message as it is.
+fn admit_unchanged(
+    caller: &Caller,
+    submission: &Submission,
+    stamp: Stamp,
+    rules: &Rules,
+    topology: &Topology,
+    text: &[u8],
+) -> Result<Admitted, ContractError> {
+    let request: TaskSubmission<AnyObject> = read_checked(text)?;
+    check_not_before(request.not_before.as_ref(), stamp.now_ms)?;
+    let identity = Identity::new(caller, submission, stamp, topology, false)?;
+    let message = identity.message(caller, submission, rules, Redactions::default(), ())?;
+    Ok(Admitted {
+        kind: request.kind.map(Into::into),
+        priority: request.priority.unwrap_or(Priority::Normal),
+        body: message.write_with(text)?,
+        ..identity.admitted(caller, submission)
+    })
+}
+
+/// Applies the rules to every text of a submission.
+fn admit_by_rules(
+    caller: &Caller,
+    submission: &Submission,
+    stamp: Stamp,
+    rules: &Rules,
+    topology: &Topology,
+    text: &[u8],
+) -> Result<Admitted, ContractError> {
+    let mut request: TaskSubmission = read_checked(text)?;
     check_not_before(request.not_before.as_ref(), stamp.now_ms)?;
     let refusal = refusal(&request, submission.tenant_mismatch, rules);
     let redactions = redact::submission(&mut request, rules)?;
-    let given_key = submission.idempotency_key.as_deref();
-    let ulid = ids::ulid(stamp.now_ms, stamp.random);
-    let lane = topology
-        .lane_for(tenant.as_str(), given_key.unwrap_or(&ulid))
-        .to_owned();
-    let task = ids::task_id(&lane, &ulid)?;
-    let created_at = ids::timestamp(stamp.now_ms);
-    let fingerprint = ids::sha256_hex(&submission.received);
-    let idempotency_key = match (given_key, &refusal) {
-        (Some(key), Some(_)) => refused_key(key),
-        (given, _) => given.unwrap_or(task.as_str()).to_owned(),
-    };
+    let identity = Identity::new(caller, submission, stamp, topology, refusal.is_some())?;
     let kind = request.kind.as_ref().map(ToString::to_string);
     let priority = request.priority.unwrap_or(Priority::Normal);
-    let message = TaskSubmitted {
-        task: task.clone(),
-        tenant: tenant.clone(),
-        source: submission.source,
-        received_at: Timestamp::try_from(created_at.clone())?,
-        idempotency_key: Text::cut(&public_key(&idempotency_key, rules))?,
-        fingerprint: Sha256::try_from(fingerprint.clone())?,
-        redactions: DigestMap::try_from(redactions.counts())?,
-        submission: request,
-    };
+    let message = identity.message(caller, submission, rules, redactions, request)?;
     let (message_type, body) = match &refusal {
-        None => (TaskSubmitted::TYPE, write(&message)?),
+        None => (TaskSubmitted::<TaskSubmission>::TYPE, write(&message)?),
         Some(refusal) => (TaskRejected::TYPE, write(&rejected(message, refusal)?)?),
     };
     Ok(Admitted {
-        task,
-        lane,
-        tenant: tenant.clone(),
         kind,
         priority,
-        idempotency_key,
-        fingerprint,
         message_type,
-        traceparent: submission.traceparent.clone(),
         body,
-        created_at,
         refusal,
+        ..identity.admitted(caller, submission)
     })
+}
+
+/// What tells a task from all others.
+struct Identity {
+    task: TaskId,
+    lane: String,
+    idempotency_key: String,
+    fingerprint: String,
+    created_at: String,
+}
+
+impl Identity {
+    fn new(
+        caller: &Caller,
+        submission: &Submission,
+        stamp: Stamp,
+        topology: &Topology,
+        refused: bool,
+    ) -> Result<Self, ContractError> {
+        let given_key = submission.idempotency_key.as_deref();
+        let ulid = ids::ulid(stamp.now_ms, stamp.random);
+        let lane = topology
+            .lane_for(caller.tenant.as_str(), given_key.unwrap_or(&ulid))
+            .to_owned();
+        let task = ids::task_id(&lane, &ulid)?;
+        let idempotency_key = match (given_key, refused) {
+            (Some(key), true) => refused_key(key),
+            (given, _) => given.unwrap_or(task.as_str()).to_owned(),
+        };
+        Ok(Self {
+            task,
+            lane,
+            idempotency_key,
+            fingerprint: ids::sha256_hex(&submission.received),
+            created_at: ids::timestamp(stamp.now_ms),
+        })
+    }
+
+    /// The message of the admitted task; `content` is what is known of the submission.
+    fn message<S>(
+        &self,
+        caller: &Caller,
+        submission: &Submission,
+        rules: &Rules,
+        redactions: Redactions,
+        content: S,
+    ) -> Result<TaskSubmitted<S>, ContractError> {
+        Ok(TaskSubmitted {
+            task: self.task.clone(),
+            tenant: caller.tenant.clone(),
+            source: submission.source,
+            received_at: Timestamp::try_from(self.created_at.clone())?,
+            idempotency_key: Text::cut(&public_key(&self.idempotency_key, rules))?,
+            fingerprint: Sha256::try_from(self.fingerprint.clone())?,
+            redactions: DigestMap::try_from(redactions.counts())?,
+            submission: content,
+        })
+    }
+
+    /// The task without what its submission says.
+    fn admitted(self, caller: &Caller, submission: &Submission) -> Admitted {
+        Admitted {
+            task: self.task,
+            lane: self.lane,
+            tenant: caller.tenant.clone(),
+            kind: None,
+            priority: Priority::Normal,
+            idempotency_key: self.idempotency_key,
+            fingerprint: self.fingerprint,
+            message_type: TaskSubmitted::<TaskSubmission>::TYPE,
+            traceparent: submission.traceparent.clone(),
+            body: Vec::new(),
+            created_at: self.created_at,
+            refusal: None,
+        }
+    }
 }
 
 /// Refuses a date that is not in the calendar as well as one that is too far ahead.
@@ -132,7 +229,7 @@ fn refused_key(key: &str) -> String {
 /// The key as messages show it. A key may itself be personal data; its digest is shown then, because two different keys can
 /// be equal after redaction.
 fn public_key(key: &str, rules: &Rules) -> String {
-    if rules.redact(key, &mut Redactions::default()) == key {
+    if rules.redacted(key, &mut Redactions::default()).is_none() {
         key.to_owned()
     } else {
         format!("sha256:{}", ids::sha256_hex(key.as_bytes()))
@@ -152,4 +249,64 @@ fn rejected(message: TaskSubmitted, refusal: &Refusal) -> Result<TaskRejected, C
         reason: refusal.reason,
         detail: Text::cut(&refusal.detail)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use contracts::events::Source;
+    use contracts::topology;
+    use serde_json::Value;
+
+    use super::{admit_by_rules, admit_unchanged, canonical, Rules, Stamp, Submission};
+    use crate::caller::Caller;
+
+    /// Bodies with which no rule has anything to do, in forms that parsers and writers may treat differently.
+    const CLEAN: [&str; 9] = [
+        r#"{"goal": "x"}"#,
+        " {\"goal\" : \"x\" ,\n\"kind\":\"note\"\t}\r\n",
+        r#"{"input": {"b": 1, "a": [0, -7, 18446744073709551615]}, "goal": "order of keys"}"#,
+        r#"{"goal": "numbers", "input": {"n": [1.0, 1e2, 0.1, -0.0, 1.5E-3, 123456789012345680000.0, 5e-324]}}"#,
+        r#"{"goal": "\u00fcber \ud83d\ude00 \/ \" \\ \b\f\n\r\t \u001f \u007f"}"#,
+        r#"{"goal": "empty", "input": {}, "metadata": {}}"#,
+        r#"{"goal": "all", "kind": "note", "input": {"a": {"b": [[], {}, null, true, false, ""]}}, "priority": "low",
+            "deadline_s": 60, "metadata": {"k": "v", "\u0061": "w"}}"#,
+        r#"{"goal": "escaped keys", "input": {"\u006b\n": {"\"": 1}}}"#,
+        r#"{"go\u0061l": "an escaped field"}"#,
+    ];
+
+    #[test]
+    fn a_submission_that_no_rule_concerns_becomes_the_same_message_by_either_way() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let topology =
+            topology::load(&root.join("streams.yaml"), &root.join("schemas/events")).unwrap();
+        let rules = Rules::built_in().unwrap();
+        let caller = Caller::new("acme".parse().unwrap());
+        let stamp = Stamp {
+            now_ms: 1_700_000_000_000,
+            random: [7; 10],
+        };
+        for body in CLEAN {
+            let submission = Submission {
+                source: Source::Http,
+                body: body.into(),
+                received: body.into(),
+                idempotency_key: Some("k".to_owned()),
+                traceparent: String::new(),
+                tenant_mismatch: false,
+            };
+            let (text, clean) = canonical(&submission, &rules).unwrap();
+            assert!(clean, "{body}");
+            let fast = admit_unchanged(&caller, &submission, stamp, &rules, &topology, &text);
+            let slow = admit_by_rules(&caller, &submission, stamp, &rules, &topology, &text);
+            let (mut fast, mut slow) = (fast.unwrap(), slow.unwrap());
+            let value = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
+            assert_eq!(value(&fast.body), value(&slow.body), "{body}");
+            assert_eq!(value(&text), value(body.as_bytes()), "{body}");
+            fast.body.clear();
+            slow.body.clear();
+            assert_eq!(format!("{fast:?}"), format!("{slow:?}"), "{body}");
+        }
+    }
 }

@@ -14,9 +14,11 @@ pub(super) fn submission(
     rules: &Rules,
 ) -> Result<Redactions, ContractError> {
     let mut counts = Redactions::default();
-    submission.goal = Text::cut(&rules.redact(submission.goal.as_str(), &mut counts))?;
-    if let Some(input) = submission.input.take() {
-        submission.input = Some(object(input, rules, &mut counts));
+    if let Some(goal) = rules.redacted(submission.goal.as_str(), &mut counts) {
+        submission.goal = Text::cut(&goal)?;
+    }
+    if let Some(input) = &mut submission.input {
+        object(input, rules, &mut counts);
     }
     if let Some(metadata) = submission.metadata.take() {
         let (mut clean, mut numbers) = (BTreeMap::new(), Numbers::new());
@@ -35,30 +37,40 @@ pub(super) fn submission(
 }
 
 /// Depth is bounded by strict JSON, so recursion is safe.
-fn value(value: Value, rules: &Rules, counts: &mut Redactions) -> Value {
+fn value(value: &mut Value, rules: &Rules, counts: &mut Redactions) {
     match value {
-        Value::String(text) => Value::String(rules.redact(&text, counts)),
-        Value::Array(items) => Value::Array(
-            items
-                .into_iter()
-                .map(|item| self::value(item, rules, counts))
-                .collect(),
-        ),
-        Value::Object(inner) => Value::Object(object(inner, rules, counts)),
-        other => other,
+        Value::String(text) => {
+            if let Some(clean) = rules.redacted(text, counts) {
+                *text = clean;
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                self::value(item, rules, counts);
+            }
+        }
+        Value::Object(inner) => object(inner, rules, counts),
+        _ => {}
     }
 }
 
-fn object(object: Object, rules: &Rules, counts: &mut Redactions) -> Object {
+fn object(object: &mut Object, rules: &Rules, counts: &mut Redactions) {
+    let mut new_keys = Vec::with_capacity(object.len());
+    for (key, inner) in &mut *object {
+        value(inner, rules, counts);
+        new_keys.push(rules.redacted(key, counts));
+    }
+    if new_keys.iter().all(Option::is_none) {
+        return;
+    }
     let (mut clean, mut numbers) = (Object::new(), Numbers::new());
-    for (key, inner) in object {
-        let inner = value(inner, rules, counts);
-        let key = unique_key(rules.redact(&key, counts), &mut numbers, |key| {
+    for ((key, inner), new_key) in std::mem::take(object).into_iter().zip(new_keys) {
+        let key = unique_key(new_key.unwrap_or(key), &mut numbers, |key| {
             clean.contains_key(key)
         });
         clean.insert(key, inner);
     }
-    clean
+    *object = clean;
 }
 
 /// The last number appended to each key of an object.
@@ -132,11 +144,8 @@ mod tests {
         let keys = (0..20_000).map(|number| (format!("a{number}@example.org"), json!(number)));
         let taken = [("[email] 3".to_owned(), json!("mine"))];
         let started = std::time::Instant::now();
-        let clean = object(
-            taken.into_iter().chain(keys).collect(),
-            &rules,
-            &mut Redactions::default(),
-        );
+        let mut clean = taken.into_iter().chain(keys).collect();
+        object(&mut clean, &rules, &mut Redactions::default());
         assert_eq!(clean.len(), 20_001);
         assert_eq!(clean["[email] 3"], "mine");
         assert!(clean.contains_key("[email]") && clean.contains_key("[email] 20001"));

@@ -1,11 +1,12 @@
 //! The compiled rules of `schemas/rules`. The Python guardian reads the same files.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use contracts::events::Count;
-use regex::Regex;
+use regex::{Regex, RegexSet};
 use serde::Deserialize;
+
+use super::prefilter::{self, Prefilter};
 
 const PII: &str = include_str!("../../../schemas/rules/pii.json");
 const INJECTION: &str = include_str!("../../../schemas/rules/injection.json");
@@ -16,6 +17,10 @@ pub enum RulesError {
     File(#[from] serde_json::Error),
     #[error("a rule's pattern does not compile: {0}")]
     Pattern(#[from] regex::Error),
+    #[error("a rule's pattern cannot be analysed: {0}")]
+    Syntax(#[from] Box<regex_syntax::Error>),
+    #[error("a rule file has more than {} rules", prefilter::MAX)]
+    TooMany,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -76,7 +81,11 @@ impl Redactions {
 /// All rules, compiled.
 pub struct Rules {
     pii: Vec<(PiiRule, Regex)>,
-    injection: Vec<(String, Regex)>,
+    pii_filter: Prefilter,
+    /// The names of the injection rules, in the order of the patterns of `injection`.
+    injection_names: Vec<String>,
+    injection: RegexSet,
+    injection_filter: Prefilter,
 }
 
 impl Rules {
@@ -84,17 +93,19 @@ impl Rules {
     pub fn built_in() -> Result<Self, RulesError> {
         let pii: File<PiiRule> = serde_json::from_str(PII)?;
         let injection: File<InjectionRule> = serde_json::from_str(INJECTION)?;
-        let compile = |pattern: &str| Regex::new(pattern);
+        if pii.rules.len().max(injection.rules.len()) > prefilter::MAX {
+            return Err(RulesError::TooMany);
+        }
+        let patterns = || injection.rules.iter().map(|rule| rule.pattern.as_str());
         Ok(Self {
+            pii_filter: Prefilter::new(pii.rules.iter().map(|rule| rule.pattern.as_str()))?,
+            injection: RegexSet::new(patterns())?,
+            injection_filter: Prefilter::new(patterns())?,
+            injection_names: injection.rules.into_iter().map(|rule| rule.name).collect(),
             pii: pii
                 .rules
                 .into_iter()
-                .map(|rule| compile(&rule.pattern).map(|regex| (rule, regex)))
-                .collect::<Result<_, _>>()?,
-            injection: injection
-                .rules
-                .into_iter()
-                .map(|rule| compile(&rule.pattern).map(|regex| (rule.name, regex)))
+                .map(|rule| Regex::new(&rule.pattern).map(|regex| (rule, regex)))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -102,22 +113,42 @@ impl Rules {
     /// Returns the name of the first injection rule that matches the text.
     #[must_use]
     pub fn injection(&self, text: &str) -> Option<&str> {
-        self.injection
-            .iter()
-            .find(|(_, regex)| regex.is_match(text))
-            .map(|(name, _)| name.as_str())
+        if self.injection_filter.candidates(text).is_empty() || !self.injection.is_match(text) {
+            return None;
+        }
+        let first = self.injection.matches(text).iter().next()?;
+        self.injection_names.get(first).map(String::as_str)
     }
 
     /// Returns the text with personal data replaced, rule by rule, and adds what was replaced to `counts`.
     #[must_use]
     pub fn redact(&self, text: &str, counts: &mut Redactions) -> String {
-        let mut text = Cow::Borrowed(text);
-        for (rule, regex) in &self.pii {
-            if let Some(replaced) = replace(&text, rule, regex, counts) {
-                text = Cow::Owned(replaced);
+        self.redacted(text, counts)
+            .unwrap_or_else(|| text.to_owned())
+    }
+
+    /// Like `redact`; `None` if there is nothing to replace.
+    pub fn redacted(&self, text: &str, counts: &mut Redactions) -> Option<String> {
+        let mut clean: Option<String> = None;
+        let mut candidates = self.pii_filter.candidates(text);
+        for (index, (rule, regex)) in self.pii.iter().enumerate() {
+            if !candidates.contains(index) {
+                continue;
+            }
+            let current = clean.as_deref().unwrap_or(text);
+            if let Some(replaced) = replace(current, rule, regex, counts) {
+                // What was replaced can make another pattern match.
+                candidates = self.pii_filter.candidates(&replaced);
+                clean = Some(replaced);
             }
         }
-        text.into_owned()
+        clean
+    }
+
+    /// Whether no rule of any kind has anything to do with the text.
+    #[must_use]
+    pub fn is_clean(&self, text: &str) -> bool {
+        self.injection(text).is_none() && self.redacted(text, &mut Redactions::default()).is_none()
     }
 }
 

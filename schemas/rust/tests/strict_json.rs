@@ -71,3 +71,48 @@ fn nesting_is_bounded_and_needs_no_stack() {
     assert!(strict_json::check_depth(b"[[1]]", 2).is_ok());
     assert!(strict_json::check_depth(b"[[1]]", 1).is_err());
 }
+
+/// What serde writes of a value.
+fn by_serde(text: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(text)
+        .unwrap()
+        .to_string()
+}
+
+#[test]
+fn the_canonical_form_is_what_serde_writes() {
+    let more = [
+        " [ 1 , { \"a\" : [ ] , \"b\" : { } } ]\n",
+        "[0.5, 1.50, 1e2, -0.0, 1E-7, 3.0, 123456789012345678901234567890.0]",
+        r#"["\u0041\u00e9\ud83d\ude00\u001f\u007f\/\b", "\"\\"]"#,
+        r#"{"\u006b": 1, "z": 2, "a": 3}"#,
+    ];
+    let good = cases().good;
+    for text in good.iter().map(String::as_str).chain(more) {
+        let mut texts = 0;
+        let written =
+            strict_json::canonicalize(text.as_bytes(), strict_json::MAX_DEPTH, |_| texts += 1);
+        assert_eq!(
+            String::from_utf8(written.unwrap()).unwrap(),
+            by_serde(text),
+            "{text}"
+        );
+        let quotes = by_serde(text).replace(r"\\", "").replace(r#"\""#, "");
+        assert_eq!(quotes.matches('"').count(), 2 * texts, "{text}");
+    }
+}
+
+#[test]
+fn repeated_keys_are_found_however_many_keys_an_object_has() {
+    for count in [1, 15, 16, 17, 18, 40, 1000] {
+        let keys: Vec<String> = (0..count)
+            .map(|key| format!("\"k{key}\": {{\"k0\": 1}}"))
+            .collect();
+        let text = format!("{{{}}}", keys.join(", "));
+        strict_json::check(text.as_bytes()).unwrap();
+        for repeated in [0, count / 2, count - 1] {
+            let text = format!("{{{}, \"\\u006b{repeated}\": 2}}", keys.join(", "));
+            refused(text.as_bytes(), &text);
+        }
+    }
+}

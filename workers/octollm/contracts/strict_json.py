@@ -1,6 +1,6 @@
 """Refuses JSON on which two parsers may disagree, before any schema looks at it.
 
-The same rules hold in `schemas/rust/src/strict_json.rs`: valid UTF-8, one value and nothing after it, no
+The same rules hold in `schemas/rust/src/strict_json/`: valid UTF-8, one value and nothing after it, no
 duplicate keys, no NaN, no Infinity and no number that overflows a double, integers within 64 bits and none that is
 `-0` (a float to some), bounded nesting, no NUL and no lone surrogate. Messages quote nothing of the text: it may be
 personal data, and they end in dead letters.

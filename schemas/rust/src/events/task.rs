@@ -1,5 +1,6 @@
 //! Events about whole tasks: submission, admission, what happened, result and status.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,6 +9,7 @@ use super::fields::{
     Round, Run, Sha256, TaskId, Tenant, Text, Timestamp, MAX_SAFE,
 };
 use super::reading::{object, present, present_object};
+use crate::error::ContractError;
 
 words!(
     /// The source that a task came from.
@@ -61,10 +63,11 @@ words!(
     }
 );
 
-/// What a producer asks for (`task.submission.v1`).
+/// What a producer asks for (`task.submission.v1`). `I` is what is kept of the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TaskSubmission {
+#[serde(bound(serialize = "I: Serialize", deserialize = "I: Deserialize<'de>"))]
+pub struct TaskSubmission<I = Object> {
     pub goal: Text<1, 10_000>,
     #[serde(
         default,
@@ -77,7 +80,7 @@ pub struct TaskSubmission {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    pub input: Option<Object>,
+    pub input: Option<I>,
     #[serde(
         default,
         deserialize_with = "present",
@@ -107,7 +110,8 @@ pub struct TaskSubmission {
 /// A submission that passed admission, already redacted (`task.submitted.v1`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TaskSubmitted {
+#[serde(bound(serialize = "S: Serialize", deserialize = "S: DeserializeOwned"))]
+pub struct TaskSubmitted<S = TaskSubmission> {
     pub task: TaskId,
     pub tenant: Tenant,
     pub source: Source,
@@ -115,8 +119,25 @@ pub struct TaskSubmitted {
     pub idempotency_key: Text<1, 255>,
     pub fingerprint: Sha256,
     pub redactions: DigestMap<Count>,
+    /// Must be the last field; see `write_with`.
     #[serde(deserialize_with = "object")]
-    pub submission: TaskSubmission,
+    pub submission: S,
+}
+
+impl TaskSubmitted<()> {
+    /// The event as JSON text; `submission` is that field's value as JSON text.
+    pub fn write_with(&self, submission: &[u8]) -> Result<Vec<u8>, ContractError> {
+        let invalid = |rule: String| ContractError::schema("submission", rule);
+        let mut text = Vec::with_capacity(submission.len() + 512);
+        serde_json::to_writer(&mut text, self).map_err(|error| invalid(error.to_string()))?;
+        let Some(start) = text.strip_suffix(b"null}").map(<[u8]>::len) else {
+            return Err(invalid("must be the last field".to_owned()));
+        };
+        text.truncate(start);
+        text.extend_from_slice(submission);
+        text.push(b'}');
+        Ok(text)
+    }
 }
 
 /// A readable submission that admission refused (`task.rejected.v1`).

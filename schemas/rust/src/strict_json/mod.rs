@@ -3,9 +3,16 @@
 //! Valid UTF-8, no duplicate keys, no NaN or Infinity, no number beyond a double, integers within 64 bits and none that
 //! is `-0` (a float to some), a bounded nesting, no NUL and no lone surrogate, nothing after the value. Works with an
 //! explicit stack, so that hostile nesting cannot exhaust the thread's. Builds no value; that is serde's work.
+//!
+//! `check` only checks. `canonicalize` also writes the value as serde would, in the same pass.
 
-use std::collections::HashSet;
+mod keys;
+mod output;
 
+use std::borrow::Cow;
+
+use self::keys::Keys;
+use self::output::{Canonical, Nothing, Output};
 use crate::error::ContractError;
 
 /// Arrays and objects that may lie within each other; the top level is 1.
@@ -18,54 +25,99 @@ pub fn check(data: &[u8]) -> Result<(), ContractError> {
 
 /// The same with another bound on the nesting.
 pub fn check_depth(data: &[u8], max_depth: usize) -> Result<(), ContractError> {
+    scan(data, max_depth, Nothing)
+}
+
+/// Like `check_depth`, and returns the value as `serde_json` writes it: without spaces, escapes only where they are needed,
+/// the keys in their order. Calls `each_text` with every string and every key.
+pub fn canonicalize(
+    data: &[u8],
+    max_depth: usize,
+    each_text: impl FnMut(&str),
+) -> Result<Vec<u8>, ContractError> {
+    let mut written = Vec::with_capacity(data.len());
+    let output = Canonical {
+        written: &mut written,
+        each_text,
+    };
+    scan(data, max_depth, output)?;
+    Ok(written)
+}
+
+fn scan(data: &[u8], max_depth: usize, output: impl Output) -> Result<(), ContractError> {
     let text = std::str::from_utf8(data).map_err(|error| {
         ContractError::malformed(format!("not valid UTF-8 from byte {}", error.valid_up_to()))
     })?;
-    Scanner {
+    let scanner = Scanner {
+        text,
         bytes: text.as_bytes(),
         at: 0,
-    }
-    .value(max_depth)
+        keys: Keys::default(),
+        output,
+    };
+    scanner.value(max_depth)
 }
 
-/// An open container; an object keeps the set of its keys.
+/// Which bytes end the part of a string that needs no further look: the quote, the backslash and control characters.
+static SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        special[byte] = true;
+        byte += 1;
+    }
+    special[b'"' as usize] = true;
+    special[b'\\' as usize] = true;
+    special
+};
+
+/// An open container.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     Array,
-    Object(HashSet<Vec<u8>>),
+    Object,
 }
 
-struct Scanner<'a> {
+impl Open {
+    fn end(self) -> u8 {
+        match self {
+            Self::Array => b']',
+            Self::Object => b'}',
+        }
+    }
+}
+
+struct Scanner<'a, O> {
+    text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    keys: Keys<'a>,
+    output: O,
 }
 
-impl Scanner<'_> {
+impl<'a, O: Output> Scanner<'a, O> {
     fn value(mut self, max_depth: usize) -> Result<(), ContractError> {
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<Open> = Vec::with_capacity(8);
         loop {
             self.space();
             // A value starts here.
             let opened = match self.peek() {
                 Some(b'[') => Some(Open::Array),
-                Some(b'{') => Some(Open::Object(HashSet::new())),
+                Some(b'{') => Some(Open::Object),
                 _ => None,
             };
-            if let Some(mut container) = opened {
-                self.at += 1;
+            if let Some(container) = opened {
+                self.copy_byte();
                 if open.len() >= max_depth {
                     return Err(self.fault(&format!("nested deeper than {max_depth} levels")));
                 }
                 self.space();
-                let end = if matches!(container, Open::Array) {
-                    b']'
+                if self.peek() == Some(container.end()) {
+                    self.copy_byte();
                 } else {
-                    b'}'
-                };
-                if self.peek() == Some(end) {
-                    self.at += 1;
-                } else {
-                    if let Open::Object(keys) = &mut container {
-                        self.key(keys)?;
+                    if container == Open::Object {
+                        self.keys.open_object();
+                        self.key()?;
                     }
                     open.push(container);
                     continue;
@@ -76,7 +128,7 @@ impl Scanner<'_> {
             // A value has ended: close what ends with it, or go on to the next one.
             loop {
                 self.space();
-                let Some(top) = open.last_mut() else {
+                let Some(top) = open.last() else {
                     return if self.at == self.bytes.len() {
                         Ok(())
                     } else {
@@ -85,17 +137,22 @@ impl Scanner<'_> {
                 };
                 match (self.peek(), top) {
                     (Some(b','), Open::Array) => {
-                        self.at += 1;
+                        self.copy_byte();
                         break;
                     }
-                    (Some(b','), Open::Object(keys)) => {
-                        self.at += 1;
+                    (Some(b','), Open::Object) => {
+                        self.copy_byte();
                         self.space();
-                        self.key(keys)?;
+                        self.key()?;
                         break;
                     }
-                    (Some(b']'), Open::Array) | (Some(b'}'), Open::Object(_)) => {
-                        self.at += 1;
+                    (Some(b']'), Open::Array) => {
+                        self.copy_byte();
+                        open.pop();
+                    }
+                    (Some(b'}'), Open::Object) => {
+                        self.copy_byte();
+                        self.keys.close_object();
                         open.pop();
                     }
                     (None, _) => return Err(self.fault("the text ends too early")),
@@ -103,6 +160,12 @@ impl Scanner<'_> {
                 }
             }
         }
+    }
+
+    /// Goes on behind a byte that the output gets as it is.
+    fn copy_byte(&mut self) {
+        self.output.raw(&self.bytes[self.at..=self.at]);
+        self.at += 1;
     }
 
     fn fault(&self, what: &str) -> ContractError {
@@ -119,25 +182,25 @@ impl Scanner<'_> {
         }
     }
 
-    fn key(&mut self, keys: &mut HashSet<Vec<u8>>) -> Result<(), ContractError> {
+    fn key(&mut self) -> Result<(), ContractError> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("an object key must be a string"));
         }
         let key = self.string()?;
-        if !keys.insert(key) {
+        if !self.keys.insert(key) {
             return Err(self.fault("the same key twice in one object"));
         }
         self.space();
         if self.peek() != Some(b':') {
             return Err(self.fault("a colon is missing after a key"));
         }
-        self.at += 1;
+        self.copy_byte();
         Ok(())
     }
 
     fn scalar(&mut self) -> Result<(), ContractError> {
         match self.peek() {
-            Some(b'"') => self.string().map(|_| ()),
+            Some(b'"') => self.string().map(drop),
             Some(b't') => self.word(b"true"),
             Some(b'f') => self.word(b"false"),
             Some(b'n') => self.word(b"null"),
@@ -149,6 +212,7 @@ impl Scanner<'_> {
 
     fn word(&mut self, word: &[u8]) -> Result<(), ContractError> {
         if self.bytes[self.at..].starts_with(word) {
+            self.output.raw(word);
             self.at += word.len();
             return Ok(());
         }
@@ -193,7 +257,7 @@ impl Scanner<'_> {
             }
             self.digits()?;
         }
-        let text = String::from_utf8_lossy(&self.bytes[start..self.at]);
+        let text = &self.text[start..self.at];
         if integer {
             if text == "-0" {
                 return Err(self.fault("the integer -0; write 0"));
@@ -201,58 +265,76 @@ impl Scanner<'_> {
             if text.parse::<i64>().is_err() && text.parse::<u64>().is_err() {
                 return Err(self.fault("an integer beyond 64 bits"));
             }
-        } else if !text.parse::<f64>().is_ok_and(f64::is_finite) {
-            return Err(self.fault("a number beyond the range of a double"));
+            self.output.raw(text.as_bytes());
+        } else {
+            match text.parse::<f64>() {
+                Ok(number) if number.is_finite() => self.output.float(number),
+                _ => return Err(self.fault("a number beyond the range of a double")),
+            }
         }
         Ok(())
     }
 
-    /// Reads a string and gives its bytes with the escapes resolved, for the comparison of keys.
-    fn string(&mut self) -> Result<Vec<u8>, ContractError> {
+    /// Reads a string and returns it with the escapes resolved.
+    fn string(&mut self) -> Result<Cow<'a, str>, ContractError> {
         self.at += 1;
-        let mut out = Vec::new();
+        let start = self.at;
+        self.plain();
+        if self.peek() == Some(b'"') {
+            let text = &self.text[start..self.at];
+            self.at += 1;
+            self.output.plain_string(text);
+            return Ok(Cow::Borrowed(text));
+        }
+        let mut out = self.text[start..self.at].to_owned();
         loop {
-            let Some(byte) = self.peek() else {
-                return Err(self.fault("a string does not end"));
-            };
-            match byte {
-                b'"' => {
+            match self.peek() {
+                None => return Err(self.fault("a string does not end")),
+                Some(b'"') => {
                     self.at += 1;
-                    return Ok(out);
+                    self.output.string(&out);
+                    return Ok(Cow::Owned(out));
                 }
-                b'\\' => {
+                Some(b'\\') => {
                     self.at += 1;
-                    self.escape(&mut out)?;
+                    out.push(self.escape()?);
                 }
-                0 => return Err(self.fault("a NUL character")),
-                1..=0x1f => return Err(self.fault("a control character in a string; escape it")),
-                _ => {
-                    self.at += 1;
-                    out.push(byte);
+                Some(0) => return Err(self.fault("a NUL character")),
+                Some(1..=0x1f) => {
+                    return Err(self.fault("a control character in a string; escape it"))
+                }
+                Some(_) => {
+                    let start = self.at;
+                    self.plain();
+                    out.push_str(&self.text[start..self.at]);
                 }
             }
         }
     }
 
-    fn escape(&mut self, out: &mut Vec<u8>) -> Result<(), ContractError> {
+    /// Goes on to the next byte that needs a look.
+    fn plain(&mut self) {
+        let rest = &self.bytes[self.at..];
+        let special = rest.iter().position(|byte| SPECIAL[usize::from(*byte)]);
+        self.at += special.unwrap_or(rest.len());
+    }
+
+    fn escape(&mut self) -> Result<char, ContractError> {
         let plain = match self.peek() {
-            Some(byte @ (b'"' | b'\\' | b'/')) => byte,
-            Some(b'b') => 8,
-            Some(b'f') => 12,
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b't') => b'\t',
+            Some(byte @ (b'"' | b'\\' | b'/')) => char::from(byte),
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
             Some(b'u') => {
                 self.at += 1;
-                let character = self.character()?;
-                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-                return Ok(());
+                return self.character();
             }
             _ => return Err(self.fault("an unknown escape in a string")),
         };
         self.at += 1;
-        out.push(plain);
-        Ok(())
+        Ok(plain)
     }
 
     /// The character of a `\u` escape or of a pair of them; `at` stands behind the first `u`.
