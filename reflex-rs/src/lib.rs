@@ -5,6 +5,7 @@
 //! API; `events` follows what happens to them. Only `store::redis` and `ingest::stream` speak Redis.
 
 pub mod admission;
+mod blocking;
 pub mod caller;
 pub mod cli;
 pub mod events;

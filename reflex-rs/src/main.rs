@@ -165,9 +165,10 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     supervisor.spawn_loop("lease renewal", Arc::clone(&leases).run(heartbeat));
     let topology = Arc::new(topology);
     let service = submission_service(&settings, &topology, client.clone(), &supervisor)?;
+    let service = Arc::new(service);
     let metrics = Arc::new(Metrics::default());
     let common = Arc::new(Common {
-        service: service.clone(),
+        service: Arc::clone(&service),
         redis: client,
         metrics: Arc::clone(&metrics),
         name,

@@ -15,7 +15,7 @@ use crate::webhooks::Source;
 
 /// The state of the HTTP API, shared behind one `Arc`.
 pub struct App {
-    pub service: Service,
+    pub service: Arc<Service>,
     pub metrics: Arc<Metrics>,
     /// The webhook sources, by name.
     pub sources: IndexMap<String, Source>,

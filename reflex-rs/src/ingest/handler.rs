@@ -9,6 +9,7 @@ use contracts::ContractError;
 use super::decision::{self, EntryContext, Failure};
 use super::Common;
 use crate::admission::Submission;
+use crate::blocking::run_sized;
 use crate::caller::Caller;
 use crate::outcome::Outcome;
 use crate::submit::{
@@ -90,14 +91,16 @@ impl EntryHandler {
         context: &EntryContext<'_>,
         wait: &mut StoreWait<'_>,
     ) -> Result<(Outcome, Option<TaskId>), HandlerError> {
-        let result = match decision::submission(entry, context) {
+        let read = || decision::submission(entry, context);
+        let result = match run_sized(size_of(entry), read).await {
             Ok(submission) => self.submit(&submission, wait).await?,
             Err(failure) => Err(failure),
         };
         let end = match result {
             Ok(accepted) => (accepted.outcome(), Some(accepted.task)),
             Err(failure) => {
-                let message = decision::dead_letter(entry, context, &failure)?;
+                let build = || decision::dead_letter(entry, context, &failure);
+                let message = run_sized(size_of(entry), build).await?;
                 let store = &self.common.service.lookup.store;
                 while let Err(error) = store.publish_dead_letter(&message).await {
                     wait.pause(error.into()).await?;
@@ -118,7 +121,10 @@ impl EntryHandler {
         wait: &mut StoreWait<'_>,
     ) -> Result<Result<Accepted, Failure>, HandlerError> {
         let service = &self.common.service;
-        let prepared = match service.prepare(&self.caller, submission, REQUIREMENTS) {
+        let prepared = match service
+            .prepare(&self.caller, submission, REQUIREMENTS)
+            .await
+        {
             Ok(prepared) => prepared,
             Err(error) => return permanent(error).map(Err),
         };
@@ -138,6 +144,12 @@ impl EntryHandler {
 
 fn permanent(error: SubmitError) -> Result<Failure, HandlerError> {
     Failure::permanent(&error).ok_or(HandlerError::Submit(error))
+}
+
+/// Bytes of all fields.
+fn size_of(entry: &Entry) -> usize {
+    let fields = entry.fields.iter();
+    fields.map(|(name, value)| name.len() + value.len()).sum()
 }
 
 fn traceparent(entry: &Entry) -> Result<String, getrandom::Error> {

@@ -21,7 +21,7 @@ use bus::{Leases, RedisClient};
 
 /// What all consumers of this process share.
 pub struct Common {
-    pub service: Service,
+    pub service: Arc<Service>,
     pub redis: RedisClient,
     pub metrics: Arc<Metrics>,
     /// This process's name in the consumer groups.

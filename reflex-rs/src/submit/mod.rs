@@ -10,6 +10,7 @@
 //! A new stage goes into `Service::prepare` if it needs no store, else into `Service::store`.
 
 mod confirm;
+mod detached;
 mod durability;
 mod error;
 mod record;

@@ -1,20 +1,19 @@
 //! The submission service and its stages.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::events::{TaskId, TaskState};
 use contracts::topology::Topology;
-use futures_util::FutureExt;
 use service::Supervisor;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::confirm::store_and_confirm;
+use super::detached::Detached;
 use super::{Durability, FinalOutcome, Record, SubmitError};
 use crate::admission::{self, Admitted, Rules, Stamp, Submission};
+use crate::blocking::run_sized;
 use crate::caller::Caller;
 use crate::lookup::{Lookup, TaskSummary};
 use crate::outcome::Outcome;
@@ -101,14 +100,13 @@ pub struct ServiceConfig {
     pub durability_wait: Duration,
 }
 
-/// Turns submissions into stored tasks. Cheap to clone.
-#[derive(Clone)]
+/// Turns submissions into stored tasks.
 pub struct Service {
     pub lookup: Lookup,
     pub rules: Arc<Rules>,
     pub topology: Arc<Topology>,
     pub config: ServiceConfig,
-    /// Owns the tasks that submissions run as.
+    /// Owns the tasks of submissions whose client has disconnected.
     pub supervisor: Supervisor,
     /// The submissions that run. Some outlive their request; a stop waits for them.
     pub running: TaskTracker,
@@ -117,37 +115,34 @@ pub struct Service {
 impl Service {
     /// Takes a submission through all stages and records its outcome.
     ///
-    /// Runs as a task of its own: if the caller of this function is dropped, the submission is still stored and recorded.
+    /// If the caller of this function is dropped, the submission is still stored and recorded.
     pub async fn submit(
-        &self,
+        self: &Arc<Self>,
         record: Record,
         caller: &Caller,
         submission: Submission,
         requirements: Requirements,
     ) -> Result<Accepted, SubmitError> {
-        let (service, caller) = (self.clone(), caller.clone());
-        let (reply, result) = oneshot::channel();
+        let (service, caller) = (Arc::clone(self), caller.clone());
         let run = async move {
-            let result = match service.prepare(&caller, &submission, requirements) {
+            let prepared = service.prepare(&caller, &submission, requirements).await;
+            let result = match prepared {
                 Ok(prepared) => service.store(&prepared).await,
                 Err(error) => Err(error),
             };
             record.finish(&final_outcome(&result));
-            // Fails if the client has disconnected.
-            let _ = reply.send(result);
+            result
         };
-        // A panic must not stop the process: the next request could cause it again. The dropped record reports it.
-        let run = AssertUnwindSafe(self.running.track_future(run)).catch_unwind();
-        self.supervisor
-            .spawn_task("submission", async move { drop(run.await) });
-        result.await.unwrap_or_else(|_| {
-            let cause = "its task panicked".to_owned();
+        // If it panics, the dropped record reports it.
+        let run = Detached::new(self.running.track_future(run), self.supervisor.clone());
+        run.await.unwrap_or_else(|_| {
+            let cause = "its handler panicked".to_owned();
             Err(SubmitError::Internal(cause))
         })
     }
 
     /// The stages before the store. Fails if the submission is invalid, or refused and `requirements` return refusals.
-    pub fn prepare(
+    pub async fn prepare(
         &self,
         caller: &Caller,
         submission: &Submission,
@@ -155,7 +150,8 @@ impl Service {
     ) -> Result<Prepared, SubmitError> {
         let now_ms = self.lookup.store.now_ms()?;
         let stamp = Stamp::at(now_ms).map_err(|error| SubmitError::Internal(error.to_string()))?;
-        let task = admission::admit(caller, submission, stamp, &self.rules, &self.topology)?;
+        let admit = || admission::admit(caller, submission, stamp, &self.rules, &self.topology);
+        let task = run_sized(submission.body.len(), admit).await?;
         match &task.refusal {
             Some(refusal) if requirements.refusals == Refusals::Return => {
                 Err(SubmitError::Refused(refusal.detail.clone()))

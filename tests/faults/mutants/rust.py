@@ -25,10 +25,11 @@ RUST_MUTANTS: Mapping[str, Mutant] = {
                 "                        refused: false,\n"
                 "                        durability: requirements.durability,\n"
                 "                    };\n"
-                "                    let _ = reply.send(Ok(accepted));\n"
-                "                    tokio::time::sleep(Duration::from_secs(1)).await;\n"
-                "                    record.finish(&final_outcome(&service.store(&prepared).await));\n"
-                "                    return;\n"
+                "                    tokio::spawn(async move {\n"
+                "                        tokio::time::sleep(Duration::from_secs(1)).await;\n"
+                "                        record.finish(&final_outcome(&service.store(&prepared).await));\n"
+                "                    });\n"
+                "                    return Ok(accepted);\n"
                 "                }\n",
             ),
         ),

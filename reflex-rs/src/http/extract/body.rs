@@ -7,6 +7,7 @@ use contracts::{strict_json, ContractError};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use crate::blocking::run_sized;
 use crate::http::{App, Problem};
 
 /// Reads a body of type `application/json` to its end. Does not parse it.
@@ -45,8 +46,11 @@ pub(in crate::http) async fn optional_object<T: DeserializeOwned>(
         return Ok(None);
     }
     let body = json_bytes(app, headers, body).await?;
-    strict_json::check(&body)?;
-    let object: Object = serde_json::from_slice(&body)
-        .map_err(|_| ContractError::schema("", "must be an object"))?;
-    Ok(Some(from_object(object)?))
+    let parse = || {
+        strict_json::check(&body)?;
+        let object: Object = serde_json::from_slice(&body)
+            .map_err(|_| ContractError::schema("", "must be an object"))?;
+        from_object(object)
+    };
+    Ok(Some(run_sized(body.len(), parse).await?))
 }

@@ -15,6 +15,7 @@ use serde_json::{json, Value};
 
 use super::accepted;
 use crate::admission::{self, Submission};
+use crate::blocking::run_sized;
 use crate::http::extract::{self, single_header};
 use crate::http::{App, Problem};
 use crate::outcome::Outcome;
@@ -59,7 +60,11 @@ pub(in crate::http) async fn receive(
     };
     let mut record = Record::new(Arc::clone(&app.metrics), context);
     let received = match verified_body(&app, source, &head.headers, body, &mut record).await {
-        Ok(body) => map(&app, (name, source), &head.headers, body, traceparent),
+        Ok(body) => {
+            let size = body.len();
+            let map = || map(&app, (name, source), &head.headers, body, traceparent);
+            run_sized(size, map).await
+        }
         Err(problem) => Err(problem),
     };
     match received {
@@ -98,15 +103,17 @@ async fn verified_body(
     };
     let body = extract::json_bytes(app, headers, body).await?;
     record.received();
-    let header = |name: &str| single_header(headers, name);
-    let delivery = Delivery {
-        header: &header,
-        body: &body,
-        now_s: app.service.lookup.store.now_ms()? / 1000,
+    let now_s = app.service.lookup.store.now_ms()? / 1000;
+    let verify = || {
+        let delivery = Delivery {
+            header: &|name| single_header(headers, name),
+            body: &body,
+            now_s,
+        };
+        source.verifier.verify(&delivery, keys)
     };
-    source
-        .verifier
-        .verify(&delivery, keys)
+    run_sized(body.len(), verify)
+        .await
         .map_err(Problem::Signature)?;
     Ok(body)
 }

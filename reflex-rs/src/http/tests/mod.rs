@@ -101,7 +101,7 @@ impl Api {
             running: TaskTracker::new(),
         };
         let app = App {
-            service,
+            service: Arc::new(service),
             metrics: Arc::clone(&metrics),
             sources,
             anonymous: Caller::new("acme".parse().unwrap()),
