@@ -170,13 +170,44 @@ local function parse_queue(stream, tenant, record, most)
   return first, next_number, true
 end
 
+-- From now on `wait` writes nothing to the stream's queues; `write_queues` does, once for all messages. To be called before
+-- anything reads the queues.
+local function defer_queues(stream) stream.queues, stream.members = {}, {} end
+local function write_queues(stream)
+  if not stream.members or #stream.members == 0 then return end
+  local members = stream.members
+  for tenant, queue in pairs(stream.queues) do
+    members[#members + 1] = tenant
+    members[#members + 1] = string.format('%d %d', queue.first, queue.next)
+  end
+  for first = 1, #members, 4000 do
+    redis.call('HSET', stream.waiting, unpack(members, first, math.min(first + 3999, #members)))
+  end
+  defer_queues(stream)
+end
+
+local function has_queue(stream, tenant)
+  if stream.queues and stream.queues[tenant] then return true end
+  return redis.call('HEXISTS', stream.waiting, tenant) == 1
+end
+
 local function wait(stream, tenant, in_flight_field, fields)
-  local record = redis.call('HGET', stream.waiting, tenant)
-  local first, next_number, broken = parse_queue(stream, tenant, record or '0 0', math.huge)
-  local member = tenant .. '.' .. string.format('%d', next_number)
-  if broken or not record then redis.call('ZADD', stream.ring, 'NX', next_turn(stream), tenant) end
-  redis.call('HSET', stream.waiting, member, cmsgpack.pack({in_flight_field, fields}), tenant,
-    string.format('%d %d', first, next_number + 1))
+  local queue = stream.queues and stream.queues[tenant]
+  if not queue then
+    local record = redis.call('HGET', stream.waiting, tenant)
+    local first, next_number, broken = parse_queue(stream, tenant, record or '0 0', math.huge)
+    if broken or not record then redis.call('ZADD', stream.ring, 'NX', next_turn(stream), tenant) end
+    queue = {first = first, next = next_number}
+    if stream.queues then stream.queues[tenant] = queue end
+  end
+  local member, message = string.format('%s.%d', tenant, queue.next), cmsgpack.pack({in_flight_field, fields})
+  queue.next = queue.next + 1
+  if stream.queues then
+    stream.members[#stream.members + 1] = member
+    stream.members[#stream.members + 1] = message
+  else
+    redis.call('HSET', stream.waiting, member, message, tenant, string.format('%d %d', queue.first, queue.next))
+  end
   stream.some = true
   return member
 end
@@ -196,18 +227,18 @@ local function give_up_on(key, entry, tenant, id, text)
 end
 
 -- Publishes a message, or queues it for its tenant if other messages are queued or the window or cap is reached. Returns
--- where it is: "<stream> <entry>" or "<stream>:waiting <tenant>.<number>".
+-- where it is, "<stream> <entry>" or "<stream>:waiting <tenant>.<number>", and whether it was queued.
 local function push(stream, in_flight_field, fields)
   local tenant = field_of(fields, 'tenant')
   stream.topic.touched = true
-  local at
+  local at, queued
   if not stream.some and capacity_of(stream) > 0 and below_cap(stream.topic, tenant) then
     at = stream.key .. ' ' .. enter(stream, tenant, fields)
   else
-    at = stream.waiting .. ' ' .. wait(stream, tenant, in_flight_field, fields)
+    at, queued = stream.waiting .. ' ' .. wait(stream, tenant, in_flight_field, fields), true
   end
   if in_flight_field ~= '' then set_in_flight(in_flight_field, at) end
-  return at
+  return at, queued
 end
 
 -- Whether each of these messages (a list of fields, or nil) is a step of a run that has ended. Returns a list.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bus::RedisClient;
@@ -12,6 +12,7 @@ use common::{root, Redis};
 use contracts::events::{TaskCancel, TaskEvent, TaskId, TaskRedrive, TaskState};
 use contracts::settings;
 use contracts::topology::{self, Topology};
+use futures_util::future::join_all;
 use octollm_reflex::admission::{admit, Admitted, Rules, Stamp, Submission};
 use octollm_reflex::caller::Caller;
 use octollm_reflex::store::{
@@ -21,6 +22,10 @@ use serde_json::{json, Value};
 use service::Supervisor;
 
 const UNKNOWN: &str = "l0-01h00000000000000000000000";
+
+/// Loaded once: a debug build takes long to compile the rules, and the connection to Redis must not wait for that.
+static RULES: LazyLock<(Rules, Topology)> =
+    LazyLock::new(|| (Rules::built_in().unwrap(), topology()));
 
 /// A store, and what only its own kind allows: writing what the orchestrator writes.
 enum Stage {
@@ -118,7 +123,7 @@ fn topology() -> Topology {
 }
 
 /// A task that was admitted, but not stored.
-fn task(tenant: &str, key: Option<&str>, body: &'static str) -> Admitted {
+fn task(tenant: &str, key: Option<&str>, body: &'static str) -> Arc<Admitted> {
     let submission = Submission {
         source: contracts::events::Source::Http,
         body: body.into(),
@@ -128,12 +133,12 @@ fn task(tenant: &str, key: Option<&str>, body: &'static str) -> Admitted {
         tenant_mismatch: false,
     };
     let caller = Caller::new(tenant.parse().unwrap());
-    let rules = Rules::built_in().unwrap();
     let stamp = Stamp::at(contracts::ids::now_ms()).unwrap();
-    admit(&caller, &submission, stamp, &rules, &topology()).unwrap()
+    let (rules, topology) = &*RULES;
+    Arc::new(admit(&caller, &submission, stamp, rules, topology).unwrap())
 }
 
-fn new_task() -> Admitted {
+fn new_task() -> Arc<Admitted> {
     task("acme", None, r#"{"goal": "x"}"#)
 }
 
@@ -181,9 +186,69 @@ async fn beyond_the_high_water_mark_only_duplicates_are_answered() {
         let second = store.admit(&new_task()).await.unwrap();
         assert_eq!(second, Stored::Overloaded, "{name}");
         let repeat = task("acme", Some("k"), r#"{"goal": "x"}"#);
-        let duplicate = Stored::Duplicate(first.task, Some(TaskState::Accepted));
+        let duplicate = Stored::Duplicate(first.task.clone(), Some(TaskState::Accepted));
         assert_eq!(store.admit(&repeat).await.unwrap(), duplicate, "{name}");
     }
+}
+
+#[tokio::test]
+async fn tasks_that_arrive_together_are_stored_each_for_itself() {
+    for stage in Stage::both().await {
+        let (store, name) = (stage.store(), stage.name());
+        let first = task("acme", Some("k"), r#"{"goal": "x"}"#);
+        let together: Vec<_> = (0..300)
+            .map(|number| match number % 3 {
+                0 => new_task(),
+                1 => task("acme", Some("k"), r#"{"goal": "x"}"#),
+                _ => task("acme", Some("k"), r#"{"goal": "y"}"#),
+            })
+            .collect();
+        store.admit(&first).await.unwrap();
+        let answers = join_all(together.iter().map(|task| store.admit(task))).await;
+        for (number, (task, answer)) in together.iter().zip(answers).enumerate() {
+            let id = first.task.clone();
+            let expected = match number % 3 {
+                0 => Stored::Accepted(task.task.clone()),
+                1 => Stored::Duplicate(id, Some(TaskState::Accepted)),
+                _ => Stored::Conflict(id),
+            };
+            assert_eq!(answer.unwrap(), expected, "{name}: {number}");
+            let status = store.status(&task.task).await.unwrap();
+            assert_eq!(status.is_some(), number % 3 == 0, "{name}: {number}");
+        }
+    }
+}
+
+/// Keys that a task needs and that have another type in Redis, and a stream that can take nothing.
+#[tokio::test]
+async fn a_task_that_cannot_be_stored_fails_alone() {
+    let stage = Stage::redis(Arc::new(topology())).await;
+    let Stage::Redis(store, server) = &stage else {
+        unreachable!("this stage is in Redis");
+    };
+    let (low, body) = (r#"{"goal": "x", "priority": "low"}"#, r#"{"goal": "x"}"#);
+    let poisoned = [
+        task("acme", Some("used"), body),
+        new_task(),
+        task("acme", None, low),
+    ];
+    let key = contracts::keys::LaneKeys::new("l0").idempotency("acme", "used");
+    let _: i64 = server.ask(&format!("LPUSH|{key}|x"));
+    let _: String = server.ask(&format!("SET|{{l0}}:status:{}|x", poisoned[1].task));
+    let _: String = server.ask("SET|{l0}:tasks:low|x");
+    for one in poisoned {
+        let healthy: Vec<_> = (0..40).map(|_| new_task()).collect();
+        let (before, after) = healthy.split_at(20);
+        let all = before.iter().chain([&one]).chain(after);
+        let mut answers = join_all(all.map(|task| store.admit(task))).await;
+        let error = answers.remove(20).unwrap_err();
+        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+        for (task, answer) in healthy.iter().zip(answers) {
+            assert_eq!(answer.unwrap(), Stored::Accepted(task.task.clone()));
+        }
+    }
+    let stored: i64 = server.ask("XLEN|{l0}:tasks:normal");
+    assert_eq!(stored, 120);
 }
 
 #[tokio::test]
@@ -199,7 +264,7 @@ async fn a_task_whose_message_is_gone_is_stored_again_under_its_own_id_only() {
             let state = with_status.then_some(TaskState::Accepted);
             let lost = Stored::Lost(first.task.clone(), state);
             assert_eq!(store.admit(&repeat).await.unwrap(), lost, "{name}");
-            let again = repeat.with_task(&first.task).unwrap();
+            let again = Arc::new(repeat.with_task(&first.task).unwrap());
             let accepted = Stored::Accepted(first.task.clone());
             assert_eq!(store.admit(&again).await.unwrap(), accepted, "{name}");
             let duplicate = Stored::Duplicate(first.task.clone(), Some(TaskState::Accepted));
@@ -288,7 +353,7 @@ async fn only_the_newest_run_is_redriven_and_only_if_it_failed() {
 async fn a_watcher_receives_the_events_of_its_task_and_the_history_has_them() {
     for stage in Stage::both().await {
         let (store, name) = (stage.store(), stage.name());
-        let (watched, other) = (new_task().task, new_task().task);
+        let (watched, other) = (new_task().task.clone(), new_task().task.clone());
         stage.publish(&event(&watched, 1, "accepted"));
         let mut watch = store.watch(&watched).await.unwrap();
         stage.publish(&event(&other, 1, "accepted"));

@@ -1,6 +1,7 @@
 """Fairness on a real Redis: who piles up work waits for itself; nobody else does, and nothing that waits is lost."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from octollm.contracts.ids import message_id
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Handoff, LeaseStatus
 from octollm.protocol.operations import Lease, Schedule
-from octollm.protocol.scripts import Scripts
+from tests.helpers.admissions import Admission, admit
 from tests.helpers.consumers import KEYS, consuming, fields, step
 from tests.helpers.fairness import (
     HELD,
@@ -197,25 +198,22 @@ async def test_a_lost_key_next_to_the_stream_is_repaired(client, lost, cap):
 async def test_intake_lets_a_newcomer_pass_and_counts_what_waits(client):
     found = SHIPPED
     wiring = replace(found, topics={**found.topics, "tasks": replace(found.topics["tasks"], window=4)})
-    scripts, stream = Scripts.of(client), "{l0}:tasks:normal"
-    fairness = Fairness(wiring, "l0")
+    stream, fairness = "{l0}:tasks:normal", Fairness(wiring, "l0")
 
-    async def admit(number, tenant, mark=1000):
-        keys = [f"{{l0}}:idempotency:{tenant}:{number}", stream, KEYS.status(f"{tenant}{number}")]
-        args: list[str | bytes | int] = ["aa", f"{tenant}{number}", 60, mark, 1, "state", "accepted"]
-        args += (3, "type", "task.submitted.v1", "id", f"{tenant}{number}", "tenant", tenant)
-        fairness.describe([fairness.topics[stream]], keys, args)
-        return await scripts.admit(keys=keys, args=args)
+    async def admitted(number, tenant, mark=1000):
+        one = Admission(f"{tenant}{number}", tenant, f"{{l0}}:idempotency:{tenant}:{number}")
+        (answer,) = await admit(client, fairness, [one], mark=mark)
+        return answer
 
     for number in range(10):
-        assert (await admit(number, "ann"))[0] == b"accepted"
+        assert await admitted(number, "ann") == b"accepted"
     assert await client.xlen(stream) == 4
     # The mark is reached: a tenant with waiting messages is asked to come back, one without is admitted once.
-    assert await admit(10, "ann", mark=10) == [b"busy", b"10"]
+    assert await admitted(10, "ann", mark=10) == [b"busy", b"10"]
     assert await client.exists(KEYS.status("ann10")) == 0
-    assert (await admit(0, "bob", mark=10))[0] == b"accepted"
-    assert await admit(1, "bob", mark=10) == [b"busy", b"11"]
-    assert (await admit(0, "ann", mark=10))[0] == b"duplicate"
+    assert await admitted(0, "bob", mark=10) == b"accepted"
+    assert await admitted(1, "bob", mark=10) == [b"busy", b"11"]
+    assert (await admitted(0, "ann", mark=10))[0] == b"duplicate"
     intake = Handoff(client, "l0", "orchestrator", "a", fairness)
     await client.xgroup_create(stream, "orchestrator", "0")
     order = []
@@ -225,6 +223,38 @@ async def test_intake_lets_a_newcomer_pass_and_counts_what_waits(client):
             await intake.complete([Completion(Lease(stream, entry.decode(), 1), ())])
     assert order == ["ann0", "ann1", "ann2", "ann3", "ann4", "bob0", "ann5", "ann6", "ann7", "ann8", "ann9"]
     assert await client.exists(KEYS.waiting(stream)) == 0
+
+
+@pytest.mark.parametrize("mark", [0, 60])
+async def test_tasks_of_one_call_are_stored_as_by_many_calls(client, mark):
+    """With a window, several tenants and streams, repeats within the call, and a mark that some reach."""
+    wiring = replace(SHIPPED, topics={**SHIPPED.topics, "tasks": replace(SHIPPED.topics["tasks"], window=4)})
+    fairness, tenants, streams = Fairness(wiring, "l0"), ("ann", "bob", "cid"), ("high", "normal", "low")
+    tasks = []
+    for number in range(120):
+        tenant, stream = tenants[number % 5 % 3], f"{{l0}}:tasks:{streams[number % 7 % 3]}"
+        key = "" if number % 2 else f"{{l0}}:idempotency:{tenant}:{number % 40}"
+        tasks.append(Admission(f"t{number:03}", tenant, key, "aa" if number % 3 else "bb", stream))
+
+    async def stored() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for stream in streams:
+            entries = await client.xrange(f"{{l0}}:tasks:{stream}")
+            waiting = KEYS.waiting(f"{{l0}}:tasks:{stream}")
+            found[stream] = [fields[b"id"] for _, fields in entries], await client.hgetall(waiting)
+            found[f"{stream} ring"] = await client.zrange(KEYS.ring(f"{{l0}}:tasks:{stream}"), 0, -1, withscores=True)
+        found["statuses"] = sorted(await client.keys("{l0}:status:*"))
+        keys = sorted(await client.keys("{l0}:idempotency:*"))
+        found["keys"] = [(key, (await client.get(key)).split(b" ")[:2]) for key in keys]
+        assert all([await client.ttl(key) > 0 for key in keys + found["statuses"]])
+        return found
+
+    one_by_one = [answer for task in tasks for answer in await admit(client, fairness, [task], mark=mark)]
+    expected = await stored()
+    await client.flushdb()
+    assert await admit(client, fairness, tasks, mark=mark) == one_by_one
+    assert await stored() == expected
+    assert {answer if isinstance(answer, bytes) else answer[0] for answer in one_by_one} >= {b"accepted", b"duplicate"}
 
 
 async def test_the_number_that_waits_is_known(client):

@@ -10,13 +10,14 @@ from redis.exceptions import ResponseError
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Entry, Handoff, LeaseStatus
 from octollm.protocol.operations import AppendEvent, Lease, Publish, Schedule, SetStatus
-from octollm.protocol.scripts import Scripts
 from octollm.resources import checkout, schemas_path
 from octollm.topology import LaneKeys, Topology, load_topology
+from tests.helpers.admissions import Admission, admit
 from tests.helpers.consumers import CLAIM_ALL
 from tests.helpers.messages import Fields
 
 KEYS = LaneKeys("l0")
+IDEMPOTENCY_KEY = "{l0}:idempotency:default:k"
 TASK = "l0-01jd0000000000000000000000"
 FIELDS = {
     "type": "step.requested.v1",
@@ -349,30 +350,24 @@ async def test_what_was_repeated_first_is_not_replaced_and_a_reconciler_that_die
 
 @pytest.mark.parametrize("ttl", ["9300000000000000", "0", "-1", "1.5", "x", "inf", "nan"])
 async def test_admit_refuses_a_time_to_live_out_of_bounds_before_it_writes(client, topology, ttl):
-    fairness = Fairness(topology, "l0")
-    keys = ["{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status("one")]
-    args: list[str | bytes | int] = ["aa", "one", ttl, 0, 1, "state", "accepted", 1, "id", "one"]
-    fairness.describe([fairness.topics["{l0}:tasks:normal"]], keys, args)
     with pytest.raises(ResponseError, match="time to live"):
-        await Scripts.of(client).admit(keys=keys, args=args)
+        await admit(client, Fairness(topology, "l0"), [Admission("one", key=IDEMPOTENCY_KEY)], ttl_s=ttl)
     assert await client.dbsize() == 0
 
 
 async def test_admit_once_per_key_and_never_above_the_mark(client, topology):
-    scripts = Scripts.of(client)
     fairness = Fairness(topology, "l0")
 
-    async def admit(fingerprint: str, task: str, mark: int = 0) -> list[bytes]:
-        keys = ["{l0}:idempotency:default:k", "{l0}:tasks:normal", KEYS.status(task)]
-        args: list[str | bytes | int] = [fingerprint, task, 60, mark, 1, "state", "accepted", 1, "id", task]
-        fairness.describe([fairness.topics["{l0}:tasks:normal"]], keys, args)
-        answer: list[bytes] = await scripts.admit(keys=keys, args=args)
+    async def admitted(fingerprint: str, task: str, mark: int = 0) -> Any:
+        (answer,) = await admit(
+            client, fairness, [Admission(task, key=IDEMPOTENCY_KEY, fingerprint=fingerprint)], mark=mark
+        )
         return answer
 
-    assert await admit("aa", "one") == [b"accepted", b"one"]
-    assert await admit("aa", "two") == [b"duplicate", b"one", b"accepted"]
-    assert await admit("bb", "two") == [b"conflict", b"one"]
+    assert await admitted("aa", "one") == b"accepted"
+    assert await admitted("aa", "two") == [b"duplicate", b"one", b"accepted"]
+    assert await admitted("bb", "two") == [b"conflict", b"one"]
     assert await client.xlen("{l0}:tasks:normal") == 1
-    await client.delete("{l0}:idempotency:default:k")
-    assert await admit("cc", "three", 1) == [b"busy", b"1"]
+    await client.delete(IDEMPOTENCY_KEY)
+    assert await admitted("cc", "three", 1) == [b"busy", b"1"]
     assert await client.exists(KEYS.status("three")) == 0

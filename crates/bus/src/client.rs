@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contracts::settings;
-use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{Cmd, FromRedisValue, RedisError, Role};
+use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Role, Value};
 use tokio::sync::{watch, Notify};
 
 use crate::backoff::Backoff;
@@ -152,6 +152,24 @@ impl RedisClient {
         answer.map_err(|error| self.classify(error))
     }
 
+    /// Run a command that calls `script` on the shared connection; load it where the server does not know it.
+    ///
+    /// An error within the answer is left there: only that part has failed.
+    pub async fn call_command(&self, script: Script, command: &Cmd) -> Result<Value, StoreError> {
+        let mut connection = self.connection()?;
+        let mut answer = answer_of(&mut connection, command).await;
+        if answer
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::NoScriptError)
+        {
+            answer = match script.load(&mut connection).await {
+                Ok(()) => answer_of(&mut connection, command).await,
+                Err(error) => Err(error),
+            };
+        }
+        answer.map_err(|error| self.classify(error))
+    }
+
     /// Whether Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.query(&redis::cmd("PING")).await
@@ -203,6 +221,18 @@ impl RedisClient {
             self.suspect.notify_one();
         }
         error
+    }
+}
+
+/// The answer to a command, which may hold errors; fails if it is one as a whole.
+async fn answer_of(
+    connection: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> Result<Value, RedisError> {
+    let answer = connection.req_packed_command(command).await?;
+    match answer {
+        Value::ServerError(_) => answer.extract_error(),
+        answer => Ok(answer),
     }
 }
 

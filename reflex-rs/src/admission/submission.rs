@@ -62,6 +62,12 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// Whether the producer gave an idempotency key, so that there can be a repeat.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.idempotency_key != self.task.as_str()
+    }
+
     /// Returns the same task under another id of the same lane: the one that it was first stored under.
     pub fn with_task(&self, task: &TaskId) -> Result<Self, ContractError> {
         let invalid = |error: serde_json::Error| ContractError::schema("task", error.to_string());

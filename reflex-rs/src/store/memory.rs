@@ -220,7 +220,7 @@ impl TaskStore for MemoryStore {
         std::future::pending::<()>().await;
     }
 
-    async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {
+    async fn admit(&self, task: &Arc<Admitted>) -> Result<Stored, StoreError> {
         // The sender lives as long as this store, so this ends only when admissions are let through.
         let _ = self.held.subscribe().wait_for(|held| !*held).await;
         let stored = self.store(task)?;
@@ -233,7 +233,7 @@ impl TaskStore for MemoryStore {
 
     async fn admit_replicated(
         &self,
-        task: &Admitted,
+        task: &Arc<Admitted>,
         replicas: usize,
     ) -> Result<Replicated, StoreError> {
         if self.server_info()?.replicas.unwrap_or(0) < replicas {

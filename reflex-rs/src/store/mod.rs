@@ -12,6 +12,8 @@ pub use self::redis::{RedisStore, RESPONSE_TIMEOUT};
 pub use self::watch::{Item, Watch, Watchers};
 pub use bus::{ServerInfo, StoreError};
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use contracts::events::{
     DeadDrop, List, TaskCancel, TaskEvent, TaskId, TaskRedrive, TaskState, TaskStatus, WaitingStep,
@@ -103,12 +105,12 @@ pub trait TaskStore: Send + Sync {
 
     /// Stores a task with its status and its idempotency key, all or nothing. After an error it may be stored; repeating the
     /// call with the same idempotency key is safe.
-    async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError>;
+    async fn admit(&self, task: &Arc<Admitted>) -> Result<Stored, StoreError>;
 
     /// Like `admit`, and waits until `replicas` replicas have the task too.
     async fn admit_replicated(
         &self,
-        task: &Admitted,
+        task: &Arc<Admitted>,
         replicas: usize,
     ) -> Result<Replicated, StoreError>;
 

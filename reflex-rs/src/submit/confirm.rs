@@ -17,7 +17,7 @@ use crate::store::{Item, StoreError, Stored, TaskStore, Watch};
 /// Returns the store's answer and whether the commit is confirmed by `deadline`.
 pub(super) async fn store_and_confirm(
     lookup: &Lookup,
-    task: &Admitted,
+    task: &Arc<Admitted>,
     deadline: Instant,
 ) -> Result<(Stored, bool), SubmitError> {
     let store = &lookup.store;

@@ -85,7 +85,7 @@ impl Accepted {
 /// A submission that has passed every stage before the store.
 #[derive(Debug)]
 pub struct Prepared {
-    task: Admitted,
+    task: Arc<Admitted>,
     requirements: Requirements,
 }
 
@@ -156,7 +156,10 @@ impl Service {
             Some(refusal) if requirements.refusals == Refusals::Return => {
                 Err(SubmitError::Refused(refusal.detail.clone()))
             }
-            _ => Ok(Prepared { task, requirements }),
+            _ => Ok(Prepared {
+                task: Arc::new(task),
+                requirements,
+            }),
         }
     }
 
@@ -207,7 +210,7 @@ impl Service {
         let again = task
             .with_task(first)
             .map_err(|error| SubmitError::Internal(error.to_string()))?;
-        let (stored, _) = self.store_as_required(&again, required).await?;
+        let (stored, _) = self.store_as_required(&Arc::new(again), required).await?;
         let state = match stored {
             Stored::Accepted(_) => {
                 tracing::warn!(
@@ -251,7 +254,7 @@ impl Service {
     /// Stores a task once, as durably as required. Returns what the store answered and the durability that is reached.
     async fn store_as_required(
         &self,
-        task: &Admitted,
+        task: &Arc<Admitted>,
         required: Durability,
     ) -> Result<(Stored, Durability), SubmitError> {
         let result = if required.stored {
@@ -270,7 +273,7 @@ impl Service {
 
     async fn store_persisted(
         &self,
-        task: &Admitted,
+        task: &Arc<Admitted>,
         required: Durability,
     ) -> Result<(Stored, Durability), SubmitError> {
         let deadline = Instant::now() + self.config.durability_wait;
@@ -284,7 +287,7 @@ impl Service {
 
     async fn store_in_redis(
         &self,
-        task: &Admitted,
+        task: &Arc<Admitted>,
         required: Durability,
     ) -> Result<(Stored, Durability), SubmitError> {
         let store = &self.lookup.store;

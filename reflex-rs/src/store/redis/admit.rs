@@ -1,71 +1,133 @@
-//! Stores one task by the `admit` script.
+//! Calls of the `admit` script, which stores one or more tasks of a lane.
 
-use contracts::events::{TaskId, TaskState};
+use std::sync::Arc;
+
+use contracts::events::{Priority, TaskId, TaskState};
 use contracts::fairness::TopicLimits;
 use contracts::keys::LaneKeys;
-use redis::Value;
+use contracts::topology::Topology;
+use redis::{Cmd, Value};
 
-use bus::{Script, ScriptCall};
+use bus::Script;
 
-use super::RedisStore;
 use crate::admission::Admitted;
 use crate::store::{StoreError, Stored};
 
-impl RedisStore {
-    pub(super) async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {
-        parse_answer(self.redis.call(&self.admit_call(task)?).await?)
+/// Size of what a call says about a task besides its body, its fingerprint and its keys.
+const ARGS_BYTES: usize = 512;
+/// The arguments of a task, with its keys.
+const ARGS_PER_TASK: usize = 13;
+
+/// What all calls for one lane have in common.
+#[derive(Debug)]
+pub(super) struct AdmitCalls {
+    keys: LaneKeys,
+    limits: TopicLimits,
+    /// The arguments that describe the limits.
+    limit_args: Vec<String>,
+    /// The index in KEYS of the stream of each priority.
+    streams: Vec<(Priority, usize)>,
+    idempotency_ttl_s: u64,
+    high_water: u64,
+}
+
+impl AdmitCalls {
+    /// `None` if the topology has no topic `tasks`.
+    pub fn new(topology: &Topology, lane: &str, idempotency_ttl_s: u64) -> Option<Self> {
+        let topic = topology.topics.get("tasks")?;
+        let keys = LaneKeys::new(lane);
+        let limits = TopicLimits::new(topology, topic, &keys);
+        let index_of = |priority: &Priority| {
+            let stream = keys.stream(topic, Some(priority.as_str()));
+            let position = limits.keys().iter().position(|key| *key == stream);
+            position.map(|position| (*priority, position + 1))
+        };
+        Some(Self {
+            streams: Priority::ALL.iter().filter_map(index_of).collect(),
+            limit_args: limits.args(0),
+            keys,
+            limits,
+            idempotency_ttl_s,
+            high_water: topic.high_water,
+        })
     }
 
-    /// Builds the call of the script.
-    pub(super) fn admit_call(&self, task: &Admitted) -> Result<ScriptCall, StoreError> {
-        let topic = self
-            .topology
-            .topics
-            .get("tasks")
-            .ok_or_else(|| StoreError::unexpected_answer("the topology has no topic tasks"))?;
-        let keys = LaneKeys::new(task.lane.as_str());
-        let limits = TopicLimits::new(&self.topology, topic, &keys);
-        let mut call = ScriptCall::new(Script::Admit);
-        call.key(keys.idempotency(task.tenant.as_str(), &task.idempotency_key))
-            .key(keys.stream(topic, Some(task.priority.as_str())))
-            .key(keys.status(task.task.as_str()))
-            .keys(limits.keys())
-            .arg(&task.fingerprint)
-            .arg(task.task.as_str())
-            .arg(self.idempotency_ttl_s)
-            .arg(topic.high_water);
-        let mut status = vec![
-            ("task", task.task.as_str()),
-            ("tenant", task.tenant.as_str()),
-            ("state", "accepted"),
-            ("run", "1"),
-            ("version", "0"),
-            ("stored", "0"),
-            ("created_at", task.created_at.as_str()),
-        ];
-        if let Some(kind) = &task.kind {
-            status.push(("kind", kind));
+    /// Builds one call that stores all of these tasks.
+    pub fn call(&self, tasks: &[Arc<Admitted>]) -> Cmd {
+        let limit_keys = self.limits.keys();
+        let keyed = tasks.iter().filter(|task| task.has_key()).count();
+        let sizes = tasks.iter().map(|task| task.body.len() + ARGS_BYTES);
+        let mut call = Cmd::with_capacity(
+            tasks.len() * ARGS_PER_TASK + limit_keys.len() + self.limit_args.len() + 6,
+            sizes.sum::<usize>() + ARGS_BYTES,
+        );
+        call.arg("EVALSHA")
+            .arg(Script::Admit.hash())
+            .arg(limit_keys.len() + tasks.len() + keyed)
+            .arg(limit_keys);
+        for task in tasks {
+            call.arg(self.keys.status(task.task.as_str()));
+            if task.has_key() {
+                let tenant = task.tenant.as_str();
+                call.arg(self.keys.idempotency(tenant, &task.idempotency_key));
+            }
         }
-        call.arg(status.len());
-        for (name, value) in status {
-            call.arg(name).arg(value);
+        call.arg(self.idempotency_ttl_s)
+            .arg(self.high_water)
+            .arg(tasks.len());
+        let mut key_count = limit_keys.len();
+        for task in tasks {
+            key_count += 1;
+            call.arg(self.stream_index(task.priority)).arg(key_count);
+            if task.has_key() {
+                key_count += 1;
+                call.arg(key_count);
+            } else {
+                call.arg(0);
+            }
+            call.arg(&task.fingerprint)
+                .arg(task.task.as_str())
+                .arg(task.tenant.as_str())
+                .arg(task.kind.as_deref().unwrap_or(""))
+                .arg(&task.created_at)
+                .arg(task.message_type)
+                .arg(&task.traceparent)
+                .arg(&task.body);
         }
-        call.arg(5)
-            .arg(&["type", task.message_type, "id", task.task.as_str()])
-            .arg(&["tenant", task.tenant.as_str()])
-            .arg(&["traceparent", &task.traceparent])
-            .arg("body")
-            .arg(&task.body)
-            .arg(limits.args(3));
-        Ok(call)
+        call.arg(&self.limit_args);
+        call
+    }
+
+    /// 0, which the script refuses, for a priority that the topology does not name.
+    fn stream_index(&self, priority: Priority) -> usize {
+        let known = self.streams.iter().find(|(one, _)| *one == priority);
+        known.map_or(0, |(_, index)| *index)
     }
 }
 
-/// Reads the script's answer.
-pub(super) fn parse_answer(answer: Value) -> Result<Stored, StoreError> {
+/// Reads the answer to a call: what became of each of its tasks, in order.
+pub(super) fn parse_answers(
+    answer: Value,
+    tasks: &[Arc<Admitted>],
+) -> Result<Vec<Result<Stored, StoreError>>, StoreError> {
+    match answer.into_sequence() {
+        Ok(answers) if answers.len() == tasks.len() => {
+            let pairs = answers.into_iter().zip(tasks);
+            Ok(pairs.map(|(one, task)| parse_one(one, task)).collect())
+        }
+        Ok(_) => Err(unknown_answer()),
+        Err(answer) => match answer.extract_error() {
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(unknown_answer()),
+        },
+    }
+}
+
+/// Reads what became of one task.
+fn parse_one(answer: Value, task: &Admitted) -> Result<Stored, StoreError> {
     let words: Vec<String> = redis::from_owned_redis_value(answer.extract_error()?)?;
     let word = |index: usize| words.get(index).map_or("", String::as_str);
-    let task = || -> Result<TaskId, StoreError> {
+    let first = || -> Result<TaskId, StoreError> {
         word(1)
             .parse()
             .map_err(|_| StoreError::unexpected_answer("admit answered with an invalid task id"))
@@ -77,13 +139,21 @@ pub(super) fn parse_answer(answer: Value) -> Result<Stored, StoreError> {
             .map_err(|_| StoreError::unexpected_answer("a status hash has an unknown state")),
     };
     match word(0) {
-        "accepted" => Ok(Stored::Accepted(task()?)),
-        "duplicate" => Ok(Stored::Duplicate(task()?, state()?)),
-        "lost" => Ok(Stored::Lost(task()?, state()?)),
-        "conflict" => Ok(Stored::Conflict(task()?)),
+        "accepted" => Ok(Stored::Accepted(task.task.clone())),
+        "duplicate" => Ok(Stored::Duplicate(first()?, state()?)),
+        "lost" => Ok(Stored::Lost(first()?, state()?)),
+        "conflict" => Ok(Stored::Conflict(first()?)),
         "busy" => Ok(Stored::Overloaded),
-        _ => Err(StoreError::unexpected_answer(
-            "admit gave an unknown answer",
-        )),
+        _ => Err(unknown_answer()),
     }
+}
+
+/// Reads the answer to a call that stores a single task.
+pub(super) fn parse_answer(answer: Value, task: &Arc<Admitted>) -> Result<Stored, StoreError> {
+    let answers = parse_answers(answer, std::slice::from_ref(task))?;
+    answers.into_iter().next().ok_or_else(unknown_answer)?
+}
+
+fn unknown_answer() -> StoreError {
+    StoreError::unexpected_answer("admit gave an unknown answer")
 }

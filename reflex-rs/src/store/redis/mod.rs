@@ -3,6 +3,7 @@
 mod admit;
 mod cancel;
 mod dead_letters;
+mod group_commit;
 mod history;
 mod redrive;
 mod replicas;
@@ -10,6 +11,7 @@ mod status;
 mod tail;
 mod waiting;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ use contracts::events::{
 use contracts::topology::Topology;
 use service::Supervisor;
 
+use self::admit::AdmitCalls;
+use self::group_commit::GroupCommit;
 use self::replicas::Replicas;
 use self::tail::Tail;
 use super::{
@@ -55,9 +59,11 @@ fn unanswered() -> StoreError {
 pub struct RedisStore {
     redis: RedisClient,
     topology: Arc<Topology>,
+    /// By lane; empty if the topology has no topic `tasks`.
+    admit_calls: HashMap<String, Arc<AdmitCalls>>,
+    group_commit: GroupCommit,
     replicas: Replicas,
     tail: Tail,
-    idempotency_ttl_s: u64,
 }
 
 impl RedisStore {
@@ -70,12 +76,21 @@ impl RedisStore {
         idempotency_ttl_s: u64,
         replica_wait: Duration,
     ) -> Self {
+        let admit_calls: HashMap<_, _> = topology
+            .lanes
+            .iter()
+            .filter_map(|lane| {
+                let calls = AdmitCalls::new(&topology, lane, idempotency_ttl_s)?;
+                Some((lane.clone(), Arc::new(calls)))
+            })
+            .collect();
         Self {
+            group_commit: GroupCommit::start(&redis, &admit_calls, supervisor),
+            admit_calls,
             replicas: Replicas::new(redis.clone(), supervisor.clone(), replica_wait),
             tail: Tail::start(&redis, &topology, supervisor),
             redis,
             topology,
-            idempotency_ttl_s,
         }
     }
 }
@@ -98,17 +113,20 @@ impl TaskStore for RedisStore {
         self.redis.until_unavailable().await;
     }
 
-    async fn admit(&self, task: &Admitted) -> Result<Stored, StoreError> {
-        in_time(self.admit(task)).await
+    async fn admit(&self, task: &Arc<Admitted>) -> Result<Stored, StoreError> {
+        in_time(self.group_commit.admit(Arc::clone(task))).await
     }
 
     async fn admit_replicated(
         &self,
-        task: &Admitted,
+        task: &Arc<Admitted>,
         replicas: usize,
     ) -> Result<Replicated, StoreError> {
-        let command = self.admit_call(task)?.command();
-        self.replicas.admit(command, &task.lane, replicas).await
+        let calls = self.admit_calls.get(&task.lane);
+        let calls = calls.ok_or_else(group_commit::unknown_lane)?;
+        let call = calls.call(std::slice::from_ref(task));
+        let task = Arc::clone(task);
+        self.replicas.admit(task, call, replicas).await
     }
 
     async fn status(&self, task: &TaskId) -> Result<Option<TaskStatus>, StatusError> {

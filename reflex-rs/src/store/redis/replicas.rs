@@ -15,6 +15,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
 use super::admit::parse_answer;
+use crate::admission::Admitted;
 use crate::store::{Replicated, StoreError};
 use bus::{RedisClient, Script};
 use service::Supervisor;
@@ -31,8 +32,9 @@ const PROBE: Duration = Duration::from_millis(200);
 const BARRIER_MS: u64 = 60_000;
 
 struct Job {
-    command: Cmd,
-    lane: String,
+    task: Arc<Admitted>,
+    /// The call that stores it.
+    call: Cmd,
     deadline: Instant,
     reply: oneshot::Sender<Result<Replicated, StoreError>>,
 }
@@ -55,19 +57,19 @@ impl Replicas {
         }
     }
 
-    /// Runs `command`, a call of the `admit` script, and waits until `replicas` replicas have what it wrote.
+    /// Stores a task by `call`, and waits until `replicas` replicas have it.
     pub async fn admit(
         &self,
-        command: Cmd,
-        lane: &str,
+        task: Arc<Admitted>,
+        call: Cmd,
         replicas: usize,
     ) -> Result<Replicated, StoreError> {
         // Fails at once while Redis is unavailable.
         self.redis.connection()?;
         let (reply, answer) = oneshot::channel();
         let job = Job {
-            command,
-            lane: lane.to_owned(),
+            task,
+            call,
             deadline: Instant::now() + self.timeout,
             reply,
         };
@@ -148,7 +150,7 @@ impl Queue {
             Ok(connection) => connection,
             Err(error) => return fail(batch, &error),
         };
-        let mut lanes: Vec<String> = batch.iter().map(|job| job.lane.clone()).collect();
+        let mut lanes: Vec<String> = batch.iter().map(|job| job.task.lane.clone()).collect();
         lanes.sort_unstable();
         lanes.dedup();
         if self.behind.load(Ordering::Relaxed) {
@@ -162,7 +164,7 @@ impl Queue {
                 Ok(_) => {}
             }
         }
-        let commands: Vec<&Cmd> = batch.iter().map(|job| &job.command).collect();
+        let commands: Vec<&Cmd> = batch.iter().map(|job| &job.call).collect();
         let timeout = remaining(deadline);
         match wait(&mut connection, &commands, &lanes, self.replicas, timeout).await {
             Err(error) => fail(batch, &error),
@@ -240,7 +242,7 @@ fn remaining(deadline: Instant) -> Duration {
 fn reply(batch: Vec<Job>, answers: Vec<Value>, confirmed: bool) -> bool {
     let mut valid = true;
     for (job, answer) in batch.into_iter().zip(answers) {
-        let answer = parse_answer(answer);
+        let answer = parse_answer(answer, &job.task);
         valid &= answer.is_ok();
         let replicated = answer.map(|stored| {
             if confirmed {
