@@ -245,15 +245,18 @@ impl ConsumerGroup {
         state.ok_or_else(|| StoreError::unexpected_answer("complete gave no answer"))
     }
 
-    /// Take a finished entry off its stream.
-    pub async fn remove(&self, entry: &Entry) -> Result<(), StoreError> {
+    /// Take finished entries, named by their ids, off an ingest stream.
+    pub async fn remove(&self, ids: &[String]) -> Result<(), StoreError> {
+        let stream = &self.streams[0];
         // Without MULTI, whose EXECABORT would hide a refusal. In this order nothing is left behind: `claim` drops a
         // pending entry that no longer exists.
         redis::pipe()
             .cmd("XDEL")
-            .arg(&[&entry.stream, &entry.id])
+            .arg(stream)
+            .arg(ids)
             .cmd("XACK")
-            .arg(&[&entry.stream, &self.name, &entry.id])
+            .arg(&[stream, &self.name])
+            .arg(ids)
             .exec_async(&mut self.client.connection()?)
             .await?;
         Ok(())

@@ -13,6 +13,7 @@ use service::{Stop, Supervisor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handler::EntryHandler;
+use super::remover::Remover;
 use super::{slots_of_each, Common};
 use crate::caller::Caller;
 
@@ -37,6 +38,9 @@ impl Consumer {
         let ingest = &topology.ingest;
         let client = common.redis.clone();
         let slot_count = slots_of_each(topology);
+        let group = ConsumerGroup::of_ingest(client, &tenant, ingest, &common.name);
+        let (remover, removals) = Remover::new(group.clone());
+        supervisor.spawn_task("ingest removals", removals.run());
         Self {
             leases: Arc::clone(&common.leases),
             supervisor,
@@ -45,7 +49,8 @@ impl Consumer {
             heartbeat: Duration::from_secs(ingest.heartbeat_s),
             drain: common.drain,
             handler: Arc::new(EntryHandler {
-                group: ConsumerGroup::of_ingest(client, &tenant, ingest, &common.name),
+                group,
+                remover,
                 common,
                 caller: Caller::new(tenant),
             }),

@@ -7,6 +7,7 @@ use contracts::events::{Source, TaskId};
 use contracts::ContractError;
 
 use super::decision::{self, EntryContext, Failure};
+use super::remover::Remover;
 use super::Common;
 use crate::admission::Submission;
 use crate::blocking::run_sized;
@@ -40,6 +41,7 @@ pub(super) struct EntryHandler {
     pub common: Arc<Common>,
     pub caller: Caller,
     pub group: ConsumerGroup,
+    pub remover: Remover,
 }
 
 impl EntryHandler {
@@ -108,7 +110,7 @@ impl EntryHandler {
                 (failure.outcome, None)
             }
         };
-        while let Err(error) = self.group.remove(entry).await {
+        while let Err(error) = self.remover.remove(&entry.id).await {
             wait.pause(error.into()).await?;
         }
         Ok(end)

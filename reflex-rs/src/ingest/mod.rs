@@ -1,12 +1,13 @@
 //! Ingest streams: producers XADD to `ingest:<tenant>`, and every entry becomes a task, a rejected task or a dead letter.
 //!
 //! An entry's way: `consumer` (reads it and gives it a slot and a lease) → `handler` (takes it through `decision` and the
-//! submission service, however long the store is unavailable, and only then removes it).
+//! submission service, however long the store is unavailable) → `remover` (only then removes it).
 
 mod consumer;
 mod decision;
 mod fields;
 mod handler;
+mod remover;
 
 pub use consumer::Consumer;
 
