@@ -19,9 +19,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::Layer;
 
 /// Lines that wait to be written.
-const QUEUE_LINES: usize = 4096;
+const QUEUE_LINES: usize = 8192;
 /// How long the end of the process may wait for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long lines are collected before the next system call.
+const BATCH_INTERVAL: Duration = Duration::from_millis(2);
+/// How much one system call writes, so that a reader is not flooded.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// Crates of this workspace that both programs share.
 const SHARED_CRATES: [&str; 3] = ["bus", "contracts", "service"];
 
@@ -88,17 +92,47 @@ enum Message {
 
 /// Runs until every sender is gone.
 fn write_lines(lines: &Receiver<Message>, out: &mut impl Write) {
-    for message in lines {
-        match message {
-            Message::Line(line) => {
-                if out.write_all(&line).is_err() {
-                    DROPPED.inc();
+    let mut batch = Batch::default();
+    for first in lines {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => batch.add(&line, out),
+                Message::Flush(answer) => {
+                    batch.write(out);
+                    let _ = answer.try_send(());
                 }
             }
-            Message::Flush(answer) => {
-                let _ = answer.try_send(());
-            }
+            next = lines.try_recv().ok();
         }
+        batch.write(out);
+        // Meanwhile lines are queued, and their senders need not wake this thread for each.
+        std::thread::sleep(BATCH_INTERVAL);
+    }
+}
+
+/// Lines that are written by one system call.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    lines: u64,
+}
+
+impl Batch {
+    fn add(&mut self, line: &[u8], out: &mut impl Write) {
+        self.text.extend_from_slice(line);
+        self.lines += 1;
+        if self.text.len() >= MAX_BATCH_BYTES {
+            self.write(out);
+        }
+    }
+
+    fn write(&mut self, out: &mut impl Write) {
+        if self.lines > 0 && out.write_all(&self.text).is_err() {
+            DROPPED.inc_by(self.lines);
+        }
+        self.text.clear();
+        self.lines = 0;
     }
 }
 
