@@ -177,6 +177,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         metrics: Arc::clone(&metrics),
         name,
         leases,
+        health: Arc::default(),
         body_limit: reflex.body_limit_bytes,
         drain: Duration::from_secs(reflex.drain_s),
     });
@@ -190,6 +191,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     let app = Arc::new(App {
         service,
         metrics,
+        ingest: Arc::clone(&common.health),
         sources,
         anonymous: Caller::new("default".parse()?),
         event_slots: Arc::new(Semaphore::new(event_stream_limit(reflex))),

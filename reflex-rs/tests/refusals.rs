@@ -66,16 +66,6 @@ fn a_login_that_redis_refuses_ends_the_reflex() {
 }
 
 #[test]
-fn an_ingest_stream_of_the_wrong_type_ends_the_reflex_at_its_start_and_later() {
-    let redis = Redis::start();
-    let running = Reflex::ready(&redis, &[]);
-    let _: Option<()> = redis
-        .ask("EVAL|redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[1], 'x')|1|ingest:default");
-    ends_with(running, "read ingest:default: WRONGTYPE");
-    ends_with(Reflex::start(&redis), "read ingest:default: WRONGTYPE");
-}
-
-#[test]
 fn a_server_without_a_free_connection_is_waited_for() {
     let redis = Redis::start();
     let url = url_without(&redis, "");

@@ -101,6 +101,12 @@ impl StoreError {
         self.code() == Some("NOGROUP")
     }
 
+    /// Whether a key holds data of another type than the command needs.
+    #[must_use]
+    pub fn is_wrong_type(&self) -> bool {
+        self.code() == Some("WRONGTYPE")
+    }
+
     /// Whether the server has become a replica, or was one.
     pub(crate) fn is_read_only(&self) -> bool {
         self.code() == Some("READONLY")

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::AllowedHosts;
 use crate::caller::Caller;
+use crate::ingest::IngestHealth;
 use crate::metrics::Metrics;
 use crate::submit::Service;
 use crate::webhooks::Source;
@@ -17,6 +18,8 @@ use crate::webhooks::Source;
 pub struct App {
     pub service: Arc<Service>,
     pub metrics: Arc<Metrics>,
+    /// Turns readiness red while an ingest stream cannot be read.
+    pub ingest: Arc<IngestHealth>,
     /// The webhook sources, by name.
     pub sources: IndexMap<String, Source>,
     /// Who a request without credentials acts for.

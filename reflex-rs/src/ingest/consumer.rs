@@ -57,7 +57,8 @@ impl Consumer {
         }
     }
 
-    /// Run until the order to stop, then end in order. Fails if Redis refuses to let this read or claim.
+    /// Run until the order to stop, then end in order. Fails if Redis refuses to let this read or claim; a key of
+    /// another type, which a producer can put there, only turns readiness red.
     pub async fn run(self) -> Result<(), Refusal> {
         let stop = self.supervisor.stop();
         let mut reader = Reader::default();
@@ -70,7 +71,16 @@ impl Consumer {
                 Err(error) => Err(error),
             };
             match turn {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    self.handler.common.health.succeeded(self.stream());
+                    backoff.reset();
+                }
+                Err(error) if error.is_wrong_type() => {
+                    let health = &self.handler.common.health;
+                    health.failed(self.stream(), error.to_string());
+                    tracing::warn!(stream = self.stream(), %error, "cannot read an ingest stream; trying again");
+                    stop.sleep(backoff.next_delay()).await;
+                }
                 Err(error) => {
                     error.check_transient(format!("read {}", self.stream()))?;
                     // The client reports an outage once.

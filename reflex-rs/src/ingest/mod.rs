@@ -7,9 +7,11 @@ mod consumer;
 mod decision;
 mod fields;
 mod handler;
+mod health;
 mod remover;
 
 pub use consumer::Consumer;
+pub use health::IngestHealth;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ pub struct Common {
     /// This process's name in the consumer groups.
     pub name: String,
     pub leases: Arc<Leases>,
+    pub health: Arc<IngestHealth>,
     pub body_limit: usize,
     pub drain: std::time::Duration,
 }

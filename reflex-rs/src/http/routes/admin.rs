@@ -7,13 +7,16 @@ use service::admin::Probe;
 
 use super::super::App;
 
-/// What the admin endpoints show of the reflex: it is ready while its store answers.
+/// What the admin endpoints show of the reflex: it is ready while its store answers and its
+/// ingest streams can be read.
 pub(in crate::http) struct ReflexProbe(pub Arc<App>);
 
 impl Probe for ReflexProbe {
     async fn unready_reasons(&self) -> Vec<String> {
         let ping = self.0.service.lookup.store.ping().await;
-        ping.err().iter().map(ToString::to_string).collect()
+        let mut reasons: Vec<String> = ping.err().iter().map(ToString::to_string).collect();
+        reasons.extend(self.0.ingest.reasons());
+        reasons
     }
 
     fn encode_metrics(&self) -> Result<String, fmt::Error> {

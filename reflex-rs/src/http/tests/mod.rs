@@ -103,6 +103,7 @@ impl Api {
         let app = App {
             service: Arc::new(service),
             metrics: Arc::clone(&metrics),
+            ingest: Arc::default(),
             sources,
             anonymous: Caller::new("acme".parse().unwrap()),
             event_slots: Arc::new(Semaphore::new(1)),
