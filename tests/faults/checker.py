@@ -139,6 +139,8 @@ def _one(
     if one.outcome == "ok" and not real:
         kind = "unprotected" if _may_be_gone(one, losses) else "lost"
         verdict.offences.append(Offence(kind, one.key, f"accepted as {one.task} and nowhere in Postgres"))
+    elif one.outcome == "ok" and one.task not in {None, *(row["id"] for row in rows)} and not _may_be_gone(one, losses):
+        verdict.offences.append(Offence("unnamed", one.key, f"was answered as {one.task}, and is {real[0]['id']}"))
     for row in real:
         _row(verdict, one, row, excuses)
 

@@ -85,6 +85,10 @@ def _lose(history: History) -> None:
     history.system.tasks = [task for task in history.system.tasks if task["id"] != TASK]
 
 
+def _answered_with_another(history: History) -> None:
+    history.asked["k1"].task = POISON
+
+
 def _stuck(history: History) -> None:
     history.system.tasks[0]["state"] = "running"
 
@@ -227,6 +231,7 @@ def test_only_what_has_ended_may_be_evicted():
     ("break_it", "kind"),
     [
         (_lose, "lost"),
+        (_answered_with_another, "unnamed"),
         (_stuck, "lost"),
         (_dead_letter_lost, "lost"),
         (_twice, "duplicate_effects"),
