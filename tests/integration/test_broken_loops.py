@@ -4,6 +4,7 @@ Alive, it would keep what it holds and finish nothing.
 """
 
 import asyncio
+import threading
 from http.server import ThreadingHTTPServer
 
 import httpx
@@ -131,9 +132,11 @@ async def test_a_start_that_fails_half_way_leaves_nothing_behind(redis_server, m
         await start(self, broker)
 
     monkeypatch.setattr(Consumer, "start", second_breaks)
-    before = asyncio.all_tasks()
+    before, threads = asyncio.all_tasks(), set(threading.enumerate())
     with pytest.raises(ZeroDivisionError):
         async with asyncio.timeout(60):
             await run_roles(["judge", "guardian"], settings, topology, concurrency=None, stop=asyncio.Event())
     assert started
     assert asyncio.all_tasks() == before
+    # Those of asyncio's own pool stay.
+    assert {one.name for one in set(threading.enumerate()) - threads if not one.name.startswith("asyncio")} == set()
