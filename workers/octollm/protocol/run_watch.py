@@ -67,8 +67,10 @@ class RunWatch:
 
         Infinite if there is none.
         """
+        if deadline_at is None:
+            return float("inf")
         now_ms = self._clock.now_ms()
-        if deadline_at is None or now_ms is None:
+        if now_ms is None:
             return float("inf")
         return datetime.fromisoformat(deadline_at).timestamp() - now_ms / 1000
 
@@ -101,9 +103,9 @@ class RunWatch:
 
     def is_unsure(self, entry: Entry) -> bool:
         """Whether only Redis knows if a step's run has ended."""
-        if self._announced and _run(entry) in self._announced:
+        if not self._is_heard():
             return True
-        if monotonic() - self._heard_at > _SILENT_S:
+        if self._announced and _run(entry) in self._announced:
             return True
         if not self._known_from_ms:
             return False
@@ -115,6 +117,8 @@ class RunWatch:
 
         Learns nothing while Redis is unavailable: it refuses a step's completion anyway.
         """
+        if not self._announced and not self._known_from_ms and self._is_heard():
+            return  # almost always
         members = [_member(one) for one in entries if self.is_unsure(one)]
         if not members:
             return
@@ -126,17 +130,24 @@ class RunWatch:
             self._ended.clear()
         self._ended.update(one for one, score in zip(members, scores, strict=True) if score is not None)
 
+    @property
+    def knows_of_none(self) -> bool:
+        """Whether no run is known, or suspected, to have ended. Then `has_ended` need not be called."""
+        return not self._announced and not self._ended
+
     async def has_ended(self, entry: Entry) -> bool:
         """Whether the run of a step has ended. Call it after `look_up`, right before the step starts.
 
         It asks Redis only if the run was announced since then.
         """
-        if not self._announced and not self._ended:
-            return False
         member = _member(entry)
         if member not in self._ended and _run(entry) in self._announced:
             await self.look_up([entry])
         return member in self._ended
+
+    def _is_heard(self) -> bool:
+        """Whether the control channel is alive."""
+        return monotonic() - self._heard_at <= _SILENT_S
 
     def _drop_older(self) -> None:
         """Start over. Steps that are already published are looked up from now on."""

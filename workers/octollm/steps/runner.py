@@ -91,7 +91,9 @@ class StepRunner:
         began = perf_counter()
         limit_s = time_limit_s(step, self.topic)
         left_s = self._seconds_left(step)
-        if left_s <= 0 or (self.watch is not None and await self.watch.has_ended(entry)):
+        if left_s <= 0 or (
+            self.watch is not None and not self.watch.knows_of_none and await self.watch.has_ended(entry)
+        ):
             return self._run_ended(entry, step)
         try:
             output = await run_with_timeout(min(limit_s, left_s + _TIMER_S), self.run_arm(step))
