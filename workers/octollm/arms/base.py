@@ -27,7 +27,7 @@ SMALL = 16_384
 """Characters of content that an arm may read on the event loop, if its work is linear: a few milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as there is one for each step: see `StepIsolation`
 class ArmContext:
     """What an arm gets in addition to its step."""
 

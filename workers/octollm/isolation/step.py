@@ -13,7 +13,7 @@ _MARGIN_S = 0.5
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that makes its creation, which every step pays for, seven times as long
 class StepIsolation:
     """Implements `octollm.ports.Isolation` for one attempt at a step; make it when the attempt begins.
 
