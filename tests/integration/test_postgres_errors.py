@@ -1,5 +1,7 @@
 """What an error of Postgres says: the store is unavailable, or a statement takes too long, or the code is wrong."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -99,3 +101,17 @@ async def test_an_arm_whose_statement_always_takes_too_long_ends_with_that_cause
 
 def as_bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode()
+
+
+async def test_a_transaction_that_a_cancelled_commit_leaves_open_is_rolled_back_without_an_error(dsn):
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    pool = await open_pool(dsn, 1)
+    async with pool.acquire() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("CREATE TABLE left_open (id integer)")
+    async with pool.acquire() as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SELECT to_regclass('left_open')") is None
+    await pool.close()
+    assert reported == []

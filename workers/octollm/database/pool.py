@@ -71,6 +71,15 @@ class _TerminatingConnection(_AsyncpgConnection):
         """Return a value of the first row; see asyncpg."""
         return await self._answer(super().fetchval(query, *args, **options))
 
+    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  asyncpg
+        """Make the connection fit for its next user; see asyncpg.
+
+        A cancelled COMMIT leaves its transaction open. That is ordinary here, and asyncpg would log an error.
+        """
+        if self.is_in_transaction():
+            await self.execute("ROLLBACK", timeout=timeout)
+        await super().reset(timeout=timeout)
+
     async def _answer(self, answer: Awaitable[Result]) -> Result:
         try:
             return await answer
