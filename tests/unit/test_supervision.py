@@ -191,3 +191,19 @@ async def test_ending_a_task_that_ignores_its_cancellation_takes_no_longer_than_
     let_go.set()
     await task
     assert supervisor.failure is None
+
+
+@pytest.mark.parametrize("ending", ["stop", "failure"])
+async def test_work_that_returns_in_spite_of_its_cancellation_has_finished(ending):
+    supervisor, stop = Supervisor(), asyncio.Event()
+
+    async def stubborn():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    if ending == "stop":
+        stop.set()
+    else:
+        supervisor.report("loop", ZeroDivisionError())
+    assert await supervisor.finish(stubborn(), stop)
+    await supervisor.stop()

@@ -137,22 +137,25 @@ class Supervisor:
         """Await `work`; whether it has returned before `stop` was set.
 
         Otherwise it is cancelled and may clean up for `_STOP_S`. Raises what it raises, and WorkerError as soon as
-        owned work ends unexpectedly.
+        owned work ends unexpectedly; but True if it has returned in spite of that: then the caller has
+        to undo it.
         """
         create = asyncio.get_running_loop().create_task
-        working, others = create(work), (create(stop.wait()), create(self.until_failed()))
+        working, stopping, failing = create(work), create(stop.wait()), create(self.until_failed())
         try:
-            await asyncio.wait((working, *others), return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-                return True
-            if others[1].done():
-                others[1].result()
-            return False
+            await asyncio.wait((working, stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                working.cancel()
+                await asyncio.wait((working,), timeout=_STOP_S)
         finally:
-            working.cancel()
-            await asyncio.wait((working,), timeout=_STOP_S)
-            await self.end((working, *others))
+            await self.end((working, stopping, failing))
+        failure = failing.exception() if failing.done() and not failing.cancelled() else None
+        if working.done() and not working.cancelled():
+            working.result()
+            return True
+        if failure is not None:
+            raise failure
+        return False
 
     async def end(self, tasks: Iterable[asyncio.Task[Any]], timeout_s: float = math.inf) -> None:
         """Cancel tasks of this supervisor until all have ended, for at most `timeout_s`.

@@ -86,6 +86,19 @@ RUST_MUTANTS: Mapping[str, Mutant] = {
         ),
         program=REFLEX,
     ),
+    "answers_mixed_up": Mutant(
+        "the reflex gives the answers of submissions that were stored together to each other's requests",
+        ("overload", "overload"),
+        ("unnamed",),
+        (
+            Change(
+                "reflex-rs/src/store/redis/group_commit.rs",
+                "batch.into_iter().zip(answers)",
+                "batch.into_iter().rev().zip(answers)",
+            ),
+        ),
+        program=REFLEX,
+    ),
     "executor_without_fence": Mutant(
         "an executor may finish an entry whose lease another one holds",
         ("freeze_executor",),
