@@ -178,8 +178,8 @@ PYTHON_MUTANTS: Mapping[str, Mutant] = {
         (
             Change(
                 "workers/octollm/protocol/run_watch.py",
-                "        now_ms = self._clock.now_ms()\n        if now_ms is None:\n            return",
-                "        import time\n        now_ms = time.time() * 1000\n        if now_ms is None:\n            return",
+                '            return float("inf")\n        now_ms = self._clock.now_ms()\n',
+                '            return float("inf")\n        now_ms = __import__("time").time() * 1000\n',
             ),
         ),
     ),
