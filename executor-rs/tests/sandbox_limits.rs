@@ -11,9 +11,12 @@ use octollm_executor::step::output::Outcome;
 use tokio::sync::watch;
 
 const TIERS: [Tier; 2] = [Tier::Namespaces, Tier::Landlock];
+/// Held by tests that fork: without a user namespace the limit on processes counts all of the user's.
+static FORKS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test]
 async fn a_fork_bomb_is_bounded_and_nothing_survives() {
+    let _alone = FORKS.lock().await;
     let code = "
 import os, time
 made = 0
@@ -41,6 +44,7 @@ except BlockingIOError:
 
 #[tokio::test]
 async fn memory_is_limited_for_one_process_and_for_all_together() {
+    let _alone = FORKS.lock().await;
     let one = "x = bytearray(600 * 1024 * 1024)";
     let all = "
 import os, time
