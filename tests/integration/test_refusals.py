@@ -48,7 +48,7 @@ async def _no_reading(client):
 REFUSED = {
     "promote l0": (_wrong_schedule, "look for due retries in lane l0: WRONGTYPE"),
     "claim arm.judge": (_wrong_dead_letters, "reclaim entries of arm.judge: WRONGTYPE"),
-    "listen": (_no_channels, "subscribe to the control channels: "),
+    "listen": (_no_channels, "listen on the control channels: "),
     "read arm.judge": (_no_reading, "read arm.judge: "),
 }
 

@@ -10,8 +10,9 @@ from octollm.errors import StoreUnavailableError
 from octollm.protocol.connection import probe
 from octollm.resources import schemas_path
 from octollm.runtime.worker import run_roles
-from octollm.settings.files import redis_url, topology_path
+from octollm.settings.files import topology_path
 from octollm.settings.loader import load_settings
+from octollm.settings.redis_url import redis_url
 from octollm.topology import load_topology
 from tests.helpers.certificates import authority, serve_tls
 from tests.helpers.consumers import KEYS, fields, judge, step

@@ -10,8 +10,8 @@ import pytest
 import redis.asyncio
 
 from octollm.errors import SettingsError
-from octollm.settings.files import redis_url
 from octollm.settings.loader import DEFAULT_FILE, Settings, is_set, known_keys, load_settings, variable
+from octollm.settings.redis_url import redis_url
 
 
 @pytest.fixture(autouse=True)

@@ -115,9 +115,8 @@ async def test_running_ends_with_the_stop_or_with_the_first_failure():
     assert isinstance(raised.value.__cause__, ValueError)
 
 
-_STUCK = """
+_IGNORES = """
 import asyncio
-from octollm.supervision import exit_if_stuck
 
 async def ignores():
     while True:
@@ -125,6 +124,9 @@ async def ignores():
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             pass
+"""
+_STUCK = f"""{_IGNORES}
+from octollm.supervision import exit_if_stuck
 
 async def main(stuck):
     tasks = [asyncio.create_task(ignores())] if stuck else []
@@ -132,25 +134,15 @@ async def main(stuck):
     exit_if_stuck()
     return tasks
 
-asyncio.run(main({stuck}))
+asyncio.run(main({{stuck}}))
 """
-
-
-_STUCK_STACK = """
-import asyncio
+_STUCK_STACK = f"""{_IGNORES}
 from octollm.cli.up import _run
 from octollm.errors import StartError
 
-async def ignores():
-    while True:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
-
 class Stack:
     async def __aenter__(self):
-        self.tasks = [asyncio.create_task(ignores())] if {stuck} else []
+        self.tasks = [asyncio.create_task(ignores())] if {{stuck}} else []
         await asyncio.sleep(0)
         raise StartError("the disk is full")
 

@@ -28,7 +28,7 @@ from octollm.protocol.operations import Fields, Operation
 from octollm.protocol.outcomes import MESSAGES, QUEUED_MESSAGES, REDIS_ERRORS, Outcome
 from octollm.protocol.run_watch import RedisClock, RunWatch
 from octollm.supervision import Supervisor
-from octollm.topology import LaneKeys, Topic, Topology, ingest_stream
+from octollm.topology import ARM, LaneKeys, Topic, Topology, ingest_stream
 
 _LONGEST_SLEEP_S = 1.0
 """A retry that another worker schedules meanwhile must not wait much longer than it asked for."""
@@ -88,17 +88,10 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         """The loops that promote, and the one that listens on the control channel."""
 
-    def add(
-        self,
-        topic: Topic,
-        lane: str,
-        handler: Handler,
-        concurrency: int | None = None,
-        watch: RunWatch | None = None,
-    ) -> None:
+    def add(self, topic: Topic, lane: str, handler: Handler, concurrency: int | None = None) -> None:
         """Add a consumer of one topic in one lane. Without `concurrency` the topic's own applies.
 
-        `watch`: the one that the handler asks, see `run_watch`.
+        For the handler of an arm, it looks up the runs of what is read; see `run_watch`.
         """
         if topic.group not in self._leases:
             # One thread for all topics of the group, as often as the most impatient of them asks.
@@ -116,7 +109,7 @@ class Worker:
                 self._supervisor,
                 self._fairness[lane],
                 self._circuit_breaker,
-                watch,
+                self._watches[lane] if topic.name.startswith(ARM) else None,
             )
         )
 

@@ -18,8 +18,8 @@ from octollm.demo.tasks import demo_tasks
 from octollm.devstack.stack import Stack
 from octollm.errors import OctoError
 from octollm.observability.logging import configure_logging
-from octollm.settings.files import redis_url
 from octollm.settings.loader import Settings, load_settings
+from octollm.settings.redis_url import redis_url
 
 _LONGEST_ANSWER = 1500
 

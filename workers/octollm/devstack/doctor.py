@@ -22,8 +22,9 @@ from octollm.resources import schemas_path
 from octollm.runtime.connect_retry import ADVICE, cause
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program, program_version
 from octollm.runtime.roles import missing_handlers
-from octollm.settings.files import redis_url, schedules_path, topology_path, webhooks_path
+from octollm.settings.files import schedules_path, topology_path, webhooks_path
 from octollm.settings.loader import Settings, is_set, load_settings
+from octollm.settings.redis_url import redis_url
 from octollm.topology import load_topology
 from octollm.topology.schedules import load_schedules
 from octollm.topology.webhook_secrets import unusable_secrets

@@ -31,6 +31,7 @@ from octollm.runtime.roles import python_roles, require_python_role
 from octollm.runtime.worker import run_roles
 from octollm.settings import files
 from octollm.settings.loader import Settings, is_set
+from octollm.settings.redis_url import redis_url
 from octollm.settings.sections import Section, join_listen, split_listen
 from octollm.topology import Topology, load_topology
 
@@ -159,7 +160,7 @@ class Stack:
         self._began = True
         if is_set("redis", "url"):
             self._tell("using the given Redis")
-            given, url = self._settings.redis, files.redis_url(self._settings.redis)
+            given, url = self._settings.redis, redis_url(self._settings.redis)
             await until_reachable(
                 "Redis", given.url, partial(probe, url, given.connect_timeout_s), asyncio.Event(), self._tell
             )

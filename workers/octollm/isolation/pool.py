@@ -19,7 +19,6 @@ import structlog
 from octollm.errors import PermanentError, TransientError
 from octollm.isolation.messages import HEADER, Failed, Ok, Permanent, Reply
 from octollm.isolation.shares import Shares
-from octollm.steps.timeout import TimeLimitError, run_with_timeout
 
 MAX_PROCESSES = max(8, 2 * (os.cpu_count() or 1))
 """Calls that run at the same time; others wait, within the time limits of their steps. A tenant alone gets half."""
@@ -67,8 +66,9 @@ class ProcessPool:
         request = pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
         work = _Work()
         try:
-            raw = await run_with_timeout(limit_s, self._answer(function, request, tenant, work))
-        except TimeLimitError as error:
+            async with asyncio.timeout(limit_s):
+                raw = await self._answer(function, request, tenant, work)
+        except TimeoutError as error:
             raise CallTimeoutError(work.ended - work.began) from error
         reply: Reply = pickle.loads(raw)  # noqa: S301  written by a child of this process
         match reply:

@@ -40,7 +40,7 @@ async def listen(url: str, connect_timeout_s: float, watches: Sequence[RunWatch]
                 await channel.subscribe(*by_channel)
                 await _follow(channel, by_channel, run_ended, backoff)
         except REDIS_FAILURES as error:
-            raise_if_refused(error, "subscribe to the control channels")
+            raise_if_refused(error, "listen on the control channels")
             REDIS_ERRORS.labels("control", "listen").inc()
             _log.warning("cannot listen on the control channel, trying again", error=str(error))
             await backoff.wait()

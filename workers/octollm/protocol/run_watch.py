@@ -40,7 +40,7 @@ class RedisClock:
 class RunWatch:
     """The ended runs of one lane, for the steps that start in this process.
 
-    `announced` and `load` say which runs may have ended; a question to Redis decides, since another tenant's request
+    `announce` and `load` say which runs may have ended; a question to Redis decides, since another tenant's request
     may name the same run.
     """
 

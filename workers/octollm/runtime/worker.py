@@ -39,8 +39,9 @@ from octollm.runtime.connect_retry import until_reachable
 from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.store_watch import ASKS, LISTENS, Check, Pace, PostgresCheck, StoreWatch
-from octollm.settings.files import recipes_path, redis_url, schedules_path
+from octollm.settings.files import recipes_path, schedules_path
 from octollm.settings.loader import Settings
+from octollm.settings.redis_url import redis_url
 from octollm.settings.sections import WorkerSettings
 from octollm.supervision import Supervisor
 from octollm.topology import ARM, Topic, Topology
@@ -202,7 +203,6 @@ class _Process:
             jobs.append(PeriodicJob("maintain memory", _MEMORY_MAINTENANCE_S, memory.maintain))
         for topic in topics:
             for lane in self._topology.lanes:
-                watch = None
                 if topic.name.startswith(ARM):
                     chain = chain_to(self._topology, lane)
                     watch = self.worker.run_watch(lane)
@@ -211,7 +211,7 @@ class _Process:
                     )
                 else:
                     handler = batched_handler(batchers[topic.name], topic, lane, self.consumer)
-                self.worker.add(topic, lane, handler, concurrency, watch)
+                self.worker.add(topic, lane, handler, concurrency)
         await self.worker.start()
         self._watch_stores(names)
         self.state = None

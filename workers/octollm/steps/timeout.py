@@ -11,10 +11,8 @@ class TimeLimitError(Exception):
     """The limit of `run_with_timeout` has passed; no `TimeoutError` of the work itself."""
 
 
-async def run_with_timeout(limit_s: float | None, work: Coroutine[Any, Any, Result]) -> Result:
+async def run_with_timeout(limit_s: float, work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine and return its result; cancel it after `limit_s` seconds and raise TimeLimitError.
-
-    None: there is no limit.
 
     Nothing can interrupt a coroutine before its first await, so a timer is set only then: `asyncio.timeout` costs 7 us,
     which is as much as many a handler.
