@@ -16,6 +16,14 @@ fn until_red(worker: &Worker) -> String {
     })
 }
 
+fn works_again(stage: &Stage) {
+    stage.add(&Stage::message(
+        &json!({"language": "shell", "code": "echo done"}),
+        0,
+    ));
+    assert_eq!(stage.done(0).1["outcome"], "succeeded");
+}
+
 #[test]
 fn a_worker_is_not_ready_within_two_seconds_and_recovers_by_itself() {
     let stage = Stage::new();
@@ -32,11 +40,7 @@ fn a_worker_is_not_ready_within_two_seconds_and_recovers_by_itself() {
     assert!(asked.elapsed() < Duration::from_secs(1));
     stage.signal_redis("CONT");
     worker.until_ready();
-    stage.add(&Stage::message(
-        &json!({"language": "shell", "code": "echo done"}),
-        0,
-    ));
-    assert_eq!(stage.done(0).1["outcome"], "succeeded");
+    works_again(&stage);
 }
 
 #[test]
@@ -51,11 +55,7 @@ fn a_worker_that_starts_while_redis_hangs_says_so_at_once_and_starts_later() {
     }
     stage.signal_redis("CONT");
     worker.until_ready();
-    stage.add(&Stage::message(
-        &json!({"language": "shell", "code": "echo done"}),
-        0,
-    ));
-    assert_eq!(stage.done(0).1["outcome"], "succeeded");
+    works_again(&stage);
 }
 
 #[test]

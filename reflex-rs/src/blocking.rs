@@ -6,8 +6,7 @@ use std::sync::LazyLock;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
-/// Work on fewer bytes than this is done at once: it takes less than a millisecond even for the slowest bodies, and moving it
-/// would cost more than a small body takes.
+/// Work on so many bytes is done at once: moving it to another thread would cost more than such a body usually takes.
 const MAX_INLINE_BYTES: usize = 16 * 1024;
 
 /// As much of this work runs at once as there are cores; more would only slow down the other threads.

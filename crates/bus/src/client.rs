@@ -1,21 +1,21 @@
 //! The connection to Redis: kept up in the background, so that a caller never waits for a server that is unavailable.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contracts::settings;
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Role, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Value};
 use tokio::sync::{watch, Notify};
 
 use crate::backoff::Backoff;
 use crate::call::ScriptCall;
 use crate::clock::RedisClock;
 use crate::connector::Connector;
-use crate::error::{is_refused, Refusal, StoreError};
+use crate::error::{Refusal, StoreError};
 use crate::script::Script;
+use crate::server_info::{is_replica, unless_refused, ServerInfo};
 
 /// How long an answer may take, beyond the time that the command itself waits in Redis.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,15 +27,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// The shortest time between two checks of the connection, however many callers ask for one.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What the server says about itself, at most a second old. `None` where it refuses to say, as hosted servers do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ServerInfo {
-    /// Whether it syncs its append-only file before it answers.
-    pub synced: Option<bool>,
-    /// How many replicas follow it.
-    pub replicas: Option<usize>,
-}
 
 #[derive(Clone)]
 enum State {
@@ -51,7 +42,7 @@ pub struct RedisClient {
     response_timeout: Duration,
     state: watch::Receiver<State>,
     /// Asks the background task to look at the connection at once.
-    suspect: Arc<Notify>,
+    check_now: Arc<Notify>,
     /// Set with every check of the connection.
     clock: RedisClock,
     address: Arc<str>,
@@ -102,7 +93,7 @@ impl RedisClient {
             connector: Connector::new(settings)?,
             response_timeout,
             state,
-            suspect: Arc::default(),
+            check_now: Arc::default(),
             clock: RedisClock::default(),
             address: settings::without_credentials(&settings.url).into(),
         };
@@ -189,7 +180,7 @@ impl RedisClient {
                     }
                 }
                 Ok(Err(_)) => return StoreError::unavailable("this process is stopping"),
-                Err(_) => self.suspect.notify_one(),
+                Err(_) => self.check_now.notify_one(),
             }
         }
     }
@@ -218,7 +209,7 @@ impl RedisClient {
     fn classify(&self, error: RedisError) -> StoreError {
         let error = StoreError::from(error);
         if matches!(error, StoreError::Unknown(_)) || error.is_read_only() {
-            self.suspect.notify_one();
+            self.check_now.notify_one();
         }
         error
     }
@@ -283,10 +274,7 @@ async fn connect_and_ask(
     let mut connection = client.connector.connect(client.response_timeout).await?;
     ask_time(&mut connection, &client.clock).await?;
     load_scripts(&mut connection).await?;
-    let info = ServerInfo {
-        synced: always_syncs(&mut connection).await?,
-        replicas: replica_count(&mut connection).await?,
-    };
+    let info = ServerInfo::ask(&mut connection).await?;
     Ok((connection, info))
 }
 
@@ -317,11 +305,11 @@ async fn until_lost(
 ) -> String {
     let mut asked = Instant::now();
     loop {
-        let suspected = tokio::time::timeout(CHECK_INTERVAL, client.suspect.notified())
+        let doubted = tokio::time::timeout(CHECK_INTERVAL, client.check_now.notified())
             .await
             .is_ok();
         let refresh = asked.elapsed() >= CHECK_INTERVAL;
-        let checked = check(&mut connection, &client.clock, known, suspected, refresh);
+        let checked = check(&mut connection, &client.clock, known, doubted, refresh);
         let info = match tokio::time::timeout(CHECK_TIMEOUT, checked).await {
             Ok(Ok(info)) => info,
             Ok(Err(reason)) => return reason,
@@ -351,66 +339,17 @@ async fn check(
     connection: &mut MultiplexedConnection,
     clock: &RedisClock,
     known: ServerInfo,
-    suspected: bool,
+    doubted: bool,
     refresh: bool,
 ) -> Result<ServerInfo, String> {
     let text = |error: RedisError| error.to_string();
     ask_time(connection, clock).await.map_err(text)?;
-    if suspected && is_replica(connection).await {
+    if doubted && is_replica(connection).await {
         // After a failover the address may already lead to the new primary.
         return Err("the server has become a replica".to_owned());
     }
-    let mut info = known;
-    // What was refused once is not asked for again: some servers log each refusal.
-    if refresh && known.synced.is_some() {
-        info.synced = always_syncs(connection).await.map_err(text)?;
+    if refresh {
+        return known.ask_again(connection).await.map_err(text);
     }
-    if refresh && known.replicas.is_some() {
-        info.replicas = replica_count(connection).await.map_err(text)?;
-    }
-    Ok(info)
-}
-
-/// Turn the server's refusal of a question into `None`. An answer that may come later stays an error.
-fn unless_refused<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
-    match answer {
-        Err(error) if !is_refused(&error) => Err(error),
-        answer => Ok(answer.ok()),
-    }
-}
-
-/// Whether every answer follows a sync. With `no-appendfsync-on-rewrite` nothing is synced while the file is rewritten.
-async fn always_syncs(connection: &mut MultiplexedConnection) -> Result<Option<bool>, RedisError> {
-    let answer: Result<HashMap<String, String>, RedisError> = redis::cmd("CONFIG")
-        .arg("GET")
-        .arg(&["appendonly", "appendfsync", "no-appendfsync-on-rewrite"])
-        .query_async(connection)
-        .await;
-    Ok(unless_refused(answer)?.map(|values| {
-        let is = |name: &str, wanted: &str| values.get(name).is_some_and(|value| value == wanted);
-        is("appendonly", "yes")
-            && is("appendfsync", "always")
-            && is("no-appendfsync-on-rewrite", "no")
-    }))
-}
-
-/// Replicas that are online; a server that is a replica itself has none that count.
-async fn replica_count(
-    connection: &mut MultiplexedConnection,
-) -> Result<Option<usize>, RedisError> {
-    Ok(match unless_refused(role(connection).await)? {
-        Some(Role::Primary { replicas, .. }) => Some(replicas.len()),
-        Some(Role::Replica { .. }) => Some(0),
-        Some(Role::Sentinel { .. }) | None => None,
-    })
-}
-
-/// Whether the server is a replica. One that does not answer ROLE counts as a replica: callers ask only after a
-/// refused write.
-async fn is_replica(connection: &mut MultiplexedConnection) -> bool {
-    !matches!(role(connection).await, Ok(Role::Primary { .. }))
-}
-
-async fn role(connection: &mut MultiplexedConnection) -> Result<Role, RedisError> {
-    redis::cmd("ROLE").query_async(connection).await
+    Ok(known)
 }

@@ -20,10 +20,11 @@ pub mod lease;
 pub mod reader;
 pub mod run_state;
 pub mod script;
+pub mod server_info;
 
 pub use backoff::{random_part, Backoff};
 pub use call::ScriptCall;
-pub use client::{RedisClient, ServerInfo};
+pub use client::RedisClient;
 pub use clock::RedisClock;
 pub use completion::{Completion, Operation};
 pub use consumer_name::consumer_name;
@@ -35,3 +36,4 @@ pub use group::{ClaimLimits, Claimed, ConsumerGroup};
 pub use lease::{Lease, LeaseState, Leases};
 pub use reader::Reader;
 pub use script::Script;
+pub use server_info::ServerInfo;

@@ -1,7 +1,7 @@
 //! Admission: decides what becomes of one submission. Pure: the clock and the random bits are passed in.
 //!
-//! Layers, from the bottom: `submission` (data) → `prefilter` and `rules` (compiled patterns) → `redact` (applies them to a submission) →
-//! this file (the decision) and `dead_letter` (the record of an ingest entry that never became a task).
+//! Layers, from the bottom: `submission` (data) → `prefilter` and `rules` (compiled patterns) → `redact` (applies them to a
+//! submission) → this file (the decision) and `dead_letter` (the record of an ingest entry that never became a task).
 
 mod dead_letter;
 mod prefilter;
@@ -43,11 +43,18 @@ pub fn admit(
     rules: &Rules,
     topology: &Topology,
 ) -> Result<Admitted, ContractError> {
+    let admission = Admission {
+        caller,
+        submission,
+        stamp,
+        rules,
+        topology,
+    };
     let (text, clean) = canonical(submission, rules)?;
     if clean {
-        admit_unchanged(caller, submission, stamp, rules, topology, &text)
+        admission.unchanged(&text)
     } else {
-        admit_by_rules(caller, submission, stamp, rules, topology, &text)
+        admission.by_rules(&text)
     }
 }
 
@@ -60,56 +67,13 @@ fn canonical(submission: &Submission, rules: &Rules) -> Result<(Vec<u8>, bool), 
     Ok((text, clean))
 }
 
-/// Admits a submission that no rule changes or refuses: its JSON text becomes a part of the message as it is.
-fn admit_unchanged(
-    caller: &Caller,
-    submission: &Submission,
+/// One submission and what decides about it.
+struct Admission<'a> {
+    caller: &'a Caller,
+    submission: &'a Submission,
     stamp: Stamp,
-    rules: &Rules,
-    topology: &Topology,
-    text: &[u8],
-) -> Result<Admitted, ContractError> {
-    let request: TaskSubmission<AnyObject> = read_checked(text)?;
-    check_not_before(request.not_before.as_ref(), stamp.now_ms)?;
-    let identity = Identity::new(caller, submission, stamp, topology, false)?;
-    let message = identity.message(caller, submission, rules, Redactions::default(), ())?;
-    Ok(Admitted {
-        kind: request.kind.map(Into::into),
-        priority: request.priority.unwrap_or(Priority::Normal),
-        body: message.write_with(text)?,
-        ..identity.admitted(caller, submission)
-    })
-}
-
-/// Applies the rules to every text of a submission.
-fn admit_by_rules(
-    caller: &Caller,
-    submission: &Submission,
-    stamp: Stamp,
-    rules: &Rules,
-    topology: &Topology,
-    text: &[u8],
-) -> Result<Admitted, ContractError> {
-    let mut request: TaskSubmission = read_checked(text)?;
-    check_not_before(request.not_before.as_ref(), stamp.now_ms)?;
-    let refusal = refusal(&request, submission.tenant_mismatch, rules);
-    let redactions = redact::submission(&mut request, rules)?;
-    let identity = Identity::new(caller, submission, stamp, topology, refusal.is_some())?;
-    let kind = request.kind.as_ref().map(ToString::to_string);
-    let priority = request.priority.unwrap_or(Priority::Normal);
-    let message = identity.message(caller, submission, rules, redactions, request)?;
-    let (message_type, body) = match &refusal {
-        None => (TaskSubmitted::<TaskSubmission>::TYPE, write(&message)?),
-        Some(refusal) => (TaskRejected::TYPE, write(&rejected(message, refusal)?)?),
-    };
-    Ok(Admitted {
-        kind,
-        priority,
-        message_type,
-        body,
-        refusal,
-        ..identity.admitted(caller, submission)
-    })
+    rules: &'a Rules,
+    topology: &'a Topology,
 }
 
 /// What tells a task from all others.
@@ -121,68 +85,98 @@ struct Identity {
     created_at: String,
 }
 
-impl Identity {
-    fn new(
-        caller: &Caller,
-        submission: &Submission,
-        stamp: Stamp,
-        topology: &Topology,
-        refused: bool,
-    ) -> Result<Self, ContractError> {
-        let given_key = submission.idempotency_key.as_deref();
-        let ulid = ids::ulid(stamp.now_ms, stamp.random);
-        let lane = topology
-            .lane_for(caller.tenant.as_str(), given_key.unwrap_or(&ulid))
-            .to_owned();
+impl Admission<'_> {
+    /// Admits a submission that no rule changes or refuses: its JSON text becomes a part of the message as it is.
+    fn unchanged(&self, text: &[u8]) -> Result<Admitted, ContractError> {
+        let request: TaskSubmission<AnyObject> = read_checked(text)?;
+        check_not_before(request.not_before.as_ref(), self.stamp.now_ms)?;
+        let identity = self.identity(false)?;
+        let message = self.message(&identity, Redactions::default(), ())?;
+        Ok(Admitted {
+            kind: request.kind.map(Into::into),
+            priority: request.priority.unwrap_or(Priority::Normal),
+            body: message.write_with(text)?,
+            ..self.admitted(identity)
+        })
+    }
+
+    /// Applies the rules to every text of the submission.
+    fn by_rules(&self, text: &[u8]) -> Result<Admitted, ContractError> {
+        let mut request: TaskSubmission = read_checked(text)?;
+        check_not_before(request.not_before.as_ref(), self.stamp.now_ms)?;
+        let refusal = refusal(&request, self.submission.tenant_mismatch, self.rules);
+        let redactions = redact::submission(&mut request, self.rules)?;
+        let identity = self.identity(refusal.is_some())?;
+        let kind = request.kind.as_ref().map(ToString::to_string);
+        let priority = request.priority.unwrap_or(Priority::Normal);
+        let message = self.message(&identity, redactions, request)?;
+        let (message_type, body) = match &refusal {
+            None => (TaskSubmitted::<TaskSubmission>::TYPE, write(&message)?),
+            Some(refusal) => (TaskRejected::TYPE, write(&rejected(message, refusal)?)?),
+        };
+        Ok(Admitted {
+            kind,
+            priority,
+            message_type,
+            body,
+            refusal,
+            ..self.admitted(identity)
+        })
+    }
+
+    fn identity(&self, refused: bool) -> Result<Identity, ContractError> {
+        let given_key = self.submission.idempotency_key.as_deref();
+        let ulid = ids::ulid(self.stamp.now_ms, self.stamp.random);
+        let tenant = self.caller.tenant.as_str();
+        let lane = self.topology.lane_for(tenant, given_key.unwrap_or(&ulid));
+        let lane = lane.to_owned();
         let task = ids::task_id(&lane, &ulid)?;
         let idempotency_key = match (given_key, refused) {
             (Some(key), true) => refused_key(key),
             (given, _) => given.unwrap_or(task.as_str()).to_owned(),
         };
-        Ok(Self {
+        Ok(Identity {
             task,
             lane,
             idempotency_key,
-            fingerprint: ids::sha256_hex(&submission.received),
-            created_at: ids::timestamp(stamp.now_ms),
+            fingerprint: ids::sha256_hex(&self.submission.received),
+            created_at: ids::timestamp(self.stamp.now_ms),
         })
     }
 
     /// The message of the admitted task; `content` is what is known of the submission.
     fn message<S>(
         &self,
-        caller: &Caller,
-        submission: &Submission,
-        rules: &Rules,
+        identity: &Identity,
         redactions: Redactions,
         content: S,
     ) -> Result<TaskSubmitted<S>, ContractError> {
         Ok(TaskSubmitted {
-            task: self.task.clone(),
-            tenant: caller.tenant.clone(),
-            source: submission.source,
-            received_at: Timestamp::try_from(self.created_at.clone())?,
-            idempotency_key: Text::cut(&public_key(&self.idempotency_key, rules))?,
-            fingerprint: Sha256::try_from(self.fingerprint.clone())?,
+            task: identity.task.clone(),
+            tenant: self.caller.tenant.clone(),
+            source: self.submission.source,
+            received_at: Timestamp::try_from(identity.created_at.clone())?,
+            idempotency_key: Text::cut(&public_key(&identity.idempotency_key, self.rules))?,
+            fingerprint: Sha256::try_from(identity.fingerprint.clone())?,
             redactions: DigestMap::try_from(redactions.counts())?,
             submission: content,
         })
     }
 
     /// The task without what its submission says.
-    fn admitted(self, caller: &Caller, submission: &Submission) -> Admitted {
+    fn admitted(&self, identity: Identity) -> Admitted {
         Admitted {
-            task: self.task,
-            lane: self.lane,
-            tenant: caller.tenant.clone(),
+            task: identity.task,
+            lane: identity.lane,
+            tenant: self.caller.tenant.clone(),
             kind: None,
             priority: Priority::Normal,
-            idempotency_key: self.idempotency_key,
-            fingerprint: self.fingerprint,
+            idempotency_key: identity.idempotency_key,
+            fingerprint: identity.fingerprint,
             message_type: TaskSubmitted::<TaskSubmission>::TYPE,
-            traceparent: submission.traceparent.clone(),
+            traceparent: self.submission.traceparent.clone(),
             body: Vec::new(),
-            created_at: self.created_at,
+            created_at: identity.created_at,
             refusal: None,
         }
     }
@@ -259,7 +253,7 @@ mod tests {
     use contracts::topology;
     use serde_json::Value;
 
-    use super::{admit_by_rules, admit_unchanged, canonical, Rules, Stamp, Submission};
+    use super::{canonical, Admission, Rules, Stamp, Submission};
     use crate::caller::Caller;
 
     /// Bodies with which no rule has anything to do, in forms that parsers and writers may treat differently.
@@ -298,9 +292,15 @@ mod tests {
             };
             let (text, clean) = canonical(&submission, &rules).unwrap();
             assert!(clean, "{body}");
-            let fast = admit_unchanged(&caller, &submission, stamp, &rules, &topology, &text);
-            let slow = admit_by_rules(&caller, &submission, stamp, &rules, &topology, &text);
-            let (mut fast, mut slow) = (fast.unwrap(), slow.unwrap());
+            let admission = Admission {
+                caller: &caller,
+                submission: &submission,
+                stamp,
+                rules: &rules,
+                topology: &topology,
+            };
+            let mut fast = admission.unchanged(&text).unwrap();
+            let mut slow = admission.by_rules(&text).unwrap();
             let value = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
             assert_eq!(value(&fast.body), value(&slow.body), "{body}");
             assert_eq!(value(&text), value(body.as_bytes()), "{body}");

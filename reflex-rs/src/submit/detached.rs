@@ -79,7 +79,9 @@ mod tests {
         assert!(futures_util::poll!(&mut detached).is_pending());
         drop(detached);
         go.notify_one();
-        ended.notified().await;
+        let limit = std::time::Duration::from_secs(30);
+        let went_on = tokio::time::timeout(limit, ended.notified()).await;
+        assert!(went_on.is_ok(), "it was dropped with its request");
         let broken = async { panic!("broken") };
         let result = Detached::<()>::new(broken, supervisor.clone()).await;
         assert!(result.is_err());

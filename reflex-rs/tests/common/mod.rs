@@ -8,6 +8,7 @@ mod answer;
 pub mod api;
 pub mod events;
 pub mod history;
+pub mod ingest;
 #[path = "../../../tests/ports.rs"]
 mod ports;
 mod redis_server;
