@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 def description(arguments: list[str]) -> int:
     """The same for the API's OpenAPI document."""
     # Not at the top: it reads the models, which have been written by now.
-    from octollm.api.openapi import openapi  # noqa: PLC0415
+    from octollm.api.openapi import openapi  # noqa: PLC0415  for the reason above
 
     new = json.dumps(openapi(), indent=2) + "\n"
     if "--check" in arguments:

@@ -18,7 +18,7 @@ class Group:
         self.removed: dict[str, float] = {}
         self._last_calls = last_calls
         self._pending = pending or {}
-        self.dead = DeadConsumers(self, self, "judge", ["s"], clock=lambda: self.now)  # type: ignore[arg-type]
+        self.dead = DeadConsumers(self, self, "judge", ["s"], clock=lambda: self.now)  # type: ignore[arg-type]  # it plays both
 
     async def xinfo_consumers(self, _stream: str, _group: str) -> list[dict[str, object]]:
         self.looks += 1
