@@ -1,4 +1,4 @@
-//! Leases of ingest entries on a real Redis: they are renewed, lost, and taken over from a reflex that is gone.
+//! Leases of ingest entries on a real Redis: they are renewed, lost, and reclaimed from a reflex that is gone.
 
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
