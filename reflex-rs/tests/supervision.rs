@@ -8,10 +8,12 @@ use common::{Redis, Reflex};
 const BODY: &[u8] = br#"{"goal": "x"}"#;
 
 /// Every loop of the reflex, as the supervisor names it.
-const LOOPS: [&str; 6] = [
+const LOOPS: [&str; 8] = [
+    "admissions",
     "event reader",
     "http server",
     "ingest consumer",
+    "ingest removals",
     "lease renewal",
     "redis connection",
     "replicated admissions",
@@ -25,9 +27,10 @@ fn a_loop_that_breaks_ends_the_process() {
         for (how, cause) in [("panic", "panicked"), ("end", "ended unexpectedly")] {
             let order = format!("{name}={how}");
             let settings = [("TEST_BREAK_LOOP", order.as_str())];
-            let mut reflex = Reflex::ready(&redis, &settings);
+            let mut reflex = Reflex::start_with(&redis.url(), &settings);
             if name == "replicated admissions" {
                 // It starts with the first request that needs it.
+                reflex.until_ready();
                 let answer = reflex.post(BODY, "octollm-durability: replicated(1)\r\n");
                 assert_eq!(answer.status, 202, "{answer:?}");
             }

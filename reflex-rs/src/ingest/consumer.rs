@@ -40,7 +40,7 @@ impl Consumer {
         let slot_count = slots_of_each(topology);
         let group = ConsumerGroup::of_ingest(client, &tenant, ingest, &common.name);
         let (remover, removals) = Remover::new(group.clone());
-        supervisor.spawn_task("ingest removals", removals.run());
+        supervisor.spawn_loop("ingest removals", removals.run());
         Self {
             leases: Arc::clone(&common.leases),
             supervisor,
