@@ -117,14 +117,15 @@ impl Supervisor {
     /// Record the first failure; later ones are usually its consequences and are only logged.
     fn fail(&self, task: Arc<str>, cause: Arc<str>) {
         let failure = Failure { task, cause };
+        // Before anyone acts on it, so the last line of the log is the process's own.
+        tracing::error!(task = %failure.task, cause = %failure.cause, "a task of this process broke; the process stops");
         self.failure.send_if_modified(|known| {
             let first = known.is_none();
             if first {
-                *known = Some(failure.clone());
+                *known = Some(failure);
             }
             first
         });
-        tracing::error!(task = %failure.task, cause = %failure.cause, "a task of this process broke; the process stops");
     }
 
     /// The first failure. While there is one, the process is not ready.
