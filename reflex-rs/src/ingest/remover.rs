@@ -22,7 +22,7 @@ pub(super) struct Removals {
 }
 
 impl Remover {
-    /// Returns also the loop, which ends when the remover is dropped.
+    /// Returns also the loop.
     pub fn new(group: ConsumerGroup) -> (Self, Removals) {
         let (sender, jobs) = mpsc::channel(MAX_ENTRIES);
         (Self(sender), Removals { group, jobs })
@@ -41,6 +41,8 @@ impl Remover {
 }
 
 impl Removals {
+    /// Runs as long as the process. Without its remover it has nothing to do, and says nothing: whoever dropped the
+    /// remover ends the process with the cause, which this loop's end would hide.
     pub async fn run(mut self) {
         let mut batch = Vec::new();
         while self.jobs.recv_many(&mut batch, MAX_ENTRIES).await > 0 {
@@ -52,5 +54,6 @@ impl Removals {
                 let _ = reply.send(result.clone());
             }
         }
+        std::future::pending().await
     }
 }
