@@ -90,6 +90,10 @@ fn an_entry_keeps_its_lease_during_the_drain() {
     let pending = || -> Vec<(String, String, u64, u64)> {
         redis.ask("XPENDING|ingest:default|reflex|-|+|10")
     };
+    until("its group exists", || {
+        let groups: Vec<redis::Value> = redis.ask("XINFO|GROUPS|ingest:default");
+        (!groups.is_empty()).then_some(())
+    });
     until("it is taken", || (pending().len() == 1).then_some(()));
     reflex.request_stop();
     // Renewed when its lease would have ended twice: nobody else may take it.
