@@ -35,6 +35,29 @@ class WebhooksError(OctoError):
     """The file of webhook sources is wrong, or a source cannot be used."""
 
 
+class CredentialError(OctoError):
+    """The credential is missing or not accepted."""
+
+    def __init__(
+        self, code: Literal["missing_credential", "invalid_credential", "expired_credential"], message: str
+    ) -> None:
+        """`code`: of the problem that the caller gets."""
+        super().__init__(message)
+        self.code = code
+
+
+class ScopeError(OctoError):
+    """The credential does not allow this."""
+
+
+class ForeignHostError(OctoError):
+    """The request names a host that is not this API's."""
+
+
+class ApiKeyError(OctoError):
+    """An API key cannot be used, changed or found."""
+
+
 class SchedulesError(OctoError):
     """The file of schedules is wrong."""
 
@@ -62,6 +85,14 @@ class RefusedError(ApiError):
         self.field = field
 
 
+class UnauthenticatedError(RefusedError):
+    """The credential is missing, wrong or expired."""
+
+
+class ForbiddenError(RefusedError):
+    """The credential does not allow this."""
+
+
 class BusyError(ApiError):
     """The other side cannot answer right now; try again later."""
 
@@ -77,6 +108,10 @@ class UnreachableError(ApiError):
 
 class UnfinishedError(ApiError):
     """The task has not ended in time; it goes on."""
+
+
+class ProfileError(OctoError):
+    """The profile file cannot be used."""
 
 
 class ParameterError(OctoError):
@@ -98,6 +133,10 @@ class TooSlowError(OctoError):
 
 class StoreUnavailableError(OctoError):
     """A store cannot be reached right now."""
+
+
+class CredentialsUnavailableError(StoreUnavailableError):
+    """Credentials cannot be checked right now; try again later."""
 
 
 class ConflictError(StoreUnavailableError):

@@ -37,6 +37,7 @@ COMMANDS = {
     "cancel": Command("octollm.cli.cancel", "Cancel a task."),
     "dead": Command("octollm.cli.dead", "Inspect dead letters, run their tasks again, or drop them."),
     "cost": Command("octollm.cli.cost", "Show model calls with their tokens and cost."),
+    "keys": Command("octollm.cli.keys", "Create, list, revoke and rotate API keys."),
     "webhook": Command("octollm.cli.webhook", "Send signed webhooks to test a source."),
     "schedules": Command("octollm.cli.schedules", "List the schedules and when they are due next."),
     "doctor": Command("octollm.cli.doctor", "Check everything that OctoLLM needs to run."),

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from faststream.redis import RedisBroker
@@ -18,8 +18,7 @@ from octollm.consumer.circuit_breaker import NEVER_OPENS, CircuitBreakerRule
 from octollm.consumer.consumer import Consumer
 from octollm.consumer.executor import Handler
 from octollm.consumer.leases import LeaseRenewer
-from octollm.errors import StoreRefusedError, StoreUnavailableError
-from octollm.protocol.backoff import REDIS_FAILURES, Backoff, is_transient, raise_if_refused, until_answered
+from octollm.protocol.backoff import REDIS_FAILURES, Backoff, raise_if_refused, store_errors, until_answered
 from octollm.protocol.connection import connect
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
@@ -35,16 +34,6 @@ _LONGEST_SLEEP_S = 1.0
 _FEW_EVENTS = 1000
 """Kept of an event stream while Redis is running full: enough for a client that reconnects."""
 _log = structlog.get_logger(__name__)
-
-
-@contextlib.contextmanager
-def _store_errors() -> Iterator[None]:
-    """Redis is unavailable, or refuses what it was asked: say so in the project's own terms."""
-    try:
-        yield
-    except REDIS_FAILURES as error:
-        kind = StoreUnavailableError if is_transient(error) else StoreRefusedError
-        raise kind(f"Redis: {error}") from error
 
 
 class Worker:
@@ -165,7 +154,7 @@ class Worker:
 
     async def publish(self, lane: str, *groups: Sequence[Operation]) -> None:
         """Apply operations that finish no entry, see `Handoff.publish`. Raises StoreUnavailableError."""
-        with _store_errors():
+        with store_errors():
             await self._handoffs[lane].publish(*groups)
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
@@ -173,12 +162,12 @@ class Worker:
 
         Raises StoreUnavailableError.
         """
-        with _store_errors():
+        with store_errors():
             await self._client.xadd(ingest_stream(tenant), {"body": body, "idempotency_key": key})
 
     async def reach(self) -> None:
         """Raise StoreUnavailableError unless Redis answers."""
-        with _store_errors():
+        with store_errors():
             await self._client.ping()
 
     async def answered(self) -> None:
@@ -198,22 +187,22 @@ class Worker:
 
         Raises StoreUnavailableError.
         """
-        with _store_errors():
+        with store_errors():
             return await self._handoffs[lane].in_flight(in_flight, target, claim=claim)
 
     async def republish(self, lane: str, in_flight: str, target: str, fields: Fields) -> bool:
         """Publish a step's message again unless one exists; whether it did. Raises StoreUnavailableError."""
-        with _store_errors():
+        with store_errors():
             return await self._handoffs[lane].republish(in_flight, target, fields)
 
     async def executing(self, lane: str, in_flight: Sequence[str]) -> int:
         """How many of these steps a worker works on, see `Handoff.executing`. Raises StoreUnavailableError."""
-        with _store_errors():
+        with store_errors():
             return await self._handoffs[lane].executing(in_flight)
 
     async def prune(self, lane: str, cursor: int, most: int) -> tuple[int, int]:
         """Remove dead names from the in-flight index, see `Handoff.prune`. Raises StoreUnavailableError."""
-        with _store_errors():
+        with store_errors():
             return await self._handoffs[lane].prune(cursor, most)
 
     async def memory_share(self) -> float:
@@ -221,7 +210,7 @@ class Worker:
 
         Raises StoreUnavailableError.
         """
-        with _store_errors():
+        with store_errors():
             info = await self._client.info("memory")
         # Redis does not count its buffers for replicas and the append-only file against the limit.
         used = int(info["used_memory"]) - int(info.get("mem_not_counted_for_evict", 0))
@@ -230,12 +219,12 @@ class Worker:
 
     async def evict(self, lane: str, tasks: Sequence[str]) -> int:
         """Delete the statuses of finished tasks, see `Handoff.evict`. Raises StoreUnavailableError."""
-        with _store_errors():
+        with store_errors():
             return await self._handoffs[lane].evict(tasks)
 
     async def trim_events(self) -> None:
         """Shorten the event stream of each lane to `_FEW_EVENTS`. Raises StoreUnavailableError."""
-        with _store_errors():
+        with store_errors():
             for lane in self._topology.lanes:
                 await self._client.xtrim(LaneKeys(lane).events, maxlen=_FEW_EVENTS)
 
@@ -247,7 +236,7 @@ class Worker:
         Raises StoreUnavailableError.
         """
         found = []
-        with _store_errors():
+        with store_errors():
             for stream in (one for lane in self._topology.lanes for one in LaneKeys(lane).streams(topic)):
                 entries = await self._client.xrange(stream, count=1)
                 found += [int(str(entry, "ascii").partition("-")[0]) for entry, _ in entries or ()]  # type: ignore[arg-type]  # bytes by our decoding

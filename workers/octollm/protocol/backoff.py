@@ -4,14 +4,15 @@ Longer each time, and never all workers at once.
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import structlog
 from redis.exceptions import AuthenticationError, DataError, RedisError, ResponseError
 
-from octollm.errors import StoreRefusedError
+from octollm.errors import StoreRefusedError, StoreUnavailableError
 
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
 """What a call may raise: redis-py wraps most in RedisError; sockets and time limits raise their own.
@@ -82,6 +83,16 @@ def raise_if_refused(error: Exception, what: str) -> None:
     """
     if not is_transient(error):
         raise StoreRefusedError(f"Redis refuses to {what}: {error}") from error
+
+
+@contextlib.contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise StoreUnavailableError or StoreRefusedError for what Redis or the way to it raises."""
+    try:
+        yield
+    except REDIS_FAILURES as error:
+        kind = StoreUnavailableError if is_transient(error) else StoreRefusedError
+        raise kind(f"Redis: {error}") from error
 
 
 async def until_answered(call: Callable[[], Awaitable[Answer]], what: str) -> Answer:

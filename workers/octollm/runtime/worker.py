@@ -19,6 +19,7 @@ import structlog
 from octollm.batching import Batcher, BatchHandler
 from octollm.consumer.circuit_breaker import CircuitBreakerRule
 from octollm.consumer.worker import Worker
+from octollm.credentials.publisher import KeyPublisher
 from octollm.database.migrate import migrate
 from octollm.database.pool import Pool, open_pool
 from octollm.errors import WorkerError
@@ -33,6 +34,7 @@ from octollm.periodic import PeriodicJob, run_periodically
 from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.protocol.connection import probe
 from octollm.protocol.handoff import Entry
+from octollm.protocol.key_registry import KeyRegistry
 from octollm.runtime.arm_role import arm_handler, chain_to, load_arm, uses_model
 from octollm.runtime.batched_handler import batched_handler, task_of
 from octollm.runtime.connect_retry import until_reachable
@@ -193,6 +195,7 @@ class _Process:
             jobs += maintenance.jobs(
                 orchestrator.reconcile_interval_s, retention.finished_days, retention.purge_interval_s
             )
+            jobs += self._publish_keys(pool)
             batchers["tasks"] = self._batcher("orchestrator", service.handle, _ORCHESTRATOR_PARTITIONS)
             batchers["steps.done"] = batchers["tasks"]
         if "dead" in names:
@@ -251,6 +254,11 @@ class _Process:
             arms=self._topology.arms.keys(),
             plans_by_model=expected(self._settings.models.provider, os.environ),
         )
+
+    def _publish_keys(self, pool: Pool) -> list[PeriodicJob]:
+        registry = KeyRegistry(self._redis_url, self._settings.redis.connect_timeout_s)
+        self._exits.push_async_callback(registry.close)
+        return KeyPublisher(pool, registry).jobs()
 
     async def _memory(self) -> "ProcessMemory":
         # Vectors, models and their libraries take as much memory as a small arm: only roles that need them load them.

@@ -11,6 +11,15 @@ from octollm.topology.model import Topic
 
 PRIORITIES = ("high", "normal", "low")
 
+API_KEYS = "{api-keys}"
+"""Hash: the valid API keys, id to a JSON record. It is outside the lanes, like the three that follow."""
+API_KEYS_VERSION = "{api-keys}:version"
+"""String that changes with the keys; absent until they are published."""
+API_KEYS_NUMBER = "{api-keys}:number"
+"""String: number of the state of the table that is published."""
+API_KEYS_USED = "{api-keys}:used"
+"""Hash: id of an API key to when it was last used, in ms."""
+
 
 @dataclass(frozen=True)
 class LaneKeys:

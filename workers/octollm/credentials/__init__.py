@@ -1,0 +1,1 @@
+"""API keys: their form, their table, and their publication to every process that checks them."""
