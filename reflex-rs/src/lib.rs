@@ -2,9 +2,11 @@
 //!
 //! A submission's way: `http` or `ingest` (a webhook's payload becomes a submission in `webhooks`) → `submit` (the stages:
 //! `admission`, durability, store, record) → `store`. `lookup` finds tasks in the store or, through `upstream`, in the
-//! API; `events` follows what happens to them. Only `store::redis` and `ingest::stream` speak Redis.
+//! API; `events` follows what happens to them. `auth` says who a request acts for. Only `store::redis`, `ingest` and
+//! `auth::refresh` speak Redis.
 
 pub mod admission;
+pub mod auth;
 mod blocking;
 pub mod caller;
 pub mod cli;

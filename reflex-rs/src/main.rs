@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bus::{consumer_name, Leases, RedisClient};
 use clap::Parser;
-use contracts::settings::{self, Settings};
+use contracts::settings::{self, Anonymous, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
+use octollm_reflex::auth::{Authenticator, Keys, Refresh};
 use octollm_reflex::caller::Caller;
 use octollm_reflex::cli::Cli;
 use octollm_reflex::healthcheck;
@@ -106,21 +107,21 @@ fn prepare() -> Result<Prepared, Failure> {
     })
 }
 
-/// Loopback, unless the settings say that the network may be trusted.
 fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
     let listen = reflex.listen.replace("localhost:", "127.0.0.1:");
-    let address: SocketAddr = listen.parse().map_err(|_| {
+    listen.parse().map_err(|_| {
         "setting reflex.listen is refused: must be an IP address and a port, like 127.0.0.1:8080"
-    })?;
-    if address.ip().is_loopback() || reflex.trust_network {
-        return Ok(address);
+            .into()
+    })
+}
+
+/// Whether a request without a credential is accepted.
+fn is_anonymous_allowed(anonymous: Anonymous, address: SocketAddr) -> bool {
+    match anonymous {
+        Anonymous::Auto => address.ip().is_loopback(),
+        Anonymous::On => true,
+        Anonymous::Off => false,
     }
-    Err(
-        "setting reflex.listen is refused: until there are credentials every caller is tenant \
-        \"default\", so it must be a loopback address like 127.0.0.1:8080; where the network itself \
-        keeps strangers out, OCTOLLM_REFLEX_TRUST_NETWORK=true allows any other"
-            .into(),
-    )
 }
 
 fn start(prepared: Prepared) -> std::io::Result<ExitCode> {
@@ -156,9 +157,11 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         .map_err(|error| {
             format!("cannot listen on {address} ({error}); free it or set OCTOLLM_REFLEX_LISTEN")
         })?;
-    if !address.ip().is_loopback() {
+    let anonymous = is_anonymous_allowed(reflex.anonymous, address);
+    if anonymous && !address.ip().is_loopback() {
         tracing::warn!(
-            "reflex.trust_network is set: anyone who reaches {address} submits and reads as tenant \"default\""
+            "reflex.anonymous is \"on\": anyone who reaches {address} submits, reads and cancels as tenant \"default\" without \
+             a credential"
         );
     }
     let (client, keep_connected) = RedisClient::open_with(&settings.redis, RESPONSE_TIMEOUT)?;
@@ -167,6 +170,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     let leases = Leases::new(client.clone(), &topology.ingest.group, &name);
     let heartbeat = Duration::from_secs(topology.ingest.heartbeat_s);
     supervisor.spawn_loop("lease renewal", Arc::clone(&leases).run(heartbeat));
+    let authenticator = authenticator(anonymous, client.clone(), &supervisor)?;
     let topology = Arc::new(topology);
     let service = submission_service(&settings, &topology, client.clone(), &supervisor)?;
     let service = Arc::new(service);
@@ -193,14 +197,14 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         metrics,
         ingest: Arc::clone(&common.health),
         sources,
-        anonymous: Caller::new("default".parse()?),
+        authenticator: Arc::new(authenticator),
         event_slots: Arc::new(Semaphore::new(event_stream_limit(reflex))),
         supervisor: supervisor.clone(),
         limits: Limits {
             body_bytes: reflex.body_limit_bytes,
             body_timeout: Duration::from_secs(reflex.body_timeout_s),
         },
-        hosts: AllowedHosts::new(address, &reflex.url),
+        hosts: AllowedHosts::new(address, &reflex.url, anonymous),
     });
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
     let server = http::serve(
@@ -230,6 +234,22 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
 fn event_stream_limit(reflex: &settings::Reflex) -> usize {
     let share = reflex.max_connections - reflex.max_connections / 4;
     reflex.max_event_streams.min(share.max(1))
+}
+
+fn authenticator(
+    anonymous: bool,
+    redis: RedisClient,
+    supervisor: &Supervisor,
+) -> Result<Authenticator, Failure> {
+    let keys = Arc::new(Keys::default());
+    let refresh = Refresh::new(redis.clone(), Arc::clone(&keys));
+    supervisor.spawn_loop("api keys", refresh.run());
+    let anonymous = anonymous.then(|| "default".parse().map(Caller::new));
+    Ok(Authenticator {
+        keys,
+        anonymous: anonymous.transpose()?,
+        clock: Arc::new(move || redis.now_ms().ok()),
+    })
 }
 
 fn submission_service(

@@ -58,6 +58,7 @@ pub struct Metrics {
     seconds: Family<[Label; 1], Histogram>,
     waits: Family<[Label; 1], Counter>,
     requests: Family<[Label; 2], Counter>,
+    authentications: Family<[Label; 1], Counter>,
     in_flight: Gauge,
     event_streams: Gauge,
 }
@@ -70,6 +71,7 @@ impl Default for Metrics {
             Family::<[Label; 1], Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
         let waits = Family::<[Label; 1], Counter>::default();
         let requests = Family::<[Label; 2], Counter>::default();
+        let authentications = Family::<[Label; 1], Counter>::default();
         let (in_flight, event_streams) = (Gauge::default(), Gauge::default());
         registry.register(
             "admission",
@@ -91,6 +93,11 @@ impl Default for Metrics {
             "Reads and commands, by route and outcome",
             requests.clone(),
         );
+        registry.register(
+            "authentications",
+            "Checks of who a request acts for, by outcome",
+            authentications.clone(),
+        );
         registry.register("event_streams", "Open event streams", event_streams.clone());
         registry.register(
             "http_in_flight",
@@ -104,6 +111,7 @@ impl Default for Metrics {
             seconds,
             waits,
             requests,
+            authentications,
             in_flight,
             event_streams,
         }
@@ -131,6 +139,13 @@ impl Metrics {
     pub fn request_ended(&self, route: Route, outcome: Outcome) {
         self.requests
             .get_or_create(&[("route", route.as_str()), ("outcome", outcome.as_str())])
+            .inc();
+    }
+
+    /// Counts one check of who a request acts for.
+    pub fn authenticated(&self, outcome: Outcome) {
+        self.authentications
+            .get_or_create(&[("outcome", outcome.as_str())])
             .inc();
     }
 

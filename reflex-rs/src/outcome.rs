@@ -56,8 +56,17 @@ pub enum Outcome {
     Ended,
     /// A command changed nothing, because nothing was left to do.
     Unchanged,
-    /// The request names a host that is not local, although the reflex listens on a loopback address.
+    /// A request without a credential names a host that is not local or not its own.
     ForeignHost,
+    /// The request has no credential and needs one.
+    MissingCredential,
+    /// The credential is wrong, unknown, revoked or altered.
+    InvalidCredential,
+    ExpiredCredential,
+    /// The credential does not have the scope that the request needs.
+    InsufficientScope,
+    /// Nobody can say now whether a credential is valid.
+    CredentialsUnavailable,
     NotFound,
     MethodNotAllowed,
     /// Neither `Last-Event-ID` nor `after` is the id of an event.

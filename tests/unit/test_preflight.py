@@ -24,8 +24,7 @@ def test_the_defaults_are_fine():
     ("name", "value", "said"),
     [
         ("OCTOLLM_REFLEX_LISTEN", "somewhere:8080", "reflex.listen is refused: must be an IP address"),
-        ("OCTOLLM_REFLEX_LISTEN", "0.0.0.0:8080", "OCTOLLM_REFLEX_TRUST_NETWORK"),
-        ("OCTOLLM_REFLEX_LISTEN", "192.0.2.1:8080", "OCTOLLM_REFLEX_TRUST_NETWORK"),
+        ("OCTOLLM_REFLEX_LISTEN", "192.0.2.1:8080", r"nothing can listen on 192\.0\.2\.1 here"),
         ("OCTOLLM_API_LISTEN", "192.0.2.1:0", "nothing can listen on 192.0.2.1 here"),
         ("OCTOLLM_WORKER_METRICS_LISTEN", "192.0.2.1:0", "OCTOLLM_WORKER_METRICS_LISTEN"),
         ("OCTOLLM_EXECUTOR_METRICS_LISTEN", "no-such-host.invalid:0", "OCTOLLM_EXECUTOR_METRICS_LISTEN"),
@@ -41,13 +40,5 @@ def test_a_setting_that_some_program_would_refuse_later(monkeypatch, name, value
 @pytest.mark.parametrize("listen", ["localhost:0", "127.0.0.1:8080", "0.0.0.0:0"])
 def test_what_is_wanted_is_taken(monkeypatch, tmp_path: Path, listen):
     monkeypatch.setenv("OCTOLLM_REFLEX_LISTEN", listen)
-    monkeypatch.setenv("OCTOLLM_REFLEX_TRUST_NETWORK", "true")
     monkeypatch.setenv("OCTOLLM_EXECUTOR_WORKSPACE_DIR", str(tmp_path))
     preflight.check(load_settings())
-
-
-def test_an_address_that_this_machine_does_not_have_is_said_with_trust_too(monkeypatch):
-    monkeypatch.setenv("OCTOLLM_REFLEX_LISTEN", "192.0.2.1:8080")
-    monkeypatch.setenv("OCTOLLM_REFLEX_TRUST_NETWORK", "true")
-    with pytest.raises(SettingsError, match=r"nothing can listen on 192\.0\.2\.1 here"):
-        preflight.check(load_settings())

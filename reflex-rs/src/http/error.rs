@@ -8,6 +8,7 @@ use contracts::{ContractError, Reason};
 use serde_json::Value;
 
 use super::problem_document::Row;
+use crate::auth::Refusal;
 use crate::lookup::LookupError;
 use crate::outcome::Outcome;
 use crate::store::{StatusError, StoreError};
@@ -44,6 +45,7 @@ pub enum Problem {
     /// A fault of this program or of the stored data; the text is for the log.
     Internal(String),
     ForeignHost,
+    Credential(Refusal),
     NotFound,
     MethodNotAllowed,
 }
@@ -230,10 +232,11 @@ impl Problem {
             Self::ForeignHost => Row::new(
                 S::FORBIDDEN,
                 Outcome::ForeignHost,
-                "on a loopback address the reflex answers only requests whose Host and Origin are local or the host of \
-                 OCTOLLM_REFLEX_URL",
+                "without a credential, Host and Origin must be local or the host of OCTOLLM_REFLEX_URL, and the same where the \
+                 reflex does not listen on a loopback address",
             )
             .field("Host"),
+            Self::Credential(refusal) => credential(*refusal),
             Self::NotFound => Row::new(
                 S::NOT_FOUND,
                 Outcome::NotFound,
@@ -324,6 +327,48 @@ fn store(error: &StoreError) -> Row<'static> {
         .retry_after(1),
         StoreError::Refused(_) => internal(),
     }
+}
+
+/// The challenges are those of RFC 6750.
+fn credential(refusal: Refusal) -> Row<'static> {
+    use StatusCode as S;
+    match refusal {
+        Refusal::Missing => Row::new(
+            S::UNAUTHORIZED,
+            Outcome::MissingCredential,
+            "send an API key or a token as Authorization: Bearer; `octollm keys create` creates a key",
+        )
+        .challenge("Bearer".to_owned()),
+        Refusal::Invalid => Row::new(
+            S::UNAUTHORIZED,
+            Outcome::InvalidCredential,
+            "the credential is not valid; send one API key or token as Authorization: Bearer, and see `octollm keys ls` for \
+             the keys that were revoked",
+        )
+        .challenge("Bearer error=\"invalid_token\"".to_owned()),
+        Refusal::Expired => Row::new(
+            S::UNAUTHORIZED,
+            Outcome::ExpiredCredential,
+            "the credential has expired; send a newer one",
+        )
+        .challenge("Bearer error=\"invalid_token\", error_description=\"expired\"".to_owned()),
+        Refusal::InsufficientScope(scope) => Row::new(
+            S::FORBIDDEN,
+            Outcome::InsufficientScope,
+            format!("this needs a credential with the scope {}", scope.as_str()),
+        )
+        .challenge(format!(
+            "Bearer error=\"insufficient_scope\", scope=\"{}\"",
+            scope.as_str()
+        )),
+        Refusal::Unavailable => Row::new(
+            S::SERVICE_UNAVAILABLE,
+            Outcome::CredentialsUnavailable,
+            "the credential cannot be checked now, so it is neither accepted nor refused; try again later",
+        )
+        .retry_after(1),
+    }
+    .field("Authorization")
 }
 
 fn internal() -> Row<'static> {

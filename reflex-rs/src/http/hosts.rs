@@ -1,59 +1,94 @@
-//! Which hosts a request may name while the reflex listens on a loopback address. Pure.
+//! Which hosts a request without a credential may name. Pure.
 //!
 //! A web page can make a browser send requests to a loopback address under a name of its own (DNS rebinding). Such a request
-//! names a foreign host in `Host` or `Origin`.
+//! names a foreign host in `Host` or `Origin`. To any other address it can send them under that address's own name; such a
+//! request names the page's host in `Origin`.
 
 use axum::http::uri::Authority;
 use axum::http::{header, HeaderMap, HeaderValue, Uri};
 use std::net::{IpAddr, SocketAddr};
 
-/// The hosts that a request may name; `Any` where the network is trusted.
+/// The hosts that a request without a credential may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedHosts {
+    /// Any: such a request is refused later.
     Any,
-    /// Loopback names and addresses, and the host of `reflex.url`, if that is another.
+    /// Any `Host`, but an `Origin` only of the same host, or of the host of `reflex.url`.
+    SameOrigin(Option<String>),
+    /// Loopback names and addresses, and the host of `reflex.url`.
     Loopback(Option<String>),
 }
 
 impl AllowedHosts {
-    /// `listen`: where the reflex listens; `url`: the setting `reflex.url`.
+    /// `listen`: where the reflex listens; `url`: the setting `reflex.url`; `anonymous`: whether requests need no credential.
     #[must_use]
-    pub fn new(listen: SocketAddr, url: &str) -> Self {
-        if !listen.ip().is_loopback() {
-            return Self::Any;
-        }
+    pub fn new(listen: SocketAddr, url: &str, anonymous: bool) -> Self {
         let url: Option<Uri> = url.parse().ok();
-        Self::Loopback(url.as_ref().and_then(Uri::host).map(str::to_lowercase))
+        let own = url.as_ref().and_then(Uri::host).map(str::to_lowercase);
+        if listen.ip().is_loopback() {
+            Self::Loopback(own)
+        } else if anonymous {
+            Self::SameOrigin(own)
+        } else {
+            Self::Any
+        }
     }
 
     /// Whether every host that the request names is allowed. One that names none, as HTTP/1.0 permits, is no browser's.
     #[must_use]
     pub fn allow(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        let Self::Loopback(own) = self else {
-            return true;
-        };
-        let own = own.as_deref();
-        uri.host().is_none_or(|host| is_local(host, own))
-            && headers
-                .get_all(header::HOST)
-                .iter()
-                .all(|value| host_of(value).is_some_and(|host| is_local(&host, own)))
-            && headers
-                .get_all(header::ORIGIN)
-                .iter()
-                .all(|value| origin_of(value).is_some_and(|host| is_local(&host, own)))
+        match self {
+            Self::Any => true,
+            Self::SameOrigin(own) => is_same_origin(uri, headers, own.as_deref()),
+            Self::Loopback(own) => names_only_local(uri, headers, own.as_deref()),
+        }
     }
 }
 
-fn host_of(value: &HeaderValue) -> Option<String> {
-    let authority: Authority = value.to_str().ok()?.parse().ok()?;
-    Some(authority.host().to_owned())
+fn names_only_local(uri: &Uri, headers: &HeaderMap, own: Option<&str>) -> bool {
+    uri.host().is_none_or(|host| is_local(host, own))
+        && headers
+            .get_all(header::HOST)
+            .iter()
+            .all(|value| host_of(value).is_some_and(|host| is_local(host.host(), own)))
+        && headers
+            .get_all(header::ORIGIN)
+            .iter()
+            .all(|value| origin_of(value).is_some_and(|origin| is_local(&origin.0, own)))
 }
 
-fn origin_of(value: &HeaderValue) -> Option<String> {
+/// Whether a request that names an origin names the same host and port there, or the host of `reflex.url`.
+fn is_same_origin(uri: &Uri, headers: &HeaderMap, own: Option<&str>) -> bool {
+    let target = uri
+        .authority()
+        .cloned()
+        .or_else(|| headers.get(header::HOST).and_then(host_of));
+    headers.get_all(header::ORIGIN).iter().all(|value| {
+        let Some((host, port)) = origin_of(value) else {
+            return false;
+        };
+        let default_port = if value.as_bytes().starts_with(b"https:") {
+            443
+        } else {
+            80
+        };
+        let same = target.as_ref().is_some_and(|target| {
+            target.host().eq_ignore_ascii_case(&host)
+                && target.port_u16().unwrap_or(default_port) == port.unwrap_or(default_port)
+        });
+        same || own == Some(host.to_lowercase().as_str())
+    })
+}
+
+fn host_of(value: &HeaderValue) -> Option<Authority> {
+    value.to_str().ok()?.parse().ok()
+}
+
+/// Host and port of an origin.
+fn origin_of(value: &HeaderValue) -> Option<(String, Option<u16>)> {
     let origin: Uri = value.to_str().ok()?.parse().ok()?;
     origin.scheme()?;
-    origin.host().map(str::to_owned)
+    Some((origin.host()?.to_owned(), origin.port_u16()))
 }
 
 /// Whether it is a name without a dot, such as `localhost` or a container's. Nobody can register one, so no page can have it.
@@ -92,6 +127,7 @@ mod tests {
         let own = AllowedHosts::new(
             "127.0.0.1:8080".parse().unwrap(),
             "https://octollm.example.org/",
+            false,
         );
         for host in [
             "127.0.0.1:8080",
@@ -131,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_foreign_origin_is_refused_also_under_a_local_host() {
-        let own = AllowedHosts::new("[::1]:8080".parse().unwrap(), "http://127.0.0.1:8080");
+        let own = AllowedHosts::new("[::1]:8080".parse().unwrap(), "http://127.0.0.1:8080", true);
         let from = |origin| allows(&own, &[("host", "localhost"), ("origin", origin)]);
         for origin in [
             "http://localhost:3000",
@@ -147,11 +183,34 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_network_may_use_any_name() {
-        let any = AllowedHosts::new("0.0.0.0:8080".parse().unwrap(), "http://127.0.0.1:8080");
-        assert_eq!(any, AllowedHosts::Any);
+    fn beyond_loopback_an_anonymous_request_must_come_from_the_same_origin() {
+        let any = "0.0.0.0:8080".parse().unwrap();
+        let open = AllowedHosts::new(any, "https://octollm.example.org", true);
+        let from = |host, origin| allows(&open, &[("host", host), ("origin", origin)]);
+        for (host, origin) in [
+            ("octollm:8080", "http://octollm:8080"),
+            ("OctoLLM:80", "http://octollm"),
+            ("10.0.0.1", "https://10.0.0.1:443"),
+            ("[fd00::1]:8080", "http://[fd00::1]:8080"),
+            ("inner:8080", "https://octollm.example.org"),
+        ] {
+            assert!(from(host, origin), "{host} {origin}");
+        }
+        for (host, origin) in [
+            ("octollm:8080", "http://evil.test:8080"),
+            ("octollm:8080", "http://octollm:3000"),
+            ("octollm", "http://octollm:443"),
+            ("octollm:8080", "null"),
+            ("octollm:8080", ""),
+        ] {
+            assert!(!from(host, origin), "{host} {origin}");
+        }
+        assert!(allows(&open, &[("host", "octollm")]), "no browser's");
+        assert!(!allows(&open, &[("origin", "http://octollm")]));
+        let closed = AllowedHosts::new(any, "http://127.0.0.1:8080", false);
+        assert_eq!(closed, AllowedHosts::Any);
         assert!(allows(
-            &any,
+            &closed,
             &[("host", "octollm"), ("origin", "http://evil.test")]
         ));
     }

@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::{App, Problem};
+use crate::auth;
 use crate::metrics::Route;
 
 /// Counts the request as in flight until its response begins.
@@ -20,14 +21,17 @@ pub(super) async fn count_in_flight(
     next.run(request).await
 }
 
-/// Refuses a request that names a foreign host. A webhook may come through a tunnel: its signature proves who sent it.
+/// Refuses a request that names a foreign host, unless a credential proves who sent it: a webhook's signature, or what its route
+/// demands. A web page has neither.
 pub(super) async fn check_host(
     State(app): State<Arc<App>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let is_webhook = request.uri().path().starts_with("/v1/webhooks/");
-    if is_webhook || app.hosts.allow(request.uri(), request.headers()) {
+    let path = request.uri().path();
+    let proves_its_sender = path.starts_with("/v1/webhooks/")
+        || path.starts_with("/v1/") && auth::is_presented(request.headers());
+    if proves_its_sender || app.hosts.allow(request.uri(), request.headers()) {
         return next.run(request).await;
     }
     let problem = Problem::ForeignHost;

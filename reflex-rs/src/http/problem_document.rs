@@ -47,6 +47,15 @@ impl<'a> Row<'a> {
         self
     }
 
+    /// Says with which credential the request can succeed.
+    pub(super) fn challenge(mut self, challenge: String) -> Self {
+        // Challenges are ASCII, so this never fails.
+        if let Ok(value) = HeaderValue::try_from(challenge) {
+            self.headers.push((header::WWW_AUTHENTICATE, value));
+        }
+        self
+    }
+
     pub(super) fn retry_after(mut self, seconds: u16) -> Self {
         self.headers.push((header::RETRY_AFTER, seconds.into()));
         self

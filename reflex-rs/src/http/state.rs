@@ -8,7 +8,7 @@ use service::Supervisor;
 use tokio::sync::Semaphore;
 
 use super::AllowedHosts;
-use crate::caller::Caller;
+use crate::auth::Authenticator;
 use crate::ingest::IngestHealth;
 use crate::metrics::Metrics;
 use crate::submit::Service;
@@ -22,8 +22,8 @@ pub struct App {
     pub ingest: Arc<IngestHealth>,
     /// The webhook sources, by name.
     pub sources: IndexMap<String, Source>,
-    /// Who a request without credentials acts for.
-    pub anonymous: Caller,
+    /// Says who a request acts for.
+    pub authenticator: Arc<Authenticator>,
     /// One permit for each event stream.
     pub event_slots: Arc<Semaphore>,
     /// Owns what outlives its request. Event streams have no end of their own and end when it orders to stop.

@@ -88,6 +88,7 @@ impl Record {
             about.caller.tenant.as_str(),
             trace::trace_id(&about.traceparent),
         );
+        let credential = about.caller.credential.name();
         let (webhook, source) = (about.webhook.as_deref(), about.source.as_str());
         let (entry, delivery) = match &about.entry {
             Some((entry, delivery)) => (Some(entry.as_str()), Some(*delivery)),
@@ -98,6 +99,7 @@ impl Record {
             tracing::error!(
                 task,
                 tenant,
+                credential,
                 trace,
                 source,
                 webhook,
@@ -111,6 +113,7 @@ impl Record {
             tracing::info!(
                 task,
                 tenant,
+                credential,
                 trace,
                 source,
                 webhook,

@@ -9,6 +9,7 @@ pub mod api;
 pub mod events;
 pub mod history;
 pub mod ingest;
+pub mod keys;
 #[path = "../../../tests/ports.rs"]
 mod ports;
 mod redis_server;

@@ -3,6 +3,13 @@
 use crate::ids::sha256_hex;
 use crate::topology::Topic;
 
+/// Hash: the id of each valid API key and its record. The three keys share a hash tag of their own, outside the lanes.
+pub const API_KEYS: &str = "{api-keys}";
+/// String: changes with every publication of the keys.
+pub const API_KEYS_VERSION: &str = "{api-keys}:version";
+/// Hash: the id of each API key, and when it was last used (ms since 1970).
+pub const API_KEYS_USED: &str = "{api-keys}:used";
+
 /// The keys of one lane; all share its hash tag, so that one script may touch any of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneKeys {

@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use contracts::events::{Name, TaskId};
-use contracts::keys::{ingest, LaneKeys};
+use contracts::keys::{ingest, LaneKeys, API_KEYS, API_KEYS_USED, API_KEYS_VERSION};
 use contracts::topology::{self, Topology};
 use contracts::{ids, strict_json};
 use serde_json::Value;
@@ -72,6 +72,10 @@ fn the_lane_has_its_fixed_keys() {
         "ended_runs": keys.ended_runs(),
     });
     assert_eq!(ours, found["fixed"]);
+    let api_keys = serde_json::json!({
+        "keys": API_KEYS, "version": API_KEYS_VERSION, "used": API_KEYS_USED,
+    });
+    assert_eq!(api_keys, found["api_keys"]);
     for case in cases("fairness") {
         let stream = text(&case, "stream");
         assert_eq!(

@@ -16,7 +16,7 @@ from octollm.settings.sections import split_listen
 
 def check(settings: Settings) -> None:
     """Raises SettingsError that names the setting and says what to change."""
-    _loopback_or_trusted(settings.reflex.listen, trusted=settings.reflex.trust_network)
+    _is_address(settings.reflex.listen)
     for section, key, listen in (
         ("reflex", "listen", settings.reflex.listen),
         ("api", "listen", settings.api.listen),
@@ -31,20 +31,15 @@ def check(settings: Settings) -> None:
         )
 
 
-def _loopback_or_trusted(listen: str, *, trusted: bool) -> None:
+def _is_address(listen: str) -> None:
+    """Whether the reflex can parse its address: it takes no host names."""
     host, _ = split_listen(listen)
     try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
         raise SettingsError(
             "setting reflex.listen is refused: must be an IP address and a port, like 127.0.0.1:8080"
         ) from None
-    if not (address.is_loopback or trusted):
-        raise SettingsError(
-            'setting reflex.listen is refused: until there are credentials every caller is tenant "default", so it '
-            "must be a loopback address like 127.0.0.1:8080; where the network itself keeps strangers out, "
-            "OCTOLLM_REFLEX_TRUST_NETWORK=true allows any other"
-        )
 
 
 def _bindable(section: str, key: str, listen: str) -> None:

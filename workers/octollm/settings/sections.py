@@ -87,7 +87,7 @@ class ReflexSettings(Section):
     """The section `reflex`; octollm.default.toml says what each key means."""
 
     listen: Listen
-    trust_network: bool
+    anonymous: Literal["auto", "on", "off"]
     url: Annotated[str, AfterValidator(_http_url)]
     body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)]

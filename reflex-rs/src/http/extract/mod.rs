@@ -6,5 +6,6 @@ mod headers;
 mod task_id;
 
 pub(super) use body::{json_bytes, optional_object};
+pub(super) use caller::{Authorized, Cancel, Operate, Read, Submit};
 pub(super) use headers::{durability, idempotency_key, single_header, traceparent};
 pub(super) use task_id::task_id;

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::run_command;
 use crate::admission::Redactions;
 use crate::caller::Caller;
-use crate::http::extract::{self, optional_object, task_id};
+use crate::http::extract::{self, optional_object, task_id, Authorized, Cancel};
 use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
@@ -35,7 +35,7 @@ struct CancelRequest {
 /// Answers 202 once the request is stored, and 200 if the task had ended before. What is left of an ended task is stopped, too.
 pub(in crate::http) async fn cancel(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    Authorized { caller, .. }: Authorized<Cancel>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {

@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::run_command;
 use crate::caller::Caller;
-use crate::http::{extract, App, Problem};
+use crate::http::extract::{self, Authorized, Operate};
+use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
 
@@ -28,7 +29,7 @@ struct ArchivedDeadLetter {
 /// Answers 202 once the drop is requested, and 200 if the dead letter was dropped before.
 pub(in crate::http) async fn drop_dead_letter(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    Authorized { caller, .. }: Authorized<Operate>,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -17,9 +17,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{once, StreamExt};
 
 use super::record;
-use crate::caller::Caller;
+use crate::caller::{Caller, Scope};
 use crate::events::{page, Feed, Frame};
-use crate::http::extract::task_id;
+use crate::http::extract::{task_id, Authorized, Read};
 use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
@@ -39,13 +39,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Begins an event stream; answers 204 if nothing is left to send.
 pub(in crate::http) async fn stream(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    authorized: Result<Authorized<Read>, Problem>,
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let request = begin(&app, &caller, id, &uri, &headers);
-    let result = record(&app, Route::Events, &caller, request).await;
+    let result = match authorized {
+        Ok(Authorized { caller, .. }) => {
+            let request = begin(&app, &caller, id, &uri, &headers);
+            record(&app, Route::Events, &caller, request).await
+        }
+        Err(problem) => Err(problem),
+    };
     let document = result.as_ref().err().and_then(Problem::transient_document);
     match document {
         Some(document) if accepts_events(&headers) => Ok(unavailable(&document)),
@@ -104,8 +109,16 @@ async fn begin(
         run: known.run,
     };
     let open = app.metrics.event_stream();
+    let (authenticator, caller) = (Arc::clone(&app.authenticator), caller.clone());
     app.supervisor.spawn_task("event stream", async move {
-        feed.run(first).await;
+        tokio::select! {
+            () = feed.run(first) => {}
+            // Its client reconnects and learns the reason.
+            refusal = authenticator.until_refused(&caller, Scope::Read) => {
+                let (tenant, credential) = (caller.tenant.as_str(), caller.credential.name());
+                tracing::info!(tenant, credential, %refusal, "ended an event stream because of its credential");
+            }
+        }
         // The slot belongs to the feed, not to the body: a client that reads nothing could keep the body for ever.
         drop((slot, open));
     });

@@ -9,6 +9,7 @@ use axum::response::Response;
 
 use super::record;
 use crate::caller::Caller;
+use crate::http::extract::{Authorized, Read};
 use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
@@ -26,7 +27,7 @@ static RESPONSE_HEADERS: [HeaderName; 4] = [
 /// Sends a read to the API.
 pub(in crate::http) async fn proxy(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    Authorized { caller, .. }: Authorized<Read>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::run_command;
 use crate::caller::Caller;
-use crate::http::extract::{self, optional_object, task_id};
+use crate::http::extract::{self, optional_object, task_id, Authorized, Operate};
 use crate::http::{App, Problem};
 use crate::lookup::TaskSummary;
 use crate::metrics::Route;
@@ -34,7 +34,7 @@ struct RedriveRequest {
 /// Answers 202 once the run is requested, and 200 if the task needs none.
 pub(in crate::http) async fn redrive(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    Authorized { caller, .. }: Authorized<Operate>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {

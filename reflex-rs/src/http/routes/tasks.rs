@@ -14,7 +14,7 @@ use contracts::ContractError;
 use super::{accepted, proxy, record};
 use crate::admission::Submission;
 use crate::caller::Caller;
-use crate::http::extract::{self, task_id};
+use crate::http::extract::{self, task_id, Authorized, Read, Submit};
 use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
@@ -28,7 +28,7 @@ const NOT_IN_REDIS: &str =
 /// Submits a task.
 pub(in crate::http) async fn submit(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    Authorized { caller, .. }: Authorized<Submit>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -83,7 +83,7 @@ async fn read(
 /// Answers with a task's status.
 pub(in crate::http) async fn show(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    Authorized { caller, .. }: Authorized<Read>,
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,

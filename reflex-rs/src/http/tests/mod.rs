@@ -25,6 +25,7 @@ use tower::ServiceExt;
 
 use super::{router, AllowedHosts, App, Limits};
 use crate::admission::Rules;
+use crate::auth::{Authenticator, Keys};
 use crate::caller::Caller;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -100,12 +101,19 @@ impl Api {
             supervisor: supervisor.clone(),
             running: TaskTracker::new(),
         };
+        let keys = Keys::default();
+        keys.set(Some(Arc::default()));
+        let authenticator = Authenticator {
+            keys: Arc::new(keys),
+            anonymous: Some(Caller::new("acme".parse().unwrap())),
+            clock: Arc::new(|| Some(contracts::ids::now_ms())),
+        };
         let app = App {
             service: Arc::new(service),
             metrics: Arc::clone(&metrics),
             ingest: Arc::default(),
             sources,
-            anonymous: Caller::new("acme".parse().unwrap()),
+            authenticator: Arc::new(authenticator),
             event_slots: Arc::new(Semaphore::new(1)),
             supervisor,
             limits: Limits {

@@ -55,8 +55,7 @@ impl std::fmt::Debug for Redis {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Reflex {
     pub listen: String,
-    /// Lets `listen` be another address than a loopback one, although there are no credentials.
-    pub trust_network: bool,
+    pub anonymous: Anonymous,
     pub url: String,
     pub body_limit_bytes: usize,
     pub max_connections: usize,
@@ -71,6 +70,18 @@ pub struct Reflex {
     pub max_event_streams: usize,
     pub max_forwards: usize,
     pub consumer: String,
+}
+
+/// Who may act as tenant `default` without a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anonymous {
+    /// Anyone, while the reflex listens on a loopback address.
+    Auto,
+    /// Anyone.
+    On,
+    /// Nobody.
+    Off,
 }
 
 /// What a 202 needs, as the deployment wants it.
