@@ -11,7 +11,7 @@ pub enum Outcome {
     /// The submission was stored before.
     Duplicate,
     /// The idempotency key belongs to another submission.
-    Conflict,
+    IdempotencyKeyReused,
     /// The submission looks like a prompt injection.
     Injection,
     /// The body is not strict JSON.

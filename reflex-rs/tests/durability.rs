@@ -335,7 +335,10 @@ fn a_task_that_is_not_confirmed_in_time_is_named_in_the_problem() {
     });
     assert_eq!(redis.length(TASKS), 1);
     let other = reflex.post(br#"{"goal": "y"}"#, &need);
-    assert_eq!((other.status, other.problem().0), (422, "conflict".into()));
+    assert_eq!(
+        (other.status, other.problem().0),
+        (422, "idempotency_key_reused".into())
+    );
 }
 
 #[test]

@@ -34,7 +34,9 @@ fn a_task_is_accepted_once_and_has_a_status() {
     assert_eq!(submitted.submission.goal.as_str(), "write to [email]");
     assert_eq!(
         submitted.fingerprint.as_str(),
-        contracts::ids::sha256_hex(body)
+        contracts::ids::sha256_hex(
+            br#"{"goal":"write to ada@example.org","kind":"demo.x","priority":"high"}"#
+        )
     );
 
     let repeat = reflex.post(body, "idempotency-key: k1\r\n");
@@ -43,7 +45,7 @@ fn a_task_is_accepted_once_and_has_a_status() {
     assert_eq!(repeat.json()["duplicate"], true);
     let other = reflex.post(br#"{"goal": "else"}"#, "idempotency-key: k1\r\n");
     assert_eq!(other.status, 422);
-    assert_eq!(other.problem().0, "conflict");
+    assert_eq!(other.problem().0, "idempotency_key_reused");
     assert_eq!(redis.length("{l0}:tasks:high"), 1);
     assert_eq!(redis.length(TASKS), 0);
 

@@ -20,9 +20,11 @@ pub struct DeadLetterContext<'a> {
     pub delivery: u64,
     /// The entry's field `type`, unchanged.
     pub message_type: &'a [u8],
-    /// The entry's field `body`, unchanged.
+    /// The entry's field `body`, unchanged. Length and digest always describe all of it.
+    pub body: &'a [u8],
+    /// What is kept as text: the body, or, if the entry's fields are wrong, all of them as JSON.
     pub original: &'a [u8],
-    /// How many bytes of `original` are kept. Length and digest always describe all of it.
+    /// How many bytes of `original` are kept.
     pub max_original_bytes: usize,
     pub now_ms: u64,
 }
@@ -36,7 +38,7 @@ pub struct DeadLetterMessage {
     pub reason: DeadReason,
     /// A `dead.letter.v1` as JSON text.
     pub body: Vec<u8>,
-    /// The entry's body as redacted text.
+    /// `DeadLetterContext::original` as redacted text.
     pub original: String,
 }
 
@@ -63,8 +65,8 @@ impl DeadLetterMessage {
             message_type: Text::cut(&redacted(&printable(context.message_type)))?,
             id: Text::cut("")?,
             tenant: Text::cut(context.tenant.as_str())?,
-            bytes: Int::nearest(context.original.len() as u64),
-            sha256: Some(Sha256::try_from(ids::sha256_hex(context.original))?),
+            bytes: Int::nearest(context.body.len() as u64),
+            sha256: Some(Sha256::try_from(ids::sha256_hex(context.body))?),
             at: Timestamp::try_from(ids::timestamp(context.now_ms))?,
         };
         let kept = &context.original[..context.original.len().min(context.max_original_bytes)];
@@ -160,6 +162,7 @@ mod tests {
             consumer: "me",
             delivery: 2,
             message_type: b"from ada@example.org\xff",
+            body: original,
             original,
             max_original_bytes: 1000,
             now_ms: 0,

@@ -2,8 +2,10 @@
 //!
 //! Layers, from the bottom: `submission` (data) → `prefilter` and `rules` (compiled patterns) → `redact` (applies them to a
 //! submission) → this file (the decision) and `dead_letter` (the record of an ingest entry that never became a task).
+//! `fingerprint` tells a repeat from another task.
 
 mod dead_letter;
+mod fingerprint;
 mod prefilter;
 mod redact;
 mod rules;
@@ -90,7 +92,7 @@ impl Admission<'_> {
     fn unchanged(&self, text: &[u8]) -> Result<Admitted, ContractError> {
         let request: TaskSubmission<AnyObject> = read_checked(text)?;
         check_not_before(request.not_before.as_ref(), self.stamp.now_ms)?;
-        let identity = self.identity(false)?;
+        let identity = self.identity(text, false)?;
         let message = self.message(&identity, Redactions::default(), ())?;
         Ok(Admitted {
             kind: request.kind.map(Into::into),
@@ -106,7 +108,7 @@ impl Admission<'_> {
         check_not_before(request.not_before.as_ref(), self.stamp.now_ms)?;
         let refusal = refusal(&request, self.submission.tenant_mismatch, self.rules);
         let redactions = redact::submission(&mut request, self.rules)?;
-        let identity = self.identity(refusal.is_some())?;
+        let identity = self.identity(text, refusal.is_some())?;
         let kind = request.kind.as_ref().map(ToString::to_string);
         let priority = request.priority.unwrap_or(Priority::Normal);
         let message = self.message(&identity, redactions, request)?;
@@ -124,7 +126,8 @@ impl Admission<'_> {
         })
     }
 
-    fn identity(&self, refused: bool) -> Result<Identity, ContractError> {
+    /// `text`: the submission in canonical form.
+    fn identity(&self, text: &[u8], refused: bool) -> Result<Identity, ContractError> {
         let given_key = self.submission.idempotency_key.as_deref();
         let ulid = ids::ulid(self.stamp.now_ms, self.stamp.random);
         let tenant = self.caller.tenant.as_str();
@@ -139,7 +142,10 @@ impl Admission<'_> {
             task,
             lane,
             idempotency_key,
-            fingerprint: ids::sha256_hex(&self.submission.received),
+            fingerprint: match &self.submission.received {
+                Some(received) => fingerprint::of_received(received),
+                None => fingerprint::of_canonical(text),
+            },
             created_at: ids::timestamp(self.stamp.now_ms),
         })
     }
@@ -156,7 +162,7 @@ impl Admission<'_> {
             tenant: self.caller.tenant.clone(),
             source: self.submission.source,
             received_at: Timestamp::try_from(identity.created_at.clone())?,
-            idempotency_key: Text::cut(&public_key(&identity.idempotency_key, self.rules))?,
+            idempotency_key: public_key(&identity.idempotency_key, self.rules).try_into()?,
             fingerprint: Sha256::try_from(identity.fingerprint.clone())?,
             redactions: DigestMap::try_from(redactions.counts())?,
             submission: content,
@@ -285,7 +291,7 @@ mod tests {
             let submission = Submission {
                 source: Source::Http,
                 body: body.into(),
-                received: body.into(),
+                received: None,
                 idempotency_key: Some("k".to_owned()),
                 traceparent: String::new(),
                 tenant_mismatch: false,

@@ -15,7 +15,7 @@ pub(super) fn submission(
 ) -> Result<Redactions, ContractError> {
     let mut counts = Redactions::default();
     if let Some(goal) = rules.redacted(submission.goal.as_str(), &mut counts) {
-        submission.goal = Text::cut(&goal)?;
+        submission.goal = fit(goal, "goal")?;
     }
     if let Some(input) = &mut submission.input {
         object(input, rules, &mut counts);
@@ -23,17 +23,29 @@ pub(super) fn submission(
     if let Some(metadata) = submission.metadata.take() {
         let (mut clean, mut numbers) = (BTreeMap::new(), Numbers::new());
         for (key, text) in metadata.iter() {
-            let text = Text::cut(&rules.redact(text.as_str(), &mut counts))?;
-            clean.insert(
-                unique_key(rules.redact(key, &mut counts), &mut numbers, |key| {
-                    clean.contains_key(key)
-                }),
-                text,
-            );
+            let text = rules.redact(text.as_str(), &mut counts);
+            let key = unique_key(rules.redact(key, &mut counts), &mut numbers, |key| {
+                clean.contains_key(key)
+            });
+            let text = fit(text, &format!("metadata.{key}"))?;
+            clean.insert(key, text);
         }
         submission.metadata = Some(DigestMap::try_from(clean)?);
     }
     Ok(counts)
+}
+
+/// Redaction can make a text longer than it may be. It is refused then, and never cut.
+fn fit<const MIN: usize, const MAX: usize>(
+    text: String,
+    field: &str,
+) -> Result<Text<MIN, MAX>, ContractError> {
+    text.try_into().map_err(|_| {
+        let rule = format!(
+            "must have at most {MAX} characters after personal data was replaced, as in [email]"
+        );
+        ContractError::schema(field, rule)
+    })
 }
 
 /// Depth is bounded by strict JSON, so recursion is safe.

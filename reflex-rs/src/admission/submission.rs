@@ -10,9 +10,9 @@ pub struct Submission {
     pub source: Source,
     /// A `task.submission.v1` as JSON text.
     pub body: Bytes,
-    /// The bytes that the sender wrote. Their digest tells a repeat from another task under the same idempotency key. They
-    /// differ from `body` for webhooks, whose payload is mapped to a submission.
-    pub received: Bytes,
+    /// What the sender wrote, if `body` was made from it, as for webhooks. It decides then, instead of `body`, what is a repeat
+    /// and what is another task under the same idempotency key.
+    pub received: Option<Bytes>,
     /// The producer's key. A task without one is never a duplicate.
     pub idempotency_key: Option<String>,
     /// W3C trace context, always valid.
@@ -50,7 +50,7 @@ pub struct Admitted {
     pub priority: Priority,
     /// The producer's idempotency key, or the task id.
     pub idempotency_key: String,
-    /// SHA-256 of the received bytes, in hexadecimal.
+    /// See `fingerprint`: equal for the same task, however its JSON is written.
     pub fingerprint: String,
     pub message_type: &'static str,
     pub traceparent: String,

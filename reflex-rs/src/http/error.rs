@@ -273,7 +273,7 @@ fn submit(error: &SubmitError) -> Row<'_> {
         SubmitError::Refused(detail) => {
             Row::new(S::UNPROCESSABLE_ENTITY, outcome, detail.as_str())
         }
-        SubmitError::Conflict(task) => Row::new(
+        SubmitError::IdempotencyKeyReused(task) => Row::new(
             S::UNPROCESSABLE_ENTITY,
             outcome,
             format!("this Idempotency-Key belongs to task {task}, which has another body; send a new key"),

@@ -1,10 +1,13 @@
 //! Decides what becomes of one ingest entry. Pure: no I/O; the clock is passed in.
 
+use std::borrow::Cow;
+
 use bus::Entry;
 use bytes::Bytes;
 use contracts::events::{DeadReason, Source};
 use contracts::topology::Topology;
 use contracts::{ids, ContractError};
+use serde_json::Value;
 
 use super::fields;
 use crate::admission::{DeadLetterContext, DeadLetterMessage, Rules, Submission};
@@ -46,8 +49,8 @@ impl Failure {
             SubmitError::Contract(contract) => {
                 Some(Self::new(error.outcome(), contract.to_string()))
             }
-            SubmitError::Conflict(_) => {
-                let message = "idempotency key already used for another body";
+            SubmitError::IdempotencyKeyReused(_) => {
+                let message = "the idempotency key belongs to another task; use a new key";
                 Some(Self::new(error.outcome(), message))
             }
             _ => None,
@@ -81,11 +84,10 @@ pub(super) fn submission(entry: &Entry, context: &EntryContext<'_>) -> Result<Su
         || format!("{} {}", entry.id, ids::sha256_hex(fields.body)),
         str::to_owned,
     );
-    let body = Bytes::copy_from_slice(fields.body);
     Ok(Submission {
         source: Source::Stream,
-        received: body.clone(),
-        body,
+        body: Bytes::copy_from_slice(fields.body),
+        received: None,
         idempotency_key: Some(key),
         traceparent: context.traceparent.to_owned(),
         tenant_mismatch: fields.tenant_mismatch,
@@ -98,11 +100,16 @@ pub(super) fn dead_letter(
     context: &EntryContext<'_>,
     failure: &Failure,
 ) -> Result<DeadLetterMessage, ContractError> {
+    let tenant = &context.caller.tenant;
     let field = |wanted: &[u8]| {
         let found = entry.fields.iter().find(|(name, _)| name == wanted);
         found.map_or(&[][..], |(_, value)| value)
     };
-    let tenant = &context.caller.tenant;
+    // If the fields are wrong, the body may be under another name.
+    let original = fields::read(&entry.fields, tenant.as_str()).map_or_else(
+        |_| Cow::Owned(all_fields(entry)),
+        |fields| Cow::Borrowed(fields.body),
+    );
     let dead_letter = DeadLetterContext {
         tenant,
         stream: context.stream,
@@ -112,7 +119,8 @@ pub(super) fn dead_letter(
         // A delivery beyond the limit is not another attempt.
         delivery: entry.delivery.min(context.topology.ingest.max_deliveries),
         message_type: field(b"type"),
-        original: field(b"body"),
+        body: field(b"body"),
+        original: &original,
         max_original_bytes: context.body_limit,
         now_ms: context.now_ms,
     };
@@ -124,6 +132,16 @@ pub(super) fn dead_letter(
         context.topology.lane_for(tenant.as_str(), &entry.id),
         context.traceparent.to_owned(),
     )
+}
+
+/// The fields of an entry as JSON: an array of pairs of a name and a value, because a name may be repeated.
+fn all_fields(entry: &Entry) -> Vec<u8> {
+    let pairs = entry.fields.iter();
+    let pairs = pairs.map(|(name, value)| {
+        let text = |raw| String::from_utf8_lossy(raw).into_owned();
+        Value::from(vec![text(name), text(value)])
+    });
+    pairs.collect::<Value>().to_string().into_bytes()
 }
 
 #[cfg(test)]
@@ -204,17 +222,42 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_letter_keeps_all_fields_if_they_are_wrong() {
+        in_context(|context, _| {
+            for (fields, kept) in [
+                (
+                    vec![("data", r#"{"goal": "k"}"#)],
+                    r#"[["data","{"goal": "k"}"]]"#,
+                ),
+                (
+                    vec![("body", "b"), ("surplus", "ada@example.org")],
+                    r#"[["body","b"],["surplus","[email]"]]"#,
+                ),
+                (vec![("body", "b"), ("type", "task.submission.v1")], "b"),
+            ] {
+                let entry = entry(1, &fields);
+                let failure = Failure::new(Outcome::Schema, "wrong");
+                let message = dead_letter(&entry, context, &failure).unwrap();
+                assert_eq!(message.original, kept);
+            }
+        });
+    }
+
+    #[test]
     fn a_dead_letter_does_not_count_the_delivery_beyond_the_limit() {
         in_context(|context, topology| {
             let limit = topology.ingest.max_deliveries;
-            let entry = entry(limit + 1, &[("body", "ada@example.org"), ("type", "t")]);
+            let entry = entry(
+                limit + 1,
+                &[("body", "ada@example.org"), ("type", "task.submission.v1")],
+            );
             let failure = submission(&entry, context).unwrap_err();
             let message = dead_letter(&entry, context, &failure).unwrap();
             assert_eq!(message.reason, DeadReason::DeliveriesExhausted);
             assert_eq!(message.original, "[email]");
             let body: DeadLetter = read(&message.body).unwrap();
             assert_eq!(body.delivery.get(), i64::try_from(limit).unwrap());
-            assert_eq!(body.message_type.as_str(), "t");
+            assert_eq!(body.message_type.as_str(), "task.submission.v1");
         });
     }
 }

@@ -5,6 +5,9 @@ use contracts::ContractError;
 
 use crate::admission::idempotency_key;
 
+/// Bytes of a field's name in a message.
+const MAX_SHOWN_NAME: usize = 100;
+
 /// The fields of an entry. The body is not parsed yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fields<'a> {
@@ -54,11 +57,15 @@ pub(super) fn read<'a>(
     })
 }
 
-/// The name can be anything a producer wrote, so it is made printable and cut.
+/// The name can be anything a producer wrote, so it is made printable. A long one is not shown: a part of it could hide
+/// personal data from the rules.
 fn refused(name: &[u8], what: &str) -> ContractError {
+    if name.len() > MAX_SHOWN_NAME {
+        let message = format!("a field with a name of {} bytes {what}", name.len());
+        return ContractError::schema("", message);
+    }
     let shown: String = String::from_utf8_lossy(name)
         .chars()
-        .take(100)
         .map(|character| {
             if character.is_control() {
                 '?'
@@ -104,7 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_field_is_refused_by_name() {
+    fn a_wrong_field_is_refused_by_name_if_that_is_short() {
+        let long = "x".repeat(101);
         for (pairs, named) in [
             (vec![("type", "task.submission.v1")], "body"),
             (vec![("body", "{}"), ("type", "step.done.v1")], "type"),
@@ -118,8 +126,11 @@ mod tests {
             ),
             (vec![("body", "{}"), ("body", "{}")], "body"),
             (vec![("body", "{}"), ("surplus", "1")], "surplus"),
+            (vec![("body", "{}"), (&long, "1")], ""),
         ] {
-            assert_eq!(read(&entry(&pairs), "acme").unwrap_err().field, named);
+            let error = read(&entry(&pairs), "acme").unwrap_err();
+            assert_eq!(error.field, named);
+            assert!(!error.message.contains(&long), "{error}");
         }
     }
 }

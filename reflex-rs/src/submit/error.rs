@@ -17,7 +17,7 @@ pub enum SubmitError {
     #[error("{0}")]
     Refused(String),
     #[error("the idempotency key belongs to task {0} with another body")]
-    Conflict(TaskId),
+    IdempotencyKeyReused(TaskId),
     #[error("too many tasks are queued")]
     Overloaded,
     /// Nothing was stored; the text says what is missing.
@@ -40,7 +40,7 @@ impl SubmitError {
             Self::Contract(error) if error.reason == Reason::Malformed => Outcome::Malformed,
             Self::Contract(_) => Outcome::Schema,
             Self::Refused(_) => Outcome::Injection,
-            Self::Conflict(_) => Outcome::Conflict,
+            Self::IdempotencyKeyReused(_) => Outcome::IdempotencyKeyReused,
             Self::Overloaded => Outcome::Overloaded,
             Self::NotDurable(_) => Outcome::NotDurable,
             Self::Unconfirmed { .. } => Outcome::Unconfirmed,

@@ -194,7 +194,7 @@ impl Service {
             },
             // Its status says that Postgres does not have it.
             Stored::Lost(id, Some(_)) => self.revive(task, &id, required, durability).await,
-            Stored::Conflict(id) => Err(SubmitError::Conflict(id)),
+            Stored::Conflict(id) => Err(SubmitError::IdempotencyKeyReused(id)),
             Stored::Overloaded => Err(SubmitError::Overloaded),
         }
     }
@@ -222,7 +222,7 @@ impl Service {
             }
             // Another repeat was faster, or the task's status has come.
             Stored::Duplicate(_, state) | Stored::Lost(_, state) => state,
-            Stored::Conflict(id) => return Err(SubmitError::Conflict(id)),
+            Stored::Conflict(id) => return Err(SubmitError::IdempotencyKeyReused(id)),
             Stored::Overloaded => return Err(SubmitError::Overloaded),
         };
         Ok(Accepted {

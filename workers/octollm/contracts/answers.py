@@ -254,7 +254,13 @@ class Admission(Document):
     received_at: str
     source: str
     idempotency_key: str
-    fingerprint: Annotated[str, Field(description="SHA-256 of the body as it was received, before redaction.")]
+    fingerprint: Annotated[
+        str,
+        Field(
+            description="SHA-256 of the received JSON before redaction, written with sorted keys, without spaces and "
+            "with one spelling for each number."
+        ),
+    ]
     redactions: Annotated[dict[str, int], Field(description="How many pieces of personal data were replaced, by type.")]
     traceparent: str
 

@@ -123,5 +123,10 @@ async fn detail(app: &App, request: Request) -> Result<Option<Text<0, 2000>>, Pr
     let rules = &app.service.rules;
     let redacted = rules.redact(detail.as_str(), &mut Redactions::default());
     // Redaction can make it longer.
-    Ok(Some(Text::cut(&redacted)?))
+    let fitting = Text::try_from(redacted).map_err(|_| {
+        let rule =
+            "must have at most 2000 characters after personal data was replaced, as in [email]";
+        ContractError::schema("detail", rule)
+    })?;
+    Ok(Some(fitting))
 }

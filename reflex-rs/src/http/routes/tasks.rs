@@ -67,7 +67,7 @@ async fn read(
     record.received();
     let submission = Submission {
         source: Source::Http,
-        received: body.clone(),
+        received: None,
         body,
         idempotency_key: extract::idempotency_key(headers)?,
         traceparent,

@@ -143,7 +143,7 @@ fn map(
     let submission = Submission {
         source: SubmissionSource::Webhook,
         body: submission.into(),
-        received: body,
+        received: Some(body),
         idempotency_key: Some(idempotency_key),
         traceparent,
         tenant_mismatch: false,

@@ -41,11 +41,51 @@ async fn a_submission_belongs_to_its_caller_and_is_stored_once() {
     let other = api
         .submit(r#"{"goal": "y"}"#, &[("idempotency-key", "k")])
         .await;
-    assert_eq!(other.problem(), (422, "conflict".into()));
+    assert_eq!(other.problem(), (422, "idempotency_key_reused".into()));
     assert_eq!(api.store.tasks().len(), 1);
-    for outcome in ["accepted", "duplicate", "conflict"] {
+    for outcome in ["accepted", "duplicate", "idempotency_key_reused"] {
         assert_eq!(api.submissions(outcome), 1, "{outcome}");
     }
+}
+
+#[tokio::test]
+async fn a_repeat_may_be_written_in_another_way() {
+    let api = Api::new();
+    let first = r#"{"goal": "x", "input": {"a": 1.0, "b": [100]}}"#;
+    let repeat = "{\"input\":{\"b\":[1e2],\"a\":1},\"goal\":\"\\u0078\"}\n";
+    let first = api.submit(first, &[("idempotency-key", "k")]).await.json();
+    for key in ["k", "\"k\""] {
+        let again = api.submit(repeat, &[("idempotency-key", key)]).await.json();
+        assert_eq!(
+            (&again["task"], &again["duplicate"]),
+            (&first["task"], &true.into())
+        );
+    }
+    let other = r#"{"goal": "x", "input": {"a": 1, "b": ["100"]}}"#;
+    let other = api.submit(other, &[("idempotency-key", "k")]).await;
+    assert_eq!(other.problem(), (422, "idempotency_key_reused".into()));
+}
+
+#[tokio::test]
+async fn a_text_that_redaction_makes_too_long_is_refused_and_not_cut() {
+    let api = Api::new();
+    let text = |length: usize| format!("{}{}", "a@b.co ".repeat(10), "x".repeat(length - 70));
+    // Each address becomes a placeholder that is one character longer.
+    for (length, status) in [(490, 202), (491, 422)] {
+        let body = format!(
+            r#"{{"goal": "x", "metadata": {{"k": "{}"}}}}"#,
+            text(length)
+        );
+        let answer = api.submit(&body, &[]).await;
+        assert_eq!(answer.status.as_u16(), status, "{answer:?}");
+        if status == 422 {
+            assert_eq!(answer.problem().1, "schema");
+            assert_eq!(answer.json()["field"], "metadata.k");
+        }
+    }
+    let tasks = api.store.tasks();
+    assert_eq!(tasks.len(), 1);
+    assert!(String::from_utf8_lossy(&tasks[0].body).contains(&"x".repeat(420)));
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ class TaskRejected(Strict):
     fingerprint: Annotated[
         str,
         Field(
-            description='SHA-256 of the received body bytes, before redaction.',
+            description='SHA-256 of the received JSON before redaction, written with sorted keys, without spaces and with one spelling for each number.',
             pattern='^[0-9a-f]{64}$',
         ),
     ]
