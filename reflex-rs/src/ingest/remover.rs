@@ -54,6 +54,6 @@ impl Removals {
                 let _ = reply.send(result.clone());
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
