@@ -47,6 +47,23 @@ PATTERNS: dict[str, tuple[str, str, dict[str, str]]] = {
     "^[a-z0-9][a-z0-9_-]{0,62}$": ("0", "0" + "9_-" * 20 + "zz", {"too_long": "a" * 64, "case": "A", "dash": "-a"}),
     "^[a-z][a-z0-9_.-]{0,62}$": ("a", "a" + "9_.-" * 15 + "zz", {"too_long": "a" * 64, "case": "A", "digit": "9a"}),
     "^[a-z][a-z0-9_]{0,62}$": ("a", "a" + "9_" * 31, {"too_long": "a" * 64, "case": "A", "dash": "a-b"}),
+    "^https?://[A-Za-z0-9._:\\[\\]-]{1,260}([/?][A-Za-z0-9._~:/?@!$&()*+,;=%\\[\\]-]{0,1700})?$": (
+        "http://a",
+        "https://" + "a" * 260 + "/" + "%" * 1700,
+        {
+            "scheme": "ftp://a",
+            "scheme_case": "HTTPS://a",
+            "no_host": "https:///a",
+            "long_host": "https://" + "a" * 261,
+            "user": "https://a@b/",
+            "fragment": "https://a/#b",
+            "fragment_of_host": "https://a#b",
+            "backslash": "https://a\\b",
+            "blank": "https://a/ b",
+            "too_long": "https://a/" + "b" * 1701,
+            "not_ascii": f"https://{FACES}/",
+        },
+    ),
     "^[0-9a-f]{64}$": (HEX, HEX, {"too_long": HEX + "0", "too_short": HEX[1:], "case": HEX.upper()}),
     "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$": (
         TIME,

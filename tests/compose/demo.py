@@ -30,6 +30,7 @@ _NETWORKS = {
     "executor": {"inside"},
     "orchestrator": {"inside"},
     "archive": {"inside"},
+    "callbacks": {"inside", "outside"},
     "guardian": {"inside"},
     "judge": {"inside"},
     "memory": {"inside", "outside"},

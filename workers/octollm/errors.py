@@ -58,6 +58,10 @@ class ApiKeyError(OctoError):
     """An API key cannot be used, changed or found."""
 
 
+class CallbacksError(OctoError):
+    """The file of callbacks is wrong, or one of its secrets cannot be used."""
+
+
 class SchedulesError(OctoError):
     """The file of schedules is wrong."""
 

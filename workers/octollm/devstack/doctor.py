@@ -22,10 +22,12 @@ from octollm.resources import schemas_path
 from octollm.runtime.connect_retry import ADVICE, cause
 from octollm.runtime.programs import EXECUTOR, REFLEX, find_program, program_version
 from octollm.runtime.roles import missing_handlers
-from octollm.settings.files import schedules_path, topology_path, webhooks_path
+from octollm.settings.files import callbacks_path, schedules_path, topology_path, webhooks_path
 from octollm.settings.loader import Settings, is_set, load_settings
 from octollm.settings.redis_url import redis_url
 from octollm.topology import load_topology
+from octollm.topology.callbacks import load_callbacks
+from octollm.topology.callbacks import unusable_secrets as unusable_callback_secrets
 from octollm.topology.schedules import load_schedules
 from octollm.topology.webhook_secrets import unusable_secrets
 from octollm.topology.webhooks import load_webhooks
@@ -66,6 +68,7 @@ async def examine() -> list[Check]:
         _topology(settings),
         _schedules(settings),
         _webhooks(settings),
+        _callbacks(settings),
         _redis_server(settings),
         _postgres_binaries(),
         _program(REFLEX),
@@ -111,6 +114,18 @@ def _webhooks(settings: Settings) -> Check:
     if unusable:
         return Check("webhooks", Verdict.FAIL, "; ".join(unusable), "set another secret here and at the sender")
     return Check("webhooks", Verdict.OK, f"{len(sources)} in {path}, no secret is weak")
+
+
+def _callbacks(settings: Settings) -> Check:
+    path = callbacks_path(settings)
+    try:
+        rules = load_callbacks(path)
+    except OctoError as error:
+        return Check("callbacks", Verdict.FAIL, str(error), f"correct {path}")
+    unusable = unusable_callback_secrets(rules)
+    if unusable:
+        return Check("callbacks", Verdict.WARN, "; ".join(unusable), "set the secret where `worker callbacks` runs")
+    return Check("callbacks", Verdict.OK, f"{len(rules.endpoints)} endpoints in {path}, every secret is usable")
 
 
 def _redis_server(settings: Settings) -> Check:

@@ -25,6 +25,8 @@ from octollm.devstack.embedded.redis import EmbeddedRedis
 from octollm.errors import OctoError, StartError
 from octollm.protocol.connection import probe
 from octollm.runtime.api_role import serve_api
+from octollm.runtime.callbacks_role import ROLE as CALLBACKS
+from octollm.runtime.callbacks_role import load_rules, sending
 from octollm.runtime.connect_retry import cause, until_reachable
 from octollm.runtime.programs import EXECUTOR, REFLEX
 from octollm.runtime.roles import python_roles, require_python_role
@@ -33,6 +35,7 @@ from octollm.settings import files
 from octollm.settings.loader import Settings, is_set
 from octollm.settings.redis_url import redis_url
 from octollm.settings.sections import Section, join_listen, split_listen
+from octollm.supervision import Supervisor
 from octollm.topology import Topology, load_topology
 
 Progress = Callable[[str], None]
@@ -120,7 +123,8 @@ class Stack:
     async def _start(self) -> Running:
         topology = load_topology(files.topology_path(self._settings), resources.schemas_path())
         for role in self._without:
-            require_python_role(role, topology)
+            if role != CALLBACKS:
+                require_python_role(role, topology)
         preflight.check(self._settings)
         data = self._exit.enter_context(DataDir(self._data))
         ports = self._exit.enter_context(Ports())
@@ -133,6 +137,8 @@ class Stack:
             self._program(EXECUTOR, settings, data, f"http://{settings.executor.metrics_listen}")
         )
         await self._exit.enter_async_context(self._workers(settings, topology))
+        if CALLBACKS not in self._without:
+            await self._exit.enter_async_context(self._callbacks(settings))
         self._tell("starting the API")
         await self._exit.enter_async_context(serve_api(settings, failed=self._fail))
         reflex = await self._exit.enter_async_context(self._program(REFLEX, settings, data, settings.reflex.url))
@@ -256,6 +262,24 @@ class Stack:
                 await asyncio.wait_for(asyncio.gather(work, return_exceptions=True), timeout_s)
             except TimeoutError:
                 self._tell(f"the Python workers did not stop within {timeout_s} s and were cut off")
+
+    @asynccontextmanager
+    async def _callbacks(self, settings: Settings) -> AsyncIterator[None]:
+        """The role that sends callbacks, in this process."""
+        supervisor = Supervisor()
+        watcher = asyncio.create_task(self._until_failed(supervisor))  # noqa: TID251  ends with its supervisor
+        self._watchers.add(watcher)
+        try:
+            async with sending(settings, load_rules(settings), supervisor):
+                yield
+        finally:
+            await supervisor.stop()
+
+    async def _until_failed(self, supervisor: Supervisor) -> None:
+        try:
+            await supervisor.until_failed()
+        except OctoError as error:
+            self._fail(error)
 
     def _workers_ended(self, work: asyncio.Task[None]) -> None:
         error = None if work.cancelled() else work.exception()

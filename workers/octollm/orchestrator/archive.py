@@ -16,6 +16,7 @@ from octollm.database.pool import Connection, Pool, transaction
 from octollm.database.queries import queries
 from octollm.errors import ContractError, StoreUnavailableError
 from octollm.orchestrator import poison, store
+from octollm.orchestrator.callbacks import CallbackOutbox
 from octollm.orchestrator.intake import InvalidMessage
 from octollm.orchestrator.messages import MessageBuilder
 from octollm.orchestrator.service import Answer
@@ -31,9 +32,11 @@ _REQUESTS = frozenset({"task.cancel.v1", "task.redrive.v1"})
 class Archive:
     """Processes `dead`."""
 
-    def __init__(self, pool: Pool, messages: MessageBuilder) -> None:
+    def __init__(self, pool: Pool, messages: MessageBuilder, callbacks: CallbackOutbox | None = None) -> None:
+        """`callbacks`: stores who is notified of a task's end; by default only those that submissions name."""
         self._pool = pool
         self._messages = messages
+        self._callbacks = callbacks or CallbackOutbox()
 
     async def handle(self, entries: Sequence[Entry]) -> list[Answer | Exception]:
         """Process entries one by one.
@@ -76,9 +79,10 @@ class Archive:
             )
             traceparent = clean(entry.fields.get(b"traceparent"))
             row, events = await _fail_task(connection, dead_letter, traceparent, task, run)
-        if row is None:
-            return ()
-        return self._messages.operations(poison.decision_of(row, events))
+            decision = None if row is None else poison.decision_of(row, events)
+            if decision is not None:
+                await self._callbacks.store(connection, [decision])
+        return () if decision is None else self._messages.operations(decision)
 
     async def _drop(self, drop: DeadDrop) -> Answer:
         async with transaction(self._pool) as connection:

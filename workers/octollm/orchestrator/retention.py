@@ -49,6 +49,7 @@ async def purge(pool: Pool, days: int, limit: int, *, memory: bool) -> bool:
     async with transaction(pool) as connection:
         outputs = await connection.execute(_SQL["delete_unused_outputs"], days, limit)
         dead_letters = await connection.execute(_SQL["delete_dead_letters_of_no_task"], days, limit)
+        await connection.execute(_SQL["delete_unused_endpoints"], days)
     return limit in (_row_count(marked), len(tasks), _row_count(outputs), _row_count(dead_letters))
 
 

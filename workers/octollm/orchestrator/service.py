@@ -18,6 +18,7 @@ from octollm.database.queries import queries
 from octollm.errors import StoreUnavailableError, TopologyError
 from octollm.orchestrator import poison, store
 from octollm.orchestrator.batch import Batch
+from octollm.orchestrator.callbacks import CallbackOutbox
 from octollm.orchestrator.decide import decide
 from octollm.orchestrator.event import (
     CancelRequested,
@@ -65,15 +66,18 @@ class Orchestrator:
         *,
         arms: Set[str] = frozenset(),
         plans_by_model: bool = False,
+        callbacks: CallbackOutbox | None = None,
     ) -> None:
         """`arms`: those of the topology.
 
         `plans_by_model`: a model is configured, which the arm `planner` asks for the plan of a task without a recipe.
+        `callbacks`: stores who is notified of a task's end; by default only those that submissions name.
         """
         self._pool = pool
         self._planning = Planning(book, frozenset(arms), plans_by_model)
         self._messages = messages
         self._idempotency_ttl_s = idempotency_ttl_s
+        self._callbacks = callbacks or CallbackOutbox()
         self._cache = StateCache()
         self.deadlines = Alarm()
         """For the job that calls `expire`."""
@@ -160,8 +164,9 @@ class Orchestrator:
         async with transaction(self._pool) as connection:
             now = await store.clock(connection)
             row, events = await poison.fail_task(connection, task, None, _cause(error), now)
+            changed = [] if row is None else [poison.decision_of(row, events)]
+            await self._callbacks.store(connection, changed)
             await connection.execute(_SQL["set_status_pending"], [task], True)  # noqa: FBT003  SQL has no keywords
-        changed = [] if row is None else [poison.decision_of(row, events)]
         _log_ends(changed)
         return changed
 
@@ -200,6 +205,7 @@ class Orchestrator:
             decisions = [] if now is None else [decide(state, events[task], now) for task, state in known.items()]
             changed = [decision for decision in decisions if decision.changed]
             await store.save(connection, [], changed)
+            await self._callbacks.store(connection, changed)
             tasks = [decision.state.task for decision in changed]
             await connection.execute(_SQL["set_status_pending"], tasks, True)  # noqa: FBT003  SQL has no keywords
         return changed
@@ -243,6 +249,7 @@ class Orchestrator:
             outcomes = [one if isinstance(one, InvalidMessage) else batch.apply(one) for one in parsed]
             created, updated = batch.changed(new=True), batch.changed(new=False)
             await store.save(connection, created, updated)
+            await self._callbacks.store(connection, [*created, *updated])
             await store.insert_cancel_requests(connection, batch.early_cancel_requests)
         changed = [*created, *updated]
         self._cache.put((decision.state for decision in changed), _received_bytes(entries, parsed))

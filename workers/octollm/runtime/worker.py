@@ -27,6 +27,7 @@ from octollm.isolation.pool import ProcessPool
 from octollm.models.choose import expected
 from octollm.observability.metrics import MetricsServer
 from octollm.orchestrator.archive import Archive
+from octollm.orchestrator.callbacks import CallbackOutbox
 from octollm.orchestrator.maintenance import Maintenance
 from octollm.orchestrator.messages import MessageBuilder
 from octollm.orchestrator.service import Answer, Orchestrator
@@ -41,12 +42,13 @@ from octollm.runtime.connect_retry import until_reachable
 from octollm.runtime.model_role import WorkerModelClient
 from octollm.runtime.roles import require_python_role
 from octollm.runtime.store_watch import ASKS, LISTENS, Check, Pace, PostgresCheck, StoreWatch
-from octollm.settings.files import recipes_path, schedules_path
+from octollm.settings.files import callbacks_path, recipes_path, schedules_path
 from octollm.settings.loader import Settings
 from octollm.settings.redis_url import redis_url
 from octollm.settings.sections import WorkerSettings
 from octollm.supervision import Supervisor
 from octollm.topology import ARM, Topic, Topology
+from octollm.topology.callbacks import load_callbacks
 from octollm.topology.schedules import Schedule, load_schedules
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ _log = structlog.get_logger(__name__)
 _MEMORY_TOPICS = frozenset({"results", "arm.retriever"})
 """Topics whose roles need memory to start."""
 _ORCHESTRATOR_TOPICS = frozenset({"tasks", "steps.done"})
+_CALLBACK_TOPICS = _ORCHESTRATOR_TOPICS | {"dead"}
+"""Topics whose roles end tasks."""
 _POSTGRES_TOPICS = _ORCHESTRATOR_TOPICS | {"dead"} | _MEMORY_TOPICS
 _MEMORY_MAINTENANCE_S = 30
 _ORCHESTRATOR_PARTITIONS = 3
@@ -187,9 +191,10 @@ class _Process:
             direct_handoff=self._settings.handoff.direct,
         )  # fmt: skip
         jobs: list[PeriodicJob] = []
+        callbacks = self._callback_outbox() if names & _CALLBACK_TOPICS else None
         batchers: dict[str, Batcher[Entry, Answer]] = {}
         if names & _ORCHESTRATOR_TOPICS:
-            pool, service = await self.pool(), await self._orchestrator(book, messages)
+            pool, service = await self.pool(), await self._orchestrator(book, messages, callbacks)
             maintenance = Maintenance(service, pool, self._topology, messages, self.worker, schedules)
             retention = self._settings.retention
             jobs += maintenance.jobs(
@@ -199,7 +204,7 @@ class _Process:
             batchers["tasks"] = self._batcher("orchestrator", service.handle, _ORCHESTRATOR_PARTITIONS)
             batchers["steps.done"] = batchers["tasks"]
         if "dead" in names:
-            batchers["dead"] = self._batcher("archive", Archive(await self.pool(), messages).handle)
+            batchers["dead"] = self._batcher("archive", Archive(await self.pool(), messages, callbacks).handle)
         memory = await self._memory() if names & _MEMORY_TOPICS else None
         if memory is not None and "results" in names:
             batchers["results"] = self._batcher("memory", memory.index)
@@ -245,7 +250,13 @@ class _Process:
             self._exits.push_async_callback(self._model_client.close)
         return self._model_client
 
-    async def _orchestrator(self, book: RecipeBook, messages: MessageBuilder) -> Orchestrator:
+    def _callback_outbox(self) -> CallbackOutbox:
+        endpoints = load_callbacks(callbacks_path(self._settings)).endpoints
+        return CallbackOutbox(endpoints, self._settings.callbacks.result_bytes, self._settings.reflex.url)
+
+    async def _orchestrator(
+        self, book: RecipeBook, messages: MessageBuilder, callbacks: CallbackOutbox | None
+    ) -> Orchestrator:
         return Orchestrator(
             await self.pool(),
             book,
@@ -253,6 +264,7 @@ class _Process:
             self._settings.reflex.idempotency_ttl_s,
             arms=self._topology.arms.keys(),
             plans_by_model=expected(self._settings.models.provider, os.environ),
+            callbacks=callbacks,
         )
 
     def _publish_keys(self, pool: Pool) -> list[PeriodicJob]:

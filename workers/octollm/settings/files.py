@@ -16,6 +16,11 @@ def webhooks_path(settings: Settings) -> Path:
     return Path(settings.webhooks.file) if settings.webhooks.file else share_dir() / "webhooks.yaml"
 
 
+def callbacks_path(settings: Settings) -> Path:
+    """The file of callbacks: the configured one, or the one that ships with OctoLLM."""
+    return Path(settings.callbacks.file) if settings.callbacks.file else share_dir() / "callbacks.yaml"
+
+
 def schedules_path(settings: Settings) -> Path:
     """The file of schedules: the configured one, or the one that ships with OctoLLM."""
     return Path(settings.schedules.file) if settings.schedules.file else share_dir() / "schedules.yaml"

@@ -41,6 +41,7 @@ SECTIONS: dict[str, type[sections.Section]] = {
     "api": sections.ApiSettings,
     "schedules": sections.SchedulesSettings,
     "webhooks": sections.WebhooksSettings,
+    "callbacks": sections.CallbacksSettings,
     "qdrant": sections.QdrantSettings,
     "embedding": sections.EmbeddingSettings,
     "models": sections.ModelsSettings,
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     api: sections.ApiSettings
     schedules: sections.SchedulesSettings
     webhooks: sections.WebhooksSettings
+    callbacks: sections.CallbacksSettings
     qdrant: sections.QdrantSettings
     embedding: sections.EmbeddingSettings
     models: sections.ModelsSettings

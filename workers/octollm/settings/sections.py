@@ -162,6 +162,17 @@ class WebhooksSettings(Section):
     file: str
 
 
+class CallbacksSettings(Section):
+    """The section `callbacks`; octollm.default.toml says what each key means."""
+
+    file: str
+    timeout_s: Annotated[int, Field(ge=1, le=60)]
+    max_attempts: Annotated[int, Field(ge=1, le=1000)]
+    max_attempts_per_tenant: Annotated[int, Field(ge=1, le=1000)]
+    max_attempts_per_endpoint: Annotated[int, Field(ge=1, le=1000)]
+    result_bytes: Annotated[int, Field(ge=0, le=16 * 1024 * 1024)]
+
+
 class QdrantSettings(Section):
     """The section `qdrant`; octollm.default.toml says what each key means."""
 

@@ -211,6 +211,23 @@ pub fn is_lane(lane: &[u8]) -> bool {
     (2..=5).contains(&lane.len()) && lane[0] == b'l' && lane[1..].iter().all(u8::is_ascii_digit)
 }
 
+/// `http://` or `https://`, a host with an optional port, and optionally a path or query. Without user and fragment, and with
+/// no byte that two readers of URLs could take for something else.
+fn is_callback_url(text: &[u8]) -> bool {
+    let Some(rest) = (text.strip_prefix(b"https://")).or_else(|| text.strip_prefix(b"http://"))
+    else {
+        return false;
+    };
+    let in_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:[]-".contains(byte);
+    let in_target = |byte: &u8| in_host(byte) || b"~/?@!$&()*+,;=%".contains(byte);
+    let end = (rest.iter().position(|byte| b"/?".contains(byte))).unwrap_or(rest.len());
+    let (host, target) = rest.split_at(end);
+    (1..=260).contains(&host.len())
+        && host.iter().all(in_host)
+        && target.len() <= 1701
+        && target.iter().all(in_target)
+}
+
 fn is_timestamp(text: &[u8]) -> bool {
     let shape = b"0000-00-00T00:00:00.000Z";
     text.len() == shape.len()
@@ -256,6 +273,12 @@ pattern!(
     Sha256,
     |text| text.len() == 64 && text.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte)),
     "must be a SHA-256 in lower-case hexadecimal"
+);
+pattern!(
+    /// Where a callback is sent.
+    CallbackUrl,
+    is_callback_url,
+    "must be a URL like https://example.com/path, without user, fragment or blanks, and of at most 1,700 characters after the host"
 );
 pattern!(
     /// UTC, RFC 3339 with exactly milliseconds and `Z`.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fields::{
-    words, Attempt, Bytes, Count, Detail, DigestMap, Int, Kind, List, Name, Object, Priority,
-    Round, Run, Sha256, TaskId, Tenant, Text, Timestamp, MAX_SAFE,
+    words, Attempt, Bytes, CallbackUrl, Count, Detail, DigestMap, Int, Kind, List, Name, Object,
+    Priority, Round, Run, Sha256, TaskId, Tenant, Text, Timestamp, MAX_SAFE,
 };
 use super::reading::{object, present, present_object};
 use crate::error::ContractError;
@@ -105,6 +105,20 @@ pub struct TaskSubmission<I = Object> {
         skip_serializing_if = "Option::is_none"
     )]
     pub metadata: Option<DigestMap<Text<0, 500>>>,
+    /// Never redacted: a URL that was changed would lead elsewhere.
+    #[serde(
+        default,
+        deserialize_with = "present_object",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub callback: Option<Callback>,
+}
+
+/// Who is notified when a task has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    pub url: CallbackUrl,
 }
 
 /// A submission that passed admission, already redacted (`task.submitted.v1`).

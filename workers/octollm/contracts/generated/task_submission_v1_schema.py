@@ -14,6 +14,19 @@ MetadataAdditionalProperty = TypeAliasType(
 )
 
 
+class Callback(Strict):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    url: Annotated[
+        str,
+        Field(
+            description='Where a signed task.finished.v1 is sent once the task has ended: without user, fragment or blanks.',
+            pattern='^https?://[A-Za-z0-9._:\\[\\]-]{1,260}([/?][A-Za-z0-9._~:/?@!$&()*+,;=%\\[\\]-]{0,1700})?$',
+        ),
+    ]
+
+
 class TaskSubmission(Strict):
     model_config = ConfigDict(
         extra='forbid',
@@ -60,4 +73,8 @@ class TaskSubmission(Strict):
             description="The producer's own labels, returned as they are.",
             max_length=32,
         ),
+    ] = None
+    callback: Annotated[
+        Callback | None,
+        Field(description='Who is notified when the task has ended.', title='Callback'),
     ] = None

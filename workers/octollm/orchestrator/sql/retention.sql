@@ -42,8 +42,14 @@ WHERE id IN (
 DELETE FROM cancel_requests WHERE task = ANY ($1::text[])
 
 -- name: delete_tasks
--- Deletes runs, steps, attempts and events too, by cascade.
+-- Deletes runs, steps, attempts, events and callbacks too, by cascade.
 DELETE FROM tasks WHERE id = ANY ($1::text[])
+
+-- name: delete_unused_endpoints
+-- Endpoints that no callback is left of. Disabled ones stay disabled.
+DELETE FROM callback_endpoints AS old
+WHERE disabled_at IS NULL AND failing_since < now() - make_interval(days => $1)
+  AND NOT EXISTS (SELECT FROM callbacks WHERE callbacks.tenant = old.tenant AND callbacks.endpoint = old.name)
 
 -- name: delete_unused_outputs
 -- Outputs that no step refers to. An output is stored before its step, which may run for a day: hence two days at least.

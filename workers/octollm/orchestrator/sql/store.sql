@@ -226,3 +226,10 @@ SELECT * FROM tasks WHERE id = $1 AND run = $2 AND reason = 'poison'
 -- name: cancel_steps
 -- For a task that was ended without `decide`.
 UPDATE steps SET state = 'cancelled', early_results = NULL WHERE task = $1 AND run = $2 AND state = 'sent'
+
+-- name: insert_callbacks
+INSERT INTO callbacks (tenant, task, run, endpoint, url, body)
+SELECT tenant, task, run, endpoint, url, body
+FROM jsonb_to_recordset($1::jsonb)
+    AS new (tenant text, task text, run integer, endpoint text, url text, body text)
+ON CONFLICT DO NOTHING
