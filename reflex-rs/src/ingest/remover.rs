@@ -41,7 +41,7 @@ impl Remover {
 }
 
 impl Removals {
-    /// Runs as long as the process. Without its remover it has nothing to do, and says nothing: whoever dropped the
+    /// Runs as long as the process. Without its remover it has nothing to do, and says nothing: what dropped the
     /// remover ends the process with the cause, which this loop's end would hide.
     pub async fn run(mut self) {
         let mut batch = Vec::new();
