@@ -40,6 +40,8 @@ pub enum Outcome {
     Unconfirmed,
     /// The webhook source does not map this event.
     Ignored,
+    /// The sender of a webhook checked the address.
+    AddressChecked,
     /// A webhook's signature is missing, does not match or has expired.
     InvalidSignature,
     /// No webhook source has this name.

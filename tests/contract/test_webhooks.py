@@ -2,11 +2,13 @@
 same files."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from octollm.errors import WebhooksError
-from octollm.topology.webhooks import load_webhooks
+from octollm.topology.webhooks import Scheme, load_webhooks
+from tests.helpers.documents import shown_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((Path(__file__).resolve().parent / "webhooks").glob("*.yaml"))
@@ -52,3 +54,12 @@ def test_the_file_that_ships_has_github():
 def test_a_file_that_cannot_be_read_names_the_setting(tmp_path: Path):
     with pytest.raises(WebhooksError, match="OCTOLLM_WEBHOOKS_FILE"):
         load_webhooks(tmp_path / "missing.yaml")
+
+
+def test_the_documentation_has_a_complete_source_of_each_scheme(tmp_path: Path):
+    shown = []
+    for number, text in enumerate(shown_sources()):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text)
+        shown += [source.scheme for source in load_webhooks(file).values()]
+    assert sorted(shown) == sorted(get_args(Scheme))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.documents import shown_sources
 from tests.helpers.programs import Up, octollm, up
 
 ROOT = Path(__file__).parents[2]
@@ -25,18 +26,28 @@ ACME = """
     events:
       note.made: {kind: note, goal: keep it, input: {text: /data/text}}
 """
+STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+PLAIN = "It's a Secret to Everybody"
 SECRETS = {
-    "GITHUB_WEBHOOK_SECRET": "It's a Secret to Everybody",
-    "ACME_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "GITHUB_WEBHOOK_SECRET": PLAIN,
+    "ACME_SECRET": STANDARD,
+    "FEEDBACK_SECRET": STANDARD,
+    "GITLAB_SIGNING_TOKEN": STANDARD,
+    "GITLAB_SECRET_TOKEN": PLAIN,
+    "STRIPE_SIGNING_SECRET": STANDARD,
+    "SLACK_SIGNING_SECRET": PLAIN,
+    "SHOP_SECRET": PLAIN,
+    "SENSOR_SECRET": PLAIN,
 }
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, str]]]:
-    """A stack with three sources, and the environment of a sender."""
+    """A stack with three sources and those of docs/webhooks.md, and the environment of a sender."""
     folder = tmp_path_factory.mktemp("webhooks")
     file = folder / "webhooks.yaml"
-    file.write_text((ROOT / "webhooks.yaml").read_text() + ACME)
+    shown = "".join(text.removeprefix("version: 1\nsources:\n") for text in shown_sources())
+    file.write_text((ROOT / "webhooks.yaml").read_text() + ACME + shown)
     environment = SECRETS | {"OCTOLLM_WEBHOOKS_FILE": str(file)}
     with up(folder, **environment) as running:
         yield running, environment | {"OCTOLLM_REFLEX_URL": running.http}
@@ -69,12 +80,35 @@ def test_what_is_not_mapped_is_passed_over(sources):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("feedback",), {}),
+        (("releases",), {}),
+        (("releases", "--form"), {}),
+        (("gitlab",), {}),
+        (("gitlab",), {"GITLAB_SIGNING_TOKEN": ""}),
+        (("stripe",), {}),
+        (("slack",), {}),
+        (("slack", "--form"), {}),
+        (("slack", "--event", "/note", "--form"), {}),
+        (("shop",), {}),
+        (("sensor",), {}),
+    ],
+)
+def test_the_reflex_takes_what_each_documented_source_sends(sources, arguments, environment):
+    done = send(sources, *arguments, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    task = json.loads(done.stdout)["status_url"].rpartition("/")[2]
+    assert sources[0].ended(task)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
         (("github",), {"GITHUB_WEBHOOK_SECRET": "another good secret"}, "signature"),
         (("github",), {"GITHUB_WEBHOOK_SECRET": ""}, "GITHUB_WEBHOOK_SECRET"),
         (("acme",), {"ACME_SECRET": "hunter2!"}, "base64"),
-        (("gitlab",), {}, "it has github, acme, closed"),
+        (("nowhere",), {}, "it has github, acme, closed"),
         (("closed", "--secret-env", "ACME_SECRET"), {}, "ACME_ABSENT"),
         (("github", "--secret-env", "NOWHERE"), {}, "NOWHERE"),
         (("github", "--event", "push"), {}, "--file"),
@@ -94,7 +128,7 @@ def test_what_cannot_be_sent_is_said_in_one_sentence(sources, arguments, environ
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--file", "/nowhere.json"), ("--delivery", "a b"), ("--delivery", ""), ("--event", "ä")],
+    [("--file", "/nowhere.json"), ("--delivery", "a b"), ("--delivery", ""), ("--event", "ä"), ("--event", "")],
 )
 def test_an_option_that_cannot_be_used_is_a_wrong_use(sources, option, value):
     done = send(sources, "github", option, value)

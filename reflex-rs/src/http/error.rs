@@ -36,7 +36,7 @@ pub enum Problem {
     SourceNotConfigured(String),
     Signature(SignatureError),
     /// A header that the webhook scheme needs is missing or invalid.
-    MissingHeader(&'static str),
+    MissingHeader(String),
     InvalidLastEventId,
     TooManyEventStreams,
     ApiNotConfigured,
@@ -187,11 +187,7 @@ impl Problem {
                 format!("this webhook source has no secret; set {expected} and restart the reflex"),
             )
             .retry_after(1),
-            Self::Signature(error) => Row::new(
-                S::UNAUTHORIZED,
-                Outcome::InvalidSignature,
-                error.to_string(),
-            ),
+            Self::Signature(error) => signature(error),
             Self::MissingHeader(name) => Row::new(
                 S::BAD_REQUEST,
                 Outcome::MissingHeader,
@@ -248,6 +244,18 @@ impl Problem {
                 "this address does not support the method",
             ),
         }
+    }
+}
+
+fn signature(error: &SignatureError) -> Row<'_> {
+    let row = Row::new(
+        StatusCode::UNAUTHORIZED,
+        Outcome::InvalidSignature,
+        error.to_string(),
+    );
+    match error {
+        SignatureError::Malformed { header } => row.field(header),
+        SignatureError::Mismatch | SignatureError::Expired { .. } => row,
     }
 }
 

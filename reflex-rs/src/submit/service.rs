@@ -53,7 +53,7 @@ pub struct Requirements {
 pub enum Refusals {
     /// The sender gets the refusal as an error; nothing is stored.
     Return,
-    /// There is no sender to answer, so the refusal is stored as a rejected task.
+    /// The sender does not act on an answer, so the refusal is stored as a rejected task, which an operator can see.
     Store,
 }
 
@@ -182,6 +182,7 @@ impl Service {
             })
         };
         match stored {
+            Stored::Accepted(id) if refused => accepted(id, false, Some(TaskState::Rejected)),
             Stored::Accepted(id) => accepted(id, false, Some(TaskState::Accepted)),
             Stored::Duplicate(id, None) => {
                 let known = self.ask_api(task, &id).await;

@@ -48,11 +48,7 @@ pub(super) fn read(
             .as_deref()
             .map_or("", |text| text.trim_end_matches(['\r', '\n']));
         if !text.is_empty() {
-            keys.push(
-                verifier
-                    .key(text)
-                    .map_err(|reason| refused(reason.to_owned()))?,
-            );
+            keys.push(verifier.key(text).map_err(refused)?);
         }
     }
     if keys.is_empty() {
@@ -66,7 +62,9 @@ pub(super) fn read(
 mod tests {
     use super::super::signatures::verifier;
     use super::{read, Secrets};
-    use contracts::webhooks::{Scheme, Secret};
+    use contracts::webhooks::{Scheme, Secret, Tolerance};
+
+    const STANDARD: Scheme = Scheme::Standard(Tolerance { seconds: 300 });
 
     fn read_all(secrets: &[&str], scheme: Scheme) -> Result<usize, String> {
         let secrets: Vec<Secret> = secrets
@@ -79,7 +77,7 @@ mod tests {
             "ODD" => Some("hunter2!".to_owned()),
             _ => None,
         };
-        match read("acme", &secrets, verifier(scheme), variable) {
+        match read("acme", &secrets, &*verifier(scheme), variable) {
             Ok(Secrets::Keys(keys)) => Ok(keys.len()),
             Ok(Secrets::NotConfigured(expected)) => Err(expected),
             Err(error) => Err(error.to_string()),
@@ -93,7 +91,7 @@ mod tests {
         std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
         let file = format!("file:{}", file.display());
         assert_eq!(
-            read_all(&["env:GOOD", "env:ABSENT", &file], Scheme::Standard),
+            read_all(&["env:GOOD", "env:ABSENT", &file], STANDARD),
             Ok(2)
         );
         let expected = read_all(
@@ -109,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_unusable_secret_is_refused_and_not_quoted() {
-        let refused = read_all(&["env:ODD"], Scheme::Standard).unwrap_err();
+        let refused = read_all(&["env:ODD"], STANDARD).unwrap_err();
         assert!(refused.contains("ODD") && refused.contains("acme") && refused.contains("base64"));
         assert!(!refused.contains("hunter2"));
         assert!(read_all(&["file:/"], Scheme::Github)

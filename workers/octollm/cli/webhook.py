@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from octollm.cli.output import JsonOption, emit_json, out, pairs
-from octollm.cli.webhook_samples import sample
+from octollm.cli.webhook_samples import as_form, sample
 from octollm.cli.webhook_signing import sign
 from octollm.client import Client
 from octollm.errors import WebhooksError
@@ -36,12 +36,17 @@ File = Annotated[
 ]
 Title = Annotated[str | None, typer.Option(help="The title in the sample payload.")]
 Body = Annotated[str | None, typer.Option(help="The body in the sample payload.")]
-Delivery = Annotated[str | None, typer.Option(metavar="ID", help="Two deliveries with the same id are one task.")]
+Delivery = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="Where the scheme signs an id, two deliveries with the same id are one task."),
+]
+Form = Annotated[bool, typer.Option("--form", help="Send the payload in a form, as GitHub and Slack can do.")]
 Url = Annotated[str | None, typer.Option(help="The address of the reflex; by default the configured one.")]
 SecretEnv = Annotated[str | None, typer.Option(metavar="NAME", help="Environment variable with the signing secret.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
 
 _VISIBLE = re.compile(r"[!-~]{1,180}")
+_PRINTABLE = re.compile(r"[ -~]{1,180}")
 
 
 @webhook.command()
@@ -55,6 +60,7 @@ def send(
     delivery: Delivery = None,
     url: Url = None,
     secret_env: SecretEnv = None,
+    form: Form = False,
     as_json: AsJson = False,
 ) -> None:
     """Sign a sample, or the payload in a file, and send it to the reflex."""
@@ -65,12 +71,17 @@ def send(
     given = {key: value for key, value in (("title", title), ("body", body)) if value is not None}
     if file is not None and given:
         raise typer.BadParameter("a file contains the whole payload: leave out --title and --body", param_hint="--file")
-    for option, text in (("--event", name), ("--delivery", delivery)):
-        if text is not None and not _VISIBLE.fullmatch(text):
-            raise typer.BadParameter("must be 1 to 180 visible ASCII characters", param_hint=option)
-    payload = _read(file) if file is not None else sample(found, name, given)
+    if delivery is not None and not _VISIBLE.fullmatch(delivery):
+        raise typer.BadParameter("must be 1 to 180 visible ASCII characters", param_hint="--delivery")
+    if not _PRINTABLE.fullmatch(name):
+        raise typer.BadParameter("must be 1 to 180 printable ASCII characters", param_hint="--event")
     identity = delivery if delivery is not None else str(uuid.uuid4())
-    headers = sign(found.scheme, secret, payload, event=name, delivery=identity, now_s=int(time.time()))
+    payload = sample(found, name, identity, given, form=form) if file is None else _read(file)
+    if form and file is not None:
+        payload = as_form({"payload": payload})
+    headers = sign(found, secret, payload, event=name, delivery=identity, now_s=int(time.time()))
+    if form:
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **headers}
     with Client(url or settings.reflex.url) as client:
         answer = client.deliver(source, payload, headers)
     if as_json:

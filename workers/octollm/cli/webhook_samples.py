@@ -6,6 +6,7 @@ They are in `samples/`; for other mapped events they have the fields that the ma
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 
@@ -15,10 +16,11 @@ from octollm.topology.webhooks import EventMapping, Source
 _SAMPLES = files("octollm.cli") / "samples"
 
 
-def sample(source: Source, event: str, inputs: Mapping[str, str]) -> bytes:
-    """Return a payload of `event` as JSON.
+def sample(source: Source, event: str, delivery: str, inputs: Mapping[str, str], *, form: bool = False) -> bytes:
+    """Return a payload of `event` as JSON, or as the sender of `source` puts it into a form.
 
-    `inputs`: values by the name of an input of the event's mapping.
+    `delivery`: the payload's id, where the scheme has the id in the payload; `inputs`: values by the name of an input
+    of the event's mapping.
 
     Raises WebhooksError when there is no sample, or no such input.
     """
@@ -31,14 +33,42 @@ def sample(source: Source, event: str, inputs: Mapping[str, str]) -> bytes:
     else:
         known = ", ".join(source.events)
         raise WebhooksError(f"there is no sample of the event {event}; give a payload with --file, or send {known}")
-    if source.scheme == "standard":
-        payload = {**payload, "type": event}
+    for pointer, text in _envelope(source, event, delivery, form=form).items():
+        _put(payload, pointer, text)
     for name, value in inputs.items():
-        pointer = mapping.input.get(name) if mapping else None
-        if pointer is None:
+        found = mapping.input.get(name) if mapping else None
+        if found is None:
             raise WebhooksError(f"the event {event} has no input {name}; leave out --{name}, or use --file")
-        _put(payload, pointer, value)
-    return orjson.dumps(payload)
+        _put(payload, found, value)
+    if not form:
+        return orjson.dumps(payload)
+    return as_form(payload if _is_command(source, event) else {"payload": orjson.dumps(payload).decode()})
+
+
+def as_form(fields: Mapping[str, object]) -> bytes:
+    """Return `fields` as `application/x-www-form-urlencoded`."""
+    return urlencode(fields).encode()
+
+
+def _is_command(source: Source, event: str) -> bool:
+    return source.scheme == "slack" and event.startswith("/")
+
+
+def _envelope(source: Source, event: str, delivery: str, *, form: bool) -> Mapping[str, str]:
+    """Return what a payload says of itself: each value by its JSON pointer."""
+    if source.event is not None:
+        own = {source.event.pointer: event} if source.event.pointer is not None else {}
+    elif _is_command(source, event):
+        own = {"/command": event}
+    elif source.scheme == "slack":
+        own = {"/type": event} if form else {"/type": "event_callback", "/event/type": event}
+    else:
+        pointers = {"standard": "/type", "stripe": "/type", "gitlab": "/object_kind"}
+        own = {pointers[source.scheme]: event} if source.scheme in pointers else {}
+    ids = {"stripe": "/id", "slack": "/event_id"}
+    if source.scheme in ids and not form:
+        own[ids[source.scheme]] = delivery
+    return own
 
 
 def _from_mapping(mapping: EventMapping) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from octollm.client.requests import Priority, query, task_path
 from octollm.client.responses import (
     TRANSPORT_ERRORS,
     Model,
+    delivery_answer,
     parse,
-    parse_object,
     raise_for_status,
     require_event_stream,
     unreachable,
@@ -116,11 +116,15 @@ class AsyncClient:
         return parse(Accepted, self._url, response.content)
 
     async def deliver(self, source: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Send a signed webhook once, as the sender of `source` would, and return the JSON answer."""
+        """Send a signed webhook once, as the sender of `source` would, and return the JSON answer.
+
+        An accepted form of Slack is answered without a body; then the result has only `status_url`, the path of the
+        task, or nothing if the event was ignored.
+        """
         headers = {"Content-Type": requests.JSON, **headers}
         path = requests.webhook_path(source)
         response = await self._request("POST", path, headers=headers, content=body, retry_for_s=0)
-        return parse_object(self._url, response.content)
+        return delivery_answer(self._url, response)
 
     async def status(self, task: str) -> TaskStatus:
         """Return the status of a task, with its result once it has ended."""

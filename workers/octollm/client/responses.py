@@ -90,6 +90,17 @@ def parse_object(url: str, content: bytes) -> dict[str, Any]:
     return found
 
 
+def delivery_answer(url: str, response: httpx2.Response) -> dict[str, Any]:
+    """Return the answer to a webhook: its JSON object, or the task's address if it has no body.
+
+    Raises ApiError when the body is something else than a JSON object.
+    """
+    if response.content:
+        return parse_object(url, response.content)
+    location = response.headers.get("Location")
+    return {"status_url": location} if location is not None else {}
+
+
 def _problem(response: httpx2.Response) -> dict[str, object] | None:
     try:
         found = orjson.loads(response.content)

@@ -24,6 +24,9 @@ from octollm.devstack.embedded.redis import find_cli
 from octollm.errors import RefusedError, StartError
 from octollm.observability.logging import without_passwords
 from octollm.runtime.connect_retry import ADVICE, cause
+from octollm.settings.files import webhooks_path
+from octollm.settings.loader import load_settings
+from octollm.topology.webhooks import load_webhooks
 
 _RETRY_FOR_S = 60
 _STREAM = "ingest:default"
@@ -82,7 +85,8 @@ async def _as_webhook(task: DemoTask, stores: Stores) -> Outcome:
     def deliver() -> str:
         secret = secrets.token_hex(16) if task.tampered else os.environ[WEBHOOK_SECRET]
         now_s, delivery = int(time.time()), secrets.token_hex(16)
-        headers = sign("github", secret, task.body, event=EVENT, delivery=delivery, now_s=now_s)
+        source = load_webhooks(webhooks_path(load_settings()))[SOURCE]
+        headers = sign(source, secret, task.body, event=EVENT, delivery=delivery, now_s=now_s)
         with Client(stores.http_url) as client:
             ident = str(client.deliver(SOURCE, task.body, headers)["task"])
             client.wait(ident, _RETRY_FOR_S)

@@ -52,7 +52,7 @@ def _issue(name: str, number: int, texts: dict[str, str], fault: Callable[[Outco
 
 def _payload(number: int, inputs: dict[str, str]) -> bytes:
     source = load_webhooks(webhooks_path(load_settings()))[SOURCE]
-    payload = orjson.loads(sample(source, EVENT, inputs))
+    payload = orjson.loads(sample(source, EVENT, "demo", inputs))
     payload["issue"]["number"] = number
     return orjson.dumps(payload)
 

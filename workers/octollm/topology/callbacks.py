@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from octollm.contracts.callback_url import parse_callback_url
 from octollm.errors import CallbacksError, WebhooksError
 from octollm.topology import strict_yaml
-from octollm.topology.webhook_secrets import read_secret, signing_key
+from octollm.topology.webhook_secrets import read_secret, standard_key
 from octollm.topology.webhooks import Secret
 
 CallbackState = Literal["succeeded", "failed", "rejected", "cancelled", "expired"]
@@ -106,7 +106,7 @@ def signing_keys(secrets: tuple[str, ...]) -> list[bytes]:
     Raises CallbacksError for one that is weak or malformed.
     """
     try:
-        return [signing_key("standard", secret) for secret in map(read_secret, secrets) if secret]
+        return [standard_key(secret) for secret in map(read_secret, secrets) if secret]
     except WebhooksError as error:
         raise CallbacksError(str(error)) from error
 

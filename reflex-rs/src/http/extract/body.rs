@@ -1,7 +1,7 @@
 //! Reads request bodies within the limits.
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{header, HeaderMap};
+use axum::http::{header, HeaderMap, HeaderName};
 use contracts::events::{from_object, Object};
 use contracts::{strict_json, ContractError};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -16,14 +16,31 @@ pub(in crate::http) async fn json_bytes(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Bytes, Problem> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let media_type = text(header::CONTENT_TYPE).unwrap_or("");
-    let essence = media_type.split(';').next().unwrap_or("").trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
+    if !media_type(headers).eq_ignore_ascii_case("application/json") {
         return Err(Problem::UnsupportedMediaType);
     }
+    bytes(app, headers, body).await
+}
+
+/// Returns the `Content-Type` without its parameters; "" if there is none.
+pub(in crate::http) fn media_type(headers: &HeaderMap) -> &str {
+    let value = text(headers, &header::CONTENT_TYPE).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Reads a body of any type to its end.
+pub(in crate::http) async fn bytes(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Problem> {
     let limit = app.limits.body_bytes;
-    let announced = text(header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+    let announced =
+        text(headers, &header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(Problem::TooLarge(limit));
     }

@@ -5,7 +5,7 @@ mod caller;
 mod headers;
 mod task_id;
 
-pub(super) use body::{json_bytes, optional_object};
+pub(super) use body::{bytes, json_bytes, media_type, optional_object};
 pub(super) use caller::{Authorized, Cancel, Operate, Read, Submit};
 pub(super) use headers::{durability, idempotency_key, single_header, traceparent};
 pub(super) use task_id::task_id;

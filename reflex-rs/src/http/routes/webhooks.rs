@@ -6,11 +6,11 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{header, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::Json;
 use contracts::events::Source as SubmissionSource;
-use contracts::{ids, strict_json, ContractError};
+use contracts::{ids, ContractError};
 use serde_json::{json, Value};
 
 use super::accepted;
@@ -20,16 +20,28 @@ use crate::http::extract::{self, single_header};
 use crate::http::{App, Problem};
 use crate::outcome::Outcome;
 use crate::submit::{Context, Record, Refusals, Requirements};
-use crate::webhooks::signatures::{Delivery, FieldLocation};
-use crate::webhooks::{self, Mapped, Secrets, Source, Unmapped};
+use crate::webhooks::signatures::{Delivery, EventField, Forms, SignedId};
+use crate::webhooks::{self, Mapped, MediaType, Secrets, Source, Unmapped};
 
 /// Length limit of a delivery id. Together with the source's name it must fit into an idempotency key.
 const MAX_ID_LENGTH: usize = 180;
+
+/// A delivery whose signature is verified.
+struct Verified<'a> {
+    name: &'a str,
+    source: &'a Source,
+    headers: &'a HeaderMap,
+    media_type: MediaType,
+    body: Bytes,
+    signed_id: SignedId<'a>,
+}
 
 /// What a verified delivery becomes.
 enum Received {
     Submission(Submission, Requirements),
     Ignored(Unmapped),
+    /// The sender checks the address and expects this text back.
+    Challenge(String),
 }
 
 /// Receives a delivery and submits the task that its source maps it to.
@@ -59,26 +71,32 @@ pub(in crate::http) async fn receive(
         entry: None,
     };
     let mut record = Record::new(Arc::clone(&app.metrics), context);
-    let received = match verified_body(&app, source, &head.headers, body, &mut record).await {
-        Ok(body) => {
-            let size = body.len();
-            let map = || map(&app, (name, source), &head.headers, body, traceparent);
-            run_sized(size, map).await
+    let received = match verify(&app, (name, source), &head.headers, body, &mut record).await {
+        Ok(verified) => {
+            let silent = verified.is_answered_without_body();
+            let size = verified.body.len();
+            let received = run_sized(size, || verified.map(&app, traceparent)).await;
+            received.map(|received| (received, silent))
         }
         Err(problem) => Err(problem),
     };
     match received {
-        Ok(Received::Submission(submission, requirements)) => {
+        Ok((Received::Submission(submission, requirements), silent)) => {
             let stored = app
                 .service
                 .submit(record, &source.caller, submission, requirements)
                 .await?;
-            Ok(accepted(&source.caller, &stored))
+            Ok(answer(accepted(&source.caller, &stored), silent))
         }
-        Ok(Received::Ignored(reason)) => {
+        Ok((Received::Ignored(reason), silent)) => {
             record.finish(&Outcome::Ignored.into());
             let body = json!({ "ignored": reason.to_string() });
-            Ok((StatusCode::OK, Json(body)).into_response())
+            Ok(answer(Json(body).into_response(), silent))
+        }
+        Ok((Received::Challenge(challenge), _)) => {
+            record.finish(&Outcome::AddressChecked.into());
+            let body = json!({ "challenge": challenge });
+            Ok(Json(body).into_response())
         }
         Err(problem) => {
             record.finish(&problem.final_outcome());
@@ -87,21 +105,36 @@ pub(in crate::http) async fn receive(
     }
 }
 
+/// Answers a delivery. `silent`: with 200 and no body, because the sender would show the body to a person.
+fn answer(mut answer: Response, silent: bool) -> Response {
+    if !silent {
+        return answer;
+    }
+    let mut empty = StatusCode::OK.into_response();
+    if let Some(url) = answer.headers_mut().remove(header::LOCATION) {
+        empty.headers_mut().insert(header::LOCATION, url);
+    }
+    empty
+}
+
 /// Reads the body and verifies its signature.
-async fn verified_body(
+async fn verify<'a>(
     app: &App,
-    source: &Source,
-    headers: &HeaderMap,
+    (name, source): (&'a str, &'a Source),
+    headers: &'a HeaderMap,
     body: Body,
     record: &mut Record,
-) -> Result<Bytes, Problem> {
+) -> Result<Verified<'a>, Problem> {
     let keys = match &source.secrets {
         Secrets::Keys(keys) => keys,
         Secrets::NotConfigured(expected) => {
             return Err(Problem::SourceNotConfigured(expected.clone()))
         }
     };
-    let body = extract::json_bytes(app, headers, body).await?;
+    let media_type = MediaType::new(extract::media_type(headers))
+        .filter(|media| *media == MediaType::Json || source.verifier.forms() != Forms::Refused)
+        .ok_or(Problem::UnsupportedMediaType)?;
+    let body = extract::bytes(app, headers, body).await?;
     record.received();
     let now_s = app.service.lookup.store.now_ms()? / 1000;
     let verify = || {
@@ -112,70 +145,104 @@ async fn verified_body(
         };
         source.verifier.verify(&delivery, keys)
     };
-    run_sized(body.len(), verify)
+    let signed_id = run_sized(body.len(), verify)
         .await
         .map_err(Problem::Signature)?;
-    Ok(body)
+    Ok(Verified {
+        name,
+        source,
+        headers,
+        media_type,
+        body,
+        signed_id,
+    })
 }
 
-/// Maps a verified delivery to a submission.
-fn map(
-    app: &App,
-    (name, source): (&str, &Source),
-    headers: &HeaderMap,
-    body: Bytes,
-    traceparent: String,
-) -> Result<Received, Problem> {
-    let payload = parse(&body)?;
-    let event = value_at(source.verifier.event(), headers, &payload)?;
-    let Some(mapping) = source.events.get(event) else {
-        return Ok(Received::Ignored(Unmapped::Event));
-    };
-    let submission = match webhooks::submission(mapping, &payload)? {
-        Mapped::Submission(submission) => submission,
-        Mapped::Ignored(reason) => return Ok(Received::Ignored(reason)),
-    };
-    // With a space, which no producer's key can contain: nobody can take a delivery's key before it arrives.
-    let idempotency_key = match source.verifier.signed_id() {
-        Some(location) => format!("webhook {name} {}", value_at(location, headers, &payload)?),
-        None => format!("webhook {name} sha256:{}", ids::sha256_hex(&body)),
-    };
-    let submission = Submission {
-        source: SubmissionSource::Webhook,
-        body: submission.into(),
-        received: Some(body),
-        idempotency_key: Some(idempotency_key),
-        traceparent,
-        tenant_mismatch: false,
-    };
-    let requirements = Requirements {
-        durability: extract::durability(app, headers)?,
-        refusals: Refusals::Return,
-    };
-    Ok(Received::Submission(submission, requirements))
-}
+impl Verified<'_> {
+    fn is_answered_without_body(&self) -> bool {
+        let verifier = &self.source.verifier;
+        self.media_type == MediaType::Form && verifier.forms() == Forms::PayloadOrFields
+    }
 
-fn parse(body: &[u8]) -> Result<Value, ContractError> {
-    strict_json::check(body)?;
-    serde_json::from_slice(body).map_err(|_| ContractError::malformed("the body is not JSON"))
-}
-
-/// Returns the value at a location. It must be short, visible ASCII, because it becomes part of an idempotency key.
-fn value_at<'a>(
-    location: FieldLocation,
-    headers: &'a HeaderMap,
-    payload: &'a Value,
-) -> Result<&'a str, Problem> {
-    let (found, problem) = match location {
-        FieldLocation::Header(name) => (single_header(headers, name), Problem::MissingHeader(name)),
-        FieldLocation::Body(pointer) => {
-            let found = payload.pointer(pointer).and_then(Value::as_str);
-            let rule = format!("must be a text of 1 to {MAX_ID_LENGTH} visible ASCII characters");
-            (found, ContractError::schema(pointer, rule).into())
+    /// Maps the delivery to a submission.
+    fn map(&self, app: &App, traceparent: String) -> Result<Received, Problem> {
+        let verifier = &self.source.verifier;
+        let payload = self.media_type.parse(&self.body, verifier.forms())?;
+        if let Some(challenge) = verifier.challenge(&payload) {
+            return Ok(Received::Challenge(challenge.to_owned()));
         }
-    };
-    found
-        .filter(|text| text.len() <= MAX_ID_LENGTH)
-        .filter(|text| admission::idempotency_key(text.as_bytes()).is_some())
-        .ok_or(problem)
+        let event = self.event(&payload)?;
+        let Some(mapping) = self.source.events.get(event) else {
+            return Ok(Received::Ignored(Unmapped::Event));
+        };
+        let body: Bytes = match webhooks::submission(mapping, &payload)? {
+            Mapped::Submission(submission) => submission.into(),
+            Mapped::Ignored(reason) => return Ok(Received::Ignored(reason)),
+        };
+        // With a space, which no producer's key can contain: nobody can take a delivery's key before it arrives. Under a signed
+        // id only the submission must stay the same: a sender may count its attempts in the payload.
+        let name = self.name;
+        let (key, received) = if let Some(id) = self.signed_id(&payload)? {
+            (format!("webhook {name} {id}"), None)
+        } else {
+            let digest = ids::sha256_hex(&self.body);
+            (
+                format!("webhook {name} sha256:{digest}"),
+                Some(self.body.clone()),
+            )
+        };
+        let submission = Submission {
+            source: SubmissionSource::Webhook,
+            body,
+            received,
+            idempotency_key: Some(key),
+            traceparent,
+            tenant_mismatch: false,
+        };
+        let requirements = Requirements {
+            durability: extract::durability(app, self.headers)?,
+            // Most senders do not show their users what was answered, and do not send a refused delivery again.
+            refusals: Refusals::Store,
+        };
+        Ok(Received::Submission(submission, requirements))
+    }
+
+    /// Returns the event's name.
+    fn event<'p>(&'p self, payload: &'p Value) -> Result<&'p str, Problem> {
+        let fields = self.source.event_fields();
+        let found = fields.iter().find_map(|field| match *field {
+            EventField::Header(name) => single_header(self.headers, name),
+            EventField::Body(pointer) => payload.pointer(pointer).and_then(Value::as_str),
+            EventField::Name(name) => Some(name),
+        });
+        let missing = || match fields.first() {
+            Some(EventField::Header(name)) => Problem::MissingHeader((*name).to_owned()),
+            Some(EventField::Body(pointer)) => {
+                let rule = "must be the name of the event, a text that is not empty";
+                ContractError::schema(*pointer, rule).into()
+            }
+            Some(EventField::Name(_)) | None => {
+                Problem::Internal("the source does not say where the event is".to_owned())
+            }
+        };
+        found.filter(|name| !name.is_empty()).ok_or_else(missing)
+    }
+
+    /// Returns the id that the signature covers, if there is one. It becomes part of an idempotency key.
+    fn signed_id<'p>(&'p self, payload: &'p Value) -> Result<Option<&'p str>, Problem> {
+        let usable = |text: &&str| {
+            text.len() <= MAX_ID_LENGTH && admission::idempotency_key(text.as_bytes()).is_some()
+        };
+        match self.signed_id {
+            SignedId::None => Ok(None),
+            SignedId::Body(pointer) => {
+                let found = payload.pointer(pointer).and_then(Value::as_str);
+                Ok(found.filter(usable))
+            }
+            SignedId::Header(name) => single_header(self.headers, name)
+                .filter(usable)
+                .map(Some)
+                .ok_or_else(|| Problem::MissingHeader(name.to_owned())),
+        }
+    }
 }

@@ -1,14 +1,21 @@
 //! How senders of webhooks sign. Pure: raw bytes, headers and the clock come in, a verdict goes out.
 //!
-//! One file per scheme. A new one is a file with its `Verifier`, a word in `contracts::webhooks::Scheme` and a line in
-//! `verifier`. Nothing here parses a body before its signature is verified.
+//! One file per scheme; `hashing`, `secret` and `timestamp` are shared. A new scheme is a file with its `Verifier`, a variant
+//! of `contracts::webhooks::Scheme` and a line in `verifier`. Nothing here parses a body before its signature is verified.
 
 mod github;
+mod gitlab;
+mod hashing;
+mod hmac;
+mod secret;
+mod shared_secret;
+mod slack;
 mod standard;
+mod stripe;
+mod timestamp;
 
 use contracts::webhooks::Scheme;
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use serde_json::Value;
 
 /// A delivery as it was received.
 pub struct Delivery<'a> {
@@ -19,30 +26,62 @@ pub struct Delivery<'a> {
     pub now_s: u64,
 }
 
+impl<'a> Delivery<'a> {
+    fn header(&self, name: &str) -> Result<&'a str, SignatureError> {
+        (self.header)(name).ok_or_else(|| SignatureError::malformed(name))
+    }
+}
+
 /// Why a delivery is not proven to be its sender's, or not recent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    #[error("the signature is missing or malformed")]
-    Missing,
+    /// The header is missing, repeated or not as the scheme writes it.
+    #[error("the header {header} must occur once, as the scheme of this source writes it")]
+    Malformed { header: String },
     #[error("the signature does not match the body under any secret of this source")]
     Mismatch,
     /// The signature matches, but its time is long ago or in the future: possibly a replay.
-    #[error("the signed time is too far from this machine's clock")]
-    Expired,
+    #[error("the signed time is more than {tolerance_s} s away from this service's clock")]
+    Expired { tolerance_s: u64 },
 }
 
-/// Where a scheme puts a value.
+impl SignatureError {
+    fn malformed(header: &str) -> Self {
+        let header = header.to_owned();
+        Self::Malformed { header }
+    }
+}
+
+/// What a signature covers that stays the same when the sender delivers again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldLocation {
-    /// A header, by its lower-case name.
-    Header(&'static str),
-    /// A JSON pointer into the body.
+pub enum SignedId<'a> {
+    /// A header with the delivery's id, by its lower-case name.
+    Header(&'a str),
+    /// A JSON pointer to the event's id. Where the body has none, its digest counts.
     Body(&'static str),
+    /// No id is signed. The digest of the body tells a repeat from a new delivery.
+    None,
 }
 
-/// The key that a sender signs with.
+/// Where the name of an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventField<'a> {
+    /// A header, by its lower-case name.
+    Header(&'a str),
+    /// A JSON pointer into the payload.
+    Body(&'a str),
+    /// The name itself.
+    Name(&'a str),
+}
+
+/// What a sender proves itself with.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key(Vec<u8>);
+pub enum Key {
+    /// The key of an HMAC.
+    Signing(Vec<u8>),
+    /// A text that the sender sends as it is.
+    Token(Vec<u8>),
+}
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,64 +90,56 @@ impl std::fmt::Debug for Key {
 }
 
 /// One signature scheme.
-pub trait Verifier: Sync {
+pub trait Verifier: Send + Sync {
     /// Extracts the key from a secret as the sender's settings show it. The error says how the secret must be written.
-    fn key(&self, secret: &str) -> Result<Key, &'static str>;
+    fn key(&self, secret: &str) -> Result<Key, String>;
 
-    /// Checks that one of the keys signed the delivery, in constant time for each key.
-    fn verify(&self, delivery: &Delivery<'_>, keys: &[Key]) -> Result<(), SignatureError>;
+    /// Checks that one of the keys signed the delivery, recently where the scheme signs a time. Compares in constant time and
+    /// hashes the body at most once for each key. Returns where the signed id is.
+    fn verify<'s>(
+        &'s self,
+        delivery: &Delivery<'_>,
+        keys: &[Key],
+    ) -> Result<SignedId<'s>, SignatureError>;
 
-    /// Where the signed id is that stays the same when the sender delivers again. `None` if the scheme signs no id; the
-    /// digest of the signed body then tells a repeat from a new delivery.
-    fn signed_id(&self) -> Option<FieldLocation>;
+    /// Where the event's name can be; the first place that has one counts.
+    fn event(&self) -> &'static [EventField<'static>];
 
-    /// Where the event's name is.
-    fn event(&self) -> FieldLocation;
+    /// What the sender may send as a form, besides JSON.
+    fn forms(&self) -> Forms {
+        Forms::Refused
+    }
+
+    /// Returns the text that the sender expects back when it checks the address; `None` for every other delivery.
+    fn challenge<'a>(&self, _payload: &'a Value) -> Option<&'a str> {
+        None
+    }
+}
+
+/// Which bodies of type `application/x-www-form-urlencoded` a scheme takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forms {
+    Refused,
+    /// One field `payload` with JSON.
+    Payload,
+    /// Like `Payload`; without that field, the fields themselves are the payload. The sender shows the answer's body to a
+    /// person, so an accepted form is answered without one.
+    PayloadOrFields,
 }
 
 /// Returns the verifier of a scheme.
 #[must_use]
-pub fn verifier(scheme: Scheme) -> &'static dyn Verifier {
+pub fn verifier(scheme: Scheme) -> Box<dyn Verifier> {
     match scheme {
-        Scheme::Github => &github::Github,
-        Scheme::Standard => &standard::Standard,
+        Scheme::Standard(tolerance) => Box::new(standard::Standard { tolerance }),
+        Scheme::Github => Box::new(github::Github),
+        Scheme::Gitlab(tolerance) => Box::new(gitlab::Gitlab { tolerance }),
+        Scheme::Stripe(tolerance) => Box::new(stripe::Stripe { tolerance }),
+        Scheme::Slack(tolerance) => Box::new(slack::Slack { tolerance }),
+        Scheme::Hmac(options, tolerance) => Box::new(hmac::Hmac { options, tolerance }),
+        Scheme::SharedSecret(options) => Box::new(shared_secret::SharedSecret { options }),
     }
-}
-
-/// HMAC-SHA256 over the concatenated parts. `None` cannot happen: HMAC takes a key of any length.
-fn mac(key: &Key, parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key.0).ok()?;
-    for part in parts {
-        mac.update(part);
-    }
-    Some(mac)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Delivery, SignatureError, Verifier};
-
-    /// Verifies a delivery under these secrets.
-    pub(super) fn verify(
-        verifier: &dyn Verifier,
-        secrets: &[&str],
-        headers: &[(&str, &str)],
-        body: &[u8],
-        now_s: u64,
-    ) -> Result<(), SignatureError> {
-        let keys: Vec<_> = secrets
-            .iter()
-            .map(|secret| verifier.key(secret).unwrap())
-            .collect();
-        let header = |name: &str| {
-            let found = headers.iter().find(|(known, _)| *known == name);
-            found.map(|(_, value)| *value)
-        };
-        let delivery = Delivery {
-            header: &header,
-            body,
-            now_s,
-        };
-        verifier.verify(&delivery, &keys)
-    }
-}
+mod tests;

@@ -1,208 +1,224 @@
 //! Standard Webhooks: HMAC-SHA256 of `<id>.<timestamp>.<body>`, with any number of signatures in one header during a secret
-//! rotation. Only `v1` signatures are symmetric; others are ignored.
-
-use std::ops::RangeInclusive;
+//! rotation. Only `v1` signatures are symmetric; others are ignored. Svix names the headers `svix-*`.
 
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine;
-use hmac::Mac;
+use contracts::webhooks::{Algorithm, Tolerance};
 
-use super::{mac, Delivery, FieldLocation, Key, SignatureError, Verifier};
+use super::{
+    hashing, secret, timestamp, Delivery, EventField, Key, SignatureError, SignedId, Verifier,
+};
 
-/// How far the signed time may be from the store's clock, in either direction. The specification's libraries use the same.
-const TOLERANCE_S: u64 = 300;
 /// More signatures than any sender has secrets; more would only cost time.
 const MAX_SIGNATURES: usize = 16;
 
-/// Length of a key, by the specification.
-const KEY_BYTES: RangeInclusive<usize> = 24..=64;
+/// The headers of one delivery. Those of different families are never mixed.
+struct Headers {
+    id: &'static str,
+    timestamp: &'static str,
+    signature: &'static str,
+}
 
-pub(super) struct Standard;
+const STANDARD: Headers = Headers {
+    id: "webhook-id",
+    timestamp: "webhook-timestamp",
+    signature: "webhook-signature",
+};
+const SVIX: Headers = Headers {
+    id: "svix-id",
+    timestamp: "svix-timestamp",
+    signature: "svix-signature",
+};
+
+pub(super) struct Standard {
+    pub tolerance: Tolerance,
+}
 
 impl Verifier for Standard {
-    fn key(&self, secret: &str) -> Result<Key, &'static str> {
-        let text = secret.strip_prefix("whsec_").unwrap_or(secret);
-        BASE64
-            .decode(text)
-            .ok()
-            .filter(|key| KEY_BYTES.contains(&key.len()))
-            .map(Key)
-            .ok_or("must be whsec_ and the base64 of 24 to 64 bytes, as the sender shows it")
+    fn key(&self, secret: &str) -> Result<Key, String> {
+        secret::standard(secret).map(Key::Signing)
     }
 
-    fn verify(&self, delivery: &Delivery<'_>, keys: &[Key]) -> Result<(), SignatureError> {
-        let header = |name| (delivery.header)(name).ok_or(SignatureError::Missing);
-        let id = header("webhook-id")?;
-        let timestamp = header("webhook-timestamp")?;
-        // Digits only: the text that is signed and the number that is compared with the clock must be the same.
-        let signed_s: u64 = Some(timestamp)
-            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|text| text.parse().ok())
-            .ok_or(SignatureError::Missing)?;
-        let parts = [
-            id.as_bytes(),
-            b".",
-            timestamp.as_bytes(),
-            b".",
-            delivery.body,
-        ];
-        let signatures: Vec<Vec<u8>> = header("webhook-signature")?
-            .split(' ')
-            .take(MAX_SIGNATURES)
-            .filter_map(|one| BASE64.decode(one.strip_prefix("v1,")?).ok())
-            .collect();
-        // The body is hashed once for each key, however many signatures there are.
-        let matches = !signatures.is_empty()
-            && keys.iter().filter_map(|key| mac(key, &parts)).any(|mac| {
-                signatures
-                    .iter()
-                    .any(|signature| mac.clone().verify_slice(signature).is_ok())
-            });
-        if !matches {
-            return Err(SignatureError::Mismatch);
-        }
-        if signed_s.abs_diff(delivery.now_s) > TOLERANCE_S {
-            return Err(SignatureError::Expired);
-        }
-        Ok(())
+    fn verify<'s>(
+        &'s self,
+        delivery: &Delivery<'_>,
+        keys: &[Key],
+    ) -> Result<SignedId<'s>, SignatureError> {
+        let svix = is_signed_with(&SVIX, delivery) && !is_signed_with(&STANDARD, delivery);
+        let headers = if svix { &SVIX } else { &STANDARD };
+        verify_with(headers, self.tolerance, delivery, keys)
     }
 
-    fn signed_id(&self) -> Option<FieldLocation> {
-        Some(FieldLocation::Header("webhook-id"))
+    fn event(&self) -> &'static [EventField<'static>] {
+        &[EventField::Body("/type")]
     }
+}
 
-    fn event(&self) -> FieldLocation {
-        FieldLocation::Body("/type")
+/// Whether a delivery has a signature of Standard Webhooks, right or wrong.
+pub(super) fn is_signed(delivery: &Delivery<'_>) -> bool {
+    is_signed_with(&STANDARD, delivery)
+}
+
+fn is_signed_with(headers: &Headers, delivery: &Delivery<'_>) -> bool {
+    (delivery.header)(headers.signature).is_some()
+}
+
+/// Verifies the headers `webhook-*`.
+pub(super) fn verify(
+    tolerance: Tolerance,
+    delivery: &Delivery<'_>,
+    keys: &[Key],
+) -> Result<SignedId<'static>, SignatureError> {
+    verify_with(&STANDARD, tolerance, delivery, keys)
+}
+
+fn verify_with(
+    headers: &Headers,
+    tolerance: Tolerance,
+    delivery: &Delivery<'_>,
+    keys: &[Key],
+) -> Result<SignedId<'static>, SignatureError> {
+    let id = delivery.header(headers.id)?;
+    let time = delivery.header(headers.timestamp)?;
+    let signed_s = timestamp::read(headers.timestamp, time)?;
+    let signatures: Vec<Vec<u8>> = delivery
+        .header(headers.signature)?
+        .split(' ')
+        .filter_map(|one| one.strip_prefix("v1,"))
+        .take(MAX_SIGNATURES)
+        .filter_map(|one| BASE64.decode(one).ok())
+        .collect();
+    let parts = [id.as_bytes(), b".", time.as_bytes(), b".", delivery.body];
+    if !hashing::any_signed(Algorithm::Sha256, keys, &parts, &signatures) {
+        return Err(SignatureError::Mismatch);
     }
+    timestamp::check(tolerance, signed_s, delivery)?;
+    Ok(SignedId::Header(headers.id))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::verify;
-    use super::{SignatureError, Standard, Verifier};
+    use super::super::tests::{expired, malformed, tolerance, Signed};
+    use super::{SignatureError, SignedId, Standard};
 
     // The example of the specification's reference libraries.
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const OTHER: &str = "whsec_bm90IHRoZSBmaXJzdCBzZWNyZXQgYnV0IG9uZQ==";
     const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
-    const STAMP: &str = "1614265330";
+    const TIME: &str = "1614265330";
     const NOW_S: u64 = 1_614_265_330;
     const BODY: &[u8] = br#"{"test": 2432232314}"#;
     const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+    const SCHEME: Standard = Standard {
+        tolerance: tolerance(300),
+    };
 
-    fn signed<'a>(id: &'a str, stamp: &'a str, signature: &'a str) -> [(&'a str, &'a str); 3] {
-        [
-            ("webhook-id", id),
-            ("webhook-timestamp", stamp),
-            ("webhook-signature", signature),
-        ]
+    fn example() -> Signed<'static> {
+        Signed::new(&SCHEME, &[SECRET], BODY, NOW_S)
+            .header("webhook-id", ID)
+            .header("webhook-timestamp", TIME)
+            .header("webhook-signature", SIGNATURE)
     }
 
     #[test]
     fn the_published_example_matches_also_among_others() {
         let several = format!("v1,bm9wZQ== v1a,b3RoZXI= {SIGNATURE}");
         for signature in [SIGNATURE, several.as_str()] {
-            assert_eq!(
-                verify(
-                    &Standard,
-                    &[SECRET],
-                    &signed(ID, STAMP, signature),
-                    BODY,
-                    NOW_S
-                ),
-                Ok(())
-            );
+            let found = example().header("webhook-signature", signature).verify();
+            assert_eq!(found, Ok(SignedId::Header("webhook-id")));
         }
-        let both = ["whsec_bm90IHRoZSBmaXJzdCBzZWNyZXQgYnV0IG9uZQ==", SECRET];
-        assert_eq!(
-            verify(&Standard, &both, &signed(ID, STAMP, SIGNATURE), BODY, NOW_S),
-            Ok(())
-        );
+        for secrets in [[OTHER, SECRET], [SECRET, OTHER]] {
+            assert!(example().secrets(&secrets).verify().is_ok());
+        }
+    }
+
+    #[test]
+    fn the_headers_may_be_named_as_svix_names_them_and_are_never_mixed() {
+        let svix = Signed::new(&SCHEME, &[SECRET], BODY, NOW_S)
+            .header("svix-id", ID)
+            .header("svix-timestamp", TIME)
+            .header("svix-signature", SIGNATURE);
+        assert_eq!(svix.verify(), Ok(SignedId::Header("svix-id")));
+        for missing in ["svix-id", "svix-timestamp"] {
+            let mixed = svix.clone().without(missing);
+            let mixed = mixed.header("webhook-id", ID);
+            let mixed = mixed.header("webhook-timestamp", TIME);
+            assert_eq!(mixed.verify(), malformed(missing));
+        }
+        let wrong = svix.header("webhook-id", "msg_x");
+        let wrong = wrong.header("webhook-timestamp", TIME);
+        let wrong = wrong.header("webhook-signature", SIGNATURE);
+        assert_eq!(wrong.verify(), Err(SignatureError::Mismatch));
     }
 
     #[test]
     fn the_signed_time_must_be_recent() {
-        let at = |now_s| {
-            verify(
-                &Standard,
-                &[SECRET],
-                &signed(ID, STAMP, SIGNATURE),
-                BODY,
-                now_s,
-            )
+        for (now_s, verdict) in [
+            (NOW_S + 300, true),
+            (NOW_S - 300, true),
+            (NOW_S + 301, false),
+            (NOW_S - 301, false),
+        ] {
+            let found = example().at(now_s).verify();
+            if verdict {
+                assert!(found.is_ok(), "{now_s}");
+            } else {
+                assert_eq!(found, expired(300), "{now_s}");
+            }
+        }
+        let strict = Standard {
+            tolerance: tolerance(1),
         };
-        assert_eq!(at(NOW_S + 300), Ok(()));
-        assert_eq!(at(NOW_S - 300), Ok(()));
-        assert_eq!(at(NOW_S + 301), Err(SignatureError::Expired));
-        assert_eq!(at(NOW_S - 301), Err(SignatureError::Expired));
+        assert_eq!(example().scheme(&strict).at(NOW_S + 2).verify(), expired(1));
     }
 
     #[test]
     fn every_signed_part_counts() {
-        let verify_parts = |id, stamp, signature, body| {
-            verify(
-                &Standard,
-                &[SECRET],
-                &signed(id, stamp, signature),
-                body,
-                NOW_S,
-            )
-        };
-        for (id, stamp, signature, body) in [
-            ("msg_x", STAMP, SIGNATURE, BODY),
-            (ID, "1614265331", SIGNATURE, BODY),
-            (ID, STAMP, SIGNATURE, br#"{"test": 2432232315}"#.as_slice()),
-            (ID, STAMP, &SIGNATURE[3..], BODY),
-            (
-                ID,
-                STAMP,
-                "v2,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-                BODY,
-            ),
-            (ID, STAMP, "", BODY),
+        let unknown = SIGNATURE.replace("v1,", "v2,");
+        for (name, value) in [
+            ("webhook-id", "msg_x"),
+            ("webhook-timestamp", "1614265331"),
+            ("webhook-signature", &SIGNATURE[3..]),
+            ("webhook-signature", &unknown),
+            ("webhook-signature", "v1,"),
+            ("webhook-signature", ""),
         ] {
-            assert_eq!(
-                verify_parts(id, stamp, signature, body),
-                Err(SignatureError::Mismatch),
-                "{id} {stamp} {signature}"
-            );
+            let found = example().header(name, value).verify();
+            assert_eq!(found, Err(SignatureError::Mismatch), "{name}: {value}");
         }
-        for stamp in [
+        let altered = example().body(br#"{"test": 2432232315}"#);
+        assert_eq!(altered.verify(), Err(SignatureError::Mismatch));
+        assert_eq!(
+            example().secrets(&[OTHER]).verify(),
+            Err(SignatureError::Mismatch)
+        );
+        for time in [
             "",
             "+1614265330",
             "1614265330.0",
             "99999999999999999999",
             "soon",
         ] {
-            assert_eq!(
-                verify_parts(ID, stamp, SIGNATURE, BODY),
-                Err(SignatureError::Missing),
-                "{stamp}"
-            );
+            let found = example().header("webhook-timestamp", time).verify();
+            assert_eq!(found, malformed("webhook-timestamp"), "{time}");
         }
-        for missing in 0..3 {
-            let mut headers = signed(ID, STAMP, SIGNATURE).to_vec();
-            headers.remove(missing);
-            assert_eq!(
-                super::super::tests::verify(&Standard, &[SECRET], &headers, BODY, NOW_S),
-                Err(SignatureError::Missing)
-            );
+        for missing in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            assert_eq!(example().without(missing).verify(), malformed(missing));
         }
     }
 
     #[test]
-    fn a_secret_that_is_not_base64_or_has_the_wrong_length_is_refused() {
-        assert!(Standard.key("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").is_ok());
-        for wrong in [
-            "",
-            "whsec_",
-            "whsec_not base64",
-            "hunter2!",
-            "whsec_eA==",
-            // 23 and 65 bytes
-            "whsec_eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg=",
-            "whsec_eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg=",
-        ] {
-            assert!(Standard.key(wrong).is_err(), "{wrong}");
-        }
+    fn a_header_full_of_signatures_costs_no_more_than_sixteen() {
+        let wrong = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= ";
+        let within = format!("{}{SIGNATURE}", wrong.repeat(15));
+        assert!(example()
+            .header("webhook-signature", &within)
+            .verify()
+            .is_ok());
+        let beyond = format!("{}{SIGNATURE}", wrong.repeat(16));
+        assert_eq!(
+            example().header("webhook-signature", &beyond).verify(),
+            Err(SignatureError::Mismatch)
+        );
     }
 }

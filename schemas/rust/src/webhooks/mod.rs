@@ -1,7 +1,16 @@
 //! `webhooks.yaml` as frozen types: who may send webhooks, how they are signed, and which task each event becomes.
 //!
 //! Owns the file's rules, the same as in Python's `octollm.topology.webhooks`. Reads no secret: the file only names
-//! where secrets lie.
+//! where secrets are.
+
+mod scheme;
+mod secret;
+
+pub use scheme::{
+    Algorithm, Encoding, EventLocation, Format, HeaderName, Hmac, Part, Prefix, Scheme,
+    SecretEncoding, SharedSecret, Tolerance,
+};
+pub use secret::Secret;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +20,11 @@ use serde_json::Value;
 
 use crate::events::{Kind, Name, Tenant, Text};
 use crate::yaml::{self, ensure};
+
+use scheme::{SchemeFields, SchemeName};
+
+/// A delivery costs one HMAC of its body for each secret, before anyone knows who sent it.
+const MAX_SECRETS: usize = 8;
 
 /// Why the file was refused; the text names the place and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -27,78 +41,37 @@ pub type Sources = IndexMap<String, Source>;
 #[serde(deny_unknown_fields)]
 struct File {
     version: u64,
-    sources: Sources,
+    sources: IndexMap<String, SourceFields>,
+}
+
+/// One source as the file writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceFields {
+    description: String,
+    scheme: SchemeName,
+    tenant: Tenant,
+    secrets: Vec<Secret>,
+    tolerance_s: Option<u64>,
+    hmac: Option<Hmac>,
+    shared_secret: Option<SharedSecret>,
+    event: Option<EventLocation>,
+    events: IndexMap<String, Mapping>,
 }
 
 /// One sender.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     pub description: String,
     pub scheme: Scheme,
     /// Whose tasks its events become.
     pub tenant: Tenant,
-    /// Where its secrets lie; several while one replaces another.
+    /// Where its secrets are; several while one replaces another.
     pub secrets: Vec<Secret>,
+    /// Where the event's name is, if not where the scheme puts it.
+    pub event: Option<EventLocation>,
     /// By the event's name as the sender writes it; what is not here is ignored.
     pub events: IndexMap<String, Mapping>,
-}
-
-/// How a sender signs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scheme {
-    Github,
-    Standard,
-}
-
-/// Where a secret is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Secret {
-    Env(String),
-    File(PathBuf),
-}
-
-impl TryFrom<String> for Secret {
-    type Error = String;
-
-    // Never quotes the text: it may be the secret itself, written here by mistake.
-    fn try_from(text: String) -> Result<Self, String> {
-        if let Some(name) = text.strip_prefix("env:") {
-            let plain = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !plain {
-                return Err("env: must be followed by the name of a variable".to_owned());
-            }
-            // Such variables are settings, and an unknown setting is refused.
-            if name.to_ascii_uppercase().starts_with("OCTOLLM_") {
-                return Err(
-                    "must not name a variable that starts with OCTOLLM_; call it otherwise"
-                        .to_owned(),
-                );
-            }
-            return Ok(Self::Env(name.to_owned()));
-        }
-        match text.strip_prefix("file:") {
-            Some(path) if path.starts_with('/') => Ok(Self::File(PathBuf::from(path))),
-            _ => Err(
-                "must be env:NAME or file:/absolute/path; the secret itself has no place here"
-                    .to_owned(),
-            ),
-        }
-    }
-}
-
-impl std::fmt::Display for Secret {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Env(name) => write!(out, "the environment variable {name}"),
-            Self::File(path) => write!(out, "the file {}", path.display()),
-        }
-    }
 }
 
 /// The task that one kind of event becomes.
@@ -174,39 +147,72 @@ pub fn parse(text: &str) -> Result<Sources, String> {
             file.version
         ));
     }
-    for (name, source) in &file.sources {
-        check(&format!("sources.{name}"), name, source)?;
-    }
-    Ok(file.sources)
+    file.sources
+        .into_iter()
+        .map(|(name, fields)| {
+            let source = check(&format!("sources.{name}"), &name, fields)?;
+            Ok((name, source))
+        })
+        .collect()
 }
 
-fn check(at: &str, name: &str, source: &Source) -> Result<(), String> {
+fn check(at: &str, name: &str, fields: SourceFields) -> Result<Source, String> {
     ensure(name.parse::<Name>().is_ok(), || {
         format!("{at}: is no source name; use a lower-case letter, then letters, digits, _ and -")
     })?;
-    ensure(!source.secrets.is_empty(), || {
+    ensure(!fields.secrets.is_empty(), || {
         format!("{at}.secrets: must name at least one, like env:GITHUB_WEBHOOK_SECRET")
     })?;
-    ensure(!source.events.is_empty(), || {
+    ensure(fields.secrets.len() <= MAX_SECRETS, || {
+        format!(
+            "{at}.secrets: must name at most {MAX_SECRETS}; remove those that are no longer used"
+        )
+    })?;
+    ensure(!fields.events.is_empty(), || {
         format!("{at}.events: must map at least one event")
     })?;
-    for (event, mapping) in &source.events {
+    for (event, mapping) in &fields.events {
         let at = format!("{at}.events.{event}");
         ensure(!event.is_empty(), || format!("{at}: an event has a name"))?;
-        for (place, values) in &mapping.only {
-            let at = format!("{at}.only.{}", place.as_str());
-            let plain = |value: &Value| !(value.is_array() || value.is_object() || value.is_null());
-            ensure(!values.is_empty() && values.iter().all(plain), || {
-                format!("{at}: must list at least one text, number or truth value")
-            })?;
-        }
-        for name in &mapping.optional {
-            ensure(mapping.input.contains_key(name), || {
-                format!(
-                    "{at}.optional: {name} is no name under input; add it there or remove it here"
-                )
-            })?;
-        }
+        check_mapping(&at, mapping)?;
+    }
+    let scheme = SchemeFields {
+        scheme: fields.scheme,
+        tolerance_s: fields.tolerance_s,
+        hmac: fields.hmac,
+        shared_secret: fields.shared_secret,
+    };
+    let scheme = scheme.check(at)?;
+    ensure(fields.event.is_some() || scheme.names_events(), || {
+        format!("{at}.event: missing; say where the event's name is: header, pointer or name")
+    })?;
+    if let Some(EventLocation::Name(name)) = &fields.event {
+        ensure(fields.events.contains_key(name), || {
+            format!("{at}.event.name: {name} is no name under events; add it there or correct it")
+        })?;
+    }
+    Ok(Source {
+        description: fields.description,
+        scheme,
+        tenant: fields.tenant,
+        secrets: fields.secrets,
+        event: fields.event,
+        events: fields.events,
+    })
+}
+
+fn check_mapping(at: &str, mapping: &Mapping) -> Result<(), String> {
+    for (place, values) in &mapping.only {
+        let at = format!("{at}.only.{}", place.as_str());
+        let plain = |value: &Value| !(value.is_array() || value.is_object() || value.is_null());
+        ensure(!values.is_empty() && values.iter().all(plain), || {
+            format!("{at}: must list at least one text, number or truth value")
+        })?;
+    }
+    for name in &mapping.optional {
+        ensure(mapping.input.contains_key(name), || {
+            format!("{at}.optional: {name} is no name under input; add it there or remove it here")
+        })?;
     }
     Ok(())
 }
