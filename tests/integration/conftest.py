@@ -11,6 +11,7 @@ from octollm.orchestrator.service import Orchestrator
 from octollm.plans.recipes import load_recipes
 from octollm.runtime.api_role import serve_api
 from octollm.settings.loader import load_settings
+from tests.helpers.callers import SECRET
 from tests.helpers.orchestrators import RECIPES, message_builder
 
 
@@ -35,9 +36,10 @@ def another(orchestrator: Orchestrator, pool: Pool, tmp_path: Path) -> Orchestra
 
 @pytest.fixture
 async def api(dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a running API."""
+    """A client of a running API, which knows no credential but the reflex's."""
     monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
     monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
+    monkeypatch.setenv("OCTOLLM_API_SECRET", SECRET)
     async with (
         serve_api(load_settings()) as url,
         httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,

@@ -22,7 +22,6 @@ from tests.helpers.waiting import until
 TASK = "/v1/tasks/l0-01h00000000000000000000000"
 NOTICED_S = 2.5
 """Two seconds, and what a busy machine adds."""
-TENANT = {"octollm-tenant": "default"}
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ async def test_the_api_answers_503_within_a_second_while_postgres_hangs(through,
     monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
     async with (
         serve_api(load_settings()) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, headers=TENANT) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
     ):
         assert (await client.get("/readyz")).status_code == HTTPStatus.OK
         proxy.hold()

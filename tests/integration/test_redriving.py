@@ -12,6 +12,7 @@ from octollm.orchestrator.archive import Archive
 from octollm.orchestrator.intake import InvalidMessage
 from octollm.orchestrator.service import Orchestrator
 from octollm.protocol.handoff import Entry, Handoff
+from tests.helpers.callers import Reflex
 from tests.helpers.commands import octollm
 from tests.helpers.consumers import KEYS
 from tests.helpers.orchestrators import (
@@ -212,10 +213,10 @@ async def test_what_is_nobodys_is_the_operators_to_see_and_to_drop(pool, api, cl
     await archive.handle([dead_letter("{l0}:tasks:normal", "", tenant=claimed)._replace(id="1-1")])
     (item,) = (await get(api, "/v1/dead-letters"))["items"]
     assert (item["tenant"], item["reason"], "task" in item) == ("", "deliveries_exhausted", False)
-    others = await api.get("/v1/dead-letters", headers={"octollm-tenant": "other"})
+    others = await api.get("/v1/dead-letters", auth=Reflex("other"))
     assert others.json()["items"] == []
     path = f"/v1/dead-letters/{item['id']}"
-    assert (await api.get(path, headers={"octollm-tenant": "other"})).status_code == 404
+    assert (await api.get(path, auth=Reflex("other"))).status_code == 404
     assert (await get(api, path))["dead_letter"]["tenant"] == claimed
     await archive.handle([drop(item["id"], "other")])
     assert len((await get(api, "/v1/dead-letters"))["items"]) == 1

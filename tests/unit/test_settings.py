@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from pydantic import SecretStr
 
 from octollm.errors import SettingsError
 from octollm.settings.loader import DEFAULT_FILE, Settings, is_set, known_keys, load_settings, variable
@@ -40,7 +41,7 @@ def refusal() -> str:
 def test_the_default_file_holds_every_key_and_no_other():
     defaults = tomllib.loads(DEFAULT_FILE.read_text())
     assert {section: tuple(keys) for section, keys in defaults.items()} == known_keys()
-    assert load_settings().model_dump() == defaults
+    assert load_settings().model_dump(mode="json") == defaults  # secrets are texts there
 
 
 def test_no_section_has_a_default_outside_the_file():
@@ -79,6 +80,10 @@ def test_every_key_can_be_set_from_the_environment(section: str, keys: tuple[str
     defaults = load_settings().model_dump()[section]
     for key in keys:
         value = defaults[key]
+        if isinstance(value, SecretStr):
+            monkeypatch.setenv(variable(section, key), "x" * 32)
+            assert load_settings().model_dump()[section][key].get_secret_value() == "x" * 32
+            continue
         monkeypatch.setenv(variable(section, key), str(value + 1) if isinstance(value, int) else str(value))
         found = load_settings().model_dump()[section][key]
         assert found == (value + 1 if isinstance(value, int) else value)
@@ -117,6 +122,8 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one(name: str, ne
         ("[postgres]\npool_size = true", r"postgres\.pool_size in .* is refused"),
         ("[redis]\nurl = 5", r"redis\.url in .* valid string"),
         ('[log]\nformat = "xml"', r"log\.format in .* 'json', 'console' or 'auto'"),
+        (f'[api]\nsecret = "{"x" * 32}"', r"api\.secret in .* is refused: set OCTOLLM_API_SECRET in the environment"),
+        ('[api]\nkey = "octo_x"', r"api\.key in .* is refused: set OCTOLLM_API_KEY in the environment"),
         ("[redis", r"octollm\.toml is not valid TOML: "),
         (b"\xff", r"octollm\.toml is not UTF-8 text"),
     ],
@@ -147,6 +154,8 @@ def test_a_missing_file_is_refused(monkeypatch):
         ("OCTOLLM_WORKER_CONSUMER", "two words", "match pattern"),
         ("OCTOLLM_WORKER_CONSUMER", "line\n", "match pattern"),
         ("OCTOLLM_REDIS_CONNECT_TIMEOUT_S", "nan", "less than or equal to 60"),
+        ("OCTOLLM_API_SECRET", "x" * 31, "must have at least 32 characters"),
+        ("OCTOLLM_API_ANONYMOUS", "true", "'auto', 'on' or 'off'"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, name, value, expected):
@@ -189,6 +198,11 @@ def test_the_file_of_certificates_becomes_part_of_the_url(monkeypatch, tmp_path:
 def test_no_refusal_shows_a_secret(monkeypatch):
     monkeypatch.setenv("OCTOLLM_REDIS_URL", "http://user:hunter2@127.0.0.1")
     assert "hunter2" not in refusal()
+    monkeypatch.delenv("OCTOLLM_REDIS_URL")
+    monkeypatch.setenv("OCTOLLM_API_SECRET", "hunter2")
+    assert "hunter2" not in refusal()
+    monkeypatch.setenv("OCTOLLM_API_SECRET", "hunter2" * 5)
+    assert "hunter2" not in f"{load_settings()!r} {load_settings()}"
 
 
 def test_settings_are_frozen():

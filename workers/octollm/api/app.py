@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from octollm.api import operate, routes
+from octollm.api.authentication import Authentication, Authenticator
 from octollm.api.problem import bad_request, method_not_allowed, not_found, problem_of
 from octollm.api.request_metrics import RequestMetrics
 from octollm.api.store import Store
@@ -16,16 +17,18 @@ from octollm.errors import OctoError, ParameterError
 _MAX_FIELD = 80
 
 
-def create_app(store: Store) -> FastAPI:
-    """Return the application that reads from `store`."""
+def create_app(store: Store, authenticator: Authenticator) -> FastAPI:
+    """Return the application that reads from `store` for the callers that `authenticator` accepts."""
     # No documentation pages: they would load scripts from other hosts. The OpenAPI document itself is served.
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.store = store
+    app.state.authenticator = authenticator
     app.include_router(routes.router)
     app.include_router(operate.router)
     app.add_exception_handler(OctoError, _octo_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(Authentication, authenticator=authenticator)
     app.add_middleware(RequestMetrics)
     return app
 

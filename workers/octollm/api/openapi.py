@@ -15,8 +15,12 @@ def openapi() -> dict[str, Any]:
     document: dict[str, Any] = get_openapi(
         title="OctoLLM",
         version="1",
-        description="What is stored about tasks. Everything is read-only and belongs to one tenant.",
+        description="What is stored about tasks. Everything is read-only and belongs to the tenant of the credential.",
         routes=router.routes,
     )
     document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    document["components"]["securitySchemes"] = {
+        "api_key": {"type": "http", "scheme": "bearer", "description": "An API key with the scope `read`."}
+    }
+    document["security"] = [{"api_key": []}]
     return document

@@ -24,7 +24,8 @@ async def health() -> Response:
 async def ready(request: Request) -> Response:
     """Say whether the API can answer requests, and if not, why."""
     store: Store = request.app.state.store
-    reasons = await store.not_ready_reasons()
+    problem = request.app.state.authenticator.problem()
+    reasons = [*await store.not_ready_reasons(), *([] if problem is None else [problem])]
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     return Response(write({"ready": not reasons, "reasons": reasons}), status, media_type=_JSON)
 

@@ -4,15 +4,14 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import Depends, Header, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from octollm.contracts.answers import CostGroup, TaskStateName
 from octollm.contracts.ids import is_task_id
+from octollm.credentials.caller import Caller
 from octollm.errors import AbsentError, ParameterError
 
-TENANT_HEADER = "octollm-tenant"
-_TENANT = r"\A[a-z0-9][a-z0-9_-]{0,62}\z"
 _AFTER = re.compile(r"(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,9})")
 _MAX_INTEGER, _MAX_ID = 2**31 - 1, 2**63 - 1
 
@@ -118,16 +117,9 @@ class DeadLetterFilter(TimeSpan):
     all: Annotated[bool, Field(description="Include those that were redriven or dropped.")] = False
 
 
-def _tenant(
-    request: Request,
-    tenant: Annotated[
-        str, Header(alias=TENANT_HEADER, pattern=_TENANT, description="Set by the reflex only.")
-    ] = "default",
-) -> str:
-    # Proxies differ in which of two values they use.
-    if len(request.headers.getlist(TENANT_HEADER)) > 1:
-        raise ParameterError(TENANT_HEADER, "is given more than once; send one")
-    return tenant
+def _tenant(request: Request) -> str:
+    caller: Caller = request.state.caller
+    return caller.tenant
 
 
 def _task(task: Annotated[str, Path(description="Task id.")]) -> str:
@@ -143,6 +135,7 @@ def _dead_letter(dead_letter: Annotated[str, Path(description="Id of the dead le
 
 
 Tenant = Annotated[str, Depends(_tenant)]
+"""The caller's, see `authentication.py`."""
 Task = Annotated[str, Depends(_task)]
 DeadLetterId = Annotated[int, Depends(_dead_letter)]
 TaskQuery = Annotated[TaskFilter, Query()]

@@ -1,6 +1,6 @@
-"""Problem responses (RFC 9457): the one table from errors to HTTP statuses.
+"""Problem responses (RFC 9457): the table from errors to HTTP statuses.
 
-The reflex has its own in `http/error.rs`.
+That of refused credentials is in `authentication.py`. The reflex has its own in `http/error.rs`.
 
 This is what callers see. What is logged is decided where a failure is handled.
 """
@@ -15,6 +15,10 @@ from octollm.errors import AbsentError, OctoError, ParameterError, StoreUnavaila
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_S = 1
+_HEADERS = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(_RETRY_AFTER_S)},
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+}
 _INTERNAL = "internal error; the log of octollm api has the cause"
 
 
@@ -26,8 +30,7 @@ def problem(status: HTTPStatus, code: str, detail: str, field: str | None = None
     body = Problem(
         type=f"urn:octollm:problem:{code}", title=status.phrase, status=status.value, detail=detail, field=field
     )  # fmt: skip
-    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-    return Response(write(body), status, headers, MEDIA_TYPE)
+    return Response(write(body), status, _HEADERS.get(status), MEDIA_TYPE)
 
 
 def problem_of(error: OctoError) -> Response:

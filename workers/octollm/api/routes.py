@@ -28,9 +28,14 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     for status, text in (
+        (HTTPStatus.UNAUTHORIZED, "The credential is missing, wrong or expired."),
+        (HTTPStatus.FORBIDDEN, "The credential lacks the scope `read`, or the request names a foreign host."),
         (HTTPStatus.NOT_FOUND, "It does not exist, or it belongs to another tenant."),
         (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is invalid; `field` names it."),
-        (HTTPStatus.SERVICE_UNAVAILABLE, "The database is unavailable or too slow; see Retry-After."),
+        (
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The database or the table of credentials is unavailable, or too slow; see Retry-After.",
+        ),
     )
 }
 

@@ -12,7 +12,7 @@ import httpx2
 
 from octollm.devstack.embedded.process import Child
 from octollm.errors import StartError
-from octollm.runtime.programs import EXECUTOR, find_program
+from octollm.runtime.programs import EXECUTOR, REFLEX, find_program
 from octollm.settings import files
 from octollm.settings.loader import Settings, variable
 
@@ -26,7 +26,8 @@ async def start_program(
     name: str, settings: Settings, folder: Path, url: str, tell: Callable[[str], None]
 ) -> AsyncIterator[Child]:
     """A running program that reports itself ready at `url`; drained and stopped at the end."""
-    child = await Child.start(name, [find_program(name)], log=folder / f"{name}.log", env=_environment(settings))
+    environment = _environment(name, settings)
+    child = await Child.start(name, [find_program(name)], log=folder / f"{name}.log", env=environment)
     drain_s = settings.executor.drain_s if name == EXECUTOR else settings.reflex.drain_s
     try:
         await _ready(child, f"{url}/readyz", tell)
@@ -38,14 +39,19 @@ async def start_program(
             tell(f"{name} did not stop within {drain_s + 5} s and was killed")
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with every setting spelled out: the child must not decide differently."""
+def _environment(name: str, settings: Settings) -> dict[str, str]:
+    """This process's environment with every setting spelled out: the child must not decide differently.
+
+    Secrets are for the one program that needs them.
+    """
     values = {
         variable(section, key): str(value).lower() if isinstance(value, bool) else str(value)
         for section, keys in settings.model_dump().items()
         for key, value in keys.items()
     }
     values[variable("topology", "file")] = str(files.topology_path(settings))
+    values[variable("api", "secret")] = settings.api.secret.get_secret_value() if name == REFLEX else ""
+    values[variable("api", "key")] = ""
     return os.environ | values
 
 

@@ -5,6 +5,7 @@ command `octollm up`, the demo and the end-to-end tests all use this one class.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+
+from pydantic import SecretStr
 
 from octollm import resources
 from octollm.database.migrate import migrate
@@ -219,7 +222,7 @@ class Stack:
                 "reflex": _with(given.reflex, listen=listen, url=f"http://{_reached(listen)}"),
                 "worker": _with(given.worker, metrics_listen=_taken(given.worker.metrics_listen, ports)),
                 "executor": _with(given.executor, **executor),
-                "api": _with(given.api, listen=api, url=f"http://{_reached(api)}"),
+                "api": _with(given.api, listen=api, url=f"http://{_reached(api)}", secret=_secret(given.api.secret)),
             }
         )
 
@@ -306,6 +309,11 @@ class Stack:
 
 def _with(section: Changed, **values: object) -> Changed:
     return section.model_copy(update=values)
+
+
+def _secret(given: SecretStr) -> SecretStr:
+    """The secret of the reflex and the API: the configured one, or one for the lifetime of this stack."""
+    return given if given.get_secret_value() else SecretStr(secrets.token_hex(32))
 
 
 def _reached(listen: str) -> str:

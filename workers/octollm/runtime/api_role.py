@@ -7,21 +7,28 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 import uvicorn
 
 from octollm.api.app import create_app
+from octollm.api.authentication import Authenticator
+from octollm.api.hosts import AllowedHosts
 from octollm.api.store import open_store
+from octollm.credentials.table import KeyTable
+from octollm.database.pool import open_pool
 from octollm.errors import SettingsError, StartError
+from octollm.periodic import run_periodically
 from octollm.runtime.connect_retry import cause
 from octollm.settings.loader import Settings
-from octollm.settings.sections import join_listen, split_listen
+from octollm.settings.sections import ApiSettings, join_listen, split_listen
 
 TASK = "octollm-api"
 """Name of the task that serves."""
 _BACKLOG = 2048
+_KEYS_TASK = "octollm-api keys"
+_KEYS_ANSWER_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -31,13 +38,14 @@ async def serve_api(
 ) -> AsyncIterator[str]:
     """Serve until the block is left; yield the base URL. While Postgres is unavailable, answers are 503.
 
-    `failed` is called if the server ends by itself. Raises SettingsError for an address that cannot or must not be
-    used, and StartError if the server does not start.
+    `failed` is called if the server ends by itself. Raises SettingsError for an address that cannot be used, and
+    StartError if the server does not start.
     """
-    listener = _listener(settings)
-    async with open_store(settings.postgres.dsn, settings.postgres.pool_size) as store:
+    listener = _listener(settings.api.listen)
+    dsn = settings.postgres.dsn
+    async with open_store(dsn, settings.postgres.pool_size) as store, _key_table(dsn, failed) as keys:
         config = uvicorn.Config(
-            create_app(store),
+            create_app(store, _authenticator(settings.api, keys, listener)),
             http="h11",
             ws="none",
             lifespan="off",
@@ -82,6 +90,43 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
     _log.info("stopped")
 
 
+@asynccontextmanager
+async def _key_table(dsn: str, failed: Callable[[StartError], None]) -> AsyncIterator[KeyTable]:
+    """Yield a table of API keys that is kept up to date, also while Postgres comes and goes."""
+    pool = await open_pool(
+        dsn, 1, _KEYS_ANSWER_S, application_name="octollm-api-keys", default_transaction_read_only="on"
+    )
+    keys = KeyTable(pool)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_KEYS_ANSWER_S):
+            await keys.refresh()
+    work = asyncio.create_task(run_periodically(keys.job), name=_KEYS_TASK)  # noqa: TID251  `ended` reports its end
+
+    def ended(work: asyncio.Task[None]) -> None:
+        failed(_ended(work))
+
+    work.add_done_callback(ended)
+    try:
+        yield keys
+    finally:
+        work.remove_done_callback(ended)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await pool.close()
+
+
+def _authenticator(settings: ApiSettings, keys: KeyTable, listener: socket.socket) -> Authenticator:
+    loopback = _is_loopback(listener.getsockname()[0])
+    anonymous = settings.anonymous == "on" or (settings.anonymous == "auto" and loopback)
+    if anonymous and not loopback:
+        _log.warning(
+            'api.anonymous is on: anyone who reaches this address reads the tasks of the tenant "default"',
+            listen=settings.listen,
+        )
+    hosts = AllowedHosts(loopback=loopback, url=settings.url)
+    return Authenticator(keys, hosts, settings.secret.get_secret_value(), anonymous=anonymous)
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to the process, which may run other roles too."""
 
@@ -116,18 +161,12 @@ def _ended(work: asyncio.Task[None]) -> StartError:
     return failure
 
 
-def _listener(settings: Settings) -> socket.socket:
-    listen = settings.api.listen
+def _listener(listen: str) -> socket.socket:
     host, port = split_listen(listen)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        if not settings.api.trust_network and not _is_loopback(str(address[0])):
-            raise SettingsError(
-                f"api.listen {listen} can be reached from other hosts, and the API trusts every caller; "
-                "listen on 127.0.0.1, or set OCTOLLM_API_TRUST_NETWORK=true where only the reflex can reach it"
-            )
         made = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _refused(listen, error) from error

@@ -29,6 +29,8 @@ DEFAULT_FILE = Path(__file__).with_name("octollm.default.toml")
 PREFIX = "OCTOLLM_"
 CONFIG = "OCTOLLM_CONFIG"
 DEBUG = "OCTOLLM_DEBUG"
+ENVIRONMENT_ONLY = frozenset({("api", "secret"), ("api", "key")})
+"""Secrets that no settings file may hold: such files are shared and committed."""
 
 SECTIONS: dict[str, type[sections.Section]] = {
     "redis": sections.RedisSettings,
@@ -163,6 +165,10 @@ def _check_file(values: dict[str, Any]) -> None:
             if key not in known[section]:
                 names = {f"{section}.{name}" for name in known[section]}
                 raise SettingsError(f"unknown key {section}.{key} {where}{_nearest(f'{section}.{key}', names)}")
+            if (section, key) in ENVIRONMENT_ONLY:
+                raise SettingsError(
+                    f"{section}.{key} {where} is refused: set {variable(section, key)} in the environment"
+                )
         defaults = _read(DEFAULT_FILE)[section]
         try:
             SECTIONS[section].model_validate(defaults | content, strict=True)

@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 
 def _scheme(value: str, allowed: tuple[str, ...], example: str) -> str:
@@ -53,6 +53,13 @@ def _listen(value: str) -> str:
     return value
 
 
+def _long_secret(value: SecretStr) -> SecretStr:
+    if 0 < len(value.get_secret_value()) < _SHORTEST_SECRET:
+        raise ValueError(f"must have at least {_SHORTEST_SECRET} characters, like the output of `openssl rand -hex 32`")
+    return value
+
+
+_SHORTEST_SECRET = 32
 Seconds = Annotated[int, Field(ge=1, le=86400)]
 Lifetime = Annotated[int, Field(ge=1, le=2**31 - 1)]
 """Seconds that Redis keeps a key."""
@@ -146,8 +153,10 @@ class ApiSettings(Section):
     """The section `api`; octollm.default.toml says what each key means."""
 
     listen: Listen
-    trust_network: bool
+    anonymous: Literal["auto", "on", "off"]
     url: Annotated[str, AfterValidator(_optional_http_url)]
+    secret: Annotated[SecretStr, AfterValidator(_long_secret)]
+    key: SecretStr
 
 
 class SchedulesSettings(Section):
