@@ -11,8 +11,8 @@ use contracts::settings::{self, Anonymous, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
-use octollm_reflex::auth::{Authenticator, Keys, Refresh};
-use octollm_reflex::caller::Caller;
+use octollm_reflex::auth::{Authenticator, Clock, Keys, Refresh};
+use octollm_reflex::caller::{Caller, ANONYMOUS_TENANT};
 use octollm_reflex::cli::Cli;
 use octollm_reflex::healthcheck;
 use octollm_reflex::http::{self, AllowedHosts, App, Limits};
@@ -21,7 +21,7 @@ use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
 use octollm_reflex::store::{RedisStore, RESPONSE_TIMEOUT};
 use octollm_reflex::submit::{Durability, Service, ServiceConfig};
-use octollm_reflex::upstream::ApiClient;
+use octollm_reflex::upstream::{ApiClient, CallerSigner};
 use octollm_reflex::webhooks::{self, Secrets, Source};
 use service::console::{print_error, print_line};
 use service::{logging, Signals, Supervisor};
@@ -244,12 +244,16 @@ fn authenticator(
     let keys = Arc::new(Keys::default());
     let refresh = Refresh::new(redis.clone(), Arc::clone(&keys));
     supervisor.spawn_loop("api keys", refresh.run());
-    let anonymous = anonymous.then(|| "default".parse().map(Caller::new));
+    let anonymous = anonymous.then(|| ANONYMOUS_TENANT.parse().map(Caller::new));
     Ok(Authenticator {
         keys,
         anonymous: anonymous.transpose()?,
-        clock: Arc::new(move || redis.now_ms().ok()),
+        clock: redis_clock(redis),
     })
+}
+
+fn redis_clock(redis: RedisClient) -> Clock {
+    Arc::new(move || redis.now_ms().ok())
 }
 
 fn submission_service(
@@ -259,6 +263,7 @@ fn submission_service(
     supervisor: &Supervisor,
 ) -> Result<Service, Failure> {
     let reflex = &settings.reflex;
+    let clock = redis_clock(redis.clone());
     let durability_wait = Duration::from_secs(reflex.durability_wait_s);
     let store = RedisStore::new(
         redis,
@@ -267,8 +272,11 @@ fn submission_service(
         reflex.idempotency_ttl_s,
         durability_wait,
     );
-    let api = &settings.api.url;
-    let api = (!api.is_empty()).then(|| Arc::new(ApiClient::new(api, reflex.max_forwards)));
+    let api = &settings.api;
+    let api = (!api.url.is_empty()).then(|| {
+        let signer = CallerSigner::new(&api.secret, clock);
+        Arc::new(ApiClient::new(&api.url, reflex.max_forwards, signer))
+    });
     Ok(Service {
         lookup: Lookup {
             store: Arc::new(store),

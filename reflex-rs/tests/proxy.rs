@@ -27,7 +27,8 @@ fn other_reads_are_proxied_on_behalf_of_the_caller_only() {
         "/v1/openapi.json",
     ] {
         api.answer(path, 200, &json!({"path": path}));
-        let headers = "octollm-tenant: other\r\ncookie: x\r\naccept: application/json\r\n";
+        let headers =
+            "octollm-caller: v1;exp=1;tenant=other\r\ncookie: x\r\naccept: application/json\r\n";
         let answer = reflex.request("GET", path, headers, b"");
         assert_eq!((answer.status, answer.json()), (200, json!({"path": path})));
         assert!(
@@ -56,6 +57,26 @@ fn other_reads_are_proxied_on_behalf_of_the_caller_only() {
     assert_eq!(reflex.request("POST", "/v1/costs", "", b"").status, 405);
     assert_eq!(reflex.get("/else").status, 404);
     assert_eq!(api.requests().len(), received);
+}
+
+#[test]
+fn what_the_api_refuses_is_a_fault_of_the_configuration() {
+    let redis = Redis::start();
+    let api = Api::start();
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
+    for status in [401, 403] {
+        api.answer("/v1/costs", status, &json!({}));
+        let answer = reflex.get("/v1/costs");
+        assert_eq!(
+            (answer.status, answer.problem().0.as_str()),
+            (503, "api_not_configured")
+        );
+        let detail = answer.json()["detail"].clone();
+        assert!(
+            detail.as_str().unwrap().contains("OCTOLLM_API_SECRET"),
+            "{detail}"
+        );
+    }
 }
 
 #[test]

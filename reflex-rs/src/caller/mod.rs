@@ -9,6 +9,9 @@ pub use scopes::{Scope, Scopes};
 
 use contracts::events::Tenant;
 
+/// The tenant of callers without a credential.
+pub const ANONYMOUS_TENANT: &str = "default";
+
 /// The identity that a submission, a read or a command belongs to.
 ///
 /// HTTP requests get theirs from their credential (`crate::auth`), webhooks from their source, ingest entries from their

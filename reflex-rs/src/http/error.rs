@@ -217,6 +217,19 @@ impl Problem {
                 "too many requests wait for the API; try again later",
             )
             .retry_after(1),
+            Self::Api(ApiError::NoSecret) => Row::new(
+                S::SERVICE_UNAVAILABLE,
+                Outcome::ApiNotConfigured,
+                "only the API can answer this, and the reflex cannot prove to it who asks; set the same OCTOLLM_API_SECRET for \
+                 both and restart them",
+            )
+            .retry_after(1),
+            Self::Api(ApiError::Refused(_)) => Row::new(
+                S::SERVICE_UNAVAILABLE,
+                Outcome::ApiNotConfigured,
+                "the API does not accept the requests of the reflex; set the same OCTOLLM_API_SECRET for both and restart them",
+            )
+            .retry_after(1),
             Self::Api(ApiError::Unavailable(_)) => Row::new(
                 S::SERVICE_UNAVAILABLE,
                 Outcome::ApiUnavailable,

@@ -1,15 +1,16 @@
-//! The client of the Python API, which answers from Postgres. Plain HTTP inside one network. The caller's tenant travels in a
-//! header that only this client sets.
+//! The client of the Python API, which answers from Postgres. Plain HTTP inside one network. `caller_header` tells it for whom.
 
 mod body;
+mod caller_header;
 
 pub use body::ProxiedBody;
+pub use caller_header::CallerSigner;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::Client;
@@ -17,7 +18,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::caller::Caller;
+use self::caller_header::CALLER;
+use crate::caller::{Caller, Credential, Scope, ANONYMOUS_TENANT};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a read may wait for its turn.
@@ -30,7 +32,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Size limit of a response that is read whole. 500 events of the longest kind fit.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-const TENANT: HeaderName = HeaderName::from_static("octollm-tenant");
 
 /// Why there is no answer from the API.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,14 @@ pub enum ApiError {
     /// As many requests wait for it as the settings allow.
     #[error("too many requests wait for the API")]
     Overloaded,
+    /// The reflex cannot prove to the API who asks.
+    #[error("OCTOLLM_API_SECRET is not set, so the reflex cannot prove to the API who asks")]
+    NoSecret,
+    /// The API does not believe the reflex.
+    #[error(
+        "the API answered {0}: its OCTOLLM_API_SECRET is another, or it allows no anonymous access"
+    )]
+    Refused(StatusCode),
 }
 
 /// Sends requests to the API at one address.
@@ -47,12 +56,15 @@ pub struct ApiClient {
     client: Client<HttpConnector, Empty<Bytes>>,
     base: String,
     slots: Arc<Semaphore>,
+    signer: Option<CallerSigner>,
 }
 
 impl ApiClient {
     /// `url` is `http://host:port`; `max_requests` limits the requests that wait for an answer. Does not connect yet.
+    ///
+    /// Without a signer only anonymous requests are sent.
     #[must_use]
-    pub fn new(url: &str, max_requests: usize) -> Self {
+    pub fn new(url: &str, max_requests: usize, signer: Option<CallerSigner>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -64,6 +76,7 @@ impl ApiClient {
             client,
             base: url.trim_end_matches('/').to_owned(),
             slots: Arc::new(Semaphore::new(max_requests)),
+            signer,
         }
     }
 
@@ -87,8 +100,10 @@ impl ApiClient {
         headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Response<ProxiedBody>, ApiError> {
-        let mut request =
-            Request::get(format!("{}{path}", self.base)).header(TENANT, caller.tenant.as_str());
+        let mut request = Request::get(format!("{}{path}", self.base));
+        if let Some(value) = self.identify(caller, path)? {
+            request = request.header(CALLER, value);
+        }
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -101,11 +116,27 @@ impl ApiClient {
                 HEAD_TIMEOUT.as_secs()
             ))),
             Ok(Err(error)) => Err(ApiError::Unavailable(with_causes(&error))),
+            Ok(Ok(response)) if is_refusal(response.status()) => {
+                Err(ApiError::Refused(response.status()))
+            }
             Ok(Ok(response)) => Ok(response.map(|body| ProxiedBody::new(body, slot))),
         }
     }
 
+    /// The header that names the caller; none for an anonymous one if nothing is signed.
+    fn identify(&self, caller: &Caller, path: &str) -> Result<Option<HeaderValue>, ApiError> {
+        let is_anonymous =
+            caller.credential == Credential::None && caller.tenant.as_str() == ANONYMOUS_TENANT;
+        match &self.signer {
+            Some(signer) => Ok(Some(signer.sign(caller, &Method::GET, path)?)),
+            None if is_anonymous => Ok(None),
+            None => Err(ApiError::NoSecret),
+        }
+    }
+
     /// Sends GET for `path` and reads the JSON answer; `None` if the API answers 404.
+    ///
+    /// The reflex itself needs the answer, for what the caller may do, so it is asked for with the scope `read` only.
     ///
     /// Waits its turn while as many requests wait for the API as the settings allow: callers have a limit of their own.
     pub async fn read<T: DeserializeOwned>(
@@ -117,7 +148,11 @@ impl ApiClient {
         let Ok(Ok(slot)) = tokio::time::timeout(SLOT_TIMEOUT, slot).await else {
             return Err(ApiError::Overloaded);
         };
-        let response = self.send(path, caller, std::iter::empty(), slot).await?;
+        let reader = Caller {
+            scopes: [Scope::Read].into_iter().collect(),
+            ..caller.clone()
+        };
+        let response = self.send(path, &reader, std::iter::empty(), slot).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -137,6 +172,11 @@ impl ApiClient {
             .map(Some)
             .map_err(|error| ApiError::Unavailable(format!("its response is invalid: {error}")))
     }
+}
+
+/// Whether the API does not accept for whom the reflex asks. What the caller may do was checked before.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// Formats an error with its causes: hyper's own message says little.

@@ -21,7 +21,9 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct Received {
     pub path: String,
-    /// Every value of the tenant header.
+    /// Every value of the header that names the caller.
+    pub callers: Vec<String>,
+    /// The tenants in these.
     pub tenants: Vec<String>,
     pub headers: Vec<String>,
 }
@@ -77,12 +79,18 @@ impl Api {
 async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let path = request.uri().path_and_query().unwrap().to_string();
     let headers = request.headers();
-    let tenants = headers.get_all("octollm-tenant").iter();
+    let callers = headers.get_all("octollm-caller").iter();
+    let callers: Vec<String> = callers
+        .map(|value| value.to_str().unwrap().to_owned())
+        .collect();
+    let tenants = callers.iter().filter_map(|caller| {
+        let field = caller.split(';').nth(2)?;
+        field.strip_prefix("tenant=").map(str::to_owned)
+    });
     let received = Received {
         path: path.clone(),
-        tenants: tenants
-            .map(|value| value.to_str().unwrap().to_owned())
-            .collect(),
+        tenants: tenants.collect(),
+        callers: callers.clone(),
         headers: headers.keys().map(ToString::to_string).collect(),
     };
     shared.requests.lock().unwrap().push(received);

@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// The program signs with it what it sends to the API.
+pub const API_SECRET: &str = "canary-secret-of-the-api-0123456789abcdef";
+
 /// Far longer than anything takes; only a failing test waits this long.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -57,6 +60,7 @@ pub fn program(settings: &[(&str, &str)]) -> Command {
         .env("OCTOLLM_TOPOLOGY_FILE", root().join("streams.yaml"))
         .env("OCTOLLM_REFLEX_LISTEN", "127.0.0.1:0")
         .env("OCTOLLM_LOG_FORMAT", "json")
+        .env("OCTOLLM_API_SECRET", API_SECRET)
         .envs(settings.iter().copied());
     command
 }

@@ -103,7 +103,7 @@ async fn record(
         let (route, tenant, cause) = (route.as_str(), caller.tenant.as_str(), problem.cause());
         match outcome {
             Outcome::Internal => tracing::error!(route, tenant, cause, "a request failed"),
-            Outcome::ApiUnavailable => {
+            Outcome::ApiUnavailable | Outcome::ApiNotConfigured if cause.is_some() => {
                 tracing::warn!(route, tenant, cause, "the API did not answer a request");
             }
             _ => {}

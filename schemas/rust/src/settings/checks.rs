@@ -110,6 +110,12 @@ fn check_reflex(settings: &Settings) -> Result<(), SettingsError> {
         "must be http://host:port without a path, like http://127.0.0.1:8081; \
          the reflex reaches the API inside one network, without TLS",
     )?;
+    let secret = settings.api.secret.expose().chars().count();
+    ensure(
+        secret == 0 || secret >= 32,
+        "api.secret",
+        "must have at least 32 characters, like the output of `openssl rand -hex 32`",
+    )?;
     ensure(
         (1..=31_536_000).contains(&reflex.idempotency_ttl_s),
         "reflex.idempotency_ttl_s",
@@ -171,6 +177,21 @@ mod tests {
                 "{url}"
             );
         }
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_and_no_secret_is_shown() {
+        let load = |secret: &str| {
+            let variable = ("OCTOLLM_API_SECRET".to_owned(), secret.to_owned());
+            load_from(&BTreeMap::from([variable]))
+        };
+        let short = "canary".repeat(5);
+        let refused = load(&short).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("api.secret is refused: must have at least 32"));
+        assert!(!refused.contains("canary"), "{refused}");
+        let settings = load(&"canary".repeat(6)).unwrap();
+        assert!(!format!("{settings:?}").contains("canary"));
+        assert!(load("").is_ok());
     }
 
     /// Every number that a Rust program reads: its setting, its smallest and its largest value.

@@ -11,6 +11,8 @@ const PREFIX: &str = "OCTOLLM_";
 const CONFIG: &str = "OCTOLLM_CONFIG";
 /// Known to the Python side only, but set for all processes.
 const OTHERS: [&str; 2] = [CONFIG, "OCTOLLM_DEBUG"];
+/// Secrets that no settings file may hold: such files are shared and committed.
+const ENVIRONMENT_ONLY: [(&str, &str); 2] = [("api", "secret"), ("api", "key")];
 
 /// Lays the file that is named by `OCTOLLM_CONFIG` over the defaults, and the environment over both.
 pub(super) fn merge(
@@ -53,6 +55,12 @@ fn merge_file(table: &mut Table, path: &Path) -> Result<(), SettingsError> {
                     "unknown key {section}.{key} in {shown}; remove or correct it"
                 )));
             };
+            if ENVIRONMENT_ONLY.contains(&(section.as_str(), key.as_str())) {
+                let variable = format!("{PREFIX}{section}_{key}").to_uppercase();
+                return Err(SettingsError(format!(
+                    "{section}.{key} in {shown} is refused: set {variable} in the environment"
+                )));
+            }
             let widened = matches!((&*old, &value), (Value::Float(_), Value::Integer(_)));
             if !old.same_type(&value) && !widened {
                 return Err(SettingsError(format!(
@@ -105,4 +113,30 @@ fn merge_environment(
         *old = value;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::settings::load_from;
+
+    #[test]
+    fn a_file_holds_no_secret() {
+        let file = std::env::temp_dir().join(format!("octollm-secret-{}.toml", std::process::id()));
+        std::fs::write(
+            &file,
+            format!("[api]\nsecret = \"{}\"\n", "canary".repeat(6)),
+        )
+        .unwrap();
+        let variable = ("OCTOLLM_CONFIG".to_owned(), file.display().to_string());
+        let refused = load_from(&BTreeMap::from([variable]));
+        std::fs::remove_file(&file).unwrap();
+        let error = refused.map(drop).unwrap_err().to_string();
+        assert!(
+            error.contains("api.secret") && error.contains("set OCTOLLM_API_SECRET"),
+            "{error}"
+        );
+        assert!(!error.contains("canary"), "{error}");
+    }
 }

@@ -125,6 +125,26 @@ pub enum MinIsolation {
 pub struct Api {
     /// Empty: there is none.
     pub url: String,
+    /// Signs for whom the reflex forwards a request; empty: nothing is signed.
+    pub secret: Secret,
+}
+
+/// A text that no log and no error shows. Only the environment may set it.
+#[derive(Clone, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Returns the text itself; never log it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("***")
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
