@@ -140,7 +140,6 @@ fn an_unverified_delivery_is_counted_and_stores_nothing() {
     }
     // The body is not parsed before the signature is verified.
     assert_eq!(deliver(&reflex, b"{", "issues", "d", &good).status, 401);
-    assert_eq!(signed(&reflex, b"{", "issues", "d").status, 400);
     let unknown = reflex.request("POST", "/v1/webhooks/unknown-name", JSON, body);
     assert_eq!(
         (unknown.status, unknown.problem().0.as_str()),
@@ -261,6 +260,43 @@ fn a_refused_delivery_leaves_a_rejected_task() {
     assert!(key.starts_with("refused webhook github sha256:"), "{key}");
     let metric = "octollm_admission_total{source=\"webhook\",outcome=\"injection\"}";
     assert_eq!(reflex.metric(metric), 1);
+}
+
+#[test]
+fn a_verified_delivery_that_is_no_submission_is_kept_as_a_dead_letter() {
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &SECRETS);
+    let dead = || redis.entries("{l0}:dead");
+    let mut untitled = issue();
+    untitled["issue"]["title"] = Value::Null;
+    let untitled = untitled.to_string();
+    // Not before the signature is verified.
+    assert_eq!(
+        deliver(&reflex, untitled.as_bytes(), "issues", "d", "").status,
+        401
+    );
+    assert_eq!(
+        signed(&reflex, untitled.as_bytes(), "issues", "d").status,
+        422
+    );
+    assert_eq!(signed(&reflex, b"{", "issues", "d").status, 400);
+    let kept: Vec<Value> = dead().iter().map(common::Entry::body).collect();
+    let said: Vec<_> = kept
+        .iter()
+        .map(|one| (&one["reason"], &one["stream"], &one["tenant"]))
+        .collect();
+    let (stream, tenant) = (json!("/v1/webhooks/github"), json!("default"));
+    assert_eq!(
+        said,
+        [
+            (&json!("schema"), &stream, &tenant),
+            (&json!("malformed"), &stream, &tenant)
+        ]
+    );
+    let message = kept[0]["message"].as_str().unwrap();
+    assert!(message.starts_with("/issue/title: "), "{message}");
+    let original = dead()[0].field("original").to_owned();
+    assert!(original.contains("write to [email]"), "{original}");
 }
 
 #[test]

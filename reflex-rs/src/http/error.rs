@@ -109,6 +109,13 @@ impl Problem {
         self.row().outcome
     }
 
+    /// What was wrong and what to do, with the field that it is about.
+    pub(super) fn detail(&self) -> String {
+        let row = self.row();
+        let field = row.field.map(|field| format!("{field}: "));
+        format!("{}{}", field.unwrap_or_default(), row.detail)
+    }
+
     /// Returns the problem document if the same request can succeed later without anyone changing it.
     pub(super) fn transient_document(&self) -> Option<Value> {
         let row = self.row();

@@ -9,12 +9,12 @@ use axum::extract::{Path, Request, State};
 use axum::http::{header, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::Json;
-use contracts::events::Source as SubmissionSource;
+use contracts::events::{DeadReason, Source as SubmissionSource};
 use contracts::{ids, ContractError};
 use serde_json::{json, Value};
 
 use super::accepted;
-use crate::admission::{self, Submission};
+use crate::admission::{self, DeadLetterContext, DeadLetterMessage, Submission};
 use crate::blocking::run_sized;
 use crate::http::extract::{self, single_header};
 use crate::http::{App, Problem};
@@ -71,35 +71,41 @@ pub(in crate::http) async fn receive(
         entry: None,
     };
     let mut record = Record::new(Arc::clone(&app.metrics), context);
-    let received = match verify(&app, (name, source), &head.headers, body, &mut record).await {
-        Ok(verified) => {
-            let silent = verified.is_answered_without_body();
-            let size = verified.body.len();
-            let received = run_sized(size, || verified.map(&app, traceparent)).await;
-            received.map(|received| (received, silent))
+    let delivery = (name.as_str(), source);
+    let verified = match verify(&app, delivery, &head.headers, body, &mut record).await {
+        Ok(verified) => verified,
+        Err(problem) => {
+            record.finish(&problem.final_outcome());
+            return Err(problem);
         }
-        Err(problem) => Err(problem),
     };
-    match received {
-        Ok((Received::Submission(submission, requirements), silent)) => {
-            let stored = app
-                .service
-                .submit(record, &source.caller, submission, requirements)
-                .await?;
-            Ok(answer(accepted(&source.caller, &stored), silent))
+    let map = || verified.map(&app, traceparent.clone());
+    let result = match run_sized(verified.body.len(), map).await {
+        Ok(Received::Submission(submission, requirements)) => {
+            let service = &app.service;
+            let submitted = service.submit(record, &source.caller, submission, requirements);
+            let accepted = submitted
+                .await
+                .map(|stored| accepted(&source.caller, &stored));
+            accepted.map_err(Problem::from)
         }
-        Ok((Received::Ignored(reason), silent)) => {
+        Ok(Received::Ignored(reason)) => {
             record.finish(&Outcome::Ignored.into());
-            let body = json!({ "ignored": reason.to_string() });
-            Ok(answer(Json(body).into_response(), silent))
+            Ok(Json(json!({ "ignored": reason.to_string() })).into_response())
         }
-        Ok((Received::Challenge(challenge), _)) => {
+        Ok(Received::Challenge(challenge)) => {
             record.finish(&Outcome::AddressChecked.into());
-            let body = json!({ "challenge": challenge });
-            Ok(Json(body).into_response())
+            Ok(Json(json!({ "challenge": challenge })).into_response())
         }
         Err(problem) => {
             record.finish(&problem.final_outcome());
+            Err(problem)
+        }
+    };
+    match result {
+        Ok(response) => Ok(answer(response, verified.is_answered_without_body())),
+        Err(problem) => {
+            verified.keep(&app, &problem, traceparent).await?;
             Err(problem)
         }
     }
@@ -205,6 +211,38 @@ impl Verified<'_> {
             refusals: Refusals::Store,
         };
         Ok(Received::Submission(submission, requirements))
+    }
+
+    /// Keeps a delivery that can never become a task as a dead letter: most senders show nobody what was answered.
+    async fn keep(&self, app: &App, problem: &Problem, traceparent: String) -> Result<(), Problem> {
+        let reason = match problem.outcome() {
+            Outcome::Malformed => DeadReason::Malformed,
+            Outcome::Schema => DeadReason::Schema,
+            _ => return Ok(()),
+        };
+        let (service, tenant) = (&app.service, &self.source.caller.tenant);
+        let address = format!("/v1/webhooks/{}", self.name);
+        let digest = ids::sha256_hex(&self.body);
+        let context = DeadLetterContext {
+            tenant,
+            stream: &address,
+            group: "",
+            entry: &digest,
+            consumer: "",
+            delivery: 1,
+            message_type: b"",
+            body: &self.body,
+            original: &self.body,
+            max_original_bytes: app.limits.body_bytes,
+            now_ms: service.lookup.store.now_ms()?,
+        };
+        let build = || {
+            let lane = service.topology.lane_for(tenant.as_str(), &digest);
+            let detail = problem.detail();
+            DeadLetterMessage::new(&context, reason, &detail, &service.rules, lane, traceparent)
+        };
+        let message = run_sized(self.body.len(), build).await?;
+        Ok(service.lookup.store.publish_dead_letter(&message).await?)
     }
 
     /// Returns the event's name.
