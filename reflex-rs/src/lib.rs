@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod lookup;
 pub mod metrics;
 pub mod outcome;
+pub mod quotas;
 pub mod store;
 pub mod submit;
 pub mod trace;

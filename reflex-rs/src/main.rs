@@ -19,6 +19,7 @@ use octollm_reflex::http::{self, AllowedHosts, App, Limits};
 use octollm_reflex::ingest::{self, Common, Consumer};
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
+use octollm_reflex::quotas::{Quotas, QuotasFile};
 use octollm_reflex::store::{RedisStore, RESPONSE_TIMEOUT};
 use octollm_reflex::submit::{Durability, Service, ServiceConfig};
 use octollm_reflex::upstream::{ApiClient, CallerSigner};
@@ -87,6 +88,7 @@ struct Prepared {
     settings: Settings,
     topology: Topology,
     sources: IndexMap<String, Source>,
+    quotas: contracts::quotas::Quotas,
     address: SocketAddr,
 }
 
@@ -96,6 +98,11 @@ fn prepare() -> Result<Prepared, Failure> {
     let topology = topology::load(&settings.topology_path()?, &schemas)?;
     let sources = contracts::webhooks::load(&settings.webhooks_path()?)?;
     let sources = webhooks::prepare(sources, |name| std::env::var(name).ok())?;
+    let QuotasFile { path, body_limit } = quotas_file(&settings);
+    let quotas = path.map_or_else(
+        || Ok(contracts::quotas::Quotas::default()),
+        |path| contracts::quotas::load(&path, body_limit),
+    )?;
     let address = listen_address(&settings.reflex)?;
     redis::Client::open(settings.redis.url.as_str())
         .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0")?;
@@ -103,6 +110,7 @@ fn prepare() -> Result<Prepared, Failure> {
         settings,
         topology,
         sources,
+        quotas,
         address,
     })
 }
@@ -146,6 +154,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         settings,
         topology,
         sources,
+        quotas,
         address,
     } = prepared;
     let reflex = &settings.reflex;
@@ -172,9 +181,17 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     supervisor.spawn_loop("lease renewal", Arc::clone(&leases).run(heartbeat));
     let authenticator = authenticator(anonymous, client.clone(), &supervisor)?;
     let topology = Arc::new(topology);
-    let service = submission_service(&settings, &topology, client.clone(), &supervisor)?;
-    let service = Arc::new(service);
     let metrics = Arc::new(Metrics::default());
+    let quotas = Quotas::start(
+        quotas_file(&settings),
+        quotas,
+        topology.lanes.first().map_or("l0", String::as_str),
+        client.clone(),
+        Arc::clone(&metrics),
+        &supervisor,
+    );
+    let service = submission_service(&settings, &topology, client.clone(), quotas, &supervisor)?;
+    let service = Arc::new(service);
     let common = Arc::new(Common {
         service: Arc::clone(&service),
         redis: client,
@@ -230,6 +247,13 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     Ok(())
 }
 
+fn quotas_file(settings: &Settings) -> QuotasFile {
+    QuotasFile {
+        path: settings.quotas_path(),
+        body_limit: settings.reflex.body_limit_bytes,
+    }
+}
+
 /// Event streams stay open for long, so they never take all connections.
 fn event_stream_limit(reflex: &settings::Reflex) -> usize {
     let share = reflex.max_connections - reflex.max_connections / 4;
@@ -260,6 +284,7 @@ fn submission_service(
     settings: &Settings,
     topology: &Arc<Topology>,
     redis: RedisClient,
+    quotas: Arc<Quotas>,
     supervisor: &Supervisor,
 ) -> Result<Service, Failure> {
     let reflex = &settings.reflex;
@@ -284,6 +309,7 @@ fn submission_service(
         },
         rules: Arc::new(Rules::built_in()?),
         topology: Arc::clone(topology),
+        quotas,
         config: ServiceConfig {
             durability: Durability::required_by(reflex),
             replicas: reflex.durability_replicas,

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use strum::IntoStaticStr;
 
 use crate::outcome::Outcome;
+use crate::quotas::Limit;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -40,8 +41,9 @@ impl Route {
     }
 }
 
-/// The label `source` of a submission.
-fn label(source: Source) -> &'static str {
+/// The label of a submission's source.
+#[must_use]
+pub fn label(source: Source) -> &'static str {
     match source {
         Source::Http => "http",
         Source::Webhook => "webhook",
@@ -61,6 +63,9 @@ pub struct Metrics {
     authentications: Family<[Label; 1], Counter>,
     in_flight: Gauge,
     event_streams: Gauge,
+    quota_refusals: Family<[Label; 2], Counter>,
+    quota_tokens: Family<[Label; 1], Counter>,
+    quotas_file_valid: Gauge,
 }
 
 impl Default for Metrics {
@@ -104,6 +109,25 @@ impl Default for Metrics {
             "HTTP requests in flight",
             in_flight.clone(),
         );
+        let quota_refusals = Family::<[Label; 2], Counter>::default();
+        let quota_tokens = Family::<[Label; 1], Counter>::default();
+        let quotas_file_valid = Gauge::default();
+        quotas_file_valid.set(1);
+        registry.register(
+            "quota_refusals",
+            "Requests above a quota, by limit and by how they arrived",
+            quota_refusals.clone(),
+        );
+        registry.register(
+            "quota_tokens",
+            "Tokens that Redis has granted to this process, by limit",
+            quota_tokens.clone(),
+        );
+        registry.register(
+            "quotas_file_valid",
+            "0 while the file of quotas is refused and the quotas before it are in force",
+            quotas_file_valid.clone(),
+        );
         service::logging::register_metrics(&mut registry);
         Self {
             registry,
@@ -114,6 +138,9 @@ impl Default for Metrics {
             authentications,
             in_flight,
             event_streams,
+            quota_refusals,
+            quota_tokens,
+            quotas_file_valid,
         }
     }
 }
@@ -147,6 +174,25 @@ impl Metrics {
         self.authentications
             .get_or_create(&[("outcome", outcome.as_str())])
             .inc();
+    }
+
+    /// Counts a request above a quota; `source` is how it arrived.
+    pub fn quota_refused(&self, limit: Limit, source: &'static str) {
+        self.quota_refusals
+            .get_or_create(&[("limit", limit.as_str()), ("source", source)])
+            .inc();
+    }
+
+    /// Counts tokens that Redis has granted.
+    pub fn quota_granted(&self, limit: Limit, tokens: u64) {
+        self.quota_tokens
+            .get_or_create(&[("limit", limit.as_str())])
+            .inc_by(tokens);
+    }
+
+    /// Says whether the file of quotas is in force.
+    pub fn quotas_file(&self, valid: bool) {
+        self.quotas_file_valid.set(i64::from(valid));
     }
 
     /// Counts a request as in flight until the guard is dropped, also if the client disconnects.

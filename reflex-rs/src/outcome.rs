@@ -29,6 +29,8 @@ pub enum Outcome {
     ClientDisconnected,
     /// More tasks are queued, or more requests are open, than the settings allow.
     Overloaded,
+    /// The caller's quota does not allow it now.
+    QuotaExceeded,
     /// The store has no memory left.
     StoreFull,
     StoreUnavailable,

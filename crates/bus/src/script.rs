@@ -35,6 +35,7 @@ pub enum Script {
     Cancel,
     Claim,
     Complete,
+    GrantQuota,
     Prune,
     LeaveGroup,
     Promote,
@@ -45,11 +46,12 @@ pub enum Script {
 }
 
 impl Script {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Admit,
         Self::Cancel,
         Self::Claim,
         Self::Complete,
+        Self::GrantQuota,
         Self::Prune,
         Self::LeaveGroup,
         Self::Promote,
@@ -86,6 +88,7 @@ impl Script {
             Self::Cancel => include_str!("../../../lua/cancel.lua"),
             Self::Claim => include_str!("../../../lua/claim.lua"),
             Self::Complete => include_str!("../../../lua/complete.lua"),
+            Self::GrantQuota => include_str!("../../../lua/grant_quota.lua"),
             Self::Prune => include_str!("../../../lua/prune.lua"),
             Self::LeaveGroup => include_str!("../../../lua/leave_group.lua"),
             Self::Promote => include_str!("../../../lua/promote.lua"),

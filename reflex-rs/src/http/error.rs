@@ -11,6 +11,7 @@ use super::problem_document::Row;
 use crate::auth::Refusal;
 use crate::lookup::LookupError;
 use crate::outcome::Outcome;
+use crate::quotas::Exceeded;
 use crate::store::{StatusError, StoreError};
 use crate::submit::{store_outcome, FinalOutcome, SubmitError};
 use crate::upstream::ApiError;
@@ -31,6 +32,8 @@ pub enum Problem {
     InvalidIdempotencyKey,
     InvalidDurability,
     Submit(SubmitError),
+    /// The caller's quota does not allow it now.
+    Quota(Box<Exceeded>),
     UnknownSource,
     /// The webhook source has no secret; the text names where one is expected.
     SourceNotConfigured(String),
@@ -62,8 +65,15 @@ impl From<SubmitError> for Problem {
             SubmitError::Contract(error) => Self::Contract(error),
             SubmitError::Store(error) => Self::Store(error),
             SubmitError::Internal(cause) => Self::Internal(cause),
+            SubmitError::Quota(exceeded) => Self::Quota(exceeded),
             error => Self::Submit(error),
         }
+    }
+}
+
+impl From<Box<Exceeded>> for Problem {
+    fn from(exceeded: Box<Exceeded>) -> Self {
+        Self::Quota(exceeded)
     }
 }
 
@@ -183,6 +193,7 @@ impl Problem {
             )
             .field("OctoLLM-Durability"),
             Self::Submit(error) => submit(error),
+            Self::Quota(exceeded) => quota(exceeded),
             Self::UnknownSource => Row::new(
                 S::NOT_FOUND,
                 Outcome::UnknownSource,
@@ -291,6 +302,19 @@ fn contract(error: &ContractError) -> Row<'_> {
     Row::new(status, outcome, error.message.as_str()).field(field)
 }
 
+fn quota(exceeded: &Exceeded) -> Row<'_> {
+    let (owner, limit) = (exceeded.owner.as_str(), exceeded.limit.as_str());
+    let wait = exceeded.retry_after_s();
+    Row::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        Outcome::QuotaExceeded,
+        format!("the {owner} has used up its quota of {limit}; try again in {wait} s or ask the operator for more"),
+    )
+    .retry_after(wait)
+    .rate_limit(&exceeded.fields)
+    .violated_policy(exceeded.policy_name())
+}
+
 fn submit(error: &SubmitError) -> Row<'_> {
     use StatusCode as S;
     let outcome = error.outcome();
@@ -298,6 +322,7 @@ fn submit(error: &SubmitError) -> Row<'_> {
         SubmitError::Contract(error) => contract(error),
         SubmitError::Store(error) => store(error),
         SubmitError::Internal(_) => internal(),
+        SubmitError::Quota(exceeded) => quota(exceeded),
         SubmitError::Refused(detail) => {
             Row::new(S::UNPROCESSABLE_ENTITY, outcome, detail.as_str())
         }

@@ -8,6 +8,7 @@ use contracts::events::TaskId;
 use serde_json::{json, Value};
 
 use crate::outcome::Outcome;
+use crate::quotas::Fields;
 
 /// One row of the table of problems.
 pub(super) struct Row<'a> {
@@ -18,6 +19,8 @@ pub(super) struct Row<'a> {
     pub(super) field: Option<&'a str>,
     /// The task that may be stored nevertheless.
     pub(super) task: Option<&'a TaskId>,
+    /// The quota that the request exceeds, as the field `RateLimit` names it.
+    pub(super) violated_policy: Option<String>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -33,6 +36,7 @@ impl<'a> Row<'a> {
             detail: detail.into(),
             field: None,
             task: None,
+            violated_policy: None,
             headers: Vec::new(),
         }
     }
@@ -56,10 +60,28 @@ impl<'a> Row<'a> {
         self
     }
 
-    pub(super) fn retry_after(mut self, seconds: u16) -> Self {
+    pub(super) fn retry_after(mut self, seconds: impl Into<HeaderValue>) -> Self {
         self.headers.push((header::RETRY_AFTER, seconds.into()));
         self
     }
+
+    pub(super) fn rate_limit(mut self, fields: &Fields) -> Self {
+        self.headers.extend(rate_limit(fields));
+        self
+    }
+
+    pub(super) fn violated_policy(mut self, name: String) -> Self {
+        self.violated_policy = Some(name);
+        self
+    }
+}
+
+/// The headers that tell a caller about its quotas.
+pub(super) fn rate_limit(fields: &Fields) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let header = |name, text: &str| Some((HeaderName::from_static(name), text.parse().ok()?));
+    let policy = header("ratelimit-policy", &fields.policy);
+    let state = header("ratelimit", &fields.state);
+    policy.into_iter().chain(state)
 }
 
 impl Row<'_> {
@@ -77,6 +99,10 @@ impl Row<'_> {
         }
         if let Some(task) = row.task {
             body["task"] = task.as_str().into();
+        }
+        if let Some(name) = &row.violated_policy {
+            // The member's name is the draft's.
+            body["violated-policies"] = json!([name]);
         }
         body
     }

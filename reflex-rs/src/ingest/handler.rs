@@ -17,7 +17,7 @@ use crate::submit::{
     Accepted, Context, Durability, FinalOutcome, Record, Refusals, Requirements, SubmitError,
 };
 use crate::trace;
-use bus::{Backoff, ConsumerGroup, Entry, StoreError};
+use bus::{random_part, Backoff, ConsumerGroup, Entry, StoreError};
 
 /// An ingest stream promises what Redis is configured for, and it cannot answer a refusal.
 const REQUIREMENTS: Requirements = Requirements {
@@ -123,18 +123,24 @@ impl EntryHandler {
         wait: &mut StoreWait<'_>,
     ) -> Result<Result<Accepted, Failure>, HandlerError> {
         let service = &self.common.service;
-        let prepared = match service
-            .prepare(&self.caller, submission, REQUIREMENTS)
-            .await
-        {
-            Ok(prepared) => prepared,
-            Err(error) => return permanent(error).map(Err),
+        let prepared = loop {
+            match service
+                .prepare(&self.caller, submission, REQUIREMENTS)
+                .await
+            {
+                Ok(prepared) => break prepared,
+                Err(error @ (SubmitError::Quota(_) | SubmitError::Store(_))) => {
+                    wait.pause(error).await?;
+                }
+                Err(error) => return permanent(error).map(Err),
+            }
         };
         loop {
             match service.store(&prepared).await {
                 Ok(accepted) => return Ok(Ok(accepted)),
                 Err(
                     error @ (SubmitError::Overloaded
+                    | SubmitError::Quota(_)
                     | SubmitError::Store(_)
                     | SubmitError::Unconfirmed { .. }),
                 ) => wait.pause(error).await?,
@@ -160,7 +166,7 @@ fn traceparent(entry: &Entry) -> Result<String, getrandom::Error> {
     trace::accept_or_generate(given)
 }
 
-/// How one entry waits for the store.
+/// How one entry waits for the store, or until its tenant's quota allows it.
 struct StoreWait<'a> {
     handler: &'a EntryHandler,
     entry: &'a Entry,
@@ -187,7 +193,14 @@ impl<'a> StoreWait<'a> {
         let entry = self.entry.id.as_str();
         // The store's client reports an outage once.
         tracing::debug!(tenant, entry, %error, "an ingest entry waits for the store");
-        self.backoff.wait().await;
+        match error {
+            // With a random part, so that not all entries come back at the same moment.
+            SubmitError::Quota(exceeded) => {
+                let wait = exceeded.retry_after;
+                tokio::time::sleep(wait + random_part(wait)).await;
+            }
+            _ => self.backoff.wait().await,
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use contracts::{ContractError, Reason};
 
 use super::Durability;
 use crate::outcome::Outcome;
+use crate::quotas::{Exceeded, QuotaError};
 use crate::store::StoreError;
 
 /// A submission that did not become an accepted task.
@@ -20,6 +21,9 @@ pub enum SubmitError {
     IdempotencyKeyReused(TaskId),
     #[error("too many tasks are queued")]
     Overloaded,
+    /// The caller's quota does not allow it now.
+    #[error(transparent)]
+    Quota(Box<Exceeded>),
     /// Nothing was stored; the text says what is missing.
     #[error("nothing was stored: {0}")]
     NotDurable(&'static str),
@@ -42,10 +46,20 @@ impl SubmitError {
             Self::Refused(_) => Outcome::Injection,
             Self::IdempotencyKeyReused(_) => Outcome::IdempotencyKeyReused,
             Self::Overloaded => Outcome::Overloaded,
+            Self::Quota(_) => Outcome::QuotaExceeded,
             Self::NotDurable(_) => Outcome::NotDurable,
             Self::Unconfirmed { .. } => Outcome::Unconfirmed,
             Self::Store(error) => store_outcome(error),
             Self::Internal(_) => Outcome::Internal,
+        }
+    }
+}
+
+impl From<QuotaError> for SubmitError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Exceeded(exceeded) => Self::Quota(exceeded),
+            QuotaError::Store(error) => Self::Store(error),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | stage | file | decides |
 //! |---|---|---|
+//! | quotas | `crate::quotas` | whether the caller may submit this much now |
 //! | admission | `crate::admission` | whether the body is a submission, and whether the policy refuses it |
 //! | durability | `durability`, `confirm` | how durable the task must be before it is answered |
 //! | store | `service`, `crate::store` | accepted, duplicate, conflict or overloaded |

@@ -17,6 +17,7 @@ use crate::blocking::run_sized;
 use crate::caller::Caller;
 use crate::lookup::{Lookup, TaskSummary};
 use crate::outcome::Outcome;
+use crate::quotas::Quotas;
 use crate::store::{Replicated, StoreError, Stored};
 
 /// How long a repeat waits for what the API knows of its task.
@@ -105,6 +106,7 @@ pub struct Service {
     pub lookup: Lookup,
     pub rules: Arc<Rules>,
     pub topology: Arc<Topology>,
+    pub quotas: Arc<Quotas>,
     pub config: ServiceConfig,
     /// Owns the tasks of submissions whose client has disconnected.
     pub supervisor: Supervisor,
@@ -141,13 +143,17 @@ impl Service {
         })
     }
 
-    /// The stages before the store. Fails if the submission is invalid, or refused and `requirements` return refusals.
+    /// The stages before the store. Fails if the caller's quota does not allow it, the submission is invalid, or refused and `requirements` return refusals.
     pub async fn prepare(
         &self,
         caller: &Caller,
         submission: &Submission,
         requirements: Requirements,
     ) -> Result<Prepared, SubmitError> {
+        let received = submission.received.as_ref().unwrap_or(&submission.body);
+        self.quotas
+            .submission(caller, received.len(), submission.source)
+            .await?;
         let now_ms = self.lookup.store.now_ms()?;
         let stamp = Stamp::at(now_ms).map_err(|error| SubmitError::Internal(error.to_string()))?;
         let admit = || admission::admit(caller, submission, stamp, &self.rules, &self.topology);

@@ -125,6 +125,12 @@ impl LaneKeys {
         self.key(&format!("status:{task}"))
     }
 
+    /// String: a bucket of the quota of a tenant or an API key; `limit` is what it counts. See `lua/grant_quota.lua`.
+    #[must_use]
+    pub fn quota(&self, owner: &str, limit: &str) -> String {
+        self.key(&format!("quota:{owner}:{limit}"))
+    }
+
     /// The key is hashed: it is a producer's text and may be long or private.
     #[must_use]
     pub fn idempotency(&self, tenant: &str, key: &str) -> String {

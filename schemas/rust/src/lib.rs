@@ -8,6 +8,7 @@ pub mod events;
 pub mod fairness;
 pub mod ids;
 pub mod keys;
+pub mod quotas;
 pub mod settings;
 pub mod strict_json;
 pub mod topology;

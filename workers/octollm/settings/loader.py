@@ -44,6 +44,7 @@ SECTIONS: dict[str, type[sections.Section]] = {
     "schedules": sections.SchedulesSettings,
     "webhooks": sections.WebhooksSettings,
     "callbacks": sections.CallbacksSettings,
+    "quotas": sections.QuotasSettings,
     "qdrant": sections.QdrantSettings,
     "embedding": sections.EmbeddingSettings,
     "models": sections.ModelsSettings,
@@ -76,6 +77,7 @@ class Settings(BaseSettings):
     schedules: sections.SchedulesSettings
     webhooks: sections.WebhooksSettings
     callbacks: sections.CallbacksSettings
+    quotas: sections.QuotasSettings
     qdrant: sections.QdrantSettings
     embedding: sections.EmbeddingSettings
     models: sections.ModelsSettings

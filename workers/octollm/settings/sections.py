@@ -182,6 +182,12 @@ class CallbacksSettings(Section):
     result_bytes: Annotated[int, Field(ge=0, le=16 * 1024 * 1024)]
 
 
+class QuotasSettings(Section):
+    """The section `quotas`; octollm.default.toml says what each key means."""
+
+    file: str
+
+
 class QdrantSettings(Section):
     """The section `qdrant`; octollm.default.toml says what each key means."""
 

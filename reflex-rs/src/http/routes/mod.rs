@@ -21,6 +21,7 @@ use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::problem_document::rate_limit;
 use super::{App, Problem};
 use crate::caller::Caller;
 use crate::metrics::{Metrics, Route};
@@ -94,7 +95,10 @@ async fn record(
         route,
         finished: false,
     };
-    let result = request.await;
+    let result = match app.service.quotas.read(caller).await {
+        Ok(()) => request.await,
+        Err(exceeded) => Err(Problem::Quota(exceeded)),
+    };
     let outcome = result
         .as_ref()
         .map_or_else(Problem::outcome, |(outcome, _)| *outcome);
@@ -109,11 +113,15 @@ async fn record(
             _ => {}
         }
     }
-    result.map(|(_, response)| response)
+    let (_, mut response) = result?;
+    if let Some(fields) = app.service.quotas.read_fields(caller) {
+        response.headers_mut().extend(rate_limit(&fields));
+    }
+    Ok(response)
 }
 
 /// The response to an accepted submission.
-fn accepted(caller: &Caller, accepted: &Accepted) -> Response {
+fn accepted(app: &App, caller: &Caller, accepted: &Accepted) -> Response {
     let task = accepted.task.as_str();
     let url = format!("/v1/tasks/{task}");
     let body = json!({
@@ -126,5 +134,9 @@ fn accepted(caller: &Caller, accepted: &Accepted) -> Response {
         "status_url": url,
     });
     let location = [(header::LOCATION, url)];
-    (StatusCode::ACCEPTED, location, Json(body)).into_response()
+    let mut response = (StatusCode::ACCEPTED, location, Json(body)).into_response();
+    if let Some(fields) = app.service.quotas.submission_fields(caller) {
+        response.headers_mut().extend(rate_limit(&fields));
+    }
+    response
 }

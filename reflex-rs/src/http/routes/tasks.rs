@@ -53,7 +53,7 @@ pub(in crate::http) async fn submit(
         .service
         .submit(record, &caller, submission, requirements)
         .await?;
-    Ok(accepted(&caller, &stored))
+    Ok(accepted(&app, &caller, &stored))
 }
 
 async fn read(

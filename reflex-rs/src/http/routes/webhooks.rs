@@ -86,7 +86,7 @@ pub(in crate::http) async fn receive(
             let submitted = service.submit(record, &source.caller, submission, requirements);
             let accepted = submitted
                 .await
-                .map(|stored| accepted(&source.caller, &stored));
+                .map(|stored| accepted(&app, &source.caller, &stored));
             accepted.map_err(Problem::from)
         }
         Ok(Received::Ignored(reason)) => {

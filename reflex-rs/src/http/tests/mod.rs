@@ -29,6 +29,7 @@ use crate::auth::{Authenticator, Keys};
 use crate::caller::Caller;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::quotas::Quotas;
 use crate::store::MemoryStore;
 use crate::submit::{Durability, Service, ServiceConfig};
 use crate::webhooks::Source;
@@ -93,6 +94,7 @@ impl Api {
             },
             rules: Arc::new(Rules::built_in().unwrap()),
             topology,
+            quotas: Arc::new(Quotas::none(Arc::clone(&metrics))),
             config: ServiceConfig {
                 durability: Durability::NONE,
                 replicas: 1,

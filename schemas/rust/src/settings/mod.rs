@@ -30,6 +30,7 @@ pub struct Settings {
     pub worker: Worker,
     pub api: Api,
     pub webhooks: Webhooks,
+    pub quotas: Quotas,
     pub log: Log,
     pub topology: TopologyFile,
 }
@@ -154,6 +155,12 @@ pub struct Webhooks {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+pub struct Quotas {
+    /// Empty: there are none.
+    pub file: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
 pub struct Log {
     pub level: Level,
     pub format: Format,
@@ -256,6 +263,13 @@ impl Settings {
         } else {
             Ok(PathBuf::from(&self.webhooks.file))
         }
+    }
+
+    /// The file of quotas to load; `None` if there are no quotas.
+    #[must_use]
+    pub fn quotas_path(&self) -> Option<PathBuf> {
+        let file = &self.quotas.file;
+        (!file.is_empty()).then(|| PathBuf::from(file))
     }
 
     /// The folder that holds `schemas/`: the configured topology's own, where it has one, else `share_dir`.

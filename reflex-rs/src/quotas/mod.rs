@@ -1,0 +1,407 @@
+//! Quotas: how much a tenant and a key may send. `docs/quotas.md` describes them, decision 026 gives the reasons.
+//!
+//! A request's way: `owners` finds the buckets of its caller → `bucket` spends tokens that are here, without Redis → `refill` asks
+//! Redis for more, in the background or while the request waits. `reload` reads the file again when it changes.
+
+mod bucket;
+mod fields;
+mod limit;
+mod owners;
+mod refill;
+mod reload;
+
+pub use limit::{Exceeded, Fields, Limit, OwnerKind};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bus::{RedisClient, StoreError};
+use contracts::events::Source;
+use contracts::keys::LaneKeys;
+use contracts::quotas;
+use service::Supervisor;
+
+use self::bucket::{Bucket, Spent};
+use self::owners::{Owner, Owners};
+use self::refill::{Refill, Refiller};
+use crate::caller::{Caller, Credential};
+use crate::metrics::{label, Metrics};
+
+/// How long a submission waits for Redis. Without Redis it would fail anyway.
+const SUBMISSION_WAIT: Duration = Duration::from_millis(900);
+/// How long a read waits for Redis before it is let through.
+const READ_WAIT: Duration = Duration::from_millis(50);
+/// Answers of Redis that one request waits for. More are needed only if others were faster each time.
+const MAX_ANSWERS: usize = 8;
+
+/// Why a submission is not let through.
+#[derive(Debug, thiserror::Error)]
+pub enum QuotaError {
+    #[error(transparent)]
+    Exceeded(#[from] Box<Exceeded>),
+    /// Redis cannot say whether the quota allows it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The time since the process began. No decision depends on the time of day.
+#[derive(Debug, Clone, Copy)]
+struct Clock(Instant);
+
+impl Clock {
+    /// In us.
+    fn now(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The quotas of all tenants and keys.
+pub struct Quotas {
+    current: ArcSwap<Generation>,
+    lane: String,
+    clock: Clock,
+    refill: Refill,
+    metrics: Arc<Metrics>,
+}
+
+/// A version of the file, and who was active since it was read.
+struct Generation {
+    file: quotas::Quotas,
+    tenants: Owners,
+    keys: Owners,
+}
+
+impl Generation {
+    fn new(file: quotas::Quotas, lane: &str) -> Self {
+        let keys = LaneKeys::new(lane);
+        Self {
+            file,
+            tenants: Owners::new(OwnerKind::Tenant, keys.clone()),
+            keys: Owners::new(OwnerKind::Key, keys),
+        }
+    }
+
+    fn owners(&self, caller: &Caller, now: u64) -> [Option<Arc<Owner>>; 2] {
+        let file = &self.file;
+        let limits = file.tenants.get(&caller.tenant).or(file.default.as_ref());
+        let tenant = limits.map(|limits| self.tenants.get(caller.tenant.as_str(), limits, now));
+        let key = match &caller.credential {
+            Credential::Key(id) => file
+                .keys
+                .get(id.as_str())
+                .map(|limits| self.keys.get(id.as_str(), limits, now)),
+            Credential::None => None,
+        };
+        [tenant, key]
+    }
+}
+
+/// The file of quotas and what it depends on.
+pub struct QuotasFile {
+    /// `None`: there are no quotas.
+    pub path: Option<PathBuf>,
+    /// The largest body in bytes that is accepted.
+    pub body_limit: usize,
+}
+
+impl Quotas {
+    /// Starts the loops that ask Redis for tokens and that watch the file. `lane` is where the buckets are.
+    #[must_use]
+    pub fn start(
+        file: QuotasFile,
+        initial: quotas::Quotas,
+        lane: &str,
+        redis: RedisClient,
+        metrics: Arc<Metrics>,
+        supervisor: &Supervisor,
+    ) -> Arc<Self> {
+        let (refill, queue) = Refill::new();
+        let quotas = Arc::new(Self {
+            current: ArcSwap::from_pointee(Generation::new(initial, lane)),
+            lane: lane.to_owned(),
+            clock: Clock(Instant::now()),
+            refill,
+            metrics: Arc::clone(&metrics),
+        });
+        let Some(path) = file.path else {
+            return quotas;
+        };
+        let refiller = Refiller {
+            redis,
+            clock: quotas.clock,
+            metrics,
+            queue,
+        };
+        supervisor.spawn_loop("quota refills", refiller.run());
+        let watch = reload::watch(Arc::clone(&quotas), path, file.body_limit);
+        supervisor.spawn_loop("quotas file", watch);
+        quotas
+    }
+
+    /// No quotas at all.
+    #[must_use]
+    pub fn none(metrics: Arc<Metrics>) -> Self {
+        Self {
+            current: ArcSwap::from_pointee(Generation::new(quotas::Quotas::default(), "l0")),
+            lane: "l0".to_owned(),
+            clock: Clock(Instant::now()),
+            refill: Refill::new().0,
+            metrics,
+        }
+    }
+
+    /// Counts a submission of this many bytes. Waits for Redis if this process has no tokens left.
+    pub async fn submission(
+        &self,
+        caller: &Caller,
+        bytes: usize,
+        source: Source,
+    ) -> Result<(), QuotaError> {
+        let owners = self.owners(caller);
+        let mut spent = Spending::default();
+        for owner in owners.iter().flatten() {
+            let costs = [(&owner.requests, 1), (&owner.bytes, bytes as u64)];
+            for (bucket, cost) in costs {
+                let Some(bucket) = bucket else { continue };
+                if cost == 0 {
+                    continue;
+                }
+                if let Err(error) = self.take_in_time(bucket, cost).await {
+                    spent.refund();
+                    // An entry of an ingest stream waits and is not refused.
+                    let refused = (source != Source::Stream).then(|| label(source));
+                    return Err(self.refused(&owners, bucket, error, refused));
+                }
+                spent.push(bucket, cost);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a request that is not a submission. While Redis does not answer, it is let through: it costs little, and a caller
+    /// must be able to see what became of its tasks.
+    pub async fn read(&self, caller: &Caller) -> Result<(), Box<Exceeded>> {
+        let owners = self.owners(caller);
+        for owner in owners.iter().flatten() {
+            let Some(bucket) = &owner.reads else { continue };
+            let taken = tokio::time::timeout(READ_WAIT, self.take(bucket, 1)).await;
+            if let Ok(Err(error @ TakeError::Exceeded(_))) = taken {
+                if let QuotaError::Exceeded(exceeded) =
+                    self.refused(&owners, bucket, error, Some("read"))
+                {
+                    return Err(exceeded);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields for the answer to a submission; `None` if the caller has no quota for them.
+    #[must_use]
+    pub fn submission_fields(&self, caller: &Caller) -> Option<Fields> {
+        let owners = self.owners(caller);
+        self.fields(
+            &owners,
+            |owner| &owner.submission_policy,
+            |limit| limit != Limit::Reads,
+        )
+    }
+
+    /// The fields for the answer to any other request.
+    #[must_use]
+    pub fn read_fields(&self, caller: &Caller) -> Option<Fields> {
+        let owners = self.owners(caller);
+        self.fields(
+            &owners,
+            |owner| &owner.read_policy,
+            |limit| limit == Limit::Reads,
+        )
+    }
+
+    /// Replaces the quotas. What is left in Redis stays; portions that are here are lost.
+    fn replace(&self, file: quotas::Quotas) {
+        self.current
+            .store(Arc::new(Generation::new(file, &self.lane)));
+    }
+
+    /// Removes idle owners and gives back what they did not spend.
+    fn prune(&self) {
+        let (current, now) = (self.current.load(), self.clock.now());
+        for owners in [&current.tenants, &current.keys] {
+            owners.prune(now, |bucket| self.refill.request(bucket));
+        }
+    }
+
+    fn owners(&self, caller: &Caller) -> [Option<Arc<Owner>>; 2] {
+        self.current.load().owners(caller, self.clock.now())
+    }
+
+    async fn take_in_time(&self, bucket: &Arc<Bucket>, cost: u64) -> Result<(), TakeError> {
+        let taken = tokio::time::timeout(SUBMISSION_WAIT, self.take(bucket, cost)).await;
+        taken.unwrap_or_else(|_| {
+            let reason = "it did not say in time how much of a quota is left";
+            Err(TakeError::Store(StoreError::unavailable(reason)))
+        })
+    }
+
+    async fn take(&self, bucket: &Arc<Bucket>, cost: u64) -> Result<(), TakeError> {
+        for _ in 0..MAX_ANSWERS {
+            let mut answered = std::pin::pin!(bucket.answered.notified());
+            match bucket.spend(cost, self.clock.now()) {
+                Spent::Yes { refill } => {
+                    if refill {
+                        self.refill.request(bucket);
+                    }
+                    return Ok(());
+                }
+                Spent::No { wait } => return Err(TakeError::Exceeded(wait)),
+                Spent::Ask => {}
+            }
+            // Before Redis is asked, so that its answer is not missed.
+            answered.as_mut().enable();
+            bucket.wait_for(cost);
+            self.refill.request(bucket);
+            answered.await;
+            if let Some(error) = bucket.failure() {
+                return Err(TakeError::Store(error));
+            }
+        }
+        Err(TakeError::Exceeded(Duration::from_secs(1)))
+    }
+
+    fn refused(
+        &self,
+        owners: &[Option<Arc<Owner>>; 2],
+        bucket: &Bucket,
+        error: TakeError,
+        source: Option<&'static str>,
+    ) -> QuotaError {
+        let wait = match error {
+            TakeError::Exceeded(wait) => wait,
+            TakeError::Store(error) => return error.into(),
+        };
+        if let Some(source) = source {
+            self.metrics.quota_refused(bucket.limit, source);
+        }
+        let policy = |owner: &Arc<Owner>| match bucket.limit {
+            Limit::Reads => owner.read_policy.clone(),
+            Limit::Requests | Limit::Bytes => owner.submission_policy.clone(),
+        };
+        let left = bucket.remaining(self.clock.now());
+        Box::new(Exceeded {
+            limit: bucket.limit,
+            owner: bucket.owner,
+            retry_after: wait,
+            fields: Fields {
+                policy: join(owners.iter().flatten().map(policy)),
+                state: fields::exceeded(bucket.owner, bucket.limit, left, wait),
+            },
+        })
+        .into()
+    }
+
+    fn fields(
+        &self,
+        owners: &[Option<Arc<Owner>>; 2],
+        policy: impl Fn(&Owner) -> &String,
+        counts: impl Fn(Limit) -> bool,
+    ) -> Option<Fields> {
+        let policies = owners.iter().flatten().map(|owner| policy(owner).clone());
+        let policy = join(policies.filter(|policy| !policy.is_empty()));
+        if policy.is_empty() {
+            return None;
+        }
+        let buckets = owners.iter().flatten().flat_map(|owner| owner.buckets());
+        let buckets = buckets.filter(|bucket| counts(bucket.limit));
+        let state = fields::state(buckets, self.clock.now());
+        Some(Fields { policy, state })
+    }
+}
+
+fn join(mut parts: impl Iterator<Item = String>) -> String {
+    let mut text = parts.next().unwrap_or_default();
+    for part in parts {
+        text.push_str(", ");
+        text.push_str(&part);
+    }
+    text
+}
+
+/// Why tokens cannot be taken.
+enum TakeError {
+    Exceeded(Duration),
+    Store(StoreError),
+}
+
+/// What a request has spent, at most requests and bytes of a tenant and a key.
+#[derive(Default)]
+struct Spending<'a> {
+    spent: [Option<(&'a Arc<Bucket>, u64)>; 4],
+    count: usize,
+}
+
+impl<'a> Spending<'a> {
+    fn push(&mut self, bucket: &'a Arc<Bucket>, cost: u64) {
+        if let Some(place) = self.spent.get_mut(self.count) {
+            *place = Some((bucket, cost));
+            self.count += 1;
+        }
+    }
+
+    /// Gives everything back: a refused request costs nothing.
+    fn refund(&self) {
+        for (bucket, cost) in self.spent.iter().flatten() {
+            bucket.refund(*cost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use contracts::quotas;
+
+    use super::{join, Generation, Limit};
+    use crate::caller::{Caller, Credential, KeyId};
+
+    #[test]
+    fn a_key_has_its_own_quota_next_to_its_tenant() {
+        let text =
+            "version: 1\ndefault: {requests: {per_s: 10}}\ntenants: {acme: {reads: {per_s: 1}}}\n\
+                    keys: {abcdefghijkl: {requests: {per_s: 2}}}\n";
+        let quotas = Generation::new(quotas::parse(text, 1000).unwrap(), "l0");
+        let caller = |tenant: &str, key: Option<&[u8]>| Caller {
+            credential: key
+                .and_then(KeyId::parse)
+                .map_or(Credential::None, Credential::Key),
+            ..Caller::new(tenant.parse().unwrap())
+        };
+        let limits = |caller: &Caller| {
+            let owners = quotas.owners(caller, 0);
+            let buckets = owners.iter().flatten().flat_map(|owner| owner.buckets());
+            let names = buckets.map(|bucket| bucket.key.clone());
+            join(names)
+        };
+        let other = "{l0}:quota:tenant:other:requests";
+        assert_eq!(limits(&caller("other", None)), other);
+        assert_eq!(
+            limits(&caller("acme", None)),
+            "{l0}:quota:tenant:acme:reads"
+        );
+        assert_eq!(
+            limits(&caller("other", Some(b"abcdefghijkl"))),
+            format!("{other}, {{l0}}:quota:key:abcdefghijkl:requests")
+        );
+        assert_eq!(limits(&caller("other", Some(b"lkjihgfedcba"))), other);
+        let once = quotas.owners(&caller("other", None), 0);
+        let again = quotas.owners(&caller("other", None), 0);
+        let bucket = |owners: &[Option<Arc<super::Owner>>; 2]| {
+            Arc::clone(owners[0].as_ref().unwrap().requests.as_ref().unwrap())
+        };
+        assert!(Arc::ptr_eq(&bucket(&once), &bucket(&again)));
+        assert_eq!(bucket(&once).limit, Limit::Requests);
+    }
+}
