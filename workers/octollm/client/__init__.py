@@ -9,6 +9,8 @@
 `AsyncClient` has the same methods for asyncio. Errors are subclasses of `octollm.errors.ApiError`, or ParameterError
 for arguments that cannot be sent. Requests are repeated for `retry_for_s` seconds, which is safe: each submission has
 an idempotency key.
+
+The API key comes from the argument `api_key`, from OCTOLLM_API_KEY, or from a profile file; see docs/credentials.md.
 """
 
 from octollm.client.aio import AsyncClient
@@ -34,8 +36,11 @@ from octollm.contracts.answers import (
 from octollm.errors import (
     ApiError,
     BusyError,
+    ForbiddenError,
     ParameterError,
+    ProfileError,
     RefusedError,
+    UnauthenticatedError,
     UnfinishedError,
     UnknownError,
     UnreachableError,
@@ -56,7 +61,9 @@ __all__ = [
     "DeadLetterItem",
     "DeadLetterPage",
     "Drop",
+    "ForbiddenError",
     "ParameterError",
+    "ProfileError",
     "Provenance",
     "Redrive",
     "RefusedError",
@@ -68,6 +75,7 @@ __all__ = [
     "TaskPage",
     "TaskResult",
     "TaskStatus",
+    "UnauthenticatedError",
     "UnfinishedError",
     "UnknownError",
     "UnreachableError",

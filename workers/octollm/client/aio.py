@@ -11,6 +11,7 @@ import httpx2
 
 from octollm.client import requests
 from octollm.client.connection import STREAM_TIMEOUT, options
+from octollm.client.credentials import resolve
 from octollm.client.events import EventPosition
 from octollm.client.filters import CostFilter, DeadLetterFilter, TaskFilter
 from octollm.client.requests import Priority, query, task_path
@@ -55,18 +56,24 @@ class AsyncClient:
     """A client of one OctoLLM deployment. Use it as a context manager, or call `close`.
 
     Every method that sends a request raises UnknownError (no such task or dead letter), RefusedError (the request is
-    invalid), BusyError (temporarily unavailable) or UnreachableError, all subclasses of ApiError; and ParameterError
-    for arguments that cannot be sent.
+    invalid) or its subclasses UnauthenticatedError and ForbiddenError (the credential is refused), BusyError
+    (temporarily unavailable) or UnreachableError, all subclasses of ApiError; and ParameterError for arguments that
+    cannot be sent.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", *, retry_for_s: float = 10.0) -> None:
+    def __init__(self, url: str | None = None, *, api_key: str | None = None, retry_for_s: float = 10.0) -> None:
         """Prepare a client of the reflex at `url`; nothing is sent yet.
 
+        `url`: without it that of the profile file, else http://127.0.0.1:8080.
+        `api_key`: an API key or a JSON Web Token. Without it OCTOLLM_API_KEY, else that of the profile file; an empty
+        text: send none.
         `retry_for_s`: how many seconds to retry while the reflex is busy or cannot be reached.
+
+        Raises ProfileError, and ParameterError for a key that cannot be sent.
         """
-        self._url = url.rstrip("/")
+        self._url, credential = resolve(url, api_key)
         self._retry_for_s = retry_for_s
-        self._http = httpx2.AsyncClient(**options(self._url))
+        self._http = httpx2.AsyncClient(**options(self._url, credential))
 
     async def __aenter__(self) -> Self:
         """Return the client."""

@@ -7,8 +7,18 @@ import httpx2
 import orjson
 from pydantic import BaseModel
 
+from octollm.client.credentials import API_KEY, profile_path
 from octollm.contracts import read
-from octollm.errors import ApiError, BusyError, ContractError, RefusedError, UnknownError, UnreachableError
+from octollm.errors import (
+    ApiError,
+    BusyError,
+    ContractError,
+    ForbiddenError,
+    RefusedError,
+    UnauthenticatedError,
+    UnknownError,
+    UnreachableError,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 TRANSPORT_ERRORS = (httpx2.TransportError, httpx2.InvalidURL, httpx2.DecodingError)
@@ -22,6 +32,12 @@ _RETRYABLE = frozenset(
     }
 )
 _MAX_RETRY_AFTER_S = 3600.0
+_REFUSALS = {
+    "missing_credential": UnauthenticatedError,
+    "invalid_credential": UnauthenticatedError,
+    "expired_credential": UnauthenticatedError,
+    "insufficient_scope": ForbiddenError,
+}
 
 
 def unreachable(url: str, error: Exception) -> UnreachableError:
@@ -36,7 +52,7 @@ def unreachable(url: str, error: Exception) -> UnreachableError:
 
 
 def raise_for_status(url: str, response: httpx2.Response) -> None:
-    """Raise UnknownError, RefusedError, BusyError or ApiError unless the status is 2xx.
+    """Raise UnknownError, RefusedError or a subclass, BusyError or ApiError unless the status is 2xx.
 
     `url`: of the reflex, for the message; `response`: with its content loaded unless its status is 2xx.
     """
@@ -54,8 +70,11 @@ def raise_for_status(url: str, response: httpx2.Response) -> None:
         raise ApiError(_sentence(url, status, problem))
     field = problem.get("field")
     code = str(problem.get("type", "")).rpartition(":")[2]
-    raise RefusedError(
-        _sentence(url, status, problem), status=status, code=code, field=None if field is None else str(field)
+    sentence = _sentence(url, status, problem)
+    if code == "missing_credential":
+        sentence += f"; set {API_KEY}, or api_key in {profile_path()}"
+    raise _REFUSALS.get(code, RefusedError)(
+        sentence, status=status, code=code, field=None if field is None else str(field)
     )
 
 

@@ -12,6 +12,15 @@ import asyncpg
 import httpx2
 import orjson
 
+from octollm.client import (
+    ApiError,
+    AsyncClient,
+    ForbiddenError,
+    UnauthenticatedError,
+    UnknownError,
+    UnreachableError,
+)
+from octollm.client.credentials import API_KEY, resolve
 from octollm.database.migrate import current_revision, newest_revision, revision_problem
 from octollm.devstack.embedded.postgres import binaries_dir
 from octollm.devstack.embedded.redis import find_server
@@ -31,6 +40,9 @@ from octollm.topology.callbacks import unusable_secrets as unusable_callback_sec
 from octollm.topology.schedules import load_schedules
 from octollm.topology.webhook_secrets import unusable_secrets
 from octollm.topology.webhooks import load_webhooks
+
+_NO_TASK = f"l0-{'0' * 26}"
+"""A valid id that no task has."""
 
 
 class Verdict(StrEnum):
@@ -75,7 +87,7 @@ async def examine() -> list[Check]:
         _program(EXECUTOR),
     ]
     checks.append(await _sandbox())
-    checks += await asyncio.gather(_redis(settings), _postgres(settings), _reflex(settings))
+    checks += await asyncio.gather(_redis(settings), _postgres(settings), _reflex(settings), _credential(settings))
     return checks
 
 
@@ -257,6 +269,33 @@ async def _reflex(settings: Settings) -> Check:
         return Check("reflex", Verdict.OK, f"ready at {settings.reflex.url}")
     said = answer.text.strip()[:300]
     return Check("reflex", Verdict.FAIL, f"{url} answers {answer.status_code}: {said}", "see the reason it gives")
+
+
+async def _credential(settings: Settings) -> Check:
+    """Which credential the command line sends, and whether the reflex accepts it.
+
+    Shows only the public part of a key.
+    """
+    todo = f"set {API_KEY} to a valid key; `octollm keys create` makes one"
+    try:
+        url, credential = resolve(settings.reflex.url if is_set("reflex", "url") else None, None)
+    except OctoError as error:
+        return Check("credential", Verdict.FAIL, str(error), todo)
+    sends = "none is sent" if credential is None else f"{credential.visible} from {credential.source}"
+    try:
+        async with AsyncClient(url, retry_for_s=0) as client:
+            await client.status(_NO_TASK)
+    except UnknownError:
+        pass  # the answer to a caller that may read
+    except ForbiddenError:
+        return Check("credential", Verdict.WARN, f"{sends}; {url} accepts it, and it lacks the scope read")
+    except UnauthenticatedError as error:
+        return Check("credential", Verdict.FAIL, f"{sends}: {error}", todo)
+    except UnreachableError:
+        return Check("credential", Verdict.WARN, f"{sends}; not tried, since {url} cannot be reached")
+    except ApiError as error:
+        return Check("credential", Verdict.WARN, f"{sends}; it could not be tried: {error}")
+    return Check("credential", Verdict.OK, f"{sends}; {url} {'asks for none' if credential is None else 'accepts it'}")
 
 
 def _unreachable(name: str, product: str, address: str, error: BaseException, *, chosen: bool) -> Check:
