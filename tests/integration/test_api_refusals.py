@@ -24,7 +24,8 @@ from tests.helpers.orchestrators import rows
 from tests.helpers.stored_tasks import failed, finished, get, model_call, store_dead_letter
 from tests.helpers.waiting import until
 
-ROUTES = sorted(openapi()["paths"])
+ROUTES = sorted(route for route, methods in openapi()["paths"].items() if "get" in methods)
+COMMANDS = sorted(route for route, methods in openapi()["paths"].items() if "post" in methods)
 OF_ONE = [route for route in ROUTES if "{" in route]
 LISTS = [route for route in ROUTES if "{" not in route]
 
@@ -47,12 +48,19 @@ async def ours(api, orchestrator, pool) -> dict[str, object]:
     await model_call(pool, task)
     await store_dead_letter(pool, "1-1", b"x")
     (row,) = await rows(pool, "SELECT id FROM dead_letters")
-    return {"task": task, "dead_letter": row["id"]}
+    (callback,) = await rows(
+        pool, f"INSERT INTO callbacks (tenant, task, run, endpoint, body) VALUES ('default', '{task}', 1, 'e', '{{}}') "
+        "RETURNING id"
+    )  # fmt: skip
+    (endpoint,) = await rows(
+        pool, "INSERT INTO callback_endpoints (tenant, name, detail) VALUES ('default', 'e', 'd') RETURNING id"
+    )  # fmt: skip
+    return {"task": task, "dead_letter": row["id"], "callback": callback["id"], "endpoint": endpoint["id"]}
 
 
 async def test_nobody_finds_or_lists_anothers(api, ours):
     """The tenant matrix: every address that there is, as OpenAPI names them."""
-    assert (len(OF_ONE), len(LISTS)) == (7, 3)
+    assert (len(OF_ONE), len(LISTS), len(COMMANDS)) == (8, 5, 2)
     for route in OF_ONE:
         path = route.format(**ours)
         assert (await api.get(path)).status_code == 200, path
@@ -63,6 +71,9 @@ async def test_nobody_finds_or_lists_anothers(api, ours):
         other = (await api.get(route, auth=Reflex("other"))).json()
         assert (other["items"], other["next"]) == ([], None)
         assert other.get("total", {"calls": 0})["calls"] == 0
+    for route in COMMANDS:
+        refusal(await api.post(route.format(**ours), auth=Reflex("other")), 404)
+        assert (await api.post(route.format(**ours))).status_code == 202
 
 
 async def test_a_cursor_of_one_tenant_shows_another_nothing(api, ours, orchestrator):

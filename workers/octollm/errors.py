@@ -62,6 +62,10 @@ class CallbacksError(OctoError):
     """The file of callbacks is wrong, or one of its secrets cannot be used."""
 
 
+class CallbackSignatureError(OctoError):
+    """A received callback is not signed by any of the secrets, or is too old."""
+
+
 class SchedulesError(OctoError):
     """The file of schedules is wrong."""
 

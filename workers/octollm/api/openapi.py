@@ -15,7 +15,7 @@ def openapi() -> dict[str, Any]:
     document: dict[str, Any] = get_openapi(
         title="OctoLLM",
         version="1",
-        description="What is stored about tasks. Everything is read-only and belongs to the tenant of the credential.",
+        description="What is stored about tasks. Everything belongs to the tenant of the credential.",
         routes=router.routes,
     )
     document["components"]["schemas"]["Problem"] = Problem.model_json_schema()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Path, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from octollm.contracts.answers import CostGroup, TaskStateName
+from octollm.contracts.answers import CallbackState, CostGroup, TaskStateName
 from octollm.contracts.ids import is_task_id
 from octollm.credentials.caller import Caller
 from octollm.errors import AbsentError, ParameterError
@@ -117,6 +117,14 @@ class DeadLetterFilter(TimeSpan):
     all: Annotated[bool, Field(description="Include those that were redriven or dropped.")] = False
 
 
+class CallbackFilter(PageParameters):
+    """Which callbacks to list."""
+
+    task: Annotated[Text | None, Field(max_length=40)] = None
+    state: CallbackState | None = None
+    endpoint: Annotated[Text | None, Field(max_length=2000)] = None
+
+
 def _tenant(request: Request) -> str:
     caller: Caller = request.state.caller
     return caller.tenant
@@ -129,15 +137,29 @@ def _task(task: Annotated[str, Path(description="Task id.")]) -> str:
 
 
 def _dead_letter(dead_letter: Annotated[str, Path(description="Id of the dead letter.")]) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,18}", dead_letter) or int(dead_letter) > _MAX_ID:
+    return _id(dead_letter)
+
+
+def _callback(callback: Annotated[str, Path(description="Id of the callback.")]) -> int:
+    return _id(callback)
+
+
+def _endpoint(endpoint: Annotated[str, Path(description="Id of the endpoint.")]) -> int:
+    return _id(endpoint)
+
+
+def _id(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) > _MAX_ID:
         raise AbsentError
-    return int(dead_letter)
+    return int(text)
 
 
 Tenant = Annotated[str, Depends(_tenant)]
 """The caller's, see `authentication.py`."""
 Task = Annotated[str, Depends(_task)]
 DeadLetterId = Annotated[int, Depends(_dead_letter)]
+CallbackId = Annotated[int, Depends(_callback)]
+EndpointId = Annotated[int, Depends(_endpoint)]
 TaskQuery = Annotated[TaskFilter, Query()]
 PageQuery = Annotated[PageParameters, Query()]
 RunQuery = Annotated[RunFilter, Query()]
@@ -145,3 +167,4 @@ EventQuery = Annotated[EventFilter, Query()]
 ProvenanceQuery = Annotated[ProvenanceFilter, Query()]
 CostQuery = Annotated[CostFilter, Query()]
 DeadLetterQuery = Annotated[DeadLetterFilter, Query()]
+CallbackQuery = Annotated[CallbackFilter, Query()]

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import orjson
 
+from octollm.api.callbacks import callbacks_of_run
 from octollm.api.costs import cost_of_run, money
 from octollm.api.store import Store
 from octollm.api.tasks import attempt_item
@@ -42,6 +43,7 @@ async def provenance(store: Store, tenant: str, task: str, wanted_run: int | Non
         steps = await connection.fetch(_SQL["steps"], tenant, task, run)
         attempts = await connection.fetch(_SQL["attempts"], tenant, task, run)
         calls = await connection.fetch(_SQL["model_calls"], tenant, task, run)
+        callbacks = await callbacks_of_run(connection, tenant, task, run)
         finished = await connection.fetchrow(_SQL["finished"], tenant, task, run)
         cost = await cost_of_run(connection, tenant, task, run)
     attempts_of: dict[StepRound, list[AttemptItem]] = defaultdict(list)
@@ -64,6 +66,7 @@ async def provenance(store: Store, tenant: str, task: str, wanted_run: int | Non
         other_model_calls=[call for remaining in calls_of.values() for call in remaining],
         cost=cost,
         result=_result(row, finished),
+        callbacks=callbacks,
         events=row["events"],
     )
 

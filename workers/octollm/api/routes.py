@@ -6,17 +6,22 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from octollm.api import costs, dead_letters, parameters, provenance, tasks
+from octollm.api import callbacks, costs, dead_letters, parameters, provenance, tasks
 from octollm.api.problem import MEDIA_TYPE
 from octollm.api.store import Store
 from octollm.contracts import TaskStatus, write
 from octollm.contracts.answers import (
     AttemptPage,
+    Callback,
+    CallbackEndpointPage,
+    CallbackPage,
     CostPage,
     DeadLetter,
     DeadLetterPage,
+    Enabling,
     EventPage,
     Provenance,
+    Redelivery,
     RunPage,
     StepPage,
     TaskPage,
@@ -123,5 +128,44 @@ async def show_dead_letter(
     return _json(await dead_letters.dead_letter(store, tenant, dead_letter))
 
 
-def _json(answer: object) -> Response:
-    return Response(write(answer), media_type="application/json")
+@router.get("/callbacks", response_model=CallbackPage, tags=["callbacks"])
+async def list_callbacks(store: ReadStore, tenant: parameters.Tenant, filters: parameters.CallbackQuery) -> Response:
+    """List callbacks, newest first."""
+    return _json(await callbacks.list_callbacks(store, tenant, filters))
+
+
+@router.get("/callbacks/{callback}", response_model=Callback, tags=["callbacks"])
+async def show_callback(store: ReadStore, tenant: parameters.Tenant, callback: parameters.CallbackId) -> Response:
+    """Return one callback with what is sent and the beginning of the last answer."""
+    return _json(await callbacks.callback(store, tenant, callback))
+
+
+@router.post(
+    "/callbacks/{callback}/redeliver", status_code=HTTPStatus.ACCEPTED, response_model=Redelivery, tags=["callbacks"]
+)
+async def redeliver_callback(store: ReadStore, tenant: parameters.Tenant, callback: parameters.CallbackId) -> Response:
+    """Send a callback again, however it ended. While its endpoint is disabled it waits."""
+    return _json(await callbacks.redeliver(store, tenant, callback), HTTPStatus.ACCEPTED)
+
+
+@router.get("/callback-endpoints", response_model=CallbackEndpointPage, tags=["callbacks"])
+async def list_callback_endpoints(store: ReadStore, tenant: parameters.Tenant, page: parameters.PageQuery) -> Response:
+    """List the endpoints of callbacks that fail or are disabled, newest first."""
+    return _json(await callbacks.list_endpoints(store, tenant, page))
+
+
+@router.post(
+    "/callback-endpoints/{endpoint}/enable",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=Enabling,
+    tags=["callbacks"],
+)
+async def enable_callback_endpoint(
+    store: ReadStore, tenant: parameters.Tenant, endpoint: parameters.EndpointId
+) -> Response:
+    """Send to a disabled endpoint again, and count its failures from now on."""
+    return _json(await callbacks.enable(store, tenant, endpoint), HTTPStatus.ACCEPTED)
+
+
+def _json(answer: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(write(answer), status, media_type="application/json")

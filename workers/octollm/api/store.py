@@ -1,4 +1,7 @@
-"""Read-only database connections, and the errors that callers get when the database fails."""
+"""Database connections, and the errors that callers get when the database fails.
+
+A transaction is read-only unless it is asked for with `writing`.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,13 +17,14 @@ from octollm.errors import StoreUnavailableError, TooSlowError
 STATEMENT_S = 10.0
 _REACH_S = 0.8
 """How long a request waits until Postgres answers at all; the answer to a query may take `STATEMENT_S`."""
-_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _log = structlog.get_logger(__name__)
 _SCHEMA_MISMATCH = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 
 
 class Store:
-    """Postgres, read-only."""
+    """Postgres. Only `writing` may change anything."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -35,11 +39,23 @@ class Store:
         TooSlowError when a query exceeds the statement timeout. While the database is unavailable, one request at a
         time tries it, and the others fail at once.
         """
+        async with self._transaction(_READ) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Connection]:
+        """Open a transaction that may write, and commit it at the end. Raises what `reading` raises."""
+        async with self._transaction(_WRITE) as connection:
+            yield connection
+            await connection.execute("COMMIT")
+
+    @asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[Connection]:
         if not self._available and self._trying:
             raise StoreUnavailableError("Postgres: unavailable")
         self._trying = True
         try:
-            async with self._connection() as connection:
+            async with self._connection(begin) as connection:
                 self._trying = False
                 yield connection
         except asyncpg.QueryCanceledError as error:
@@ -57,13 +73,13 @@ class Store:
         self._mark_available()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
+    async def _connection(self, begin: str) -> AsyncIterator[Connection]:
         """Yield a connection in a transaction. Postgres has to begin the transaction within `_REACH_S`."""
         clock = asyncio.get_running_loop().time
         until = clock() + _REACH_S
         async with self._pool.acquire(timeout=_REACH_S) as connection:
             # asyncpg's own transactions take no timeout. Returning the connection to the pool ends this one.
-            await connection.execute(_BEGIN, timeout=max(0.05, until - clock()))
+            await connection.execute(begin, timeout=max(0.05, until - clock()))
             yield connection
 
     async def not_ready_reasons(self) -> list[str]:

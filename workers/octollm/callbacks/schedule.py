@@ -9,13 +9,13 @@ _JITTER = 0.2
 _MAX_DELAY_S = 86_400.0
 
 
-def next_delay_s(attempt: int, retry_after_s: float | None, delays_s: Sequence[float] = DELAYS_S) -> float | None:
+def next_delay_s(failures: int, retry_after_s: float | None, delays_s: Sequence[float] = DELAYS_S) -> float | None:
     """Return the seconds until the next attempt; None if there is none.
 
-    `attempt`: number of the one that has failed, from 1. `retry_after_s`: what the receiver asked for, at most a day.
+    `failures`: how many attempts have failed, from 1. `retry_after_s`: what the receiver asked for, at most a day.
     The delay is up to a fifth longer than planned, so that receivers that recover are not flooded.
     """
-    if attempt > len(delays_s):
+    if failures > len(delays_s):
         return None
-    planned = delays_s[attempt - 1] * random.uniform(1, 1 + _JITTER)  # noqa: S311  no secret
+    planned = delays_s[failures - 1] * random.uniform(1, 1 + _JITTER)  # noqa: S311  no secret
     return max(planned, min(retry_after_s or 0, _MAX_DELAY_S))

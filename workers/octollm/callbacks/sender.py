@@ -179,7 +179,7 @@ class CallbackSender:
             return
         delay_s = None
         if result.outcome not in FINAL:
-            delay_s = next_delay_s(callback.attempt, result.retry_after_s, self._delays_s)
+            delay_s = next_delay_s(callback.failures + 1, result.retry_after_s, self._delays_s)
         disabled = await self._store.record(callback, result, delay_s)
         _log.warning(
             "a callback was not delivered",
@@ -190,7 +190,7 @@ class CallbackSender:
         )
         if disabled:
             _log.error(
-                "a callback endpoint is disabled: nothing is sent to it until somebody enables it",
+                "a callback endpoint is disabled: nothing is sent to it until `octollm callbacks enable`",
                 **_of(callback),
             )
 

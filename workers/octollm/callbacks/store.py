@@ -25,6 +25,8 @@ class Callback(NamedTuple):
     body: str
     attempt: int
     """From 1."""
+    failures: int
+    """Attempts that have failed since the callback was stored or redelivered."""
     now_s: int
     """Unix time by the database's clock."""
 

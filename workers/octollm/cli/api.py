@@ -11,7 +11,7 @@ from octollm.settings.loader import Settings, load_settings
 
 
 def api() -> None:
-    """Serve the read-only HTTP API until SIGTERM or Ctrl-C."""
+    """Serve the HTTP API over Postgres until SIGTERM or Ctrl-C."""
     settings = load_settings()
     configure_logging(settings.log)
     uvloop.run(_run(settings))

@@ -33,6 +33,9 @@ Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=6048
 NotBefore = Annotated[
     str | None, typer.Option(metavar="TIME", help="Earliest start: +10m, +2h, or a time like 2026-01-31T12:00:00Z.")
 ]
+Callback = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where a signed message is sent once the task has ended.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the task has ended; exit code 1 unless it succeeded.")]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Maximum time for --wait.")]
 AsJson = Annotated[bool, typer.Option("--json", help=JsonOption)]
@@ -52,6 +55,7 @@ def submit(
     priority: Priority = None,
     deadline: Deadline = None,
     not_before: NotBefore = None,
+    callback: Callback = None,
     wait: Wait = False,
     timeout: Timeout = 60.0,
     as_json: AsJson = False,
@@ -62,6 +66,8 @@ def submit(
     path = source if source is not None else file
     start = parse_future_time(not_before, "--not-before")
     fields: dict[str, Any] = present(goal=goal, kind=kind, priority=priority, deadline_s=deadline, not_before=start)
+    if callback is not None:
+        fields["callback"] = {"url": callback}
     if path is not None:
         if fields or input_json is not None:
             raise typer.BadParameter("a file contains the whole task: leave out --goal, --kind, --input and the like")

@@ -14,19 +14,25 @@ The API key comes from the argument `api_key`, from OCTOLLM_API_KEY, or from a p
 """
 
 from octollm.client.aio import AsyncClient
-from octollm.client.filters import CostFilter, DeadLetterFilter, TaskFilter
+from octollm.client.filters import CallbackFilter, CostFilter, DeadLetterFilter, TaskFilter
 from octollm.client.sync import Client
 from octollm.contracts import TaskEvent, TaskResult, TaskStatus, WaitingStep
 from octollm.contracts.answers import (
     Accepted,
     AttemptItem,
+    Callback,
+    CallbackEndpointPage,
+    CallbackItem,
+    CallbackPage,
     Cancellation,
     CostPage,
     DeadLetter,
     DeadLetterItem,
     DeadLetterPage,
     Drop,
+    Enabling,
     Provenance,
+    Redelivery,
     Redrive,
     RunItem,
     StepItem,
@@ -36,6 +42,7 @@ from octollm.contracts.answers import (
 from octollm.errors import (
     ApiError,
     BusyError,
+    CallbackSignatureError,
     ForbiddenError,
     ParameterError,
     ProfileError,
@@ -52,6 +59,12 @@ __all__ = [
     "AsyncClient",
     "AttemptItem",
     "BusyError",
+    "Callback",
+    "CallbackEndpointPage",
+    "CallbackFilter",
+    "CallbackItem",
+    "CallbackPage",
+    "CallbackSignatureError",
     "Cancellation",
     "Client",
     "CostFilter",
@@ -61,10 +74,12 @@ __all__ = [
     "DeadLetterItem",
     "DeadLetterPage",
     "Drop",
+    "Enabling",
     "ForbiddenError",
     "ParameterError",
     "ProfileError",
     "Provenance",
+    "Redelivery",
     "Redrive",
     "RefusedError",
     "RunItem",

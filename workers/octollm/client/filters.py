@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from octollm.client.requests import Priority
-from octollm.contracts.answers import TaskStateName
+from octollm.contracts.answers import CallbackState, TaskStateName
 
 
 class TaskFilter(TypedDict, total=False):
@@ -44,3 +44,12 @@ class DeadLetterFilter(TypedDict, total=False):
     """Received before this time; with a time zone."""
     all: bool
     """Include dead letters that were redriven or dropped."""
+
+
+class CallbackFilter(TypedDict, total=False):
+    """Which callbacks to list."""
+
+    task: str
+    state: CallbackState
+    endpoint: str
+    """A name in callbacks.yaml, or a URL without its query."""

@@ -9,13 +9,15 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from octollm.contracts import TaskSubmission, write
+from octollm.contracts import Callback, TaskSubmission, write
 from octollm.contracts.ids import as_text, new_ulid
 from octollm.errors import ParameterError
 
 TASKS = "/v1/tasks"
 COSTS = "/v1/costs"
 DEAD_LETTERS = "/v1/dead-letters"
+CALLBACKS = "/v1/callbacks"
+CALLBACK_ENDPOINTS = "/v1/callback-endpoints"
 JSON = "application/json"
 Priority = Literal["high", "normal", "low"]
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
@@ -56,6 +58,7 @@ def submission_body(
     deadline: timedelta | None,
     metadata: Mapping[str, str] | None,
     not_before: datetime | None,
+    callback: str | None,
 ) -> bytes:
     """Return a `task.submission.v1` as JSON. Raises ParameterError with the field that is invalid."""
     if not_before is not None and not_before.tzinfo is None:
@@ -72,6 +75,7 @@ def submission_body(
                 deadline_s=None if deadline is None else round(deadline.total_seconds()),
                 not_before=None if not_before is None else as_text(not_before),
                 metadata=None if metadata is None else dict(metadata),
+                callback=None if callback is None else Callback(url=callback),
             )
         )
     except ValidationError as error:

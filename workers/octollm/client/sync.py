@@ -13,7 +13,7 @@ from octollm.client import requests
 from octollm.client.connection import STREAM_TIMEOUT, options
 from octollm.client.credentials import resolve
 from octollm.client.events import EventPosition
-from octollm.client.filters import CostFilter, DeadLetterFilter, TaskFilter
+from octollm.client.filters import CallbackFilter, CostFilter, DeadLetterFilter, TaskFilter
 from octollm.client.requests import Priority, query, task_path
 from octollm.client.responses import (
     TRANSPORT_ERRORS,
@@ -31,6 +31,10 @@ from octollm.contracts.answers import (
     Accepted,
     AttemptItem,
     AttemptPage,
+    Callback,
+    CallbackEndpointPage,
+    CallbackItem,
+    CallbackPage,
     Cancellation,
     CostGroup,
     CostPage,
@@ -38,9 +42,11 @@ from octollm.contracts.answers import (
     DeadLetterItem,
     DeadLetterPage,
     Drop,
+    Enabling,
     Item,
     Page,
     Provenance,
+    Redelivery,
     Redrive,
     RunItem,
     RunPage,
@@ -99,6 +105,7 @@ class Client:
         deadline: timedelta | None = None,
         not_before: datetime | None = None,
         metadata: Mapping[str, str] | None = None,
+        callback: str | None = None,
         idempotency_key: str | None = None,
         durability: str | None = None,
     ) -> Accepted:
@@ -107,11 +114,12 @@ class Client:
         `kind`: the recipe; `input`: the recipe's input.
         `deadline`: after this time the task expires; it counts from `not_before` where that is given.
         `not_before`: start at this time at the earliest, at most 30 days from now; with a time zone.
+        `callback`: URL that gets a signed message once the task has ended; `octollm.client.callbacks` verifies it.
         `idempotency_key`: two submissions with one key are one task. Without it this call makes its own, so that its
         retries do not create a second task.
         `durability`: what the answer has to guarantee beyond the deployment's default, like `stored`.
         """
-        body = requests.submission_body(goal, kind, input, priority, deadline, metadata, not_before)
+        body = requests.submission_body(goal, kind, input, priority, deadline, metadata, not_before, callback)
         return self.submit_json(body, idempotency_key=idempotency_key, durability=durability)
 
     def submit_json(
@@ -292,6 +300,36 @@ class Client:
         response = self._request("DELETE", path, missing=_no_dead_letter(number))
         return parse(Drop, self._url, response.content)
 
+    def callbacks(self, **filters: Unpack[CallbackFilter]) -> Iterator[CallbackItem]:
+        """Yield the callbacks that match, newest first, requesting page after page."""
+        return self._items(CallbackPage, requests.CALLBACKS, query(**filters))
+
+    def callback_page(
+        self, *, limit: int | None = None, cursor: str | None = None, **filters: Unpack[CallbackFilter]
+    ) -> CallbackPage:
+        """Return one page of the callbacks that match; `cursor`: `next` of the previous page."""
+        return self._get(CallbackPage, requests.CALLBACKS, query(limit=limit, cursor=cursor, **filters))
+
+    def callback(self, number: int) -> Callback:
+        """Return one callback with what is sent and the beginning of the last answer."""
+        return self._get(Callback, f"{requests.CALLBACKS}/{number:d}", {}, _no_callback(number))
+
+    def redeliver(self, number: int) -> Redelivery:
+        """Send a callback again, however it ended. While its endpoint is disabled it waits."""
+        path = f"{requests.CALLBACKS}/{number:d}/redeliver"
+        response = self._request("POST", path, missing=_no_callback(number))
+        return parse(Redelivery, self._url, response.content)
+
+    def callback_endpoint_page(self, *, limit: int | None = None, cursor: str | None = None) -> CallbackEndpointPage:
+        """Return one page of the endpoints of callbacks that fail or are disabled."""
+        return self._get(CallbackEndpointPage, requests.CALLBACK_ENDPOINTS, query(limit=limit, cursor=cursor))
+
+    def enable_callback_endpoint(self, number: int) -> Enabling:
+        """Send to a disabled endpoint again, and count its failures from now on."""
+        path = f"{requests.CALLBACK_ENDPOINTS}/{number:d}/enable"
+        response = self._request("POST", path, missing=f"there is no failing endpoint {number}")
+        return parse(Enabling, self._url, response.content)
+
     def _status(self, task: str, retry_for_s: float) -> TaskStatus:
         response = self._request("GET", task_path(task), missing=_no_task(task), retry_for_s=retry_for_s)
         return parse(TaskStatus, self._url, response.content)
@@ -358,3 +396,7 @@ def _no_task(task: str) -> str:
 
 def _no_dead_letter(number: int) -> str:
     return f"there is no dead letter {number}; `octollm dead ls --all` lists them"
+
+
+def _no_callback(number: int) -> str:
+    return f"there is no callback {number}; `octollm callbacks ls` lists them"

@@ -22,10 +22,11 @@ from octollm.contracts.generated.task_redrive_v1_schema import TaskRedrive
 from octollm.contracts.generated.task_rejected_v1_schema import TaskRejected
 from octollm.contracts.generated.task_result_v1_schema import StepSummary, TaskResult
 from octollm.contracts.generated.task_status_v1_schema import OpenStep, TaskStatus, WaitingStep
-from octollm.contracts.generated.task_submission_v1_schema import TaskSubmission
+from octollm.contracts.generated.task_submission_v1_schema import Callback, TaskSubmission
 from octollm.contracts.generated.task_submitted_v1_schema import TaskSubmitted
 
 __all__ = [
+    "Callback",
     "Chained",
     "ContinuationStep",
     "DeadDrop",

@@ -15,6 +15,7 @@ from octollm.contracts.generated.task_event_v1_schema import TaskEvent
 Item = TypeVar("Item")
 TaskStateName = Literal["accepted", "running", "succeeded", "failed", "rejected", "cancelled", "expired"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "rejected", "cancelled", "expired"})
+CallbackState = Literal["pending", "delivered", "failed"]
 CostGroup = Literal["task", "arm", "model", "day"]
 
 
@@ -204,6 +205,61 @@ class DeadLetter(DeadLetterItem):
     text: Annotated[str | None, Field(description="What is stored; absent if it is not UTF-8 text.")] = None
 
 
+class CallbackItem(Document):
+    """A callback: the message that a receiver gets when a task has ended."""
+
+    id: int
+    tenant: str
+    task: str
+    run: int
+    endpoint: Annotated[str, Field(description="A name in callbacks.yaml, or the submission's URL without its query.")]
+    state: CallbackState
+    attempts: Annotated[int, Field(description="How many attempts have begun.")]
+    created_at: str
+    next_attempt_at: Annotated[str | None, Field(description="While pending: when the next attempt is due.")] = None
+    attempted_at: Annotated[str | None, Field(description="When the last attempt ended.")] = None
+    outcome: Annotated[str | None, Field(description="Of the last attempt, for example delivered or timeout.")] = None
+    status: Annotated[int | None, Field(description="HTTP status of the last attempt, if there was an answer.")] = None
+    detail: Annotated[str | None, Field(description="Why the last attempt failed.")] = None
+
+
+class Callback(CallbackItem):
+    """One callback with what is sent and the beginning of the last answer."""
+
+    url: Annotated[str | None, Field(description="The submission's URL; absent: callbacks.yaml has it.")] = None
+    body: Annotated[dict[str, Any], Field(description="What is sent.")]
+    response: Annotated[str | None, Field(description="At most 1 KiB, without known secrets.")] = None
+
+
+class Redelivery(Document):
+    """A callback that is sent again."""
+
+    id: int
+    task: str
+    accepted: bool
+
+
+class CallbackEndpointItem(Document):
+    """An endpoint of callbacks that fails or is disabled."""
+
+    id: int
+    tenant: str
+    endpoint: Annotated[str, Field(description="As in a callback.")]
+    failing_since: Annotated[str, Field(description="There was no success since.")]
+    failures: int
+    disabled_at: Annotated[str | None, Field(description="Nothing is sent since.")] = None
+    detail: Annotated[str, Field(description="Why the last attempt failed.")]
+    pending: Annotated[int, Field(description="Callbacks that wait to be sent.")]
+
+
+class Enabling(Document):
+    """An endpoint that is sent to again."""
+
+    id: int
+    endpoint: str
+    accepted: bool
+
+
 class Digest(Document):
     """The hash of a value, in place of the value."""
 
@@ -294,6 +350,7 @@ class Provenance(Document):
     other_model_calls: Annotated[list[ModelCall], Field(description="Calls that belong to no step of the run.")]
     cost: Cost
     result: ResultProvenance | None = None
+    callbacks: Annotated[list[CallbackItem], Field(description="Of the run, once it has ended.")]
     events: Annotated[int, Field(description="Number of events of the run; /v1/tasks/{id}/events lists them.")]
 
 
@@ -319,6 +376,14 @@ class EventPage(Page[TaskEvent]):
 
 class DeadLetterPage(Page[DeadLetterItem]):
     """Dead letters, newest first."""
+
+
+class CallbackPage(Page[CallbackItem]):
+    """Callbacks, newest first."""
+
+
+class CallbackEndpointPage(Page[CallbackEndpointItem]):
+    """Endpoints that fail or are disabled, newest first."""
 
 
 class CostPage(Page[CostItem]):

@@ -31,14 +31,14 @@ UPDATE callbacks
 SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => $6)
 FROM locked
 WHERE callbacks.id = locked.id
-RETURNING callbacks.id, tenant, task, run, endpoint, url, body, attempts, extract(epoch FROM now())::bigint AS now_s
+RETURNING callbacks.id, tenant, task, run, endpoint, url, body, attempts, failures, extract(epoch FROM now())::bigint AS now_s
 
 -- name: record
 -- Stores how attempt $2 ended, unless it counted as lost and another one has begun. $4: seconds until the next attempt;
 -- NULL: there is none.
 UPDATE callbacks
 SET state = $3, next_attempt_at = CASE WHEN $4::float8 IS NULL THEN now() ELSE now() + make_interval(secs => $4) END,
-    attempted_at = now(), outcome = $5, status = $6, detail = $7, response = $8
+    failures = failures + (CASE WHEN $3 = 'delivered' THEN 0 ELSE 1 END), attempted_at = now(), outcome = $5, status = $6, detail = $7, response = $8
 WHERE id = $1 AND attempts = $2 AND state = 'pending'
 
 -- name: record_success

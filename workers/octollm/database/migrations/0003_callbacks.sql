@@ -16,6 +16,8 @@ CREATE TABLE callbacks (
     state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'delivered', 'failed')),
     -- Number of attempts that have begun; fences late results of earlier ones.
     attempts integer NOT NULL DEFAULT 0,
+    -- Attempts that have failed since the callback was stored or redelivered: the place in the schedule.
+    failures integer NOT NULL DEFAULT 0,
     -- While an attempt runs: when it counts as lost and the next one may begin.
     next_attempt_at timestamptz NOT NULL DEFAULT now(),
     created_at timestamptz NOT NULL DEFAULT now(),
