@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod auth;
 mod blocking;
+mod byte_order;
 pub mod caller;
 pub mod cli;
 pub mod events;

@@ -20,6 +20,8 @@ pub enum Outcome {
     Schema,
     TooLarge,
     UnsupportedMediaType,
+    /// The body has a content encoding that is not decoded.
+    UnsupportedEncoding,
     InvalidIdempotencyKey,
     /// The body did not arrive in time.
     Timeout,

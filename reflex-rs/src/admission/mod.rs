@@ -22,6 +22,7 @@ use contracts::events::{
 use contracts::topology::Topology;
 use contracts::{ids, strict_json, ContractError};
 
+use crate::byte_order::without_mark;
 use crate::caller::Caller;
 
 /// How far ahead a task may be scheduled.
@@ -63,7 +64,8 @@ pub fn admit(
 /// Returns the submission in canonical form, and whether no rule has anything to do with it.
 fn canonical(submission: &Submission, rules: &Rules) -> Result<(Vec<u8>, bool), ContractError> {
     let mut clean = !submission.tenant_mismatch;
-    let text = strict_json::canonicalize(&submission.body, MAX_DEPTH, |text| {
+    let body = without_mark(&submission.body)?;
+    let text = strict_json::canonicalize(body, MAX_DEPTH, |text| {
         clean = clean && rules.is_clean(text);
     })?;
     Ok((text, clean))

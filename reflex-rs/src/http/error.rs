@@ -2,7 +2,7 @@
 //!
 //! The table is what the client sees. What is logged is decided where the failure is handled.
 
-use axum::http::StatusCode;
+use axum::http::{header, StatusCode};
 use axum::response::{IntoResponse, Response};
 use contracts::{ContractError, Reason};
 use serde_json::Value;
@@ -27,6 +27,10 @@ pub enum Problem {
     /// The body broke off, or its framing is invalid.
     IncompleteBody,
     UnsupportedMediaType,
+    /// The body has an unknown content encoding, or several.
+    UnsupportedEncoding,
+    /// The body of a webhook has a content encoding.
+    EncodedWebhook,
     /// The body or the query breaks its schema.
     Contract(ContractError),
     InvalidIdempotencyKey,
@@ -177,7 +181,22 @@ impl Problem {
                 Outcome::UnsupportedMediaType,
                 "send Content-Type: application/json",
             )
-            .field("Content-Type"),
+            .field("Content-Type")
+            .header(header::ACCEPT, "application/json"),
+            Self::UnsupportedEncoding => Row::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Outcome::UnsupportedEncoding,
+                "send the body as it is, or with one Content-Encoding: gzip or deflate",
+            )
+            .field("Content-Encoding")
+            .header(header::ACCEPT_ENCODING, "gzip, deflate, identity"),
+            Self::EncodedWebhook => Row::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Outcome::UnsupportedEncoding,
+                "send the body of a webhook without Content-Encoding, as it was signed",
+            )
+            .field("Content-Encoding")
+            .header(header::ACCEPT_ENCODING, "identity"),
             Self::Contract(error) => contract(error),
             Self::InvalidIdempotencyKey => Row::new(
                 S::BAD_REQUEST,

@@ -65,6 +65,11 @@ impl<'a> Row<'a> {
         self
     }
 
+    pub(super) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.push((name, HeaderValue::from_static(value)));
+        self
+    }
+
     pub(super) fn rate_limit(mut self, fields: &Fields) -> Self {
         self.headers.extend(rate_limit(fields));
         self

@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::signatures::Forms;
+use crate::byte_order::without_mark;
 
 /// What a delivery's `Content-Type` says of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl MediaType {
 
 /// Some senders begin with a byte order mark, which RFC 8259 lets a parser ignore.
 fn json(body: &[u8]) -> Result<Value, ContractError> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = without_mark(body)?;
     strict_json::check(body)?;
     serde_json::from_slice(body).map_err(|_| ContractError::malformed("the body is not JSON"))
 }

@@ -7,10 +7,12 @@ use contracts::{strict_json, ContractError};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use super::encoding::{decode, encoding};
 use crate::blocking::run_sized;
+use crate::byte_order::without_mark;
 use crate::http::{App, Problem};
 
-/// Reads a body of type `application/json` to its end. Does not parse it.
+/// Reads a body of type `application/json` to its end and decodes it. Does not parse it.
 pub(in crate::http) async fn json_bytes(
     app: &App,
     headers: &HeaderMap,
@@ -32,12 +34,13 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Reads a body of any type to its end.
+/// Reads a body of any type to its end and decodes it.
 pub(in crate::http) async fn bytes(
     app: &App,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Bytes, Problem> {
+    let encoding = encoding(headers)?;
     let limit = app.limits.body_bytes;
     let announced =
         text(headers, &header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
@@ -49,7 +52,7 @@ pub(in crate::http) async fn bytes(
         Err(_) => Err(Problem::Timeout(timeout.as_secs())),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(limit)),
         Ok(Err(_)) => Err(Problem::IncompleteBody),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Ok(body)) => decode(encoding, body.to_bytes(), limit).await,
     }
 }
 
@@ -64,8 +67,9 @@ pub(in crate::http) async fn optional_object<T: DeserializeOwned>(
     }
     let body = json_bytes(app, headers, body).await?;
     let parse = || {
-        strict_json::check(&body)?;
-        let object: Object = serde_json::from_slice(&body)
+        let body = without_mark(&body)?;
+        strict_json::check(body)?;
+        let object: Object = serde_json::from_slice(body)
             .map_err(|_| ContractError::schema("", "must be an object"))?;
         from_object(object)
     };

@@ -137,6 +137,7 @@ async fn verify<'a>(
             return Err(Problem::SourceNotConfigured(expected.clone()))
         }
     };
+    extract::require_identity(headers)?;
     let media_type = MediaType::new(extract::media_type(headers))
         .filter(|media| *media == MediaType::Json || source.verifier.forms() != Forms::Refused)
         .ok_or(Problem::UnsupportedMediaType)?;
