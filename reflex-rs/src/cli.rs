@@ -25,6 +25,10 @@ pub struct Cli {
     /// Check whether the reflex that runs with the same settings is ready, and exit with 0 or 1.
     #[arg(long)]
     pub healthcheck: bool,
+
+    /// Check the settings and every file they name, print each fault, and exit with 0 or 1. Connects to nothing.
+    #[arg(long, conflicts_with = "healthcheck")]
+    pub check_config: bool,
 }
 
 #[cfg(test)]
@@ -41,6 +45,8 @@ mod tests {
         };
         assert!(!parse(&[]).unwrap());
         assert!(parse(&["--healthcheck"]).unwrap());
+        assert!(!parse(&["--check-config"]).unwrap());
+        assert!(parse(&["--check-config", "--healthcheck"]).is_err());
         for unknown in ["--port", "run"] {
             let error = parse(&[unknown]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{error}");

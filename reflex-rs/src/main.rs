@@ -39,13 +39,19 @@ type Failure = Box<dyn std::error::Error>;
 const MISUSE: u8 = 2;
 
 fn main() -> ExitCode {
-    if Cli::parse().healthcheck {
+    let cli = Cli::parse();
+    if cli.healthcheck {
         return check_health();
+    }
+    if cli.check_config {
+        return check_config();
     }
     let prepared = match prepare() {
         Ok(prepared) => prepared,
-        Err(error) => {
-            print_error(&format!("octollm-reflex cannot start: {error}"));
+        Err(faults) => {
+            for fault in faults {
+                print_error(&format!("octollm-reflex cannot start: {fault}"));
+            }
             return ExitCode::from(MISUSE);
         }
     };
@@ -83,6 +89,27 @@ fn check_health() -> ExitCode {
     }
 }
 
+/// Says whether the reflex would start with this configuration. Connects to nothing and opens no port.
+fn check_config() -> ExitCode {
+    match prepare() {
+        Ok(prepared) => {
+            for (source, expected) in disabled(&prepared.sources) {
+                print_line(&format!(
+                    "webhook source {source} is disabled: {expected} is not set"
+                ));
+            }
+            print_line("configuration is valid");
+            ExitCode::SUCCESS
+        }
+        Err(faults) => {
+            for fault in faults {
+                print_error(&fault.to_string());
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Everything that a person has to correct when it is wrong.
 struct Prepared {
     settings: Settings,
@@ -92,27 +119,56 @@ struct Prepared {
     address: SocketAddr,
 }
 
-fn prepare() -> Result<Prepared, Failure> {
-    let settings = settings::load()?;
+/// Loads all of it. Fails with the first fault of each part, so that one look shows what to correct.
+fn prepare() -> Result<Prepared, Vec<Failure>> {
+    // They say where everything else is.
+    let settings = settings::load().map_err(|error| vec![error.into()])?;
+    let mut faults = Vec::new();
+    let topology = keep(&mut faults, load_topology(&settings));
+    let sources = keep(&mut faults, load_sources(&settings));
+    let quotas = keep(&mut faults, load_quotas(&settings));
+    let address = keep(&mut faults, listen_address(&settings.reflex));
+    keep(&mut faults, check_redis(&settings.redis));
+    match (topology, sources, quotas, address) {
+        (Some(topology), Some(sources), Some(quotas), Some(address)) if faults.is_empty() => {
+            Ok(Prepared {
+                settings,
+                topology,
+                sources,
+                quotas,
+                address,
+            })
+        }
+        _ => Err(faults),
+    }
+}
+
+fn keep<T>(faults: &mut Vec<Failure>, result: Result<T, Failure>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn load_topology(settings: &Settings) -> Result<Topology, Failure> {
     let schemas = settings.share_dir()?.join("schemas/events");
-    let topology = topology::load(&settings.topology_path()?, &schemas)?;
+    Ok(topology::load(&settings.topology_path()?, &schemas)?)
+}
+
+fn load_sources(settings: &Settings) -> Result<IndexMap<String, Source>, Failure> {
     let sources = contracts::webhooks::load(&settings.webhooks_path()?)?;
-    let sources = webhooks::prepare(sources, |name| std::env::var(name).ok())?;
-    let QuotasFile { path, body_limit } = quotas_file(&settings);
-    let quotas = path.map_or_else(
-        || Ok(contracts::quotas::Quotas::default()),
-        |path| contracts::quotas::load(&path, body_limit),
-    )?;
-    let address = listen_address(&settings.reflex)?;
-    redis::Client::open(settings.redis.url.as_str())
-        .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0")?;
-    Ok(Prepared {
-        settings,
-        topology,
-        sources,
-        quotas,
-        address,
-    })
+    Ok(webhooks::prepare(sources, |name| std::env::var(name).ok())?)
+}
+
+fn load_quotas(settings: &Settings) -> Result<contracts::quotas::Quotas, Failure> {
+    let QuotasFile { path, body_limit } = quotas_file(settings);
+    match path {
+        Some(path) => Ok(contracts::quotas::load(&path, body_limit)?),
+        None => Ok(contracts::quotas::Quotas::default()),
+    }
+}
+
+fn check_redis(redis: &settings::Redis) -> Result<(), Failure> {
+    redis::Client::open(redis.url.as_str())
+        .map(drop)
+        .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0".into())
 }
 
 fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
@@ -322,9 +378,17 @@ fn submission_service(
 
 /// A source without a secret is not an error: an operator who wants no webhooks sets none.
 fn log_disabled(sources: &IndexMap<String, Source>) {
-    for (source, prepared) in sources {
-        if let Secrets::NotConfigured(expected) = &prepared.secrets {
-            tracing::info!(source, "webhook source disabled: {expected} is not set");
-        }
+    for (source, expected) in disabled(sources) {
+        tracing::info!(source, "webhook source disabled: {expected} is not set");
     }
+}
+
+/// The sources without a secret, each with where one is expected.
+fn disabled(sources: &IndexMap<String, Source>) -> impl Iterator<Item = (&str, &str)> {
+    sources
+        .iter()
+        .filter_map(|(name, source)| match &source.secrets {
+            Secrets::NotConfigured(expected) => Some((name.as_str(), expected.as_str())),
+            Secrets::Keys(_) => None,
+        })
 }

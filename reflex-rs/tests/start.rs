@@ -172,3 +172,69 @@ fn the_shared_files_are_found_next_to_the_installed_program() {
     let error = String::from_utf8(found.stderr).unwrap();
     assert_eq!(found.status.code(), Some(1), "{error}");
 }
+
+#[test]
+fn the_configuration_can_be_checked_without_starting() {
+    // The port is in use and nothing answers at the address of Redis: neither is looked at.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let nowhere = format!("redis://127.0.0.1:{}/0", common::free_port());
+    let check = |settings: &[(&str, &str)]| {
+        let base = [
+            ("OCTOLLM_REFLEX_LISTEN", taken.as_str()),
+            ("OCTOLLM_REDIS_URL", nowhere.as_str()),
+        ];
+        let output = run(&["--check-config"], &[&base, settings].concat());
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (code, said, faults) = check(&[("GITHUB_WEBHOOK_SECRET", "It's a Secret to Everybody")]);
+    assert_eq!((code, faults.as_str()), (Some(0), ""));
+    assert_eq!(said, "configuration is valid\n");
+    let (code, said, _) = check(&[]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("github is disabled"), "{said}");
+    assert!(said.contains("GITHUB_WEBHOOK_SECRET"), "{said}");
+
+    let (_folder, gap) = common::topology(&[("group: reflex", "grop: reflex")]);
+    let folder = tempfile::tempdir().unwrap();
+    let sources = folder.path().join("webhooks.yaml");
+    std::fs::write(&sources, "version: 1\nsources:\n  a:\n    scheme: odd\n").unwrap();
+    let sources = sources.to_str().unwrap();
+    let config = folder.path().join("octollm.toml");
+    std::fs::write(&config, "[reflex]\nbody_limit = 1\n").unwrap();
+    let config = config.to_str().unwrap();
+    for (settings, named) in [
+        (
+            &[
+                ("OCTOLLM_TOPOLOGY_FILE", gap.as_str()),
+                ("OCTOLLM_WEBHOOKS_FILE", sources),
+                ("OCTOLLM_REDIS_URL", "redis://:hunter2@:x/"),
+            ][..],
+            &["grop", sources, "redis.url"][..],
+        ),
+        (
+            &[("OCTOLLM_CONFIG", config)],
+            &["reflex.body_limit", config],
+        ),
+        (&[("OCTOLLM_REFLEX_DRAIN_S", "0")], &["reflex.drain_s"]),
+        (
+            &[("GITHUB_WEBHOOK_SECRET", "hunter2")],
+            &["GITHUB_WEBHOOK_SECRET"],
+        ),
+    ] {
+        let (code, said, faults) = check(settings);
+        assert_eq!((code, said.as_str()), (Some(1), ""), "{faults}");
+        for name in named {
+            assert!(faults.contains(name), "{name}: {faults}");
+        }
+        assert!(
+            !faults.contains("hunter2") && !faults.contains("panicked"),
+            "{faults}"
+        );
+    }
+}
