@@ -19,6 +19,7 @@ use octollm_reflex::http::{self, AllowedHosts, App, Limits};
 use octollm_reflex::ingest::{self, Common, Consumer};
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
+use octollm_reflex::open_files;
 use octollm_reflex::quotas::{Quotas, QuotasFile};
 use octollm_reflex::store::{RedisStore, RESPONSE_TIMEOUT};
 use octollm_reflex::submit::{Durability, Service, ServiceConfig};
@@ -32,6 +33,9 @@ use tokio_util::task::TaskTracker;
 /// A submission makes dozens of small allocations, which this allocator serves in half the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Open files besides the connections of clients: those to Redis and the API, the log, the runtime's own.
+const OTHER_FILES: u64 = 128;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -217,6 +221,13 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     // Before anyone can know that this runs, so that a signal never meets the system's default action.
     let mut signals = Signals::install()?;
     let supervisor = Supervisor::default();
+    let connections = reflex.max_connections as u64 + OTHER_FILES;
+    if let Some(limit) = open_files::raise_limit().filter(|limit| *limit < connections) {
+        tracing::warn!(
+            limit,
+            "the limit of open files is too low for reflex.max_connections; raise it (ulimit -n)"
+        );
+    }
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| {
@@ -267,22 +278,28 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     let running = service.running.clone();
     let app = Arc::new(App {
         service,
-        metrics,
+        metrics: Arc::clone(&metrics),
         ingest: Arc::clone(&common.health),
         sources,
         authenticator: Arc::new(authenticator),
+        submission_slots: Semaphore::new(reflex.max_submissions),
         event_slots: Arc::new(Semaphore::new(event_stream_limit(reflex))),
         supervisor: supervisor.clone(),
         limits: Limits {
             body_bytes: reflex.body_limit_bytes,
             body_timeout: Duration::from_secs(reflex.body_timeout_s),
         },
+        cors_origins: reflex
+            .cors_origins()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?,
         hosts: AllowedHosts::new(address, &reflex.url, anonymous),
     });
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
     let server = http::serve(
         listener,
         http::router(app),
+        metrics,
         reflex.clone(),
         supervisor.clone(),
     );

@@ -66,6 +66,7 @@ pub struct Metrics {
     quota_refusals: Family<[Label; 2], Counter>,
     quota_tokens: Family<[Label; 1], Counter>,
     quotas_file_valid: Gauge,
+    connections_refused: Counter,
 }
 
 impl Default for Metrics {
@@ -78,6 +79,7 @@ impl Default for Metrics {
         let requests = Family::<[Label; 2], Counter>::default();
         let authentications = Family::<[Label; 1], Counter>::default();
         let (in_flight, event_streams) = (Gauge::default(), Gauge::default());
+        let connections_refused = Counter::default();
         registry.register(
             "admission",
             "Submissions by source and outcome",
@@ -128,6 +130,11 @@ impl Default for Metrics {
             "0 while the file of quotas is refused and the quotas before it are in force",
             quotas_file_valid.clone(),
         );
+        registry.register(
+            "connections_refused",
+            "Connections closed at once, because their client had too many",
+            connections_refused.clone(),
+        );
         service::logging::register_metrics(&mut registry);
         Self {
             registry,
@@ -141,6 +148,7 @@ impl Default for Metrics {
             quota_refusals,
             quota_tokens,
             quotas_file_valid,
+            connections_refused,
         }
     }
 }
@@ -193,6 +201,11 @@ impl Metrics {
     /// Says whether the file of quotas is in force.
     pub fn quotas_file(&self, valid: bool) {
         self.quotas_file_valid.set(i64::from(valid));
+    }
+
+    /// Counts a connection that was closed at once.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// Counts a request as in flight until the guard is dropped, also if the client disconnects.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{header, StatusCode};
+use axum::http::{header, HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -48,7 +48,9 @@ async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-async fn readyz<P: Probe>(State(admin): State<Arc<Admin<P>>>) -> (StatusCode, Json<Value>) {
+async fn readyz<P: Probe>(
+    State(admin): State<Arc<Admin<P>>>,
+) -> (StatusCode, HeaderMap, Json<Value>) {
     let mut reasons = admin.probe.unready_reasons().await;
     reasons.extend(
         admin
@@ -56,13 +58,15 @@ async fn readyz<P: Probe>(State(admin): State<Arc<Admin<P>>>) -> (StatusCode, Js
             .failure()
             .map(|failure| failure.to_string()),
     );
+    let mut headers = HeaderMap::new();
     let status = if reasons.is_empty() {
         StatusCode::OK
     } else {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         StatusCode::SERVICE_UNAVAILABLE
     };
     let answer = json!({ "ready": reasons.is_empty(), "reasons": reasons });
-    (status, Json(answer))
+    (status, headers, Json(answer))
 }
 
 async fn metrics<P: Probe>(State(admin): State<Arc<Admin<P>>>) -> impl IntoResponse {
@@ -106,15 +110,17 @@ mod tests {
             let supervisor = supervisor.clone();
             readyz(State(Arc::new(Admin { probe, supervisor })))
         };
-        let (status, Json(answer)) = ask(&[]).await;
+        let (status, headers, Json(answer)) = ask(&[]).await;
         assert_eq!(status, StatusCode::OK);
+        assert!(headers.is_empty());
         assert_eq!(answer, json!({"ready": true, "reasons": []}));
-        let (status, Json(answer)) = ask(&["no Redis"]).await;
+        let (status, headers, Json(answer)) = ask(&["no Redis"]).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(headers["retry-after"], "1");
         assert_eq!(answer, json!({"ready": false, "reasons": ["no Redis"]}));
         supervisor.spawn_loop("reader", async {});
         supervisor.failed().await;
-        let (status, Json(answer)) = ask(&[]).await;
+        let (status, _, Json(answer)) = ask(&[]).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let reason = "task \"reader\" ended unexpectedly";
         assert_eq!(answer, json!({"ready": false, "reasons": [reason]}));

@@ -45,6 +45,7 @@ pub enum Problem {
     /// A header that the webhook scheme needs is missing or invalid.
     MissingHeader(String),
     InvalidLastEventId,
+    TooManySubmissions,
     TooManyEventStreams,
     ApiNotConfigured,
     Api(ApiError),
@@ -237,6 +238,12 @@ impl Problem {
                 "must be the id of an event, <run>-<seq>, like 1-4",
             )
             .field("Last-Event-ID"),
+            Self::TooManySubmissions => Row::new(
+                S::SERVICE_UNAVAILABLE,
+                Outcome::Overloaded,
+                "too many submissions are in progress; try again later",
+            )
+            .retry_after(1),
             Self::TooManyEventStreams => Row::new(
                 S::SERVICE_UNAVAILABLE,
                 Outcome::Overloaded,

@@ -34,13 +34,24 @@ impl AllowedHosts {
         }
     }
 
-    /// Whether every host that the request names is allowed. One that names none, as HTTP/1.0 permits, is no browser's.
+    /// Whether every host that the request names is allowed; in `Origin`, `origins` are as well. A request that names none, as
+    /// HTTP/1.0 permits, is no browser's.
     #[must_use]
-    pub fn allow(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+    pub fn allow(&self, uri: &Uri, headers: &HeaderMap, origins: &[HeaderValue]) -> bool {
+        let mut others = headers
+            .get_all(header::ORIGIN)
+            .iter()
+            .filter(|origin| !origins.contains(origin));
         match self {
             Self::Any => true,
-            Self::SameOrigin(own) => is_same_origin(uri, headers, own.as_deref()),
-            Self::Loopback(own) => names_only_local(uri, headers, own.as_deref()),
+            Self::SameOrigin(own) => is_same_origin(uri, headers, others, own.as_deref()),
+            Self::Loopback(own) => {
+                let own = own.as_deref();
+                names_only_local(uri, headers, own)
+                    && others.all(|value| {
+                        origin_of(value).is_some_and(|origin| is_local(&origin.0, own))
+                    })
+            }
         }
     }
 }
@@ -51,19 +62,20 @@ fn names_only_local(uri: &Uri, headers: &HeaderMap, own: Option<&str>) -> bool {
             .get_all(header::HOST)
             .iter()
             .all(|value| host_of(value).is_some_and(|host| is_local(host.host(), own)))
-        && headers
-            .get_all(header::ORIGIN)
-            .iter()
-            .all(|value| origin_of(value).is_some_and(|origin| is_local(&origin.0, own)))
 }
 
 /// Whether a request that names an origin names the same host and port there, or the host of `reflex.url`.
-fn is_same_origin(uri: &Uri, headers: &HeaderMap, own: Option<&str>) -> bool {
+fn is_same_origin<'a>(
+    uri: &Uri,
+    headers: &HeaderMap,
+    mut origins: impl Iterator<Item = &'a HeaderValue>,
+    own: Option<&str>,
+) -> bool {
     let target = uri
         .authority()
         .cloned()
         .or_else(|| headers.get(header::HOST).and_then(host_of));
-    headers.get_all(header::ORIGIN).iter().all(|value| {
+    origins.all(|value| {
         let Some((host, port)) = origin_of(value) else {
             return false;
         };
@@ -119,7 +131,7 @@ mod tests {
             let name: axum::http::HeaderName = name.parse().unwrap();
             map.append(name, value.parse().unwrap());
         }
-        allowed.allow(&Uri::from_static("/v1/tasks"), &map)
+        allowed.allow(&Uri::from_static("/v1/tasks"), &map, &[])
     }
 
     #[test]
@@ -161,7 +173,8 @@ mod tests {
         ));
         assert!(!own.allow(
             &Uri::from_static("http://evil.test/v1/tasks"),
-            &HeaderMap::new()
+            &HeaderMap::new(),
+            &[]
         ));
     }
 

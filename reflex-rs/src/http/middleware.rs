@@ -31,7 +31,11 @@ pub(super) async fn check_host(
     let path = request.uri().path();
     let proves_its_sender = path.starts_with("/v1/webhooks/")
         || path.starts_with("/v1/") && auth::is_presented(request.headers());
-    if proves_its_sender || app.hosts.allow(request.uri(), request.headers()) {
+    if proves_its_sender
+        || app
+            .hosts
+            .allow(request.uri(), request.headers(), &app.cors_origins)
+    {
         return next.run(request).await;
     }
     let problem = Problem::ForeignHost;

@@ -1,7 +1,9 @@
 //! The HTTP API: a connection (`server`) → `router` → `middleware` → `extract` (the parts of a request) → `routes` (one file
 //! per resource) → the submission service, the task store or the upstream API. Errors become responses in `error`.
 
+mod client_slots;
 mod connection;
+mod cors;
 mod error;
 mod extract;
 mod hosts;

@@ -9,6 +9,7 @@ use serde_json::{json, Value};
 
 use crate::outcome::Outcome;
 use crate::quotas::Fields;
+use crate::request_id;
 
 /// One row of the table of problems.
 pub(super) struct Row<'a> {
@@ -108,6 +109,10 @@ impl Row<'_> {
         if let Some(name) = &row.violated_policy {
             // The member's name is the draft's.
             body["violated-policies"] = json!([name]);
+        }
+        let id = request_id::current();
+        if let Some(id) = id.as_ref().and_then(request_id::text) {
+            body["request_id"] = id.into();
         }
         body
     }

@@ -7,6 +7,7 @@ use axum::routing::{delete, get, post};
 use axum::Router;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::cors;
 use super::middleware::{check_host, count_in_flight, panic_response};
 use super::routes::admin::ReflexProbe;
 use super::routes::{cancel, dead_letters, events, proxy, runs, tasks, webhooks};
@@ -14,7 +15,8 @@ use super::{App, Problem};
 
 /// Builds the service that answers every request.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let cors = cors::layer(&app.cors_origins);
+    let router = Router::new()
         .route("/v1/tasks", post(tasks::submit).get(proxy::proxy))
         .route("/v1/tasks/{id}", get(tasks::show).delete(cancel::cancel))
         .route("/v1/tasks/{id}/events", get(events::stream))
@@ -34,5 +36,9 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&app), check_host))
         .layer(CatchPanicLayer::custom(panic_response))
         .layer(from_fn_with_state(Arc::clone(&app), count_in_flight))
-        .with_state(app)
+        .with_state(app);
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
 }

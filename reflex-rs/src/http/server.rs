@@ -1,5 +1,6 @@
 //! Accepts connections within the limits and shuts them down gracefully. Knows nothing about what is served.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::client_slots::ClientSlots;
 use super::connection::Connections;
+use crate::metrics::Metrics;
 
 /// How long to wait after a failed accept, for example when the limit of open files is reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -23,11 +26,13 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    metrics: Arc<Metrics>,
     settings: settings::Reflex,
     supervisor: Supervisor,
 ) {
     let slots = settings.max_connections.min(Semaphore::MAX_PERMITS);
     let slots = Arc::new(Semaphore::new(slots));
+    let clients = ClientSlots::new(settings.max_connections_per_client);
     let connections = Connections::new(router, &settings, supervisor.clone(), Arc::clone(&slots));
     let connections = Arc::new(connections);
     let graceful = GracefulShutdown::new();
@@ -37,7 +42,7 @@ pub async fn serve(
             accepted = accept(&listener, &slots) => accepted,
             () = stop.requested() => break,
         };
-        let (socket, slot) = match accepted {
+        let (socket, address, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; raise the limit of open files (ulimit -n)");
@@ -45,10 +50,15 @@ pub async fn serve(
                 continue;
             }
         };
+        let Some(client) = clients.acquire(address.ip()) else {
+            tracing::debug!(client = %address.ip(), "closing a connection: the client has too many");
+            metrics.connection_refused();
+            continue;
+        };
         let connection = Arc::clone(&connections).serve(socket, graceful.watcher());
         supervisor.spawn_task("connection", async move {
             connection.await;
-            drop(slot);
+            drop((slot, client));
         });
     }
     drop(listener);
@@ -65,12 +75,12 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(std::io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
+    let (socket, address) = listener.accept().await?;
     // A failure of either option means that the client is gone, which shows later.
     // Responses are small, so batching them would only add delay.
     let _ = socket.set_nodelay(true);
@@ -78,5 +88,5 @@ async fn accept(
         .with_time(KEEPALIVE_TIME)
         .with_interval(KEEPALIVE_INTERVAL);
     let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
-    Ok((socket, slot))
+    Ok((socket, address, slot))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use indexmap::IndexMap;
 use service::Supervisor;
 use tokio::sync::Semaphore;
@@ -24,12 +25,16 @@ pub struct App {
     pub sources: IndexMap<String, Source>,
     /// Says who a request acts for.
     pub authenticator: Arc<Authenticator>,
+    /// One permit for each submission in progress.
+    pub submission_slots: Semaphore,
     /// One permit for each event stream.
     pub event_slots: Arc<Semaphore>,
     /// Owns what outlives its request. Event streams have no end of their own and end when it orders to stop.
     pub supervisor: Supervisor,
     pub limits: Limits,
     pub hosts: AllowedHosts,
+    /// The origins whose web pages may use the HTTP API.
+    pub cors_origins: Vec<HeaderValue>,
 }
 
 /// What a request body must respect.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::http::HeaderValue;
 use contracts::events::{Source, TaskId};
 
 use crate::caller::Caller;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+use crate::request_id;
 use crate::trace;
 
 /// What is logged about a submission besides its end.
@@ -50,6 +52,8 @@ pub struct Record {
     metrics: Arc<Metrics>,
     context: Context,
     started: Instant,
+    /// The HTTP request that it came with.
+    request: Option<HeaderValue>,
     finished: bool,
 }
 
@@ -59,6 +63,7 @@ impl Record {
             metrics,
             context,
             started: Instant::now(),
+            request: request_id::current(),
             finished: false,
         }
     }
@@ -89,6 +94,7 @@ impl Record {
             trace::trace_id(&about.traceparent),
         );
         let credential = about.caller.credential.name();
+        let request = self.request.as_ref().and_then(request_id::text);
         let (webhook, source) = (about.webhook.as_deref(), about.source.as_str());
         let (entry, delivery) = match &about.entry {
             Some((entry, delivery)) => (Some(entry.as_str()), Some(*delivery)),
@@ -101,6 +107,7 @@ impl Record {
                 tenant,
                 credential,
                 trace,
+                request,
                 source,
                 webhook,
                 entry,
@@ -115,6 +122,7 @@ impl Record {
                 tenant,
                 credential,
                 trace,
+                request,
                 source,
                 webhook,
                 entry,

@@ -53,6 +53,13 @@ def _listen(value: str) -> str:
     return value
 
 
+def _origins(value: str) -> str:
+    for origin in filter(None, (part.strip() for part in value.split(","))):
+        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", origin):
+            raise ValueError("must be origins like https://app.example.org, without a path, separated by commas")
+    return value
+
+
 def _long_secret(value: SecretStr) -> SecretStr:
     if 0 < len(value.get_secret_value()) < _SHORTEST_SECRET:
         raise ValueError(f"must have at least {_SHORTEST_SECRET} characters, like the output of `openssl rand -hex 32`")
@@ -98,6 +105,9 @@ class ReflexSettings(Section):
     url: Annotated[str, AfterValidator(_http_url)]
     body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)]
+    max_connections_per_client: Annotated[int, Field(ge=0, le=1_000_000)]
+    max_submissions: Annotated[int, Field(ge=1, le=100_000)]
+    cors_origins: Annotated[str, AfterValidator(_origins)]
     header_timeout_s: Seconds
     idle_timeout_s: Seconds
     body_timeout_s: Seconds

@@ -28,11 +28,14 @@ use tokio::sync::Semaphore;
 use self::activity::{Activity, Limits};
 use self::body::{RequestBody, ResponseBody, Running};
 use self::io::{is_read_closed, ConnectionIo};
+use crate::request_id::{self, REQUEST_ID};
 
 /// How often the watchdog looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a client may take almost nothing of what waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Size limit of a request's head.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What all connections share.
@@ -84,6 +87,7 @@ impl Connections {
             .header_read_timeout(None)
             // A client may close its side once it has sent its request.
             .half_close(true)
+            .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(io), service);
         tokio::select! {
             ended = watcher.watch(connection) => {
@@ -113,7 +117,8 @@ impl Connections {
             let running = Running::start(Arc::clone(&activity));
             let expects = request.headers().contains_key(header::EXPECT);
             let request = request.map(|body| RequestBody::new(body, expects, supervisor.clone()));
-            let response = router.call(request);
+            let id = request_id::of(request.headers());
+            let response = request_id::scope(id.clone(), router.call(request));
             let (streaming, keep_alive) = (Arc::clone(&streaming), keep_alive.clone());
             async move {
                 let mut response = response.await?;
@@ -123,6 +128,7 @@ impl Connections {
                     .is_some_and(|value| value == "text/event-stream");
                 streaming.store(is_stream, Ordering::Relaxed);
                 headers.insert(KEEP_ALIVE, keep_alive);
+                headers.insert(REQUEST_ID, id);
                 Ok(response.map(|body| ResponseBody {
                     body,
                     _running: running,

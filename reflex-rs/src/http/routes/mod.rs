@@ -26,6 +26,7 @@ use super::{App, Problem};
 use crate::caller::Caller;
 use crate::metrics::{Metrics, Route};
 use crate::outcome::Outcome;
+use crate::request_id;
 use crate::submit::Accepted;
 
 /// The result of a request that is not a submission.
@@ -74,7 +75,8 @@ async fn run_command(
         let _ = reply.send(result);
     };
     // A panic must not stop the process: the next request could cause it again. The dropped record counts it.
-    let run = AssertUnwindSafe(app.service.running.track_future(run)).catch_unwind();
+    let run = request_id::continued(app.service.running.track_future(run));
+    let run = AssertUnwindSafe(run).catch_unwind();
     app.supervisor
         .spawn_task("command", async move { drop(run.await) });
     result.await.unwrap_or_else(|_| {
@@ -105,10 +107,18 @@ async fn record(
     record.finish(outcome);
     if let Err(problem) = &result {
         let (route, tenant, cause) = (route.as_str(), caller.tenant.as_str(), problem.cause());
+        let request = request_id::current();
+        let request = request.as_ref().and_then(request_id::text);
         match outcome {
-            Outcome::Internal => tracing::error!(route, tenant, cause, "a request failed"),
+            Outcome::Internal => tracing::error!(route, tenant, request, cause, "a request failed"),
             Outcome::ApiUnavailable | Outcome::ApiNotConfigured if cause.is_some() => {
-                tracing::warn!(route, tenant, cause, "the API did not answer a request");
+                tracing::warn!(
+                    route,
+                    tenant,
+                    request,
+                    cause,
+                    "the API did not answer a request"
+                );
             }
             _ => {}
         }

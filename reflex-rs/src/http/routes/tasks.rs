@@ -41,7 +41,12 @@ pub(in crate::http) async fn submit(
         entry: None,
     };
     let mut record = Record::new(Arc::clone(&app.metrics), context);
-    let read = read(&app, &head.headers, body, traceparent, &mut record).await;
+    // Held until the response.
+    let slot = app.submission_slots.try_acquire();
+    let read = match &slot {
+        Ok(_) => read(&app, &head.headers, body, traceparent, &mut record).await,
+        Err(_) => Err(Problem::TooManySubmissions),
+    };
     let (submission, requirements) = match read {
         Ok(read) => read,
         Err(problem) => {

@@ -72,7 +72,13 @@ pub(in crate::http) async fn receive(
     };
     let mut record = Record::new(Arc::clone(&app.metrics), context);
     let delivery = (name.as_str(), source);
-    let verified = match verify(&app, delivery, &head.headers, body, &mut record).await {
+    // Held until the response.
+    let slot = app.submission_slots.try_acquire();
+    let verified = match &slot {
+        Ok(_) => verify(&app, delivery, &head.headers, body, &mut record).await,
+        Err(_) => Err(Problem::TooManySubmissions),
+    };
+    let verified = match verified {
         Ok(verified) => verified,
         Err(problem) => {
             record.finish(&problem.final_outcome());

@@ -116,6 +116,7 @@ impl Api {
             ingest: Arc::default(),
             sources,
             authenticator: Arc::new(authenticator),
+            submission_slots: Semaphore::new(10),
             event_slots: Arc::new(Semaphore::new(1)),
             supervisor,
             limits: Limits {
@@ -123,6 +124,7 @@ impl Api {
                 body_timeout: Duration::from_secs(60),
             },
             hosts: AllowedHosts::Loopback(None),
+            cors_origins: Vec::new(),
         };
         Self {
             router: router(Arc::new(app)),

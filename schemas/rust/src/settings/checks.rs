@@ -94,6 +94,7 @@ fn check_reflex(settings: &Settings) -> Result<(), SettingsError> {
         "must be from 1 to 1000000",
     )?;
     for (name, value) in [
+        ("reflex.max_submissions", reflex.max_submissions),
         ("reflex.max_event_streams", reflex.max_event_streams),
         ("reflex.max_forwards", reflex.max_forwards),
     ] {
@@ -103,6 +104,16 @@ fn check_reflex(settings: &Settings) -> Result<(), SettingsError> {
             "must be from 1 to 100000",
         )?;
     }
+    ensure(
+        reflex.max_connections_per_client <= 1_000_000,
+        "reflex.max_connections_per_client",
+        "must be from 0 to 1000000",
+    )?;
+    ensure(
+        reflex.cors_origins().all(is_origin),
+        "reflex.cors_origins",
+        "must be origins like https://app.example.org, without a path, separated by commas",
+    )?;
     let api = &settings.api.url;
     ensure(
         api.is_empty() || is_plain_http(api),
@@ -137,6 +148,19 @@ fn is_plain_http(url: &str) -> bool {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
     })
+}
+
+/// `http://host`, `https://host`, with or without a port. Nothing else can stand in the header `Origin`.
+fn is_origin(origin: &str) -> bool {
+    let rest = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"));
+    let Some(rest) = rest else {
+        return false;
+    };
+    let (host, port) = rest.split_once(':').unwrap_or((rest, "0"));
+    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_host_byte) && port.parse::<u16>().is_ok()
 }
 
 fn ensure(holds: bool, key: &str, must: &str) -> Result<(), SettingsError> {
@@ -194,11 +218,42 @@ mod tests {
         assert!(load("").is_ok());
     }
 
+    #[test]
+    fn only_origins_may_be_named_for_cors() {
+        let load = |origins: &str| {
+            let name = "OCTOLLM_REFLEX_CORS_ORIGINS".to_owned();
+            load_from(&BTreeMap::from([(name, origins.to_owned())]))
+        };
+        let two = load("https://app.example.org, http://localhost:3000").unwrap();
+        let origins: Vec<_> = two.reflex.cors_origins().collect();
+        assert_eq!(
+            origins,
+            ["https://app.example.org", "http://localhost:3000"]
+        );
+        assert_eq!(load("").unwrap().reflex.cors_origins().count(), 0);
+        for refused in [
+            "*",
+            "null",
+            "app.example.org",
+            "https://a/",
+            "https://a:x",
+            "https://",
+        ] {
+            let error = load(refused).map(drop).map_err(|error| error.to_string());
+            assert!(
+                error.is_err_and(|text| text.contains("reflex.cors_origins is refused")),
+                "{refused}"
+            );
+        }
+    }
+
     /// Every number that a Rust program reads: its setting, its smallest and its largest value.
-    const NUMBERS: [(&str, &str, f64, f64); 15] = [
+    const NUMBERS: [(&str, &str, f64, f64); 17] = [
         ("redis", "connect_timeout_s", 0.001, 60.0),
         ("reflex", "body_limit_bytes", 1024.0, 67_108_864.0),
         ("reflex", "max_connections", 1.0, 1e6),
+        ("reflex", "max_connections_per_client", 0.0, 1e6),
+        ("reflex", "max_submissions", 1.0, 1e5),
         ("reflex", "header_timeout_s", 1.0, 86_400.0),
         ("reflex", "idle_timeout_s", 1.0, 86_400.0),
         ("reflex", "body_timeout_s", 1.0, 86_400.0),

@@ -60,6 +60,11 @@ pub struct Reflex {
     pub url: String,
     pub body_limit_bytes: usize,
     pub max_connections: usize,
+    /// 0: no limit.
+    pub max_connections_per_client: usize,
+    pub max_submissions: usize,
+    /// Separated by commas; see `cors_origins()`.
+    pub cors_origins: String,
     pub header_timeout_s: u64,
     pub idle_timeout_s: u64,
     pub body_timeout_s: u64,
@@ -83,6 +88,14 @@ pub enum Anonymous {
     On,
     /// Nobody.
     Off,
+}
+
+impl Reflex {
+    /// The origins whose pages may use the HTTP API.
+    pub fn cors_origins(&self) -> impl Iterator<Item = &str> {
+        let origins = self.cors_origins.split(',').map(str::trim);
+        origins.filter(|origin| !origin.is_empty())
+    }
 }
 
 /// What a 202 needs, as the deployment wants it.
