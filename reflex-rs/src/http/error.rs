@@ -247,7 +247,7 @@ impl Problem {
             Self::TooManyEventStreams => Row::new(
                 S::SERVICE_UNAVAILABLE,
                 Outcome::Overloaded,
-                "too many event streams are open; try again later",
+                "too many event streams and waiting reads are open; try again later",
             )
             .retry_after(1),
             Self::ApiNotConfigured => Row::new(

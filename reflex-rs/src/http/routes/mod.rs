@@ -4,6 +4,7 @@ pub(super) mod admin;
 pub(super) mod cancel;
 pub(super) mod dead_letters;
 pub(super) mod events;
+mod long_poll;
 pub(super) mod proxy;
 pub(super) mod runs;
 pub(super) mod tasks;

@@ -11,7 +11,7 @@ use axum::Json;
 use contracts::events::{ResultAddress, Source, TaskId, Text};
 use contracts::ContractError;
 
-use super::{accepted, proxy, record};
+use super::{accepted, long_poll, proxy, record};
 use crate::admission::Submission;
 use crate::caller::Caller;
 use crate::http::extract::{self, task_id, Authorized, Read, Submit};
@@ -105,11 +105,15 @@ async fn status(
     headers: &HeaderMap,
 ) -> Result<(Outcome, Response), Problem> {
     let task = task_id(id)?;
+    let (wait, uri) = long_poll::split(uri)?;
+    if let Some(wait) = wait {
+        long_poll::until_ended(app, caller, &task, wait).await?;
+    }
     let lookup = &app.service.lookup;
     match lookup.store.status(&task).await? {
         Some(status) if !caller.owns(&status.tenant) => Err(Problem::NotFound),
         Some(status) if status.result_bytes.is_some() && lookup.api.is_some() => {
-            proxy::send(app, caller, uri, headers).await
+            proxy::send(app, caller, &uri, headers).await
         }
         Some(mut status) => {
             status.waiting = lookup.store.waiting_steps(&status).await?;
@@ -118,7 +122,7 @@ async fn status(
             }
             Ok((Outcome::Served, Json(status).into_response()))
         }
-        None if lookup.api.is_some() => proxy::send(app, caller, uri, headers).await,
+        None if lookup.api.is_some() => proxy::send(app, caller, &uri, headers).await,
         None => Err(Problem::NotFound),
     }
 }
