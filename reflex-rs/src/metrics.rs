@@ -30,6 +30,8 @@ pub enum Route {
     DropDeadLetter,
     Events,
     Proxy,
+    /// A batch of submissions; each item also counts as a submission.
+    Batch,
     /// Refused before its route was looked at.
     Any,
 }

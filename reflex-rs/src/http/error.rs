@@ -26,7 +26,8 @@ pub enum Problem {
     Timeout(u64),
     /// The body broke off, or its framing is invalid.
     IncompleteBody,
-    UnsupportedMediaType,
+    /// The body is of another type than these, as the header `Accept` lists them.
+    UnsupportedMediaType(&'static str),
     /// The body has an unknown content encoding, or several.
     UnsupportedEncoding,
     /// The body of a webhook has a content encoding.
@@ -137,6 +138,12 @@ impl Problem {
         (row.status == StatusCode::SERVICE_UNAVAILABLE).then(|| row.document())
     }
 
+    /// The status and the problem document, for an answer that has several.
+    pub(super) fn document(&self) -> (StatusCode, Value) {
+        let row = self.row();
+        (row.status, row.document())
+    }
+
     /// Why, for the log, if the fault is on this side.
     #[must_use]
     pub fn cause(&self) -> Option<String> {
@@ -177,13 +184,13 @@ impl Problem {
                 Outcome::IncompleteBody,
                 "the body could not be read to its end",
             ),
-            Self::UnsupportedMediaType => Row::new(
+            Self::UnsupportedMediaType(accepted) => Row::new(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 Outcome::UnsupportedMediaType,
-                "send Content-Type: application/json",
+                format!("send Content-Type: {}", accepted.replace(", ", " or ")),
             )
             .field("Content-Type")
-            .header(header::ACCEPT, "application/json"),
+            .header(header::ACCEPT, accepted),
             Self::UnsupportedEncoding => Row::new(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 Outcome::UnsupportedEncoding,

@@ -10,7 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::cors;
 use super::middleware::{check_host, count_in_flight, panic_response};
 use super::routes::admin::ReflexProbe;
-use super::routes::{cancel, dead_letters, events, proxy, runs, tasks, webhooks};
+use super::routes::{batch, cancel, dead_letters, events, proxy, runs, tasks, webhooks};
 use super::{App, Problem};
 
 /// Builds the service that answers every request.
@@ -18,6 +18,7 @@ pub fn router(app: Arc<App>) -> Router {
     let cors = cors::layer(&app.cors_origins);
     let router = Router::new()
         .route("/v1/tasks", post(tasks::submit).get(proxy::proxy))
+        .route("/v1/tasks:batch", post(batch::submit))
         .route("/v1/tasks/{id}", get(tasks::show).delete(cancel::cancel))
         .route("/v1/tasks/{id}/events", get(events::stream))
         .route("/v1/tasks/{id}/runs", post(runs::redrive).get(proxy::proxy))

@@ -19,7 +19,7 @@ pub(in crate::http) async fn json_bytes(
     body: Body,
 ) -> Result<Bytes, Problem> {
     if !media_type(headers).eq_ignore_ascii_case("application/json") {
-        return Err(Problem::UnsupportedMediaType);
+        return Err(Problem::UnsupportedMediaType("application/json"));
     }
     bytes(app, headers, body).await
 }

@@ -1,6 +1,7 @@
 //! One file per resource.
 
 pub(super) mod admin;
+pub(super) mod batch;
 pub(super) mod cancel;
 pub(super) mod dead_letters;
 pub(super) mod events;
@@ -19,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::Json;
 use contracts::events::TaskState;
 use futures_util::FutureExt;
-use serde_json::json;
+use serde_json::{json, Value};
 use tokio::sync::oneshot;
 
 use super::problem_document::rate_limit;
@@ -133,21 +134,28 @@ async fn record(
 
 /// The response to an accepted submission.
 fn accepted(app: &App, caller: &Caller, accepted: &Accepted) -> Response {
-    let task = accepted.task.as_str();
-    let url = format!("/v1/tasks/{task}");
-    let body = json!({
-        "task": task,
+    let location = [(header::LOCATION, status_url(accepted))];
+    let body = Json(accepted_body(caller, accepted));
+    let mut response = (StatusCode::ACCEPTED, location, body).into_response();
+    if let Some(fields) = app.service.quotas.submission_fields(caller) {
+        response.headers_mut().extend(rate_limit(&fields));
+    }
+    response
+}
+
+fn status_url(accepted: &Accepted) -> String {
+    format!("/v1/tasks/{}", accepted.task)
+}
+
+/// The body of that response.
+fn accepted_body(caller: &Caller, accepted: &Accepted) -> Value {
+    json!({
+        "task": accepted.task.as_str(),
         "tenant": caller.tenant.as_str(),
         // Never a guess: a repeat may find its task ended, or nobody who knows.
         "state": accepted.state.map_or("unknown", TaskState::as_str),
         "durability": accepted.durability.to_string(),
         "duplicate": accepted.duplicate,
-        "status_url": url,
-    });
-    let location = [(header::LOCATION, url)];
-    let mut response = (StatusCode::ACCEPTED, location, Json(body)).into_response();
-    if let Some(fields) = app.service.quotas.submission_fields(caller) {
-        response.headers_mut().extend(rate_limit(&fields));
-    }
-    response
+        "status_url": status_url(accepted),
+    })
 }

@@ -144,9 +144,14 @@ async fn verify<'a>(
         }
     };
     extract::require_identity(headers)?;
+    let takes_forms = source.verifier.forms() != Forms::Refused;
     let media_type = MediaType::new(extract::media_type(headers))
-        .filter(|media| *media == MediaType::Json || source.verifier.forms() != Forms::Refused)
-        .ok_or(Problem::UnsupportedMediaType)?;
+        .filter(|media| *media == MediaType::Json || takes_forms)
+        .ok_or(Problem::UnsupportedMediaType(if takes_forms {
+            "application/json, application/x-www-form-urlencoded"
+        } else {
+            "application/json"
+        }))?;
     let body = extract::bytes(app, headers, body).await?;
     record.received();
     let now_s = app.service.lookup.store.now_ms()? / 1000;
