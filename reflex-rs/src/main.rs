@@ -15,7 +15,7 @@ use octollm_reflex::auth::{Authenticator, Clock, Keys, Refresh};
 use octollm_reflex::caller::{Caller, ANONYMOUS_TENANT};
 use octollm_reflex::cli::Cli;
 use octollm_reflex::healthcheck;
-use octollm_reflex::http::{self, AllowedHosts, App, Limits};
+use octollm_reflex::http::{self, AllowedHosts, App, Certificate, Limits};
 use octollm_reflex::ingest::{self, Common, Consumer};
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
@@ -27,6 +27,7 @@ use octollm_reflex::upstream::{ApiClient, CallerSigner};
 use octollm_reflex::webhooks::{self, Secrets, Source};
 use service::console::{print_error, print_line};
 use service::{logging, Signals, Supervisor};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -71,9 +72,12 @@ fn main() -> ExitCode {
 fn check_health() -> ExitCode {
     let listen = settings::load()
         .map_err(Failure::from)
-        .and_then(|settings| listen_address(&settings.reflex));
-    let address = match listen {
-        Ok(address) => address,
+        .and_then(|settings| {
+            let address = listen_address(&settings.reflex)?;
+            Ok((address, settings.reflex.tls_certificate_file))
+        });
+    let (address, certificate) = match listen {
+        Ok(listen) => listen,
         Err(error) => {
             print_error(&format!(
                 "octollm-reflex: the health check could not run: {error}"
@@ -81,7 +85,7 @@ fn check_health() -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
-    match healthcheck::check(address) {
+    match healthcheck::check(address, &certificate) {
         Ok(answer) => {
             print_line(&answer);
             ExitCode::SUCCESS
@@ -121,6 +125,8 @@ struct Prepared {
     sources: IndexMap<String, Source>,
     quotas: contracts::quotas::Quotas,
     address: SocketAddr,
+    /// Of the reflex's own port, if it speaks TLS.
+    certificate: Option<Certificate>,
 }
 
 /// Loads all of it. Fails with the first fault of each part, so that one look shows what to correct.
@@ -132,15 +138,19 @@ fn prepare() -> Result<Prepared, Vec<Failure>> {
     let sources = keep(&mut faults, load_sources(&settings));
     let quotas = keep(&mut faults, load_quotas(&settings));
     let address = keep(&mut faults, listen_address(&settings.reflex));
+    let certificate = keep(&mut faults, load_certificate(&settings.reflex));
     keep(&mut faults, check_redis(&settings.redis));
-    match (topology, sources, quotas, address) {
-        (Some(topology), Some(sources), Some(quotas), Some(address)) if faults.is_empty() => {
+    match (topology, sources, quotas, address, certificate) {
+        (Some(topology), Some(sources), Some(quotas), Some(address), Some(certificate))
+            if faults.is_empty() =>
+        {
             Ok(Prepared {
                 settings,
                 topology,
                 sources,
                 quotas,
                 address,
+                certificate,
             })
         }
         _ => Err(faults),
@@ -167,6 +177,11 @@ fn load_quotas(settings: &Settings) -> Result<contracts::quotas::Quotas, Failure
         Some(path) => Ok(contracts::quotas::load(&path, body_limit)?),
         None => Ok(contracts::quotas::Quotas::default()),
     }
+}
+
+fn load_certificate(reflex: &settings::Reflex) -> Result<Option<Certificate>, Failure> {
+    let (certificate, key) = (&reflex.tls_certificate_file, &reflex.tls_key_file);
+    Ok(Certificate::load(certificate, key)?)
 }
 
 fn check_redis(redis: &settings::Redis) -> Result<(), Failure> {
@@ -216,30 +231,16 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         sources,
         quotas,
         address,
+        certificate,
     } = prepared;
     let reflex = &settings.reflex;
     // Before anyone can know that this runs, so that a signal never meets the system's default action.
     let mut signals = Signals::install()?;
     let supervisor = Supervisor::default();
-    let connections = reflex.max_connections as u64 + OTHER_FILES;
-    if let Some(limit) = open_files::raise_limit().filter(|limit| *limit < connections) {
-        tracing::warn!(
-            limit,
-            "the limit of open files is too low for reflex.max_connections; raise it (ulimit -n)"
-        );
-    }
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .map_err(|error| {
-            format!("cannot listen on {address} ({error}); free it or set OCTOLLM_REFLEX_LISTEN")
-        })?;
+    raise_open_files(reflex.max_connections);
+    let listener = listen(address).await?;
     let anonymous = is_anonymous_allowed(reflex.anonymous, address);
-    if anonymous && !address.ip().is_loopback() {
-        tracing::warn!(
-            "reflex.anonymous is \"on\": anyone who reaches {address} submits, reads and cancels as tenant \"default\" without \
-             a credential"
-        );
-    }
+    warn_about_anonymous(anonymous, address);
     let (client, keep_connected) = RedisClient::open_with(&settings.redis, RESPONSE_TIMEOUT)?;
     supervisor.spawn_loop("redis connection", keep_connected);
     let name = consumer_name("reflex", &reflex.consumer);
@@ -296,9 +297,14 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         hosts: AllowedHosts::new(address, &reflex.url, anonymous),
     });
     tracing::info!(address = %listener.local_addr()?, consumer = common.name, "listening");
+    let certificate = certificate.map(Arc::new);
+    if let Some(certificate) = &certificate {
+        supervisor.spawn_loop("certificate", Arc::clone(certificate).keep_fresh());
+    }
     let server = http::serve(
         listener,
         http::router(app),
+        certificate,
         metrics,
         reflex.clone(),
         supervisor.clone(),
@@ -310,11 +316,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         // A task that broke was reported by the supervisor.
         let _ = task.await;
     }
-    running.close();
-    let drain = Duration::from_secs(reflex.drain_s);
-    if tokio::time::timeout(drain, running.wait()).await.is_err() {
-        tracing::warn!("some submissions did not end within reflex.drain_s");
-    }
+    finish(&running, Duration::from_secs(reflex.drain_s)).await;
     ended?;
     tracing::info!("stopped in order");
     Ok(())
@@ -324,6 +326,40 @@ fn quotas_file(settings: &Settings) -> QuotasFile {
     QuotasFile {
         path: settings.quotas_path(),
         body_limit: settings.reflex.body_limit_bytes,
+    }
+}
+
+fn warn_about_anonymous(anonymous: bool, address: SocketAddr) {
+    if anonymous && !address.ip().is_loopback() {
+        tracing::warn!(
+            "reflex.anonymous is \"on\": anyone who reaches {address} submits, reads and cancels as tenant \"default\" without \
+             a credential"
+        );
+    }
+}
+
+/// Lets the submissions that outlived their requests end.
+async fn finish(running: &TaskTracker, drain: Duration) {
+    running.close();
+    if tokio::time::timeout(drain, running.wait()).await.is_err() {
+        tracing::warn!("some submissions did not end within reflex.drain_s");
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        format!("cannot listen on {address} ({error}); free it or set OCTOLLM_REFLEX_LISTEN").into()
+    })
+}
+
+/// Raises the limit of open files; warns if it is still too low for so many connections.
+fn raise_open_files(connections: usize) {
+    let wanted = connections as u64 + OTHER_FILES;
+    if let Some(limit) = open_files::raise_limit().filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            "the limit of open files is too low for reflex.max_connections; raise it (ulimit -n)"
+        );
     }
 }
 

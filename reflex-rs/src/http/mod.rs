@@ -15,9 +15,11 @@ mod server;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use error::Problem;
 pub use hosts::AllowedHosts;
 pub use router::router;
 pub use server::serve;
 pub use state::{App, Limits};
+pub use tls::{Certificate, CertificateError};

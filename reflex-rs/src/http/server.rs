@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client_slots::ClientSlots;
 use super::connection::Connections;
+use super::tls::Certificate;
 use crate::metrics::Metrics;
 
 /// How long to wait after a failed accept, for example when the limit of open files is reached.
@@ -26,6 +27,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    certificate: Option<Arc<Certificate>>,
     metrics: Arc<Metrics>,
     settings: settings::Reflex,
     supervisor: Supervisor,
@@ -33,7 +35,13 @@ pub async fn serve(
     let slots = settings.max_connections.min(Semaphore::MAX_PERMITS);
     let slots = Arc::new(Semaphore::new(slots));
     let clients = ClientSlots::new(settings.max_connections_per_client);
-    let connections = Connections::new(router, &settings, supervisor.clone(), Arc::clone(&slots));
+    let connections = Connections::new(
+        router,
+        certificate,
+        &settings,
+        supervisor.clone(),
+        Arc::clone(&slots),
+    );
     let connections = Arc::new(connections);
     let graceful = GracefulShutdown::new();
     let stop = supervisor.stop();

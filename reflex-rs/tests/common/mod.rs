@@ -156,6 +156,11 @@ impl Reflex {
         });
     }
 
+    /// Where it listens, as host and port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(MAX_WAIT)).unwrap();

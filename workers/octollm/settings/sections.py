@@ -107,6 +107,8 @@ class ReflexSettings(Section):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)]
     max_connections_per_client: Annotated[int, Field(ge=0, le=1_000_000)]
     max_submissions: Annotated[int, Field(ge=1, le=100_000)]
+    tls_certificate_file: str
+    tls_key_file: str
     cors_origins: Annotated[str, AfterValidator(_origins)]
     header_timeout_s: Seconds
     idle_timeout_s: Seconds

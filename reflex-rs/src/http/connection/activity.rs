@@ -65,6 +65,10 @@ struct Stall {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// Requests that are being handled or answered.
+    running: usize,
+    /// Whether it speaks HTTP/2, where bytes between two requests need not be a request's.
+    multiplexed: bool,
     stall: Option<Stall>,
 }
 
@@ -76,6 +80,8 @@ impl Activity {
     pub fn new(now: Instant) -> Self {
         Self(Mutex::new(State {
             phase: Phase::Idle(now),
+            running: 0,
+            multiplexed: false,
             stall: None,
         }))
     }
@@ -83,19 +89,31 @@ impl Activity {
     /// Bytes have arrived.
     pub fn received(&self, now: Instant) {
         let mut state = self.lock();
-        if let Phase::Idle(_) = state.phase {
+        if matches!(state.phase, Phase::Idle(_)) && !state.multiplexed {
             state.phase = Phase::Head(now);
         }
     }
 
+    /// The TLS handshake is complete: what arrived until now was no request.
+    pub fn handshake_ended(&self, now: Instant) {
+        self.lock().phase = Phase::Idle(now);
+    }
+
     /// The head of a request is complete.
-    pub fn request_started(&self) {
-        self.lock().phase = Phase::Busy;
+    pub fn request_started(&self, multiplexed: bool) {
+        let mut state = self.lock();
+        state.running += 1;
+        state.multiplexed |= multiplexed;
+        state.phase = Phase::Busy;
     }
 
     /// The response is handed over to the connection, or the handler was dropped.
     pub fn request_ended(&self, now: Instant) {
-        self.lock().phase = Phase::Idle(now);
+        let mut state = self.lock();
+        state.running = state.running.saturating_sub(1);
+        if state.running == 0 {
+            state.phase = Phase::Idle(now);
+        }
     }
 
     /// The client takes no more at the moment.
@@ -176,7 +194,7 @@ mod tests {
             activity.overdue(after(start, 85), LIMITS),
             Some(Overdue::Head)
         );
-        activity.request_started();
+        activity.request_started(false);
         activity.received(after(start, 86));
         assert_eq!(activity.overdue(after(start, 9000), LIMITS), None);
         activity.request_ended(after(start, 9000));
@@ -191,7 +209,7 @@ mod tests {
     fn a_client_that_takes_almost_nothing_is_one_that_does_not_read() {
         let start = Instant::now();
         let activity = Activity::new(start);
-        activity.request_started();
+        activity.request_started(false);
         activity.write_blocked(start);
         activity.wrote(100, 100_000, after(start, 20));
         activity.write_blocked(after(start, 20));
@@ -206,6 +224,27 @@ mod tests {
     }
 
     #[test]
+    fn on_a_connection_with_several_requests_the_last_one_begins_the_idle_time() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        activity.received(start);
+        activity.handshake_ended(after(start, 4));
+        assert_eq!(activity.overdue(after(start, 78), LIMITS), None);
+        activity.request_started(true);
+        activity.request_started(true);
+        activity.request_ended(after(start, 100));
+        assert_eq!(activity.overdue(after(start, 9000), LIMITS), None);
+        activity.request_ended(after(start, 9000));
+        // A ping or a window update is not the beginning of a head.
+        activity.received(after(start, 9001));
+        assert_eq!(activity.overdue(after(start, 9074), LIMITS), None);
+        assert_eq!(
+            activity.overdue(after(start, 9075), LIMITS),
+            Some(Overdue::Idle)
+        );
+    }
+
+    #[test]
     fn connections_without_work_are_closed_when_all_slots_are_taken() {
         let start = Instant::now();
         let activity = Activity::new(start);
@@ -216,7 +255,7 @@ mod tests {
         );
         activity.received(start);
         assert_eq!(activity.overdue(after(start, 4), overloaded), None);
-        activity.request_started();
+        activity.request_started(false);
         activity.write_blocked(start);
         assert_eq!(
             activity.overdue(after(start, 5), overloaded),

@@ -95,8 +95,8 @@ async fn drain(mut body: Incoming) {
 pub(super) struct Running(Arc<Activity>);
 
 impl Running {
-    pub fn start(activity: Arc<Activity>) -> Self {
-        activity.request_started();
+    pub fn start(activity: Arc<Activity>, multiplexed: bool) -> Self {
+        activity.request_started(multiplexed);
         Self(activity)
     }
 }

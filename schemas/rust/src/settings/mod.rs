@@ -63,6 +63,9 @@ pub struct Reflex {
     /// 0: no limit.
     pub max_connections_per_client: usize,
     pub max_submissions: usize,
+    /// The certificate of the port, in PEM; empty: no TLS.
+    pub tls_certificate_file: String,
+    pub tls_key_file: String,
     /// Separated by commas; see `cors_origins()`.
     pub cors_origins: String,
     pub header_timeout_s: u64,

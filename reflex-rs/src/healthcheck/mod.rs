@@ -2,8 +2,11 @@
 //!
 //! Production images contain neither curl nor a shell, so the program is its own HTTP client.
 
+mod tls;
+
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 /// For the connection, and again for each part of the response.
@@ -11,8 +14,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Larger than any response of `/readyz`.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// Sends GET `/readyz` to the reflex at `listen`. Returns the body if it is ready, else the reason why it is not.
-pub fn check(listen: SocketAddr) -> Result<String, String> {
+/// Sends GET `/readyz` to the reflex at `listen`, over TLS if it has a file with a certificate. Returns the body if it is ready, else the reason why it is not.
+pub fn check(listen: SocketAddr, certificate: &str) -> Result<String, String> {
     let address = reachable(listen);
     if address.port() == 0 {
         return Err(
@@ -20,14 +23,20 @@ pub fn check(listen: SocketAddr) -> Result<String, String> {
                 .to_owned(),
         );
     }
-    let answer = fetch(address)
-        .map_err(|error| format!("no answer from http://{address}/readyz ({error})"))?;
+    let scheme = if certificate.is_empty() {
+        "http"
+    } else {
+        "https"
+    };
+    let url = format!("{scheme}://{address}/readyz");
+    let answer =
+        fetch(address, certificate).map_err(|error| format!("no answer from {url} ({error})"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let body = body.trim().to_owned();
     match head.split_whitespace().nth(1) {
         Some("200") => Ok(body),
-        Some(status) => Err(format!("http://{address}/readyz answers {status}: {body}")),
-        None => Err(format!("http://{address}/readyz does not speak HTTP")),
+        Some(status) => Err(format!("{url} answers {status}: {body}")),
+        None => Err(format!("{url} does not speak HTTP")),
     }
 }
 
@@ -41,10 +50,18 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn fetch(address: SocketAddr) -> Result<String, Error> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+fn fetch(address: SocketAddr, certificate: &str) -> Result<String, Error> {
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
+    if certificate.is_empty() {
+        request(stream, address)
+    } else {
+        request(tls::connect(stream, Path::new(certificate))?, address)
+    }
+}
+
+fn request(mut stream: impl Read + Write, address: SocketAddr) -> Result<String, Error> {
     write!(
         stream,
         "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
