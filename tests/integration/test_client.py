@@ -156,6 +156,43 @@ async def test_wait_sits_out_an_outage_once_the_task_was_seen(made):
     assert len(server.requests) == 5
 
 
+async def test_wait_asks_the_reflex_to_answer_at_the_end(made):
+    async with serving(status("running"), status("succeeded")) as server, made(server.url) as client:
+        assert (await client.call("wait", TASK, 10)).state == "succeeded"
+    targets = [request.target for request in server.requests]
+    assert targets[0] == f"/v1/tasks/{TASK}"
+    assert targets[1] in {f"/v1/tasks/{TASK}?wait=9s", f"/v1/tasks/{TASK}?wait=10s"}
+
+
+async def test_many_tasks_are_one_request_and_each_has_its_result(made):
+    refused = {"type": "urn:octollm:problem:schema", "status": 422, "title": "x", "detail": "too long", "field": "goal"}
+    busy = {"type": "urn:octollm:problem:overloaded", "status": 503, "title": "x", "detail": "busy"}
+    accepted = {**ACCEPTED, "status": 202}
+    first, second = ({"items": items} for items in ([accepted, refused, busy], [accepted]))
+    tasks = [{"goal": "a", "idempotency_key": "k"}, {"goal": "b"}, {"goal": "c", "input": {"text": "ä"}}]
+    async with serving(Answer.json(first), Answer.json(second)) as server, made(server.url) as client:
+        results = await client.call("submit_many", tasks)
+    assert [type(one).__name__ for one in results] == ["Accepted", "RefusedError", "Accepted"]
+    assert (results[1].code, results[1].field) == ("schema", "goal")
+    sent, again = ([orjson.loads(line) for line in one.body.split(b"\n")] for one in server.requests)
+    assert [one["goal"] for one in sent] == ["a", "b", "c"]
+    assert sent[0]["idempotency_key"] == "k"
+    assert len({one["idempotency_key"] for one in sent}) == 3
+    assert again == [sent[2]]
+    assert {one.headers["content-type"] for one in server.requests} == {"application/x-ndjson"}
+
+
+async def test_more_tasks_than_fit_into_a_request_are_several_requests(made):
+    full = Answer.json({"items": [{**ACCEPTED, "status": 202}] * 1000})
+    rest = Answer.json({"items": [{**ACCEPTED, "status": 202}]})
+    async with serving(full, rest) as server, made(server.url) as client:
+        assert len(await client.call("submit_many", [{"goal": "x"}] * 1001)) == 1001
+        with pytest.raises(ParameterError):
+            await client.call("submit_many", [{"goal": "x", "input": {"a": math.nan}}])
+        assert await client.call("submit_many", []) == []
+    assert [len(one.body.split(b"\n")) for one in server.requests] == [1000, 1]
+
+
 async def test_wait_ends_in_time(made):
     async with serving(status("running")) as server, made(server.url) as client:
         with pytest.raises(UnfinishedError, match="still running"):

@@ -1,7 +1,7 @@
 """The asyncio client. `make generate` writes `sync.py`, the blocking client, from this file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from types import TracebackType
@@ -14,12 +14,13 @@ from octollm.client.connection import STREAM_TIMEOUT, options
 from octollm.client.credentials import resolve
 from octollm.client.events import EventPosition
 from octollm.client.filters import CallbackFilter, CostFilter, DeadLetterFilter, TaskFilter
-from octollm.client.requests import Priority, query, task_path
+from octollm.client.requests import MAX_WAIT_S, Priority, query, task_path
 from octollm.client.responses import (
     TRANSPORT_ERRORS,
     Model,
     delivery_answer,
     parse,
+    parse_batch,
     raise_for_status,
     require_event_stream,
     unreachable,
@@ -130,6 +131,42 @@ class AsyncClient:
         response = await self._request("POST", requests.TASKS, headers=headers, content=body)
         return parse(Accepted, self._url, response.content)
 
+    async def submit_many(
+        self, tasks: Sequence[Mapping[str, Any]], *, durability: str | None = None
+    ) -> list[Accepted | ApiError]:
+        """Submit tasks with as few requests as possible and return what became of each, in their order.
+
+        `tasks`: the fields of a `task.submission.v1` each, and `idempotency_key` where a task has one of its own.
+        `durability`: like that of `submit`, for all of them.
+
+        A task that is not accepted is an error in the list, mostly a RefusedError, and does not affect the others. A
+        task for which the reflex is busy is sent again for as long as the client retries, and then is a BusyError.
+        """
+        headers = requests.batch_headers(durability)
+        results = list[Accepted | ApiError]()
+        for lines in requests.batches(tasks):
+            results += await self._submit_lines(lines, headers)
+        return results
+
+    async def _submit_lines(self, lines: Sequence[bytes], headers: Mapping[str, str]) -> list[Accepted | ApiError]:
+        retry = Retry(self._retry_for_s)
+        results = dict[int, Accepted | ApiError]()
+        waiting = list(range(len(lines)))
+        while True:
+            content = b"\n".join(lines[number] for number in waiting)
+            response = await self._request("POST", requests.BATCH, headers=headers, content=content)
+            results.update(zip(waiting, parse_batch(self._url, response.content, len(waiting)), strict=True))
+            busy = [(number, one) for number, one in results.items() if isinstance(one, BusyError)]
+            if not busy:
+                break
+            try:
+                delay = retry.next_delay(busy[0][1])
+            except BusyError:
+                break
+            waiting = [number for number, _ in busy]
+            await asyncio.sleep(delay)
+        return [results[number] for number in range(len(lines))]
+
     async def deliver(self, source: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """Send a signed webhook once, as the sender of `source` would, and return the JSON answer.
 
@@ -146,14 +183,17 @@ class AsyncClient:
         return await self._status(task, self._retry_for_s)
 
     async def wait(self, task: str, timeout_s: float) -> TaskStatus:
-        """Poll a task until it has ended and return its status.
+        """Wait until a task has ended and return its status.
 
         Raises UnfinishedError after `timeout_s` seconds.
+
+        The reflex answers when the task ends. While it cannot hold another waiting request, the task is polled.
 
         Once the task has been seen, outages do not end the waiting before `timeout_s`.
         """
         deadline = Deadline(timeout_s)
         intervals = poll_intervals()
+        can_wait = True
         status = await self.status(task)
         while status.state not in TERMINAL:
             remaining = deadline.remaining_s()
@@ -162,10 +202,15 @@ class AsyncClient:
                     f"task {task} is still {status.state} after {timeout_s:g} s; "
                     f"it continues, wait for it with `octollm show {task} --wait`"
                 )
-            await asyncio.sleep(min(next(intervals), remaining))
+            wait_s = min(int(remaining), MAX_WAIT_S) if can_wait else 0
+            asked = Deadline(wait_s)
+            if wait_s == 0:
+                await asyncio.sleep(min(next(intervals), remaining))
             try:
-                status = await self._status(task, 0)
+                status = await self._status(task, 0, wait_s)
+                can_wait = asked.remaining_s() <= 0
             except (BusyError, UnreachableError):
+                can_wait = False
                 if deadline.remaining_s() <= 0:
                     raise
         return status
@@ -332,8 +377,11 @@ class AsyncClient:
         response = await self._request("POST", path, missing=f"there is no failing endpoint {number}")
         return parse(Enabling, self._url, response.content)
 
-    async def _status(self, task: str, retry_for_s: float) -> TaskStatus:
-        response = await self._request("GET", task_path(task), missing=_no_task(task), retry_for_s=retry_for_s)
+    async def _status(self, task: str, retry_for_s: float, wait_s: int = 0) -> TaskStatus:
+        params = query(wait=f"{wait_s}s") if wait_s else None
+        response = await self._request(
+            "GET", task_path(task), params=params, missing=_no_task(task), retry_for_s=retry_for_s
+        )
         return parse(TaskStatus, self._url, response.content)
 
     async def _get(self, model: type[Model], path: str, params: Mapping[str, str], missing: str | None = None) -> Model:

@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
 
+import orjson
 from pydantic import ValidationError
 
 from octollm.contracts import Callback, TaskSubmission, write
@@ -14,12 +15,18 @@ from octollm.contracts.ids import as_text, new_ulid
 from octollm.errors import ParameterError
 
 TASKS = "/v1/tasks"
+BATCH = "/v1/tasks:batch"
 COSTS = "/v1/costs"
 DEAD_LETTERS = "/v1/dead-letters"
 CALLBACKS = "/v1/callbacks"
 CALLBACK_ENDPOINTS = "/v1/callback-endpoints"
 JSON = "application/json"
+NDJSON = "application/x-ndjson"
+MAX_WAIT_S = 25
+"""Longest wait in one request: shorter than the read timeout of the connection, and than what the reflex allows."""
 Priority = Literal["high", "normal", "low"]
+_MAX_BATCH_ITEMS = 1000
+_MAX_BATCH_BYTES = 512 * 1024  # below the smallest body limit that is useful for batches
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _DURABILITY = re.compile(r"[a-z0-9()+]{1,64}")
 
@@ -97,6 +104,40 @@ def _is_finite(value: object) -> bool:
             seen.add(id(one))
             waiting.extend(one.values() if isinstance(one, Mapping) else one)
     return True
+
+
+def batches(tasks: Iterable[Mapping[str, Any]]) -> Iterator[list[bytes]]:
+    """Yield tasks as lines of JSON, as many together as one request may have.
+
+    A task without `idempotency_key` gets a new one, so that sending it again is safe. Raises ParameterError for a task
+    that cannot be sent.
+    """
+    lines, size = list[bytes](), 0
+    for task in tasks:
+        line = _line(task)
+        if lines and (len(lines) == _MAX_BATCH_ITEMS or size + len(line) > _MAX_BATCH_BYTES):
+            yield lines
+            lines, size = [], 0
+        lines.append(line)
+        size += len(line) + 1
+    if lines:
+        yield lines
+
+
+def _line(task: Mapping[str, Any]) -> bytes:
+    if not _is_finite(task):
+        raise ParameterError("input", "a task must contain JSON values only: NaN and infinity are none")
+    try:
+        return orjson.dumps({"idempotency_key": new_ulid(), **task})
+    except TypeError as error:
+        raise ParameterError("input", f"a task must contain JSON values only: {error}") from error
+
+
+def batch_headers(durability: str | None) -> dict[str, str]:
+    """Return the headers of a batch. Raises ParameterError like `submission_headers`."""
+    headers = submission_headers(None, durability)
+    del headers["Idempotency-Key"]
+    return {**headers, "Content-Type": NDJSON}
 
 
 def submission_headers(idempotency_key: str | None, durability: str | None) -> dict[str, str]:

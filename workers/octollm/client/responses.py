@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from octollm.client.credentials import API_KEY, profile_path
 from octollm.contracts import read
+from octollm.contracts.answers import Accepted
 from octollm.errors import (
     ApiError,
     BusyError,
@@ -58,22 +59,47 @@ def raise_for_status(url: str, response: httpx2.Response) -> None:
     """
     if response.is_success:
         return
-    status = response.status_code
-    problem = _problem(response)
+    raise _error(url, response.status_code, _problem(response), _retry_after_s(response))
+
+
+def parse_batch(url: str, content: bytes, count: int) -> list[Accepted | ApiError]:
+    """Return the results of a batch of `count` tasks, in their order.
+
+    A task that was accepted has a document, any other the error that it would have raised alone. Raises ApiError when
+    the answer of the reflex at `url` is something else.
+    """
+    items = parse_object(url, content).get("items")
+    if not isinstance(items, list) or len(items) != count:
+        raise ApiError(
+            f"{url} did not answer with {count} results; is it really an OctoLLM reflex, and of this version?"
+        )
+    return [_result(url, item) for item in items]
+
+
+def _result(url: str, item: object) -> Accepted | ApiError:
+    status = item.get("status") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or not isinstance(status, int):
+        raise ApiError(f"{url} answered with a result without a status; is it really an OctoLLM reflex?")
+    if status == HTTPStatus.ACCEPTED:
+        return parse(Accepted, url, orjson.dumps(item))
+    return _error(url, status, item, None)
+
+
+def _error(url: str, status: int, problem: dict[str, object] | None, retry_after_s: float | None) -> ApiError:
     if status in _RETRYABLE:
-        raise BusyError(_sentence(url, status, problem), retry_after_s=_retry_after_s(response))
+        return BusyError(_sentence(url, status, problem), retry_after_s=retry_after_s)
     if problem is None:
-        raise ApiError(f"{url} answered {status} without JSON; is it really an OctoLLM reflex?")
+        return ApiError(f"{url} answered {status} without JSON; is it really an OctoLLM reflex?")
     if status == HTTPStatus.NOT_FOUND:
-        raise UnknownError(_sentence(url, status, problem))
+        return UnknownError(_sentence(url, status, problem))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.BAD_REQUEST:
-        raise ApiError(_sentence(url, status, problem))
+        return ApiError(_sentence(url, status, problem))
     field = problem.get("field")
     code = str(problem.get("type", "")).rpartition(":")[2]
     sentence = _sentence(url, status, problem)
     if code == "missing_credential":
         sentence += f"; set {API_KEY}, or api_key in {profile_path()}"
-    raise _REFUSALS.get(code, RefusedError)(
+    return _REFUSALS.get(code, RefusedError)(
         sentence, status=status, code=code, field=None if field is None else str(field)
     )
 
