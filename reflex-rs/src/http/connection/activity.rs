@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 /// A client that takes less than this within the time limit for writing counts as one that does not read.
 const MIN_PROGRESS_BYTES: usize = 16 * 1024;
 
+/// How long a client of HTTP/2 may take nothing of the responses that have begun; longer than the time between two comments of
+/// an event stream. It says how much it takes, so the socket does not show that it takes nothing.
+const MAX_STANDSTILL: Duration = Duration::from_secs(30);
+
 /// How long each phase of a connection may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -70,6 +74,10 @@ struct State {
     /// Whether it speaks HTTP/2, where bytes between two requests need not be a request's.
     multiplexed: bool,
     stall: Option<Stall>,
+    /// Responses that have begun and have not ended. Only counted for HTTP/2, as is the next one.
+    answering: usize,
+    /// When the client last took a part of one.
+    progressed: Instant,
 }
 
 /// Shared by the parts of one connection.
@@ -83,6 +91,8 @@ impl Activity {
             running: 0,
             multiplexed: false,
             stall: None,
+            answering: 0,
+            progressed: now,
         }))
     }
 
@@ -114,6 +124,25 @@ impl Activity {
         if state.running == 0 {
             state.phase = Phase::Idle(now);
         }
+    }
+
+    /// A response has begun.
+    pub fn response_started(&self, now: Instant) {
+        let mut state = self.lock();
+        state.answering += 1;
+        state.progressed = now;
+    }
+
+    /// The client took a part of a response.
+    pub fn response_progressed(&self, now: Instant) {
+        self.lock().progressed = now;
+    }
+
+    /// The response has ended.
+    pub fn response_ended(&self, now: Instant) {
+        let mut state = self.lock();
+        state.answering = state.answering.saturating_sub(1);
+        state.progressed = now;
     }
 
     /// The client takes no more at the moment.
@@ -149,6 +178,9 @@ impl Activity {
             |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         if let Some(stall) = state.stall {
             return lasted(stall.since, limits.write).then_some(Overdue::Write);
+        }
+        if state.answering > 0 && lasted(state.progressed, MAX_STANDSTILL) {
+            return Some(Overdue::Write);
         }
         match state.phase {
             Phase::Idle(since) => lasted(since, limits.idle).then_some(Overdue::Idle),
@@ -221,6 +253,23 @@ mod tests {
         assert_eq!(activity.overdue(after(start, 60), LIMITS), None);
         activity.wrote(10, 10, after(start, 61));
         assert_eq!(activity.overdue(after(start, 9000), LIMITS), None);
+    }
+
+    #[test]
+    fn responses_of_which_nothing_is_taken_end_the_connection() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        activity.request_started(true);
+        assert_eq!(activity.overdue(after(start, 9000), LIMITS), None);
+        activity.response_started(after(start, 9000));
+        activity.response_progressed(after(start, 9015));
+        assert_eq!(activity.overdue(after(start, 9044), LIMITS), None);
+        assert_eq!(
+            activity.overdue(after(start, 9045), LIMITS),
+            Some(Overdue::Write)
+        );
+        activity.response_ended(after(start, 9045));
+        assert_eq!(activity.overdue(after(start, 9099), LIMITS), None);
     }
 
     #[test]

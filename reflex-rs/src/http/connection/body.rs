@@ -107,10 +107,35 @@ impl Drop for Running {
     }
 }
 
+/// Counts a response of HTTP/2 as begun until it is dropped.
+struct Answering(Arc<Activity>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.response_ended(Instant::now());
+    }
+}
+
 /// A response's body. Its request is running until the whole body has been handed over to the connection.
 pub(super) struct ResponseBody {
-    pub body: axum::body::Body,
-    pub _running: Running,
+    body: axum::body::Body,
+    /// Over HTTP/1.1 the socket shows whether the client takes it.
+    answering: Option<Answering>,
+    _running: Running,
+}
+
+impl ResponseBody {
+    pub fn new(body: axum::body::Body, running: Running, multiplexed: bool) -> Self {
+        let answering = multiplexed.then(|| {
+            running.0.response_started(Instant::now());
+            Answering(Arc::clone(&running.0))
+        });
+        Self {
+            body,
+            answering,
+            _running: running,
+        }
+    }
 }
 
 impl Body for ResponseBody {
@@ -121,7 +146,11 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(answering) = &self.answering {
+            answering.0.response_progressed(Instant::now());
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -178,10 +178,7 @@ impl Connections {
                     headers.insert(KEEP_ALIVE, keep_alive);
                 }
                 headers.insert(REQUEST_ID, id);
-                Ok(response.map(|body| ResponseBody {
-                    body,
-                    _running: running,
-                }))
+                Ok(response.map(|body| ResponseBody::new(body, running, multiplexed)))
             }
         })
     }
