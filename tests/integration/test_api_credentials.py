@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 import structlog
@@ -21,18 +22,33 @@ from tests.helpers.callers import SECRET, Reflex, signed
 from tests.helpers.stored_tasks import finished, model_call, store_dead_letter
 from tests.helpers.waiting import until
 
-ROUTES = sorted(openapi()["paths"])
+ROUTES = sorted(route for route, methods in openapi()["paths"].items() if "get" in methods)
+COMMANDS = sorted(route for route, methods in openapi()["paths"].items() if set(methods) - {"get"})
 FOREVER = Lifetime()
 
 
 @pytest.fixture
-async def paths(orchestrator, pool) -> list[str]:
-    """Every route there is, about something of the tenant `default`."""
+async def ours(orchestrator, pool) -> dict[str, object]:
+    """Something of the tenant `default` behind every address."""
     task = await finished(orchestrator, pool)
     await model_call(pool, task)
     await store_dead_letter(pool, "1-1", b"x")
     number = await pool.fetchval("SELECT id FROM dead_letters")
-    return [route.format(task=task, dead_letter=number) for route in ROUTES]
+    callback = await pool.fetchval(
+        "INSERT INTO callbacks (tenant, task, run, endpoint, body) VALUES ('default', $1, 1, 'e', $2) RETURNING id",
+        task,
+        "{}",
+    )
+    endpoint = await pool.fetchval(
+        "INSERT INTO callback_endpoints (tenant, name, detail) VALUES ('default', 'e', 'd') RETURNING id"
+    )
+    return {"task": task, "dead_letter": number, "callback": callback, "endpoint": endpoint}
+
+
+@pytest.fixture
+async def paths(ours) -> list[str]:
+    """Every address that is read."""
+    return [route.format(**ours) for route in ROUTES]
 
 
 @pytest.fixture
@@ -88,7 +104,7 @@ def refusal(answer: httpx.Response, status: int, code: str) -> None:
 
 
 async def test_the_matrix_of_routes_and_keys(strict, paths, made):
-    assert len(paths) == 10
+    assert len(paths) == 13
     for path in [*paths, "/v1/unheard-of", "/v2"]:
         known = path in paths
         for name in ("right", "read-only", "admin"):
@@ -148,8 +164,34 @@ async def test_a_query_is_signed_too(strict):
     refusal(await strict.get("/v1/tasks?limit=2", headers={"octollm-caller": replayed}), 401, "invalid_credential")
 
 
+async def test_the_matrix_of_commands_and_keys(strict, ours, made, pool):
+    assert len(COMMANDS) == 2
+    operator = (await keys.create(pool, "default", ["operate"], FOREVER))[0].text
+    stranger = (await keys.create(pool, "other", ["operate"], FOREVER))[0].text
+
+    async def known() -> bool:
+        return (await strict.get("/v1/tasks", headers=bearer(stranger))).status_code == 403
+
+    await until(known, "the new keys")
+    for path in [route.format(**ours) for route in COMMANDS]:
+        refusal(await strict.post(path, headers=bearer(stranger)), 404, "not_found")
+        refusal(await strict.post(path, auth=Reflex("other")), 404, "not_found")
+        refusal(await strict.post(path, auth=Reflex("default", "cancel,read,submit")), 403, "insufficient_scope")
+        replayed = signed("default", "GET", path)
+        refusal(await strict.post(path, headers={"octollm-caller": replayed}), 401, "invalid_credential")
+        refusal(await strict.post(path), 401, "missing_credential")
+        for name in ("right", "read-only"):
+            refusal(await strict.post(path, headers=bearer(made[name])), 403, "insufficient_scope")
+        for name in ("revoked", "expired", "altered", "of an unknown id"):
+            refusal(await strict.post(path, headers=bearer(made[name])), 401, "invalid_credential")
+        assert (await strict.post(path, headers=bearer(operator))).status_code == 202
+        # What is asked for is done by now, so the answer may differ.
+        assert (await strict.post(path, headers=bearer(made["admin"]))).status_code not in {401, 403}
+        assert (await strict.post(path, auth=Reflex("default", "operate"))).status_code not in {401, 403}
+
+
 async def test_what_changes_something_needs_the_scope_operate(strict, paths, made):
-    """There is no such route yet; one that is added is protected before its own code runs."""
+    """Also under an address that has no such route: a new one is protected before its own code runs."""
     for method in ("POST", "PUT", "PATCH", "DELETE", "ODD"):
         refusal(await strict.request(method, paths[0], headers=bearer(made["right"])), 403, "insufficient_scope")
         allowed = await strict.request(method, paths[0], headers=bearer(made["admin"]))
@@ -261,3 +303,28 @@ async def test_a_canary_key_appears_nowhere(strict, made, capfd):
     seen += "".join(capfd.readouterr())
     assert not [canary for canary in canaries if canary in seen]
     assert REGISTRY.get_sample_value("octollm_api_authentications_total", {"result": "invalid_credential"})
+
+
+async def test_the_last_use_is_stored_also_after_an_outage(pool):
+    table = KeyTable(pool)
+    key, _ = await keys.create(pool, "default", ["read"], FOREVER)
+    await table.refresh()
+    table.caller_of(key.text)
+    await pool.execute("ALTER TABLE api_keys RENAME TO gone")
+    with pytest.raises(asyncpg.UndefinedTableError):
+        await table.report_uses()
+    await pool.execute("ALTER TABLE gone RENAME TO api_keys")
+    await table.report_uses()
+    (record,) = await keys.list_keys(pool, None, 1)
+    assert record.last_used_at is not None
+    assert abs(record.last_used_at - record.created_at) < timedelta(minutes=1)
+
+
+async def test_an_api_that_stops_stores_the_last_uses(dsn, pool, made, monkeypatch):
+    monkeypatch.setenv("OCTOLLM_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("OCTOLLM_API_LISTEN", "127.0.0.1:0")
+    async with serve_api(load_settings()) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        assert (await client.get("/v1/tasks", headers=bearer(made["right"]))).status_code == 200
+        assert (await client.get("/v1/tasks", headers=bearer(made["altered"]))).status_code == 401
+    used = await pool.fetch("SELECT id FROM api_keys WHERE last_used_at IS NOT NULL")
+    assert [row["id"] for row in used] == [made["right"][5:17]]

@@ -34,7 +34,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status, text in (
         (HTTPStatus.UNAUTHORIZED, "The credential is missing, wrong or expired."),
-        (HTTPStatus.FORBIDDEN, "The credential lacks the scope `read`, or the request names a foreign host."),
+        (
+            HTTPStatus.FORBIDDEN,
+            "The credential lacks the scope in `detail`, or the request names a foreign host.",
+        ),
         (HTTPStatus.NOT_FOUND, "It does not exist, or it belongs to another tenant."),
         (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is invalid; `field` names it."),
         (

@@ -14,11 +14,14 @@ import structlog
 from octollm.credentials.caller import Caller
 from octollm.credentials.key import digest, id_of
 from octollm.credentials.snapshot import Snapshot, ValidKey, read_number, read_snapshot
-from octollm.database.pool import Pool, acquired
+from octollm.database.pool import Pool, acquired, transaction
+from octollm.database.queries import queries
 from octollm.errors import CredentialError, CredentialsUnavailableError, StatementTimeoutError, StoreUnavailableError
 from octollm.periodic import PeriodicJob
 
+_SQL = queries("octollm.credentials", "keys")
 _INTERVAL_S = 0.3
+_REPORT_INTERVAL_S = 10.0
 _TRUSTED_S = 3.0
 """How long the table is used without a successful comparison."""
 _ACQUIRE_S = 1.0
@@ -27,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class KeyTable:
-    """One process's copy of the valid keys. `job` keeps it up to date."""
+    """One process's copy of the valid keys. `jobs` keep it up to date."""
 
     def __init__(self, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         """`pool`: for this table alone, so that no slow query delays it. `clock`: monotonic, in seconds."""
@@ -38,11 +41,15 @@ class KeyTable:
         self._compared: tuple[float, datetime] | None = None
         """The last comparison, by the clock and by Postgres's."""
         self._available = True
+        self._used: dict[str, datetime] = {}
+        """When keys were last used, by id, since the last report."""
 
-    @property
-    def job(self) -> PeriodicJob:
-        """What has to run for as long as the table is used."""
-        return PeriodicJob("read API keys", _INTERVAL_S, self.refresh)
+    def jobs(self) -> list[PeriodicJob]:
+        """Return what has to run for as long as the table is used."""
+        return [
+            PeriodicJob("read API keys", _INTERVAL_S, self.refresh),
+            PeriodicJob("store the last uses of API keys", _REPORT_INTERVAL_S, self.report_uses),
+        ]
 
     async def refresh(self) -> None:
         """Compare with Postgres, and read the keys again if they have changed.
@@ -78,7 +85,23 @@ class KeyTable:
             raise CredentialError("invalid_credential", "the API key is not valid; check it, or ask for a new one")
         if key.expires_at is not None and key.expires_at <= self.now():
             raise CredentialError("expired_credential", "the API key has expired; ask for a new one")
+        self._used[key.id] = self.now()
         return Caller(key.tenant, key.scopes)
+
+    async def report_uses(self) -> None:
+        """Store when keys were last used.
+
+        Raises StoreUnavailableError; then the next call stores the same and what came after.
+        """
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            async with transaction(self._pool) as connection:
+                await connection.execute(_SQL["set_last_used"], list(used), list(used.values()))
+        except BaseException:
+            self._used = used | self._used
+            raise
 
     def problem(self) -> str | None:
         """Return why no key can be checked now, as a sentence; None: it can."""

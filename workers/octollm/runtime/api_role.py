@@ -18,7 +18,7 @@ from octollm.api.hosts import AllowedHosts
 from octollm.api.store import open_store
 from octollm.credentials.table import KeyTable
 from octollm.database.pool import open_pool
-from octollm.errors import SettingsError, StartError
+from octollm.errors import SettingsError, StartError, StoreUnavailableError
 from octollm.periodic import run_periodically
 from octollm.runtime.connect_retry import cause
 from octollm.settings.loader import Settings
@@ -27,7 +27,6 @@ from octollm.settings.sections import ApiSettings, join_listen, split_listen
 TASK = "octollm-api"
 """Name of the task that serves."""
 _BACKLOG = 2048
-_KEYS_TASK = "octollm-api keys"
 _KEYS_ANSWER_S = 1.0
 _log = structlog.get_logger(__name__)
 
@@ -93,25 +92,28 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
 @asynccontextmanager
 async def _key_table(dsn: str, failed: Callable[[StartError], None]) -> AsyncIterator[KeyTable]:
     """Yield a table of API keys that is kept up to date, also while Postgres comes and goes."""
-    pool = await open_pool(
-        dsn, 1, _KEYS_ANSWER_S, application_name="octollm-api-keys", default_transaction_read_only="on"
-    )
+    pool = await open_pool(dsn, 1, _KEYS_ANSWER_S, application_name="octollm-api-keys")
     keys = KeyTable(pool)
     with suppress(TimeoutError):
         async with asyncio.timeout(_KEYS_ANSWER_S):
             await keys.refresh()
-    work = asyncio.create_task(run_periodically(keys.job), name=_KEYS_TASK)  # noqa: TID251  `ended` reports its end
 
     def ended(work: asyncio.Task[None]) -> None:
         failed(_ended(work))
 
-    work.add_done_callback(ended)
+    loops = [asyncio.create_task(run_periodically(job), name=job.name) for job in keys.jobs()]  # noqa: TID251  `ended`
+    for loop in loops:
+        loop.add_done_callback(ended)
     try:
         yield keys
     finally:
-        work.remove_done_callback(ended)
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        for loop in loops:
+            loop.remove_done_callback(ended)
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        with suppress(StoreUnavailableError, TimeoutError):
+            async with asyncio.timeout(_KEYS_ANSWER_S):
+                await keys.report_uses()
         await pool.close()
 
 
