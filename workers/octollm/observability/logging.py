@@ -4,7 +4,7 @@ structlog writes JSON lines, or lines for a terminal, to standard error.
 
 Owns the form of a log line. The standard library's loggers go the same way. Task, step, tenant and trace come
 from the delivery that is being worked on. Two rules are enforced here and not left to memory:
-bodies never appear, and no URL shows its password.
+bodies never appear, and no URL shows its password and no API key its secret.
 """
 
 import atexit
@@ -28,6 +28,7 @@ LOG_FIELDS: ContextVar[Callable[[], Mapping[str, object]] | None] = ContextVar("
 # Field names whose content comes from producers, models or programs.
 _BODIES = frozenset({"body", "input", "output", "result", "payload", "goal", "original"})
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/@\s]*@")
+_API_KEY = re.compile(r"(octo_[a-z2-7]{12})_[a-z2-7]{52}")
 # Chatty below a warning, and nothing an operator acts on.
 # The model SDKs write whole requests, prompts and all, at debug.
 _QUIET = (
@@ -124,12 +125,12 @@ def _add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 
 
 def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Leave out bodies and the passwords of URLs, also inside messages of other libraries."""
+    """Leave out bodies, passwords of URLs and secrets of API keys, also in other libraries' messages."""
     for key, value in event.items():
         if key in _BODIES:
             event[key] = "(left out)"
         elif isinstance(value, str):
-            event[key] = without_passwords(value)
+            event[key] = _API_KEY.sub(r"\1_***", without_passwords(value))
     return event
 
 
