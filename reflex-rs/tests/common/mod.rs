@@ -65,9 +65,21 @@ pub fn program(settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Runs the program until it exits.
+/// Runs the program until it exits. If it goes on, it is killed, so that its exit has no code.
 pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
-    program(settings).args(arguments).output().unwrap()
+    let mut command = program(settings);
+    command.args(arguments).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let deadline = Instant::now() + MAX_WAIT;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() >= deadline {
+            child.kill().unwrap();
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
 }
 
 /// A running reflex.
