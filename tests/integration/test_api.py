@@ -41,6 +41,24 @@ async def test_a_status_is_a_task_status_with_open_steps_and_then_the_result(api
     assert (broken.state, broken.reason, broken.open) == ("failed", "step_failed", None)
 
 
+async def test_a_submission_and_the_inputs_of_steps_can_be_read_as_stored(api, orchestrator, pool):
+    metadata, given = {"order": "A-17"}, {"n": 1}
+    task = await accepted(orchestrator, metadata=metadata, input=given)
+    found = await get(api, f"/v1/tasks/{task}")
+    assert (found["metadata"], "submission" in found) == (metadata, False)
+    found = await get(api, f"/v1/tasks/{task}", include="submission")
+    assert found["submission"] == {"goal": "pair", "kind": "pair", "metadata": metadata, "input": given}
+    read(TaskStatus, orjson.dumps(found))
+    answer = await api.get(f"/v1/tasks/{task}", params={"include": "all"})
+    assert answer.status_code == 422
+    steps = (await get(api, f"/v1/tasks/{task}/steps"))["items"]
+    (plan,) = [one["plan"] for one in (await get(api, f"/v1/tasks/{task}/runs"))["items"]]
+    inputs = {step["name"]: step["input"] for step in plan["steps"]}
+    assert {step["step"]: step["input"] for step in steps} == {name: inputs[name] for name in ("left", "right")}
+    without = await get(api, f"/v1/tasks/{await accepted(orchestrator)}")
+    assert "metadata" not in without
+
+
 async def test_tasks_are_listed_newest_first_and_narrowed(api, orchestrator, pool):
     running = await accepted(orchestrator, goal="Count 100% of THE penguins")
     ended = await finished(orchestrator, pool)

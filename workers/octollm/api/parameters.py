@@ -74,6 +74,14 @@ class TaskFilter(TimeSpan):
     ] = None
 
 
+class StatusFilter(Parameters):
+    """What a status has besides its usual fields."""
+
+    include: Annotated[
+        Literal["submission"] | None, Field(description="`submission`: the task's submission as it was stored.")
+    ] = None
+
+
 class RunFilter(PageParameters):
     """Which steps or attempts to list."""
 
@@ -163,6 +171,7 @@ EndpointId = Annotated[int, Depends(_endpoint)]
 TaskQuery = Annotated[TaskFilter, Query()]
 PageQuery = Annotated[PageParameters, Query()]
 RunQuery = Annotated[RunFilter, Query()]
+StatusQuery = Annotated[StatusFilter, Query()]
 EventQuery = Annotated[EventFilter, Query()]
 ProvenanceQuery = Annotated[ProvenanceFilter, Query()]
 CostQuery = Annotated[CostFilter, Query()]

@@ -64,9 +64,11 @@ async def list_tasks(store: ReadStore, tenant: parameters.Tenant, filters: param
 
 
 @router.get("/tasks/{task}", response_model=TaskStatus, tags=["tasks"])
-async def show_task(store: ReadStore, tenant: parameters.Tenant, task: parameters.Task) -> Response:
-    """Return a task's state and, once it has ended, its result."""
-    return _json(await tasks.status(store, tenant, task))
+async def show_task(
+    store: ReadStore, tenant: parameters.Tenant, task: parameters.Task, filters: parameters.StatusQuery
+) -> Response:
+    """Return a task's state, its metadata and, once it has ended, its result."""
+    return _json(await tasks.status(store, tenant, task, filters))
 
 
 @router.get("/tasks/{task}/runs", response_model=RunPage, tags=["tasks"])
@@ -81,7 +83,7 @@ async def list_runs(
 async def list_steps(
     store: ReadStore, tenant: parameters.Tenant, task: parameters.Task, filters: parameters.RunQuery
 ) -> Response:
-    """List a task's steps with their outputs, by run, round and name."""
+    """List a task's steps with their inputs and outputs, by run, round and name."""
     return _json(await tasks.list_steps(store, tenant, task, filters))
 
 

@@ -7,7 +7,7 @@ import asyncpg
 
 from octollm.api.cursor import read_cursor
 from octollm.api.pages import cut
-from octollm.api.parameters import EventFilter, PageParameters, RunFilter, TaskFilter
+from octollm.api.parameters import EventFilter, PageParameters, RunFilter, StatusFilter, TaskFilter
 from octollm.api.store import Store
 from octollm.contracts.answers import AttemptItem, AttemptPage, RunItem, RunPage, StepItem, StepPage, TaskItem, TaskPage
 from octollm.contracts.ids import as_text
@@ -30,13 +30,13 @@ async def list_tasks(store: Store, tenant: str, filters: TaskFilter) -> TaskPage
     return TaskPage(items=items, next=cursor)
 
 
-async def status(store: Store, tenant: str, task: str) -> dict[str, Any]:
+async def status(store: Store, tenant: str, task: str, filters: StatusFilter) -> dict[str, Any]:
     """Return the fields of `task.status.v1`. Raises AbsentError.
 
     The result is not validated again: it was stored by its schema.
     """
     async with store.reading() as connection:
-        row = await connection.fetchrow(_SQL["status"], tenant, task)
+        row = await connection.fetchrow(_SQL["status"], tenant, task, filters.include == "submission")
     if row is None:
         raise AbsentError
     return task_status(
@@ -50,6 +50,8 @@ async def status(store: Store, tenant: str, task: str) -> dict[str, Any]:
         detail=row["detail"],
         created_at=as_text(row["received_at"]),
         updated_at=as_text(row["updated_at"]),
+        metadata=row["metadata"],
+        submission=row["submission"],
         open_steps=[
             {**step, "sent_at": as_text(datetime.fromisoformat(step["sent_at"]))} for step in row["open"] or ()
         ],

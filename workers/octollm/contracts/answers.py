@@ -131,6 +131,13 @@ class StepItem(Document):
     worker: str | None = None
     duration_ms: int | None = None
     error: str | None = None
+    input: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="As the plan has it: an object with the single key `$` refers to the submission or to outputs. "
+            "Absent if the plan no longer has the step."
+        ),
+    ] = None
     output: Annotated[dict[str, Any] | None, Field(description="Absent if there is none, or if it is too large.")] = (
         None
     )

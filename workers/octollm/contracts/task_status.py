@@ -18,12 +18,15 @@ def task_status(
     detail: str | None,
     created_at: str,
     updated_at: str,
+    metadata: Mapping[str, str] | None = None,
+    submission: Mapping[str, Any] | None = None,
     open_steps: Sequence[Mapping[str, str]],
     result: Any,  # noqa: ANN401  JSON by `task.result.v1`, as a value or as an orjson.Fragment
     result_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Return the status of a task that is stored in Postgres, without the fields that have no value.
 
+    `metadata`: of the submission. `submission`: the whole of it, for answers that have it; never for Redis.
     `open_steps`: `step`, `arm` and `sent_at` of each step in flight. `result_bytes`: size of a result that is left out.
     """
     found = {
@@ -38,11 +41,13 @@ def task_status(
         "detail": detail,
         "created_at": created_at,
         "updated_at": updated_at,
+        "metadata": metadata,
+        "submission": submission,
         "open": open_steps,
         "result": result,
         "result_bytes": result_bytes,
     }
-    return {name: value for name, value in found.items() if value not in (None, [], ())}
+    return {name: value for name, value in found.items() if value not in (None, [], (), {})}
 
 
 def status_hash(status: Mapping[str, Any]) -> dict[str, str | bytes]:

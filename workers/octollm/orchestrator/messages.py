@@ -148,6 +148,7 @@ def status_of(state: TaskState, max_result_bytes: int = _STATUS_RESULT_BYTES) ->
         detail=state.detail,
         created_at=state.received_at,
         updated_at=state.updated_at or state.received_at,
+        metadata=state.submission.get("metadata"),
         open_steps=[
             {"step": row.step, "arm": row.arm, "sent_at": row.sent_at}
             for row in ([] if state.ended else in_flight[:_MAX_OPEN_STEPS])

@@ -110,6 +110,9 @@ async fn status(
         long_poll::until_ended(app, caller, &task, wait).await?;
     }
     let lookup = &app.service.lookup;
+    if wants_more(uri) {
+        return proxy::send(app, caller, uri, headers).await;
+    }
     match lookup.store.status(&task).await? {
         Some(status) if !caller.owns(&status.tenant) => Err(Problem::NotFound),
         Some(status) if status.result_bytes.is_some() && lookup.api.is_some() => {
@@ -125,6 +128,12 @@ async fn status(
         None if lookup.api.is_some() => proxy::send(app, caller, &uri, headers).await,
         None => Err(Problem::NotFound),
     }
+}
+
+/// Whether the answer shall have what only Postgres has.
+fn wants_more(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "include")
 }
 
 /// Says where a result is that the store does not hold, while no API is configured to forward the request to.

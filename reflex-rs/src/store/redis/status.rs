@@ -46,7 +46,7 @@ fn from_fields(fields: HashMap<String, String>) -> Result<TaskStatus, ContractEr
                 "1" => Value::Bool(true),
                 _ => Value::Null,
             },
-            "result" | "open" => serde_json::from_str(&text).unwrap_or(Value::Null),
+            "result" | "open" | "metadata" => serde_json::from_str(&text).unwrap_or(Value::Null),
             _ => Value::String(text),
         };
         status.insert(name, value);

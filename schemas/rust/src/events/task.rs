@@ -389,6 +389,19 @@ pub struct TaskStatus {
     pub waiting: Option<List<WaitingStep, 200>>,
     #[serde(
         default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub metadata: Option<DigestMap<Text<0, 500>>>,
+    /// Never stored; an answer of the API has it where the request asks for it.
+    #[serde(
+        default,
+        deserialize_with = "present_object",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub submission: Option<TaskSubmission>,
+    #[serde(
+        default,
         deserialize_with = "present_object",
         skip_serializing_if = "Option::is_none"
     )]

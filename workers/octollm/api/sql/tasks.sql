@@ -19,6 +19,8 @@ LIMIT $11
 -- name: status
 -- One statement, so that the state and the open steps belong to one snapshot.
 SELECT id, tenant, kind, state, run, version, reason, detail, received_at, updated_at, result,
+       submission->'metadata' AS metadata,
+       CASE WHEN $3 AND submission ? 'goal' THEN submission END AS submission,
        CASE WHEN state IN ('accepted', 'running') THEN (
            SELECT jsonb_agg(jsonb_build_object('step', step, 'arm', arm, 'sent_at', sent_at) ORDER BY sent_at, step)
            FROM (
@@ -54,9 +56,16 @@ ORDER BY number
 LIMIT $4
 
 -- name: steps
-SELECT steps.*
+-- The input is the plan's: what its references find is in the submission and in the outputs.
+SELECT steps.*, planned.step->'input' AS input
 FROM steps
 JOIN tasks ON tasks.id = steps.task
+LEFT JOIN runs ON runs.task = steps.task AND runs.run = steps.run
+LEFT JOIN LATERAL (
+    SELECT one.value AS step FROM jsonb_array_elements(runs.plan->'steps') AS one (value)
+    WHERE one.value->>'name' = steps.step
+    LIMIT 1
+) AS planned ON true
 WHERE tasks.id = $2 AND tasks.tenant = $1
   AND ($3::integer IS NULL OR steps.run = $3)
   AND ($4::integer IS NULL OR (steps.run, steps.round, steps.step) > ($4, $5::integer, $6::text))

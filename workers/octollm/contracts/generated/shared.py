@@ -9,6 +9,11 @@ from octollm.contracts.base import Strict
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
+MetadataAdditionalProperty = TypeAliasType(
+    "MetadataAdditionalProperty", Annotated[str, Field(max_length=500)]
+)
+
+
 RedactionsAdditionalProperty = TypeAliasType(
     "RedactionsAdditionalProperty", Annotated[int, Field(ge=0, le=2147483647)]
 )

@@ -7,11 +7,8 @@ from typing import Annotated, Any, Literal
 
 from octollm.contracts.base import Strict
 from pydantic import ConfigDict, Field
-from typing_extensions import TypeAliasType
 
-MetadataAdditionalProperty = TypeAliasType(
-    "MetadataAdditionalProperty", Annotated[str, Field(max_length=500)]
-)
+from . import shared
 
 
 class Callback(Strict):
@@ -68,9 +65,9 @@ class TaskSubmission(Strict):
         ),
     ] = None
     metadata: Annotated[
-        dict[str, MetadataAdditionalProperty] | None,
+        dict[str, shared.MetadataAdditionalProperty] | None,
         Field(
-            description="The producer's own labels, returned as they are.",
+            description="The producer's own labels. The status has them as they were stored: personal data is replaced.",
             max_length=32,
         ),
     ] = None
