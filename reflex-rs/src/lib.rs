@@ -15,6 +15,7 @@ pub mod events;
 pub mod healthcheck;
 pub mod http;
 pub mod ingest;
+pub mod kinds;
 pub mod lookup;
 pub mod metrics;
 pub mod open_files;

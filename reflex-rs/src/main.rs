@@ -17,6 +17,7 @@ use octollm_reflex::cli::Cli;
 use octollm_reflex::healthcheck;
 use octollm_reflex::http::{self, AllowedHosts, App, Certificate, Limits};
 use octollm_reflex::ingest::{self, Common, Consumer};
+use octollm_reflex::kinds::Kinds;
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
 use octollm_reflex::open_files;
@@ -399,6 +400,8 @@ fn submission_service(
     let reflex = &settings.reflex;
     let clock = redis_clock(redis.clone());
     let durability_wait = Duration::from_secs(reflex.durability_wait_s);
+    let kinds = Arc::new(Kinds::default());
+    supervisor.spawn_loop("published kinds", Arc::clone(&kinds).follow(redis.clone()));
     let store = RedisStore::new(
         redis,
         Arc::clone(topology),
@@ -417,6 +420,7 @@ fn submission_service(
             api,
         },
         rules: Arc::new(Rules::built_in()?),
+        kinds,
         topology: Arc::clone(topology),
         quotas,
         config: ServiceConfig {

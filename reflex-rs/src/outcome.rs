@@ -14,6 +14,12 @@ pub enum Outcome {
     IdempotencyKeyReused,
     /// The submission looks like a prompt injection.
     Injection,
+    /// No kind is given, and no model plans such tasks.
+    NeedsModel,
+    /// No recipe has this kind.
+    UnknownKind,
+    /// The input does not fit its kind.
+    InvalidInput,
     /// The body is not strict JSON.
     Malformed,
     /// The body breaks its schema.

@@ -57,6 +57,32 @@ fn a_task_is_accepted_once_and_has_a_status() {
 }
 
 #[test]
+fn of_many_at_once_with_one_key_one_is_first_and_all_get_its_task() {
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[]);
+    let bodies: [&[u8]; 2] = [
+        br#"{"goal": "x", "priority": "low"}"#,
+        br#"{"priority":"low","goal":"x"}"#,
+    ];
+    let post = |body: &[u8]| {
+        let answer = reflex.post(body, "idempotency-key: k\r\n");
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let answer = answer.json();
+        (answer["task"].clone(), answer["duplicate"].clone())
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..24)
+            .map(|number| scope.spawn(move || post(bodies[number % 2])))
+            .collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|(task, _)| *task == answers[0].0));
+    let first = answers.iter().filter(|(_, duplicate)| duplicate == false);
+    assert_eq!(first.count(), 1);
+    assert_eq!(redis.length("{l0}:tasks:low"), 1);
+}
+
+#[test]
 fn the_first_status_of_a_task_expires_however_it_arrives() {
     const LONGEST_S: i64 = 30 * 86_400;
     const GOOD: &[u8] = br#"{"goal": "x"}"#;

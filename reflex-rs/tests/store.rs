@@ -135,7 +135,7 @@ fn task(tenant: &str, key: Option<&str>, body: &'static str) -> Arc<Admitted> {
     let caller = Caller::new(tenant.parse().unwrap());
     let stamp = Stamp::at(contracts::ids::now_ms()).unwrap();
     let (rules, topology) = &*RULES;
-    Arc::new(admit(&caller, &submission, stamp, rules, topology).unwrap())
+    Arc::new(admit(&caller, &submission, stamp, rules, None, topology).unwrap())
 }
 
 fn new_task() -> Arc<Admitted> {

@@ -8,13 +8,14 @@ use common::{Redis, Reflex};
 const BODY: &[u8] = br#"{"goal": "x"}"#;
 
 /// Every loop of the reflex, as the supervisor names it.
-const LOOPS: [&str; 8] = [
+const LOOPS: [&str; 9] = [
     "admissions",
     "event reader",
     "http server",
     "ingest consumer",
     "ingest removals",
     "lease renewal",
+    "published kinds",
     "redis connection",
     "replicated admissions",
 ];

@@ -10,7 +10,7 @@ import pytest
 
 from octollm.contracts import ids
 from octollm.topology import LaneKeys, Topology, ingest_stream, load_topology
-from octollm.topology.keys import API_KEYS, API_KEYS_USED, API_KEYS_VERSION
+from octollm.topology.keys import API_KEYS, API_KEYS_USED, API_KEYS_VERSION, KINDS, KINDS_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = json.loads((ROOT / "schemas/vectors/keys.json").read_bytes())
@@ -34,6 +34,7 @@ def test_streams_stand_in_the_order_of_reading(topology: Topology, case):
 def test_the_lane_has_its_fixed_keys():
     keys = LaneKeys("l0")
     assert {name: getattr(keys, name) for name in CASES["fixed"]} == CASES["fixed"]
+    assert CASES["kinds"] == {"hash": KINDS, "version": KINDS_VERSION}
     assert [keys.status(case["task"]) for case in CASES["status"]] == [case["key"] for case in CASES["status"]]
     assert CASES["api_keys"] == {"keys": API_KEYS, "version": API_KEYS_VERSION, "used": API_KEYS_USED}
     assert [ingest_stream(case["tenant"]) for case in CASES["ingest"]] == [case["key"] for case in CASES["ingest"]]

@@ -38,10 +38,10 @@ def test_show_waits_and_prints_what_became_of_a_task(stack, url):
 
 
 def test_a_task_that_fails_makes_wait_fail(stack, url):
-    body = {"goal": "g", "kind": "unheard-of"}
+    body = {"goal": "g", "kind": "code", "input": {"code": "x = 1", "tests": "raise SystemExit(1)"}}
     done = octollm("submit", "-", "--wait", stdin=json.dumps(body), **url)
     assert done.returncode == 1
-    assert "unknown_kind" in done.stdout
+    assert "judged" in done.stdout
 
 
 @pytest.mark.parametrize(

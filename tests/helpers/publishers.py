@@ -1,6 +1,6 @@
 """A stand-in for the hand-off protocol, for maintenance that is tested without Redis."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from octollm.contracts import StepRequested, read
 from octollm.contracts.ids import in_flight_field_in
@@ -28,6 +28,9 @@ class FakePublisher:
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
         raise AssertionError("nothing is submitted here")
+
+    async def publish_kinds(self, schemas: Mapping[str, bytes], *, replace: bool) -> bool:
+        raise AssertionError("no kinds are published here")
 
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
         assert in_flight_field_in(f"{in_flight}.1") == in_flight

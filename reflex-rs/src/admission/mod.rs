@@ -1,11 +1,12 @@
 //! Admission: decides what becomes of one submission. Pure: the clock and the random bits are passed in.
 //!
 //! Layers, from the bottom: `submission` (data) → `prefilter` and `rules` (compiled patterns) → `redact` (applies them to a
-//! submission) → this file (the decision) and `dead_letter` (the record of an ingest entry that never became a task).
+//! submission) and `input` (whether its kind can be planned with its input) → this file (the decision) and `dead_letter` (the record of an ingest entry that never became a task).
 //! `fingerprint` tells a repeat from another task.
 
 mod dead_letter;
 mod fingerprint;
+mod input;
 mod prefilter;
 mod redact;
 mod rules;
@@ -16,14 +17,16 @@ pub use rules::{Redactions, Rules, RulesError};
 pub use submission::{idempotency_key, Admitted, Refusal, Stamp, Submission};
 
 use contracts::events::{
-    read_checked, write, AnyObject, DigestMap, Event, Priority, RefusalReason, Sha256, TaskId,
-    TaskRejected, TaskSubmission, TaskSubmitted, Text, Timestamp,
+    read_checked, write, AnyObject, DigestMap, Event, Kind, Priority, RefusalReason, Sha256,
+    TaskId, TaskRejected, TaskSubmission, TaskSubmitted, Timestamp,
 };
 use contracts::topology::Topology;
 use contracts::{ids, strict_json, ContractError};
 
+use self::input::Input;
 use crate::byte_order::without_mark;
 use crate::caller::Caller;
+use crate::kinds::Table;
 
 /// How far ahead a task may be scheduled.
 const MAX_AHEAD_MS: u64 = 30 * 86_400_000;
@@ -44,6 +47,7 @@ pub fn admit(
     submission: &Submission,
     stamp: Stamp,
     rules: &Rules,
+    kinds: Option<&Table>,
     topology: &Topology,
 ) -> Result<Admitted, ContractError> {
     let admission = Admission {
@@ -51,6 +55,7 @@ pub fn admit(
         submission,
         stamp,
         rules,
+        kinds,
         topology,
     };
     let (text, clean) = canonical(submission, rules)?;
@@ -77,6 +82,8 @@ struct Admission<'a> {
     submission: &'a Submission,
     stamp: Stamp,
     rules: &'a Rules,
+    /// `None` if nothing is published; the orchestrator decides then.
+    kinds: Option<&'a Table>,
     topology: &'a Topology,
 }
 
@@ -92,7 +99,24 @@ struct Identity {
 impl Admission<'_> {
     /// Admits a submission that no rule changes or refuses: its JSON text becomes a part of the message as it is.
     fn unchanged(&self, text: &[u8]) -> Result<Admitted, ContractError> {
-        let request: TaskSubmission<AnyObject> = read_checked(text)?;
+        let Some(kinds) = self.kinds else {
+            return self.message_of(read_checked::<TaskSubmission<AnyObject>>(text)?, text);
+        };
+        let request: TaskSubmission<Input> = read_checked(text)?;
+        let kind = request.kind.as_ref().map(Kind::as_str);
+        if kinds.admits(kind, input::of(request.input.as_ref())) {
+            self.message_of(request, text)
+        } else {
+            self.by_rules(text)
+        }
+    }
+
+    /// Admits a submission whose JSON text is `text`.
+    fn message_of<I>(
+        &self,
+        request: TaskSubmission<I>,
+        text: &[u8],
+    ) -> Result<Admitted, ContractError> {
         check_not_before(request.not_before.as_ref(), self.stamp.now_ms)?;
         let identity = self.identity(text, false)?;
         let message = self.message(&identity, Redactions::default(), ())?;
@@ -110,6 +134,8 @@ impl Admission<'_> {
         check_not_before(request.not_before.as_ref(), self.stamp.now_ms)?;
         let refusal = refusal(&request, self.submission.tenant_mismatch, self.rules);
         let redactions = redact::submission(&mut request, self.rules)?;
+        // What is checked is what later stages get.
+        let refusal = refusal.or_else(|| input::refusal(&mut request, self.kinds?));
         let identity = self.identity(text, refusal.is_some())?;
         let kind = request.kind.as_ref().map(ToString::to_string);
         let priority = request.priority.unwrap_or(Priority::Normal);
@@ -209,12 +235,14 @@ fn refusal(request: &TaskSubmission, tenant_mismatch: bool, rules: &Rules) -> Op
             reason: RefusalReason::TenantMismatch,
             detail: "names another tenant than its stream; write to that tenant's stream"
                 .to_owned(),
+            violations: Vec::new(),
         });
     }
     let (field, rule) = redact::find_injection(request, rules)?;
     Some(Refusal {
         reason: RefusalReason::Injection,
         detail: format!("{field} looks like a prompt injection (rule {rule})"),
+        violations: Vec::new(),
     })
 }
 
@@ -249,7 +277,7 @@ fn rejected(message: TaskSubmitted, refusal: &Refusal) -> Result<TaskRejected, C
         redactions: message.redactions,
         submission: message.submission,
         reason: refusal.reason,
-        detail: Text::cut(&refusal.detail)?,
+        detail: refusal.detail.clone().try_into()?,
     })
 }
 
@@ -305,6 +333,7 @@ mod tests {
                 submission: &submission,
                 stamp,
                 rules: &rules,
+                kinds: None,
                 topology: &topology,
             };
             let mut fast = admission.unchanged(&text).unwrap();

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use contracts::events::{Object, Priority, RefusalReason, Source, TaskId, Tenant};
 use contracts::ContractError;
 
+use crate::kinds::Violation;
+
 /// One submission as it was received.
 #[derive(Debug, Clone)]
 pub struct Submission {
@@ -57,7 +59,7 @@ pub struct Admitted {
     /// The message of type `message_type` as JSON text.
     pub body: Vec<u8>,
     pub created_at: String,
-    /// Set when the policy refuses the submission; `body` is then a `task.rejected.v1`.
+    /// Set when the submission is refused; `body` is then a `task.rejected.v1`.
     pub refusal: Option<Refusal>,
 }
 
@@ -81,11 +83,13 @@ impl Admitted {
     }
 }
 
-/// Why the policy refuses a valid submission.
+/// Why a valid submission is refused: by the policy, or because it cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: RefusalReason,
     pub detail: String,
+    /// The rules that the kind and the input break; empty if the policy refuses the submission.
+    pub violations: Vec<Violation>,
 }
 
 /// Checks an idempotency key: 1 to 255 visible ASCII characters. Returns it as text, or `None` if it breaks the rule.

@@ -238,7 +238,7 @@ impl Problem {
                 Outcome::MissingHeader,
                 format!("send one {name} of 1 to 180 visible ASCII characters"),
             )
-            .field(name),
+            .field(name.as_str()),
             Self::InvalidLastEventId => Row::new(
                 S::BAD_REQUEST,
                 Outcome::InvalidLastEventId,
@@ -356,8 +356,9 @@ fn submit(error: &SubmitError) -> Row<'_> {
         SubmitError::Store(error) => store(error),
         SubmitError::Internal(_) => internal(),
         SubmitError::Quota(exceeded) => quota(exceeded),
-        SubmitError::Refused(detail) => {
-            Row::new(S::UNPROCESSABLE_ENTITY, outcome, detail.as_str())
+        SubmitError::Refused(refusal) => {
+            Row::new(S::UNPROCESSABLE_ENTITY, outcome, refusal.detail.as_str())
+                .errors(&refusal.violations)
         }
         SubmitError::IdempotencyKeyReused(task) => Row::new(
             S::UNPROCESSABLE_ENTITY,

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use contracts::events::TaskId;
 use serde_json::{json, Value};
 
+use crate::kinds::Violation;
 use crate::outcome::Outcome;
 use crate::quotas::Fields;
 use crate::request_id;
@@ -17,7 +18,9 @@ pub(super) struct Row<'a> {
     pub(super) outcome: Outcome,
     pub(super) detail: Cow<'a, str>,
     /// The field, header or parameter that the problem is about.
-    pub(super) field: Option<&'a str>,
+    pub(super) field: Option<Cow<'a, str>>,
+    /// All rules that the body breaks.
+    pub(super) errors: &'a [Violation],
     /// The task that may be stored nevertheless.
     pub(super) task: Option<&'a TaskId>,
     /// The quota that the request exceeds, as the field `RateLimit` names it.
@@ -36,14 +39,21 @@ impl<'a> Row<'a> {
             outcome,
             detail: detail.into(),
             field: None,
+            errors: &[],
             task: None,
             violated_policy: None,
             headers: Vec::new(),
         }
     }
 
-    pub(super) fn field(mut self, field: &'a str) -> Self {
-        self.field = Some(field);
+    pub(super) fn field(mut self, field: impl Into<Cow<'a, str>>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    pub(super) fn errors(mut self, errors: &'a [Violation]) -> Self {
+        self.field = errors.first().map(|first| first.field().into());
+        self.errors = errors;
         self
     }
 
@@ -100,8 +110,11 @@ impl Row<'_> {
             "status": row.status.as_u16(),
             "detail": row.detail,
         });
-        if let Some(field) = row.field {
-            body["field"] = field.into();
+        if let Some(field) = &row.field {
+            body["field"] = field.as_ref().into();
+        }
+        if !row.errors.is_empty() {
+            body["errors"] = json!(row.errors);
         }
         if let Some(task) = row.task {
             body["task"] = task.as_str().into();

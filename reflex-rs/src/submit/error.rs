@@ -1,9 +1,10 @@
 //! Why a submission is not accepted.
 
-use contracts::events::TaskId;
+use contracts::events::{RefusalReason, TaskId};
 use contracts::{ContractError, Reason};
 
 use super::Durability;
+use crate::admission::Refusal;
 use crate::outcome::Outcome;
 use crate::quotas::{Exceeded, QuotaError};
 use crate::store::StoreError;
@@ -14,9 +15,9 @@ pub enum SubmitError {
     /// The body is not a `task.submission.v1`.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// The policy refuses it; the text says why.
-    #[error("{0}")]
-    Refused(String),
+    /// The policy refuses it, or it cannot be planned.
+    #[error("{}", .0.detail)]
+    Refused(Refusal),
     #[error("the idempotency key belongs to task {0} with another body")]
     IdempotencyKeyReused(TaskId),
     #[error("too many tasks are queued")]
@@ -43,7 +44,7 @@ impl SubmitError {
         match self {
             Self::Contract(error) if error.reason == Reason::Malformed => Outcome::Malformed,
             Self::Contract(_) => Outcome::Schema,
-            Self::Refused(_) => Outcome::Injection,
+            Self::Refused(refusal) => refused_outcome(refusal.reason),
             Self::IdempotencyKeyReused(_) => Outcome::IdempotencyKeyReused,
             Self::Overloaded => Outcome::Overloaded,
             Self::Quota(_) => Outcome::QuotaExceeded,
@@ -61,6 +62,18 @@ impl From<QuotaError> for SubmitError {
             QuotaError::Exceeded(exceeded) => Self::Quota(exceeded),
             QuotaError::Store(error) => Self::Store(error),
         }
+    }
+}
+
+/// The outcome of a submission that is refused for this reason.
+#[must_use]
+pub fn refused_outcome(reason: RefusalReason) -> Outcome {
+    match reason {
+        RefusalReason::Injection | RefusalReason::TenantMismatch => Outcome::Injection,
+        RefusalReason::Duplicate => Outcome::Duplicate,
+        RefusalReason::NeedsModel => Outcome::NeedsModel,
+        RefusalReason::UnknownKind => Outcome::UnknownKind,
+        RefusalReason::InvalidInput => Outcome::InvalidInput,
     }
 }
 

@@ -3,7 +3,7 @@
 //! | stage | file | decides |
 //! |---|---|---|
 //! | quotas | `crate::quotas` | whether the caller may submit this much now |
-//! | admission | `crate::admission` | whether the body is a submission, and whether the policy refuses it |
+//! | admission | `crate::admission` | whether the body is a submission, whether the policy refuses it, and whether it can be planned |
 //! | durability | `durability`, `confirm` | how durable the task must be before it is answered |
 //! | store | `service`, `crate::store` | accepted, duplicate, conflict or overloaded |
 //! | record | `record` | one outcome per submission: a metric and a log line |

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use contracts::events::{TaskId, TaskState};
+use contracts::events::{RefusalReason, TaskId, TaskState};
 use contracts::topology::Topology;
 use service::Supervisor;
 use tokio::time::Instant;
@@ -11,10 +11,12 @@ use tokio_util::task::TaskTracker;
 
 use super::confirm::store_and_confirm;
 use super::detached::Detached;
+use super::error::refused_outcome;
 use super::{Durability, FinalOutcome, Record, SubmitError};
 use crate::admission::{self, Admitted, Rules, Stamp, Submission};
 use crate::blocking::run_sized;
 use crate::caller::Caller;
+use crate::kinds::Kinds;
 use crate::lookup::{Lookup, TaskSummary};
 use crate::outcome::Outcome;
 use crate::quotas::Quotas;
@@ -49,7 +51,7 @@ pub struct Requirements {
     pub refusals: Refusals,
 }
 
-/// What happens to a submission that the policy refuses.
+/// What happens to a submission that the policy refuses, or that cannot be planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusals {
     /// The sender gets the refusal as an error; nothing is stored.
@@ -66,8 +68,8 @@ pub struct Accepted {
     pub duplicate: bool,
     /// The task's state; absent for a duplicate of which neither the store nor the API can say it now.
     pub state: Option<TaskState>,
-    /// Whether it was stored as a rejected task; only with `Refusals::Store`.
-    pub refused: bool,
+    /// Why it was stored as a rejected task; only with `Refusals::Store`.
+    pub refused: Option<RefusalReason>,
     /// What holds of it now.
     pub durability: Durability,
 }
@@ -77,8 +79,8 @@ impl Accepted {
     pub fn outcome(&self) -> Outcome {
         match (self.duplicate, self.refused) {
             (true, _) => Outcome::Duplicate,
-            (false, true) => Outcome::Injection,
-            (false, false) => Outcome::Accepted,
+            (false, Some(reason)) => refused_outcome(reason),
+            (false, None) => Outcome::Accepted,
         }
     }
 }
@@ -105,6 +107,7 @@ pub struct ServiceConfig {
 pub struct Service {
     pub lookup: Lookup,
     pub rules: Arc<Rules>,
+    pub kinds: Arc<Kinds>,
     pub topology: Arc<Topology>,
     pub quotas: Arc<Quotas>,
     pub config: ServiceConfig,
@@ -156,11 +159,22 @@ impl Service {
             .await?;
         let now_ms = self.lookup.store.now_ms()?;
         let stamp = Stamp::at(now_ms).map_err(|error| SubmitError::Internal(error.to_string()))?;
-        let admit = || admission::admit(caller, submission, stamp, &self.rules, &self.topology);
+        let kinds = self.kinds.table();
+        let kinds = kinds.as_deref();
+        let admit = || {
+            admission::admit(
+                caller,
+                submission,
+                stamp,
+                &self.rules,
+                kinds,
+                &self.topology,
+            )
+        };
         let task = run_sized(submission.body.len(), admit).await?;
         match &task.refusal {
             Some(refusal) if requirements.refusals == Refusals::Return => {
-                Err(SubmitError::Refused(refusal.detail.clone()))
+                Err(SubmitError::Refused(refusal.clone()))
             }
             _ => Ok(Prepared {
                 task: Arc::new(task),
@@ -177,7 +191,7 @@ impl Service {
         let task = &prepared.task;
         let required = prepared.requirements.durability;
         let (stored, durability) = self.store_as_required(task, required).await?;
-        let refused = task.refusal.is_some();
+        let refused = task.refusal.as_ref().map(|refusal| refusal.reason);
         let accepted = |task, duplicate, state| {
             Ok(Accepted {
                 task,
@@ -188,7 +202,9 @@ impl Service {
             })
         };
         match stored {
-            Stored::Accepted(id) if refused => accepted(id, false, Some(TaskState::Rejected)),
+            Stored::Accepted(id) if refused.is_some() => {
+                accepted(id, false, Some(TaskState::Rejected))
+            }
             Stored::Accepted(id) => accepted(id, false, Some(TaskState::Accepted)),
             Stored::Duplicate(id, None) => {
                 let known = self.ask_api(task, &id).await;
@@ -236,7 +252,7 @@ impl Service {
             task: first.clone(),
             duplicate: true,
             state,
-            refused: task.refusal.is_some(),
+            refused: task.refusal.as_ref().map(|refusal| refusal.reason),
             durability,
         })
     }

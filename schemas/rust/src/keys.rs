@@ -141,6 +141,11 @@ impl LaneKeys {
     }
 }
 
+/// Hash: JSON Schema of the input by kind, see `workers/octollm/protocol/kinds.py`; it is outside the lanes.
+pub const KINDS: &str = "{kinds}";
+/// String: digest of that hash.
+pub const KINDS_VERSION: &str = "{kinds}:version";
+
 /// Ingest stream of a tenant; it is outside the lanes.
 #[must_use]
 pub fn ingest(tenant: &str) -> String {

@@ -10,7 +10,9 @@
 use std::path::{Path, PathBuf};
 
 use contracts::events::{Name, TaskId};
-use contracts::keys::{ingest, LaneKeys, API_KEYS, API_KEYS_USED, API_KEYS_VERSION};
+use contracts::keys::{
+    ingest, LaneKeys, API_KEYS, API_KEYS_USED, API_KEYS_VERSION, KINDS, KINDS_VERSION,
+};
 use contracts::topology::{self, Topology};
 use contracts::{ids, strict_json};
 use serde_json::Value;
@@ -76,6 +78,8 @@ fn the_lane_has_its_fixed_keys() {
         "keys": API_KEYS, "version": API_KEYS_VERSION, "used": API_KEYS_USED,
     });
     assert_eq!(api_keys, found["api_keys"]);
+    let kinds = serde_json::json!({"hash": KINDS, "version": KINDS_VERSION});
+    assert_eq!(kinds, found["kinds"]);
     for case in cases("fairness") {
         let stream = text(&case, "stream");
         assert_eq!(

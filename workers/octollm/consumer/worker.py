@@ -23,6 +23,7 @@ from octollm.protocol.connection import connect
 from octollm.protocol.control import listen
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Handoff
+from octollm.protocol.kinds import publish, published_version, version_of
 from octollm.protocol.operations import Fields, Operation
 from octollm.protocol.outcomes import MESSAGES, QUEUED_MESSAGES, REDIS_ERRORS, Outcome
 from octollm.protocol.run_watch import RedisClock, RunWatch
@@ -164,6 +165,18 @@ class Worker:
         """
         with store_errors():
             await self._client.xadd(ingest_stream(tenant), {"body": body, "idempotency_key": key})
+
+    async def publish_kinds(self, schemas: Mapping[str, bytes], *, replace: bool) -> bool:
+        """Publish the schemas of all kinds, see `octollm.protocol.kinds`.
+
+        Return whether that changed anything. `replace`: also if others are published. Raises StoreUnavailableError.
+        """
+        with store_errors():
+            known = await published_version(self._client)
+            if known == version_of(schemas) or (known is not None and not replace):
+                return False
+            await publish(self._client, schemas)
+            return True
 
     async def reach(self) -> None:
         """Raise StoreUnavailableError unless Redis answers."""

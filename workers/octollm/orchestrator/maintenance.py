@@ -30,6 +30,8 @@ _PUBLISH_LIMIT = 100
 _KEY_LIMIT = 10_000
 _DUE_INTERVAL_S = 1.0
 """How often deadlines and starts are looked for. An alarm makes them exact; without it they are at most this late."""
+_KINDS_INTERVAL_S = 1.0
+"""How often is checked that the kinds are published: a reflex that starts checks nothing before."""
 _EVICT_INTERVAL_S = 1.0
 """How often the memory of Redis is checked: it may fill within seconds."""
 _log = structlog.get_logger(__name__)
@@ -57,6 +59,7 @@ class Maintenance:
         self._scheduler = Scheduler(schedules, pool, publisher.submit)
         self._eviction = Eviction(pool, publisher, messages.status_ttl_s)
         self._prune_cursors = dict.fromkeys(topology.lanes, 0)
+        self._kinds_published = False
 
     def jobs(self, interval_s: float, finished_days: int, purge_interval_s: float) -> list[PeriodicJob]:
         """Return the jobs to run. `interval_s`: of those that look for what is overdue or lost.
@@ -66,6 +69,7 @@ class Maintenance:
         jobs = [
             PeriodicJob("expire tasks", _DUE_INTERVAL_S, self.expire_tasks, self._orchestrator.deadlines),
             PeriodicJob("start due runs", _DUE_INTERVAL_S, self.start_due_runs, self._orchestrator.starts),
+            PeriodicJob("publish kinds", _KINDS_INTERVAL_S, self.publish_kinds),
             PeriodicJob("submit schedules", _DUE_INTERVAL_S, self._scheduler.run),
             PeriodicJob("republish ends", interval_s, self.republish_ends),
             PeriodicJob("reconcile lost steps", interval_s, lambda: self._reconciler.run(_LIMIT)),
@@ -77,6 +81,16 @@ class Maintenance:
         if finished_days > 0:
             jobs.append(PeriodicJob("delete old tasks", purge_interval_s, lambda: self.delete_old_tasks(finished_days)))
         return jobs
+
+    async def publish_kinds(self) -> None:
+        """Publish the kinds once after the start, and again if Redis has lost them.
+
+        What a process with other recipes publishes later stays: the process that started last decides.
+        """
+        schemas = self._orchestrator.planning.schemas
+        if await self._publisher.publish_kinds(schemas, replace=not self._kinds_published):
+            _log.info("published the kinds of tasks", kinds=sorted(schemas))
+        self._kinds_published = True
 
     async def expire_tasks(self) -> None:
         """End overdue tasks and publish that."""

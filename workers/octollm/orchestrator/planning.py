@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from octollm.errors import InvalidInputError, RecipeError
 from octollm.orchestrator.state import Reason, TaskState
 from octollm.plans.plan import Plan, PlanStep
@@ -14,6 +16,9 @@ _PLANNING_S = 600
 """Time limit of the planner's step; the topology's own limit is usually shorter."""
 _MODEL_DEADLINE_S = 3600
 """Deadline of a task that is planned by a model and names no deadline."""
+
+ANY_OTHER = "*"
+"""In `schemas`: every other kind, and none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,17 @@ class Planning:
     def uses_model(self) -> bool:
         """Whether a task without a recipe is planned by a model."""
         return self.model and PLANNER in self.arms
+
+    @property
+    def schemas(self) -> dict[str, bytes]:
+        """JSON Schema of the input, as JSON, of each kind that can be planned.
+
+        `*` stands for all other kinds and for tasks without one, if a model plans these.
+        """
+        schemas: dict[str, object] = dict(self.book.schemas)
+        if self.uses_model:
+            schemas[ANY_OTHER] = True
+        return {kind: orjson.dumps(schema, option=orjson.OPT_SORT_KEYS) for kind, schema in schemas.items()}
 
     def deadline_s(self, kind: str | None) -> int | None:
         """Return the deadline of a task that names none, in seconds after its start.

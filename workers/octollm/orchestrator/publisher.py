@@ -3,7 +3,7 @@
 `octollm.consumer.worker.Worker` provides it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from octollm.protocol.operations import Fields, Operation
@@ -28,6 +28,12 @@ class Publisher(Protocol):
 
     async def submit(self, tenant: str, body: bytes, key: str) -> None:
         """Put a submission on its tenant's ingest stream under an idempotency key."""
+
+    async def publish_kinds(self, schemas: Mapping[str, bytes], *, replace: bool) -> bool:
+        """Publish the JSON Schema of each kind's input, as JSON; return whether that changed anything.
+
+        `replace`: also if other schemas are published.
+        """
 
     async def in_flight(self, lane: str, in_flight: str, target: str, *, claim: bool) -> bool:
         """Whether the latest message of a step exists.

@@ -84,6 +84,11 @@ class Orchestrator:
         self.starts = Alarm()
         """For the job that calls `start_due`."""
 
+    @property
+    def planning(self) -> Planning:
+        """The sources of plans in this process."""
+        return self._planning
+
     async def handle(self, entries: Sequence[Entry]) -> list[Answer | Exception]:
         """Process entries in one transaction. Return what follows from each, in order.
 

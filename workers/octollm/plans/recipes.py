@@ -24,11 +24,13 @@ class Recipe:
     description: str
     deadline_s: int
     plan: Plan
-    _schema: Validator
+    schema: Mapping[str, Any]
+    """JSON Schema of the task's input."""
+    _validator: Validator
 
     def check_input(self, value: Mapping[str, Any]) -> None:
         """Check a task's input. Raises InvalidInputError that names the field, never its value."""
-        error = next(self._schema.iter_errors(value), None)
+        error = next(self._validator.iter_errors(value), None)
         if error is not None:
             place = ".".join(str(part) for part in error.instance_path) or "input"
             rule = ".".join(str(part) for part in error.schema_path)
@@ -49,6 +51,11 @@ class RecipeBook:
     def kinds(self) -> tuple[str, ...]:
         """All kinds, sorted."""
         return tuple(sorted(self._recipes))
+
+    @property
+    def schemas(self) -> dict[str, Mapping[str, Any]]:
+        """JSON Schema of the input by kind."""
+        return {kind: recipe.schema for kind, recipe in self._recipes.items()}
 
 
 def load_recipes(folder: Path, arms: frozenset[str]) -> RecipeBook:
@@ -79,9 +86,9 @@ def parse_recipe(text: bytes, arms: frozenset[str]) -> Recipe:
     except ValidationError as error:
         raise RecipeError(first_error(error, "recipe")) from error
     try:
-        schema = validator(file.input)
+        checked = validator(file.input)
     except SchemaError as error:
         raise RecipeError(f"input is not a JSON Schema: {error.message}") from error
     memory = memory_template(file.memory)
     plan = make_plan(file, file.recipe, file.version, arms, schema=file.input, memory=memory)
-    return Recipe(file.recipe, file.description, file.deadline_s, plan, schema)
+    return Recipe(file.recipe, file.description, file.deadline_s, plan, file.input, checked)

@@ -10,7 +10,6 @@ from functools import cached_property
 from octollm.topology.model import Topic
 
 PRIORITIES = ("high", "normal", "low")
-
 API_KEYS = "{api-keys}"
 """Hash: the valid API keys, id to a JSON record. It is outside the lanes, like the three that follow."""
 API_KEYS_VERSION = "{api-keys}:version"
@@ -19,6 +18,10 @@ API_KEYS_NUMBER = "{api-keys}:number"
 """String: number of the state of the table that is published."""
 API_KEYS_USED = "{api-keys}:used"
 """Hash: id of an API key to when it was last used, in ms."""
+KINDS = "{kinds}"
+"""Hash: JSON Schema of the input by kind, see `octollm.protocol.kinds`; it is outside the lanes."""
+KINDS_VERSION = "{kinds}:version"
+"""String: digest of that hash."""
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ async fn status(
         long_poll::until_ended(app, caller, &task, wait).await?;
     }
     let lookup = &app.service.lookup;
-    if wants_more(uri) {
-        return proxy::send(app, caller, uri, headers).await;
+    if wants_more(&uri) {
+        return proxy::send(app, caller, &uri, headers).await;
     }
     match lookup.store.status(&task).await? {
         Some(status) if !caller.owns(&status.tenant) => Err(Problem::NotFound),

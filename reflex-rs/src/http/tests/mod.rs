@@ -3,6 +3,7 @@
 mod clocks;
 mod commands;
 mod events;
+mod kinds;
 mod submissions;
 mod webhooks;
 
@@ -27,6 +28,7 @@ use super::{router, AllowedHosts, App, Limits};
 use crate::admission::Rules;
 use crate::auth::{Authenticator, Keys};
 use crate::caller::Caller;
+use crate::kinds::Kinds;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::quotas::Quotas;
@@ -38,6 +40,7 @@ use crate::webhooks::Source;
 struct Api {
     router: Router,
     store: Arc<MemoryStore>,
+    kinds: Arc<Kinds>,
     metrics: Arc<Metrics>,
 }
 
@@ -87,12 +90,14 @@ impl Api {
         let store = Arc::new(MemoryStore::new(Arc::clone(&topology)));
         let metrics = Arc::new(Metrics::default());
         let supervisor = Supervisor::default();
+        let kinds = Arc::new(Kinds::default());
         let service = Service {
             lookup: Lookup {
                 store: Arc::clone(&store) as _,
                 api: None,
             },
             rules: Arc::new(Rules::built_in().unwrap()),
+            kinds: Arc::clone(&kinds),
             topology,
             quotas: Arc::new(Quotas::none(Arc::clone(&metrics))),
             config: ServiceConfig {
@@ -129,6 +134,7 @@ impl Api {
         Self {
             router: router(Arc::new(app)),
             store,
+            kinds,
             metrics,
         }
     }

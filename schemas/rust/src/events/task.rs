@@ -17,7 +17,10 @@ words!(
 );
 words!(
     /// Why admission refused a readable submission.
-    RefusalReason { Injection = "injection", TenantMismatch = "tenant_mismatch", Duplicate = "duplicate" }
+    RefusalReason {
+        Injection = "injection", TenantMismatch = "tenant_mismatch", Duplicate = "duplicate",
+        NeedsModel = "needs_model", UnknownKind = "unknown_kind", InvalidInput = "invalid_input",
+    }
 );
 words!(
     /// Terminal state of a run.

@@ -65,7 +65,7 @@ class TaskRejected(Strict):
     ]
     submission: task_submission_v1_schema.TaskSubmission
     reason: Annotated[
-        Literal['injection', 'tenant_mismatch', 'duplicate'],
+        Literal['injection', 'tenant_mismatch', 'duplicate', 'needs_model', 'unknown_kind', 'invalid_input'],
         Field(description='Why it was refused.'),
     ]
     detail: Annotated[str, Field(description='One readable sentence.', max_length=2000)]
