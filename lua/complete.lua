@@ -31,8 +31,10 @@
 -- call stays short and a single tenant is never held up.
 -- A status replaces the whole hash, and only if its version is higher, so that a late writer changes nothing. It is also
 -- written for an entry that is gone: the consumer that finished the entry had committed the same status.
+-- The status of a task that has ended also removes it from the lane's open tasks, see open_tasks.lua.
 --@include lease.lua
 --@include fairness.lua
+--@include open_tasks.lua
 local KEYS, ARGV = KEYS, ARGV
 local at, last = 0, #ARGV
 local function take(what)
@@ -102,6 +104,15 @@ local parse = {
 
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+-- A task that has ended is no longer open. The keys are in the lane of the in-flight index; usually they do not exist.
+local lane = string.match(in_flight, '^{[^}]*}:') or ''
+local open_tasks, owners_key, any_open = lane .. 'open-tasks', lane .. 'open-tasks:owners', nil
+local has_ended = {succeeded = true, failed = true, rejected = true, cancelled = true, expired = true}
+local function close_if_ended(fields)
+  if not has_ended[field_of(fields, 'state')] then return end
+  if any_open == nil then any_open = redis.call('EXISTS', open_tasks) == 1 end
+  if any_open then close_tasks(open_tasks, owners_key, {field_of(fields, 'task')}) end
+end
 local apply = {
   publish = function(op)
     if fair.of[op.key] then return push(fair.of[op.key], op.in_flight, op.fields) end
@@ -119,6 +130,7 @@ local apply = {
     redis.call('DEL', op.key)
     redis.call('HSET', op.key, 'version', string.format('%d', op.version), unpack(op.fields))
     if op.ttl > 0 then redis.call('EXPIRE', op.key, op.ttl) end
+    close_if_ended(op.fields)
   end,
   end_run = function(op) end_run(op.key, op.control, op.run, op.tenant, op.ttl) end,
   append_event = function(op)

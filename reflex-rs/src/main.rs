@@ -254,7 +254,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     let quotas = Quotas::start(
         quotas_file(&settings),
         quotas,
-        topology.lanes.first().map_or("l0", String::as_str),
+        &topology,
         client.clone(),
         Arc::clone(&metrics),
         &supervisor,

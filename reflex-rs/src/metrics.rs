@@ -29,6 +29,7 @@ pub enum Route {
     Redrive,
     DropDeadLetter,
     Events,
+    Quota,
     Proxy,
     /// A batch of submissions; each item also counts as a submission.
     Batch,

@@ -5,54 +5,11 @@
 
 mod common;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::{run, until, Answer, Redis, Reflex};
-
-const BODY: &[u8] = br#"{"goal": "x"}"#;
-
-/// A file of quotas that a test may change.
-struct File {
-    _folder: tempfile::TempDir,
-    path: PathBuf,
-}
-
-impl File {
-    fn new(text: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = Self {
-            path: folder.path().join("quotas.yaml"),
-            _folder: folder,
-        };
-        file.write(text);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        let new = self.path.with_extension("new");
-        std::fs::write(&new, format!("version: 1\n{text}\n")).unwrap();
-        std::fs::rename(new, &self.path).unwrap();
-    }
-
-    fn start(&self, redis: &Redis) -> Reflex {
-        let path = self.path.to_str().unwrap();
-        Reflex::ready(redis, &[("OCTOLLM_QUOTAS_FILE", path)])
-    }
-}
-
-/// The value of a header; empty if there is none.
-fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
-    let lines = answer.head.lines();
-    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    values.next().unwrap_or("")
-}
-
-/// Submits this often; returns the statuses that are not 202.
-fn refusals(reflex: &Reflex, count: usize) -> Vec<u16> {
-    let statuses = (0..count).map(|_| reflex.post(BODY, "").status);
-    statuses.filter(|status| *status != 202).collect()
-}
+use common::quotas::{header, refusals, File, BODY};
+use common::{run, until, Redis, Reflex};
+use serde_json::json;
 
 #[test]
 fn what_is_above_the_burst_gets_429_that_says_when_to_come_back() {
@@ -64,6 +21,14 @@ fn what_is_above_the_burst_gets_429_that_says_when_to_come_back() {
     assert_eq!(header(&first, "ratelimit-policy"), "\"requests\";q=3;w=6");
     assert_eq!(header(&first, "ratelimit"), "\"requests\";r=2;t=2");
     assert!(refusals(&reflex, 2).is_empty());
+    let quota = reflex.get("/v1/quota").json();
+    let limits = json!([
+        {"limit": "requests", "owner": "tenant", "per_s": 0.5, "burst": 3, "remaining": 0}
+    ]);
+    assert_eq!(
+        (&quota["tenant"], &quota["limits"]),
+        (&json!("default"), &limits)
+    );
     let begun = Instant::now();
     let refused = reflex.post(BODY, "");
     assert_eq!(refused.status, 429);
@@ -89,6 +54,14 @@ fn what_is_above_the_burst_gets_429_that_says_when_to_come_back() {
         reflex.metric("octollm_quota_tokens_total{limit=\"requests\"}"),
         4
     );
+}
+
+#[test]
+fn without_a_file_there_are_no_limits() {
+    let redis = Redis::start();
+    let reflex = Reflex::ready(&redis, &[]);
+    assert_eq!(reflex.get("/v1/quota").json()["limits"], json!([]));
+    assert_eq!(header(&reflex.post(BODY, ""), "ratelimit-policy"), "");
 }
 
 #[test]

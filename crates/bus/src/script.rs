@@ -9,7 +9,7 @@ use redis::RedisError;
 
 /// What is put where a script says `--@include`.
 /// In this order: the second file includes the next two.
-const INCLUDED: [(&str, &str); 4] = [
+const INCLUDED: [(&str, &str); 5] = [
     (
         "--@include lease.lua\n",
         include_str!("../../../lua/lease.lua"),
@@ -26,6 +26,10 @@ const INCLUDED: [(&str, &str); 4] = [
         "--@include dead_letters.lua\n",
         include_str!("../../../lua/dead_letters.lua"),
     ),
+    (
+        "--@include open_tasks.lua\n",
+        include_str!("../../../lua/open_tasks.lua"),
+    ),
 ];
 
 /// One of the scripts.
@@ -34,10 +38,13 @@ pub enum Script {
     Admit,
     Cancel,
     Claim,
+    CloseTasks,
     Complete,
     GrantQuota,
     Prune,
+    PruneOpenTasks,
     LeaveGroup,
+    OpenTask,
     Promote,
     Redrive,
     Release,
@@ -46,14 +53,17 @@ pub enum Script {
 }
 
 impl Script {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Admit,
         Self::Cancel,
         Self::Claim,
+        Self::CloseTasks,
         Self::Complete,
         Self::GrantQuota,
         Self::Prune,
+        Self::PruneOpenTasks,
         Self::LeaveGroup,
+        Self::OpenTask,
         Self::Promote,
         Self::Redrive,
         Self::Release,
@@ -87,10 +97,13 @@ impl Script {
             Self::Admit => include_str!("../../../lua/admit.lua"),
             Self::Cancel => include_str!("../../../lua/cancel.lua"),
             Self::Claim => include_str!("../../../lua/claim.lua"),
+            Self::CloseTasks => include_str!("../../../lua/close_tasks.lua"),
             Self::Complete => include_str!("../../../lua/complete.lua"),
             Self::GrantQuota => include_str!("../../../lua/grant_quota.lua"),
             Self::Prune => include_str!("../../../lua/prune.lua"),
+            Self::PruneOpenTasks => include_str!("../../../lua/prune_open_tasks.lua"),
             Self::LeaveGroup => include_str!("../../../lua/leave_group.lua"),
+            Self::OpenTask => include_str!("../../../lua/open_task.lua"),
             Self::Promote => include_str!("../../../lua/promote.lua"),
             Self::Redrive => include_str!("../../../lua/redrive.lua"),
             Self::Release => include_str!("../../../lua/release.lua"),

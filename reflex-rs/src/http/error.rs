@@ -11,7 +11,7 @@ use super::problem_document::Row;
 use crate::auth::Refusal;
 use crate::lookup::LookupError;
 use crate::outcome::Outcome;
-use crate::quotas::Exceeded;
+use crate::quotas::{Exceeded, QuotaError};
 use crate::store::{StatusError, StoreError};
 use crate::submit::{store_outcome, FinalOutcome, SubmitError};
 use crate::upstream::ApiError;
@@ -77,9 +77,12 @@ impl From<SubmitError> for Problem {
     }
 }
 
-impl From<Box<Exceeded>> for Problem {
-    fn from(exceeded: Box<Exceeded>) -> Self {
-        Self::Quota(exceeded)
+impl From<QuotaError> for Problem {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Exceeded(exceeded) => Self::Quota(exceeded),
+            QuotaError::Store(error) => Self::Store(error),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::cors;
 use super::middleware::{check_host, count_in_flight, panic_response};
 use super::routes::admin::ReflexProbe;
-use super::routes::{batch, cancel, dead_letters, events, proxy, runs, tasks, webhooks};
+use super::routes::{batch, cancel, dead_letters, events, proxy, quota, runs, tasks, webhooks};
 use super::{App, Problem};
 
 /// Builds the service that answers every request.
@@ -26,6 +26,7 @@ pub fn router(app: Arc<App>) -> Router {
             "/v1/dead-letters/{id}",
             delete(dead_letters::drop_dead_letter).get(proxy::proxy),
         )
+        .route("/v1/quota", get(quota::show))
         .route("/v1/webhooks/{source}", post(webhooks::receive))
         .route("/v1/{*rest}", get(proxy::proxy))
         .merge(service::admin::router(

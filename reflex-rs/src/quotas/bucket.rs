@@ -66,7 +66,7 @@ pub(super) struct Bucket {
     /// A refill is asked for when fewer tokens are left.
     low: AtomicU64,
     /// The tokens after the last answer, which shows how many were used since.
-    held: AtomicU64,
+    after_answer: AtomicU64,
     asked_at: AtomicU64,
     /// Whether it is in the queue for the next call.
     asked: AtomicBool,
@@ -96,7 +96,7 @@ impl Bucket {
             tokens: zero(),
             valid_until: zero(),
             low: zero(),
-            held: zero(),
+            after_answer: zero(),
             asked_at: zero(),
             asked: AtomicBool::new(false),
             waiting: zero(),
@@ -167,7 +167,7 @@ impl Bucket {
         };
         let tokens = self.tokens.load(Relaxed);
         let used = self
-            .held
+            .after_answer
             .swap(tokens, Relaxed)
             .saturating_sub(tokens)
             .saturating_sub(back);
@@ -191,7 +191,7 @@ impl Bucket {
     /// Adds what Redis has granted and wakes the requests that wait.
     pub fn add(&self, ask: TokenRequest, grant: Grant, now: u64) {
         let tokens = self.tokens.fetch_add(grant.tokens, Relaxed) + grant.tokens;
-        self.held.store(tokens, Relaxed);
+        self.after_answer.store(tokens, Relaxed);
         self.low.store(tokens / 2, Relaxed);
         self.valid_until.store(now + LIFETIME_US, Relaxed);
         self.left.store(grant.left, Relaxed);
@@ -227,11 +227,17 @@ impl Bucket {
     /// How many tokens the owner may spend now, over all processes, as far as this one knows.
     pub fn remaining(&self, now: u64) -> u64 {
         let since = now.saturating_sub(self.left_at.load(Relaxed));
-        let mut tokens = self.left.load(Relaxed) + self.tokens_in(since);
+        let left = self.left.load(Relaxed) + self.tokens_in(since);
+        (left + self.held(now)).min(self.rate.burst)
+    }
+
+    /// How many tokens this process may spend without Redis.
+    pub fn held(&self, now: u64) -> u64 {
         if now < self.valid_until.load(Relaxed) {
-            tokens += self.tokens.load(Relaxed);
+            self.tokens.load(Relaxed)
+        } else {
+            0
         }
-        tokens.min(self.rate.burst)
     }
 
     /// How long it takes until the bucket is full again.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::bucket::Bucket;
 use super::limit::{policy_name, whole_seconds, Limit, OwnerKind};
+use super::open_tasks::TaskLimit;
 
 /// Unit of a quota that does not count requests.
 const BYTES: &str = ";qu=\"content-bytes\"";
@@ -27,6 +28,14 @@ pub(super) fn policy<'a>(buckets: impl Iterator<Item = &'a Arc<Bucket>>) -> Stri
             text.push_str(BYTES);
         }
     }
+    text
+}
+
+/// Describes the policy of a limit of open tasks.
+pub(super) fn tasks_policy(limit: &TaskLimit) -> String {
+    let mut text = String::new();
+    item(&mut text, limit.owner, Limit::Tasks);
+    let _ = write!(text, ";q={};qu=\"concurrent-requests\"", limit.most);
     text
 }
 

@@ -11,6 +11,8 @@ pub enum Limit {
     Requests,
     Reads,
     Bytes,
+    /// Tasks that were accepted and have not ended.
+    Tasks,
 }
 
 impl Limit {

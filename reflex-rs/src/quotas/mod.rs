@@ -1,16 +1,20 @@
 //! Quotas: how much a tenant and a key may send. `docs/quotas.md` describes them, decision 026 gives the reasons.
 //!
 //! A request's way: `owners` finds the buckets of its caller → `bucket` spends tokens that are here, without Redis → `refill` asks
-//! Redis for more, in the background or while the request waits. `reload` reads the file again when it changes.
+//! Redis for more, in the background or while the request waits. `open_tasks` counts tasks until they end. `reload` reads the file again when it changes.
 
 mod bucket;
 mod fields;
 mod limit;
+mod open_tasks;
 mod owners;
 mod refill;
 mod reload;
+mod report;
 
 pub use limit::{Exceeded, Fields, Limit, OwnerKind};
+pub use open_tasks::TaskLimits;
+pub use report::LimitReport;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,12 +22,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bus::{RedisClient, StoreError};
-use contracts::events::Source;
+use contracts::events::{Source, TaskId};
 use contracts::keys::LaneKeys;
-use contracts::quotas;
+use contracts::quotas::{self, Limits};
+use contracts::topology::Topology;
 use service::Supervisor;
 
 use self::bucket::{Bucket, Spent};
+use self::open_tasks::{OpenTasks, Opened, TaskLimit};
 use self::owners::{Owner, Owners};
 use self::refill::{Refill, Refiller};
 use crate::caller::{Caller, Credential};
@@ -63,6 +69,8 @@ pub struct Quotas {
     lane: String,
     clock: Clock,
     refill: Refill,
+    /// `None` without a file.
+    open_tasks: Option<OpenTasks>,
     metrics: Arc<Metrics>,
 }
 
@@ -83,18 +91,24 @@ impl Generation {
         }
     }
 
-    fn owners(&self, caller: &Caller, now: u64) -> [Option<Arc<Owner>>; 2] {
+    /// The limits of the caller's tenant and of its key.
+    fn limits(&self, caller: &Caller) -> [Option<&Limits>; 2] {
         let file = &self.file;
-        let limits = file.tenants.get(&caller.tenant).or(file.default.as_ref());
-        let tenant = limits.map(|limits| self.tenants.get(caller.tenant.as_str(), limits, now));
+        let tenant = file.tenants.get(&caller.tenant).or(file.default.as_ref());
         let key = match &caller.credential {
-            Credential::Key(id) => file
-                .keys
-                .get(id.as_str())
-                .map(|limits| self.keys.get(id.as_str(), limits, now)),
+            Credential::Key(id) => file.keys.get(id.as_str()),
             Credential::None => None,
         };
         [tenant, key]
+    }
+
+    fn owners(&self, caller: &Caller, now: u64) -> [Option<Arc<Owner>>; 2] {
+        let [tenant, key] = self.limits(caller);
+        let name = caller.credential.name().unwrap_or("");
+        [
+            tenant.map(|limits| self.tenants.get(caller.tenant.as_str(), limits, now)),
+            key.map(|limits| self.keys.get(name, limits, now)),
+        ]
     }
 }
 
@@ -107,22 +121,30 @@ pub struct QuotasFile {
 }
 
 impl Quotas {
-    /// Starts the loops that ask Redis for tokens and that watch the file. `lane` is where the buckets are.
+    /// Starts the loops that ask Redis for tokens and that watch the file. The buckets are in the first lane.
     #[must_use]
     pub fn start(
         file: QuotasFile,
         initial: quotas::Quotas,
-        lane: &str,
+        topology: &Arc<Topology>,
         redis: RedisClient,
         metrics: Arc<Metrics>,
         supervisor: &Supervisor,
     ) -> Arc<Self> {
+        let lane = topology.lanes.first().map_or("l0", String::as_str);
         let (refill, queue) = Refill::new();
+        let open_tasks = file.path.is_some().then(|| OpenTasks {
+            redis: redis.clone(),
+            topology: Arc::clone(topology),
+            supervisor: supervisor.clone(),
+            pruned: Arc::default(),
+        });
         let quotas = Arc::new(Self {
             current: ArcSwap::from_pointee(Generation::new(initial, lane)),
             lane: lane.to_owned(),
             clock: Clock(Instant::now()),
             refill,
+            open_tasks,
             metrics: Arc::clone(&metrics),
         });
         let Some(path) = file.path else {
@@ -148,6 +170,7 @@ impl Quotas {
             lane: "l0".to_owned(),
             clock: Clock(Instant::now()),
             refill: Refill::new().0,
+            open_tasks: None,
             metrics,
         }
     }
@@ -198,6 +221,92 @@ impl Quotas {
         Ok(())
     }
 
+    /// Returns what the caller may still do; empty if nothing limits it.
+    pub async fn report(&self, caller: &Caller) -> Result<Vec<LimitReport>, StoreError> {
+        let Some(open_tasks) = &self.open_tasks else {
+            return Ok(Vec::new());
+        };
+        let owners = self.owners(caller);
+        let buckets = owners.iter().flatten().flat_map(|owner| owner.buckets());
+        let buckets: Vec<_> = buckets.cloned().collect();
+        let now = self.clock.now();
+        let mut reports = report::buckets(&open_tasks.redis, &buckets, now).await?;
+        for limit in self.task_limits(caller).0 {
+            let open = open_tasks.count(&limit.name).await?;
+            reports.push(LimitReport {
+                limit: Limit::Tasks,
+                owner: limit.owner,
+                per_s: None,
+                most: limit.most,
+                remaining: limit.most.saturating_sub(open),
+            });
+        }
+        Ok(reports)
+    }
+
+    /// Returns how many open tasks the caller may have.
+    #[must_use]
+    pub fn task_limits(&self, caller: &Caller) -> TaskLimits {
+        let current = self.current.load();
+        let limits = current.limits(caller);
+        let of = |kind: OwnerKind, name: &str, most: Option<u64>| {
+            most.map(|most| TaskLimit {
+                owner: kind,
+                name: owner_id(kind, name),
+                most,
+            })
+        };
+        let [tenant, key] = limits;
+        let tenant =
+            tenant.and_then(|limits| of(OwnerKind::Tenant, caller.tenant.as_str(), limits.tasks));
+        let key = key.and_then(|limits| {
+            of(
+                OwnerKind::Key,
+                caller.credential.name().unwrap_or(""),
+                limits.tasks,
+            )
+        });
+        TaskLimits(tenant.into_iter().chain(key).collect())
+    }
+
+    /// Counts a task as open until it ends. Returns whether it was not counted before. `idempotency_key`: the tenant, and the key of the
+    /// producer.
+    pub async fn open_task(
+        &self,
+        task: &TaskId,
+        idempotency_key: Option<(&str, &str)>,
+        limits: &TaskLimits,
+        source: Option<Source>,
+    ) -> Result<bool, QuotaError> {
+        let Some(open_tasks) = self.open_tasks.as_ref().filter(|_| !limits.is_empty()) else {
+            return Ok(false);
+        };
+        let opened = open_tasks.open(task, idempotency_key, limits);
+        let opened = tokio::time::timeout(SUBMISSION_WAIT, opened).await;
+        let opened = opened.unwrap_or_else(|_| Err(not_said()));
+        match opened {
+            Ok(Opened::Now) => Ok(true),
+            Ok(Opened::Before) => Ok(false),
+            Ok(Opened::No(limit)) => {
+                if source != Some(Source::Stream) {
+                    let source = source.map_or("redrive", label);
+                    self.metrics.quota_refused(Limit::Tasks, source);
+                }
+                Err(Box::new(tasks_exceeded(limits, &limit)).into())
+            }
+            // Whether or not it was recorded, nothing was stored.
+            Err(StoreError::Unknown(_)) => Err(not_said().into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the record of a task that was not stored after all.
+    pub async fn close_task(&self, task: &TaskId, limits: &TaskLimits) {
+        if let Some(open_tasks) = self.open_tasks.as_ref().filter(|_| !limits.is_empty()) {
+            open_tasks.close(task).await;
+        }
+    }
+
     /// The fields for the answer to a submission; `None` if the caller has no quota for them.
     #[must_use]
     pub fn submission_fields(&self, caller: &Caller) -> Option<Fields> {
@@ -240,10 +349,7 @@ impl Quotas {
 
     async fn take_in_time(&self, bucket: &Arc<Bucket>, cost: u64) -> Result<(), TakeError> {
         let taken = tokio::time::timeout(SUBMISSION_WAIT, self.take(bucket, cost)).await;
-        taken.unwrap_or_else(|_| {
-            let reason = "it did not say in time how much of a quota is left";
-            Err(TakeError::Store(StoreError::unavailable(reason)))
-        })
+        taken.unwrap_or_else(|_| Err(TakeError::Store(not_said())))
     }
 
     async fn take(&self, bucket: &Arc<Bucket>, cost: u64) -> Result<(), TakeError> {
@@ -287,7 +393,7 @@ impl Quotas {
         }
         let policy = |owner: &Arc<Owner>| match bucket.limit {
             Limit::Reads => owner.read_policy.clone(),
-            Limit::Requests | Limit::Bytes => owner.submission_policy.clone(),
+            Limit::Requests | Limit::Bytes | Limit::Tasks => owner.submission_policy.clone(),
         };
         let left = bucket.remaining(self.clock.now());
         Box::new(Exceeded {
@@ -317,6 +423,28 @@ impl Quotas {
         let buckets = buckets.filter(|bucket| counts(bucket.limit));
         let state = fields::state(buckets, self.clock.now());
         Some(Fields { policy, state })
+    }
+}
+
+/// Redis did not answer, and nothing was stored.
+fn not_said() -> StoreError {
+    StoreError::unavailable("it did not say in time how much of a quota is left")
+}
+
+fn owner_id(kind: OwnerKind, name: &str) -> String {
+    format!("{}:{name}", kind.as_str())
+}
+
+fn tasks_exceeded(limits: &TaskLimits, limit: &TaskLimit) -> Exceeded {
+    let policies = limits.0.iter().map(fields::tasks_policy);
+    Exceeded {
+        limit: Limit::Tasks,
+        owner: limit.owner,
+        retry_after: open_tasks::RETRY_AFTER,
+        fields: Fields {
+            policy: join(policies),
+            state: fields::exceeded(limit.owner, Limit::Tasks, 0, open_tasks::RETRY_AFTER),
+        },
     }
 }
 

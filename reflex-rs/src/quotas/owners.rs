@@ -33,7 +33,7 @@ pub(super) struct Owner {
 
 impl Owner {
     fn new(keys: &LaneKeys, kind: OwnerKind, name: &str, limits: &Limits) -> Self {
-        let id = format!("{}:{name}", kind.as_str());
+        let id = super::owner_id(kind, name);
         let bucket = |limit: Limit, rate| {
             let key = keys.quota(&id, limit.as_str());
             Arc::new(Bucket::new(limit, kind, key, rate))

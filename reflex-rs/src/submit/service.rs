@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use contracts::events::{RefusalReason, TaskId, TaskState};
+use contracts::events::{RefusalReason, Source, TaskId, TaskState};
 use contracts::topology::Topology;
 use service::Supervisor;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use crate::caller::Caller;
 use crate::kinds::Kinds;
 use crate::lookup::{Lookup, TaskSummary};
 use crate::outcome::Outcome;
-use crate::quotas::Quotas;
+use crate::quotas::{Quotas, TaskLimits};
 use crate::store::{Replicated, StoreError, Stored};
 
 /// How long a repeat waits for what the API knows of its task.
@@ -90,6 +90,9 @@ impl Accepted {
 pub struct Prepared {
     task: Arc<Admitted>,
     requirements: Requirements,
+    /// How many open tasks its caller may have.
+    limits: TaskLimits,
+    source: Source,
 }
 
 /// The settings of the service.
@@ -179,6 +182,8 @@ impl Service {
             _ => Ok(Prepared {
                 task: Arc::new(task),
                 requirements,
+                limits: self.quotas.task_limits(caller),
+                source: submission.source,
             }),
         }
     }
@@ -188,6 +193,35 @@ impl Service {
     ///
     /// A repeat of a task that was lost before Postgres had it stores the task again, under its first id.
     pub async fn store(&self, prepared: &Prepared) -> Result<Accepted, SubmitError> {
+        let (task, limits) = (&prepared.task, &prepared.limits);
+        if limits.is_empty() {
+            return self.store_counted(prepared).await;
+        }
+        let tenant = task.tenant.as_str();
+        let key = task
+            .has_key()
+            .then(|| (tenant, task.idempotency_key.as_str()));
+        let source = Some(prepared.source);
+        self.quotas
+            .open_task(&task.task, key, limits, source)
+            .await?;
+        let result = self.store_counted(prepared).await;
+        let stored = match &result {
+            Ok(accepted) => accepted.task == task.task,
+            // Nobody knows; if it was not, its record is pruned.
+            Err(SubmitError::Unconfirmed { .. } | SubmitError::Store(StoreError::Unknown(_))) => {
+                true
+            }
+            Err(_) => false,
+        };
+        if !stored {
+            self.quotas.close_task(&task.task, limits).await;
+        }
+        result
+    }
+
+    /// Stores a submission whose task counts as open.
+    async fn store_counted(&self, prepared: &Prepared) -> Result<Accepted, SubmitError> {
         let task = &prepared.task;
         let required = prepared.requirements.durability;
         let (stored, durability) = self.store_as_required(task, required).await?;

@@ -12,6 +12,7 @@ pub mod ingest;
 pub mod keys;
 #[path = "../../../tests/ports.rs"]
 mod ports;
+pub mod quotas;
 mod redis_server;
 
 pub use answer::Answer;

@@ -131,6 +131,18 @@ impl LaneKeys {
         self.key(&format!("quota:{owner}:{limit}"))
     }
 
+    /// Hash: the open tasks whose owners have a quota of them. See `lua/open_tasks.lua`.
+    #[must_use]
+    pub fn open_tasks(&self) -> String {
+        self.key("open-tasks")
+    }
+
+    /// Sorted set: the owners of the open tasks.
+    #[must_use]
+    pub fn open_task_owners(&self) -> String {
+        self.key("open-tasks:owners")
+    }
+
     /// The key is hashed: it is a producer's text and may be long or private.
     #[must_use]
     pub fn idempotency(&self, tenant: &str, key: &str) -> String {

@@ -61,6 +61,9 @@ pub struct Limits {
     /// Bytes of the bodies of submissions, as they were received.
     #[serde(default)]
     pub bytes: Option<Rate>,
+    /// Tasks that were accepted and have not ended.
+    #[serde(default)]
+    pub tasks: Option<u64>,
 }
 
 impl Limits {
@@ -150,9 +153,9 @@ pub fn parse(text: &str, body_limit: usize) -> Result<Quotas, String> {
 }
 
 fn check(at: &str, limits: &Limits, body_limit: usize) -> Result<(), String> {
-    let known = limits.rates().iter().any(|(_, rate)| rate.is_some());
+    let known = limits.rates().iter().any(|(_, rate)| rate.is_some()) || limits.tasks.is_some();
     ensure(known, || {
-        format!("{at}: must limit something: requests, reads or bytes")
+        format!("{at}: must limit something: requests, reads, bytes or tasks")
     })?;
     for (name, rate) in limits.rates() {
         let Some(rate) = rate else { continue };
@@ -173,6 +176,11 @@ fn check(at: &str, limits: &Limits, body_limit: usize) -> Result<(), String> {
             )
         })?;
     }
+    if let Some(tasks) = limits.tasks {
+        ensure((1..=MAX_NUMBER).contains(&tasks), || {
+            format!("{at}.tasks: must be from 1 to {MAX_NUMBER}")
+        })?;
+    }
     Ok(())
 }
 
@@ -185,13 +193,13 @@ mod tests {
     #[test]
     fn a_file_names_limits_for_everyone_for_tenants_and_for_keys() {
         let text = "version: 1\ndefault: {requests: {per_s: 0.5}}\ntenants:\n  acme: {bytes: {per_s: 100, burst: 2000}}\n\
-                    keys:\n  abcdefghijkl: {reads: {per_s: 3}}\n";
+                    keys:\n  abcdefghijkl: {tasks: 3}\n";
         let quotas = parse(text, BODY_LIMIT).unwrap();
         let rate = |per_s, burst| Some(Rate { per_s, burst });
         assert_eq!(quotas.default.unwrap().requests, rate(0.5, 1));
         let acme = &quotas.tenants[&"acme".parse().unwrap()];
         assert_eq!((acme.bytes, acme.requests), (rate(100.0, 2000), None));
-        assert_eq!(quotas.keys["abcdefghijkl"].reads, rate(3.0, 3));
+        assert_eq!(quotas.keys["abcdefghijkl"].tasks, Some(3));
         assert_eq!(parse("version: 1", BODY_LIMIT).unwrap(), Quotas::default());
     }
 
@@ -231,10 +239,17 @@ mod tests {
                 "version: 1\ndefault: {bytes: {per_s: 900}}",
                 "default.bytes.burst: must be at least 1000",
             ),
-            ("version: 1\ntenants: {Acme!: {}}", "tenants"),
-            ("version: 1\ntenants: {a: {}, a: {}}", "not valid YAML"),
             (
-                "version: 1\nkeys: {abcdefghijk1: {reads: {per_s: 1}}}",
+                "version: 1\ntenants: {acme: {tasks: 0}}",
+                "tenants.acme.tasks: must be from 1",
+            ),
+            ("version: 1\ntenants: {Acme!: {tasks: 1}}", "tenants"),
+            (
+                "version: 1\ntenants: {a: {tasks: 1}, a: {tasks: 2}}",
+                "not valid YAML",
+            ),
+            (
+                "version: 1\nkeys: {abcdefghijk1: {tasks: 1}}",
                 "keys.abcdefghijk1: is not the id of an API key",
             ),
         ] {

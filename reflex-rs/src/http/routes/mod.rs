@@ -7,6 +7,7 @@ pub(super) mod dead_letters;
 pub(super) mod events;
 mod long_poll;
 pub(super) mod proxy;
+pub(super) mod quota;
 pub(super) mod runs;
 pub(super) mod tasks;
 pub(super) mod webhooks;

@@ -19,7 +19,7 @@ use crate::http::{App, Problem};
 use crate::lookup::TaskSummary;
 use crate::metrics::Route;
 use crate::outcome::Outcome;
-use crate::store::Redriven;
+use crate::store::{Redriven, StoreError};
 use crate::trace;
 
 /// The optional body.
@@ -68,7 +68,18 @@ async fn request_run(
         run: run.try_into()?,
         requested_at: Timestamp::try_from(ids::timestamp(lookup.store.now_ms()?))?,
     };
-    match lookup.store.redrive(&message, &traceparent).await? {
+    let quotas = &app.service.quotas;
+    let limits = quotas.task_limits(caller);
+    let opened = quotas.open_task(&task, None, &limits, None).await?;
+    let redriven = lookup.store.redrive(&message, &traceparent).await;
+    let may_run = matches!(
+        redriven,
+        Ok(Redriven::Accepted) | Err(StoreError::Unknown(_))
+    );
+    if opened && !may_run {
+        quotas.close_task(&task, &limits).await;
+    }
+    match redriven? {
         Redriven::Accepted => {
             let (tenant, trace) = (caller.tenant.as_str(), trace::trace_id(&traceparent));
             let (task, state) = (task.as_str(), known.state.as_str());
