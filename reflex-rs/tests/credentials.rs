@@ -71,14 +71,15 @@ fn a_key_submits_as_its_tenant_until_it_is_revoked() {
         kept.text[1..].to_owned(),
     ] {
         let answer = submit(&reflex, &bearer(&wrong));
-        assert_eq!((answer.status, &answer.body), (401, &after.body), "{wrong}");
+        let refused = (answer.status, answer.without_id());
+        assert_eq!(refused, (401, after.without_id()), "{wrong}");
         assert!(
             answer.head.contains("www-authenticate: bearer"),
             "{answer:?}"
         );
     }
     let twice = format!("{}x-api-key: {}\r\n", kept.header(), kept.text);
-    assert_eq!(submit(&reflex, &twice).body, after.body);
+    assert_eq!(submit(&reflex, &twice).without_id(), after.without_id());
     let missing = submit(&reflex, "");
     assert_eq!(
         (missing.status, missing.problem().0.as_str()),

@@ -46,6 +46,13 @@ impl Answer {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// The problem without what tells one request from another.
+    pub fn without_id(&self) -> Value {
+        let mut problem = self.json();
+        assert!(problem["request_id"].take().is_string(), "{self:?}");
+        problem
+    }
+
     /// The problem's code and field. Panics if this is not a problem document.
     pub fn problem(&self) -> (String, String) {
         assert!(
