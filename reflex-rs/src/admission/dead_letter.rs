@@ -5,6 +5,7 @@ use contracts::events::{
 };
 use contracts::{ids, ContractError};
 
+use super::escapes::redact_decoded;
 use super::rules::{Redactions, Rules};
 
 /// Characters dropped before a cut. A rule does not recognise personal data that the cut splits, and no match is longer.
@@ -70,7 +71,7 @@ impl DeadLetterMessage {
             at: Timestamp::try_from(ids::timestamp(context.now_ms))?,
         };
         let kept = &context.original[..context.original.len().min(context.max_original_bytes)];
-        let mut original = redacted(&unescape(&String::from_utf8_lossy(kept)));
+        let mut original = redact_decoded(&String::from_utf8_lossy(kept), rules);
         if kept.len() < context.original.len() {
             let cut = original.char_indices().rev().nth(MAX_MATCH_CHARS - 1);
             original.truncate(cut.map_or(0, |(at, _)| at));
@@ -96,58 +97,11 @@ fn printable(raw: &[u8]) -> String {
         .collect()
 }
 
-/// Resolves JSON's escapes as far as possible, also in text that is not JSON. An escape, as in `ada\u0040example.org` or
-/// `\n+49...`, would hide personal data from the rules. The result is for people to read, not for parsers.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        let Some(character) = rest.chars().next() else {
-            out.push('\\');
-            break;
-        };
-        let code = rest
-            .get(1..5)
-            .filter(|digits| {
-                character == 'u' && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-            })
-            .and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        if let Some(code) = code {
-            // Half of a surrogate pair is not a character; no rule looks for the characters that pairs stand for.
-            out.push(
-                char::from_u32(code)
-                    .filter(|character| *character != '\0')
-                    .unwrap_or('\u{fffd}'),
-            );
-            rest = &rest[5..];
-            continue;
-        }
-        out.push(match character {
-            'n' | 'r' => '\n',
-            't' | 'b' | 'f' => ' ',
-            other => other,
-        });
-        rest = &rest[character.len_utf8()..];
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{unescape, DeadLetterContext, DeadLetterMessage, Rules};
+    use super::{DeadLetterContext, DeadLetterMessage, Rules};
     use contracts::events::{read, DeadLetter, DeadReason};
     use contracts::ids;
-
-    #[test]
-    fn escapes_do_not_hide_personal_data() {
-        assert_eq!(
-            unescape(r"a\u0040b\n+49 \ud83d \u00 \"),
-            "a@b\n+49 \u{fffd} u00 \\"
-        );
-    }
 
     #[test]
     fn a_dead_letter_keeps_length_and_digest_of_the_whole_but_only_redacted_text() {

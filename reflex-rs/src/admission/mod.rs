@@ -5,6 +5,7 @@
 //! `fingerprint` tells a repeat from another task.
 
 mod dead_letter;
+mod escapes;
 mod fingerprint;
 mod input;
 mod prefilter;

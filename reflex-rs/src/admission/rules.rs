@@ -68,6 +68,10 @@ impl Redactions {
         *self.0.entry(kind.to_owned()).or_default() += 1;
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The counts by type, as events carry them.
     #[must_use]
     pub fn counts(self) -> BTreeMap<String, Count> {
