@@ -9,6 +9,7 @@ use common::api::Api;
 use common::events::Events;
 use common::history::{accepted, event};
 use common::{until, Redis, Reflex};
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use serde_json::json;
 
 const VIEWS: usize = 1000;
@@ -35,7 +36,13 @@ fn open(reflex: &Reflex, task: &str) -> Vec<Events> {
 fn a_thousand_views_are_open_at_once_and_each_gets_its_events() {
     let redis = Redis::start();
     let api = Api::start();
-    // It raises its own limit of open files, which this process has not done yet.
+    // It raises its own limit of open files, which it gets from this process.
+    let limit = getrlimit(Resource::Nofile);
+    let few = Rlimit {
+        current: Some(256),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, few).unwrap();
     let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
     assert!(octollm_reflex::open_files::raise_limit().is_none_or(|limit| limit > 2000));
     let task = accepted(&reflex);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use contracts::events::{EventName, TaskId};
 use contracts::ContractError;
 
-use crate::caller::Caller;
+use crate::auth::authorize;
+use crate::caller::{Caller, Scope};
 use crate::http::{App, Problem};
 use crate::store::{is_terminal, Item};
 
@@ -49,10 +50,11 @@ fn parse(text: &str) -> Option<Duration> {
     (seconds <= MAX_WAIT_S).then(|| Duration::from_secs(seconds))
 }
 
-/// Returns once the task's newest run has ended, after `wait`, or when the reflex stops.
+/// Returns once the task's newest run has ended, after `wait`, or when the reflex stops. Fails if the credential in `headers`
+/// has lost its validity meanwhile.
 pub(super) async fn until_ended(
     app: &App,
-    caller: &Caller,
+    (caller, headers): (&Caller, &HeaderMap),
     task: &TaskId,
     wait: Duration,
 ) -> Result<(), Problem> {
@@ -62,10 +64,14 @@ pub(super) async fn until_ended(
         .map_err(|_| Problem::TooManyEventStreams)?;
     let stop = app.supervisor.stop();
     tokio::select! {
-        ended = ended(app, caller, task) => ended,
-        () = tokio::time::sleep(wait) => Ok(()),
-        () = stop.requested() => Ok(()),
+        ended = ended(app, caller, task) => ended?,
+        () = tokio::time::sleep(wait) => {}
+        () = stop.requested() => {}
     }
+    let caller = app.authenticator.authenticate(headers);
+    caller
+        .and_then(|caller| authorize(&caller, Scope::Read))
+        .map_err(Problem::Credential)
 }
 
 async fn ended(app: &App, caller: &Caller, task: &TaskId) -> Result<(), Problem> {

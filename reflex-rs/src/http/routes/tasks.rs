@@ -107,7 +107,7 @@ async fn status(
     let task = task_id(id)?;
     let (wait, uri) = long_poll::split(uri)?;
     if let Some(wait) = wait {
-        long_poll::until_ended(app, caller, &task, wait).await?;
+        long_poll::until_ended(app, (caller, headers), &task, wait).await?;
     }
     let lookup = &app.service.lookup;
     if wants_more(&uri) {
