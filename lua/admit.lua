@@ -2,15 +2,20 @@
 -- admit: store tasks: claim the idempotency key of each, publish it and create its status, each task all or nothing.
 -- Deliberately without allow-oom: when Redis is full, no new task is accepted, and running work can still finish.
 --
--- KEYS    see fairness.lua; then the status hash of each task, and its idempotency key if it has one
--- ARGV    time to live of idempotency keys in s, high-water mark (0: none), number of tasks, then per task
---           key index of its stream, of its status and of its idempotency key (0: none), fingerprint, task id, tenant,
---           kind ('': none), time of its creation, message type, traceparent, body
+-- KEYS    see fairness.lua; then of each task its status, and its idempotency key if it has a fingerprint
+-- ARGV    time to live of idempotency keys in s, high-water mark (0: none), number of tasks, index of the first task's first
+--         key, then per task
+--           key index of its stream, tenant, status (`task.status.v1` as JSON), message, fingerprint ('': no idempotency key),
+--           and its id if it has a fingerprint
 --         the limits of the topic `tasks`, see fairness.lua
--- Returns per task, in order: accepted | {duplicate, first task, state} | {lost, first task, state}
---       | {conflict, first task} | {busy, entries waiting} | an error, after which nothing of the task was written.
+-- Returns `accepted` if every task is; else per task, in order: accepted | {duplicate, first task, state}
+--       | {lost, first task, state} | {conflict, first task} | {busy, entries waiting} | an error, after which nothing of the
+--       task was written.
 -- An error of one task changes nothing for the others. A call that fails as a whole has written nothing.
 --
+-- The message is packed by its sender as a queue holds it, because it is usually queued: as `cmsgpack` packs
+-- {'', {name, value, ...}}. The status is a string, which costs less than a hash, until the orchestrator's first status
+-- replaces it; see status.lua.
 -- A repeat (same key, same fingerprint) returns the first task and changes nothing, even above the high-water mark. `state`
 -- is '' if there is no status. The key's value is the fingerprint, the task and where its message was put. A task without a
 -- key can have no repeat.
@@ -18,19 +23,31 @@
 -- task id is the lost task's publishes it again. That is safe: the orchestrator stores a task id once.
 -- The high-water mark counts the stream and what is queued for it. A tenant with an empty queue is accepted above it, so
 -- that the backlog of other tenants cannot lock it out.
+--@include status.lua
 --@include fairness.lua
 local KEYS, ARGV = KEYS, ARGV
-local FIRST, PER_TASK = 4, 11
 local MAX_DISPATCHED = 8  -- per task: more than arrive, so that a backlog shrinks
 local STATUS_TTL_S = 2592000  -- the orchestrator's first status replaces it within moments
-local ttl, mark, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local ttl, mark, count, next_key = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if not (ttl and ttl > 0 and ttl <= 2147483647 and ttl % 1 == 0 and mark and mark >= 0) then
   error({err = 'ERR admit: time to live or high-water mark is not a number within its bounds'})
 end
-if not (count and count > 0 and FIRST + PER_TASK * count <= #ARGV) then
-  error({err = 'ERR admit: tasks do not fit their count'})
+-- The tasks, read before anything is written.
+local tasks, at = {}, 5
+for i = 1, count and next_key and count or 0 do
+  local task = {stream = ARGV[at], tenant = ARGV[at + 1], status_key = KEYS[next_key], status = ARGV[at + 2],
+    message = ARGV[at + 3], fingerprint = ARGV[at + 4]}
+  at, next_key = at + 5, next_key + 1
+  if not (task.fingerprint and task.status_key) then error({err = 'ERR admit: tasks or keys do not fit their count'}) end
+  if task.fingerprint ~= '' then
+    task.key, task.id = KEYS[next_key], ARGV[at]
+    at, next_key = at + 1, next_key + 1
+    if not (task.key and task.id) then error({err = 'ERR admit: tasks or keys do not fit their count'}) end
+  end
+  tasks[i] = task
 end
-read_fairness(FIRST + PER_TASK * count)
+if #tasks == 0 then error({err = 'ERR admit: tasks do not fit their count'}) end
+read_fairness(at)
 
 -- Looks at a stream once per call. Returns an error if nothing can be published there.
 local function fault_of(stream)
@@ -61,43 +78,38 @@ local function is_full(stream, tenant)
   return {'busy', tostring(waiting)}
 end
 
-local function admit(at)
-  local stream = fair.of[KEYS[tonumber(ARGV[at])]]
-  local status, key = KEYS[tonumber(ARGV[at + 1])], KEYS[tonumber(ARGV[at + 2])]
-  local fingerprint, task, tenant, kind = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+local function admit(task)
+  local stream = fair.of[KEYS[tonumber(task.stream)]]
   if not stream then return {err = 'ERR admit: the stream is not among the described ones'} end
-  if not status then return {err = 'ERR admit: a key is missing'} end
   if fault_of(stream) then return stream.fault end
-  local known = key and redis.pcall('GET', key)
+  local known = task.key and redis.pcall('GET', task.key)
   if type(known) == 'table' then return known end
   if known then
     local first_print, first_task, put = string.match(known, '^(%S+) (%S+) ?(.*)$')
-    if first_print ~= fingerprint then return {'conflict', first_task} end
-    local first_status = string.sub(status, 1, -#task - 1) .. first_task
-    local state, stored = unpack(redis.call('HMGET', first_status, 'state', 'stored'))
-    if stored == '1' or (state and state ~= 'accepted') or is_there(stream, put) then
-      return {'duplicate', first_task, state or ''}
+    if first_print ~= task.fingerprint then return {'conflict', first_task} end
+    local first = status_of(string.sub(task.status_key, 1, -#task.id - 1) .. first_task)
+    if first.stored == '1' or (first.state and first.state ~= 'accepted') or is_there(stream, put) then
+      return {'duplicate', first_task, first.state or ''}
     end
-    if first_task ~= task then return {'lost', first_task, state or ''} end
+    if first_task ~= task.id then return {'lost', first_task, first.state or ''} end
   end
-  local full = is_full(stream, tenant)
+  local full = is_full(stream, task.tenant)
   if full then return full end
-  -- First what can fail: the status may be no hash. Without a kind, the task's own field is written twice.
-  local created = redis.pcall('HSET', status, 'task', task, 'tenant', tenant, 'state', 'accepted', 'run', '1', 'version', '0',
-    'stored', '0', 'created_at', ARGV[at + 7], kind ~= '' and 'kind' or 'task', kind ~= '' and kind or task)
-  if type(created) == 'table' then return created end
-  redis.call('EXPIRE', status, STATUS_TTL_S)
-  local put, queued = push(stream, '', {'type', ARGV[at + 8], 'id', task, 'tenant', tenant, 'traceparent', ARGV[at + 9],
-    'body', ARGV[at + 10]})
+  local place, entry, queued = push_packed(stream, task.tenant, task.message)
+  if not place then return {err = 'ERR admit: a message is not packed as a queue holds it'} end
+  redis.call('SET', task.status_key, task.status, 'EX', STATUS_TTL_S)
   if mark > 0 then
     if queued then stream.queued = stream.queued + 1 else stream.length = stream.length + 1 end
   end
-  if key then redis.call('SET', key, fingerprint .. ' ' .. task .. ' ' .. put, 'EX', ttl) end
+  if task.key then redis.call('SET', task.key, task.fingerprint .. ' ' .. task.id .. ' ' .. place .. ' ' .. entry, 'EX', ttl) end
   return 'accepted'
 end
 
-local answers = {}
-for i = 1, count do answers[i] = admit(FIRST + PER_TASK * (i - 1)) end
+local answers, all_accepted = {}, true
+for i, task in ipairs(tasks) do
+  answers[i] = admit(task)
+  all_accepted = all_accepted and answers[i] == 'accepted'
+end
 for _, stream in pairs(fair.of) do write_queues(stream) end
 refill_touched(MAX_DISPATCHED * count)
-return answers
+return all_accepted and 'accepted' or answers

@@ -29,7 +29,7 @@
 -- 'publish' and 'schedule' set the field of what they write.
 -- A message for a topic with limits may be queued. About two queued messages are dispatched per finished entry, so that a
 -- call stays short and a single tenant is never held up.
--- A status replaces the whole hash, and only if its version is higher, so that a late writer changes nothing. It is also
+-- A status replaces the whole earlier one, and only if its version is higher, so that a late writer changes nothing. It is also
 -- written for an entry that is gone: the consumer that finished the entry had committed the same status.
 -- The status of a task that has ended also removes it from the lane's open tasks, see open_tasks.lua.
 --@include lease.lua
@@ -45,7 +45,8 @@ local function take(what)
 end
 local function take_number(what, most) return number(take(what), what, most) end
 local kind_of = {}
-local function take_key(what, kind)
+-- `other`: another type that it may have.
+local function take_key(what, kind, other)
   local key = KEYS[take_number(what)]
   if not key then error({err = 'ERR no such key index: ' .. what}) end
   local known = kind_of[key]
@@ -53,7 +54,7 @@ local function take_key(what, kind)
     known = redis.call('TYPE', key).ok
     kind_of[key] = known
   end
-  if known ~= 'none' and known ~= kind then
+  if known ~= 'none' and known ~= kind and known ~= other then
     error({err = 'WRONGTYPE ' .. key .. ' is a ' .. known .. ', not a ' .. kind})
   end
   return key
@@ -88,7 +89,7 @@ local parse = {
     }
   end,
   set_status = function()
-    local key, version = take_key('status key', 'hash'), take_number('version')
+    local key, version = take_key('status key', 'hash', 'string'), take_number('version')
     return {key = key, version = version, ttl = take_number('ttl', MAX_TTL_S), fields = take_fields()}
   end,
   end_run = function()
@@ -125,7 +126,9 @@ local apply = {
     if op.in_flight ~= '' then set_in_flight(op.in_flight, op.key .. ' ' .. op.id) end
   end,
   set_status = function(op)
-    local known = string.match(redis.call('HGET', op.key, 'version') or '', '^%d+$')
+    -- A string is the status of the admission, whose version is the lowest.
+    local version = redis.pcall('HGET', op.key, 'version')
+    local known = type(version) == 'string' and string.match(version, '^%d+$')
     if known and #known < 16 and tonumber(known) >= op.version then return end
     redis.call('DEL', op.key)
     redis.call('HSET', op.key, 'version', string.format('%d', op.version), unpack(op.fields))

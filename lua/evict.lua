@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- evict: delete the statuses of finished tasks before their time, because Redis is running full. The API has them.
 --
--- KEYS    status hashes of tasks of one lane
+-- KEYS    statuses of tasks of one lane
 -- Returns how many were deleted. The status of a task that runs again meanwhile is kept: it is live.
+-- So is one that is no hash: it is the status of an admission.
 local ended = {succeeded = true, failed = true, rejected = true, cancelled = true, expired = true}
 local evicted = 0
 for _, key in ipairs(KEYS) do

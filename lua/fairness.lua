@@ -191,7 +191,8 @@ local function has_queue(stream, tenant)
   return redis.call('HEXISTS', stream.waiting, tenant) == 1
 end
 
-local function wait(stream, tenant, in_flight_field, fields)
+-- `message`: as `cmsgpack` packs the in-flight field and the fields.
+local function wait(stream, tenant, message)
   local queue = stream.queues and stream.queues[tenant]
   if not queue then
     local record = redis.call('HGET', stream.waiting, tenant)
@@ -200,7 +201,7 @@ local function wait(stream, tenant, in_flight_field, fields)
     queue = {first = first, next = next_number}
     if stream.queues then stream.queues[tenant] = queue end
   end
-  local member, message = string.format('%s.%d', tenant, queue.next), cmsgpack.pack({in_flight_field, fields})
+  local member = string.format('%s.%d', tenant, queue.next)
   queue.next = queue.next + 1
   if stream.queues then
     stream.members[#stream.members + 1] = member
@@ -226,19 +227,30 @@ local function give_up_on(key, entry, tenant, id, text)
     group = '', entry = clean(entry), consumer = '', delivery = 0, at = utc_now()}, {tenant = tenant, id = id}, text)
 end
 
--- Publishes a message, or queues it for its tenant if other messages are queued or the window or cap is reached. Returns
--- where it is, "<stream> <entry>" or "<stream>:waiting <tenant>.<number>", and whether it was queued.
-local function push(stream, in_flight_field, fields)
-  local tenant = field_of(fields, 'tenant')
+-- Whether a message can be published at once.
+local function has_place(stream, tenant)
   stream.topic.touched = true
-  local at, queued
-  if not stream.some and capacity_of(stream) > 0 and below_cap(stream.topic, tenant) then
+  return not stream.some and capacity_of(stream) > 0 and below_cap(stream.topic, tenant)
+end
+
+-- Publishes a message, or queues it for its tenant if other messages are queued or the window or cap is reached.
+local function push(stream, in_flight_field, fields)
+  local tenant, at = field_of(fields, 'tenant'), nil
+  if has_place(stream, tenant) then
     at = stream.key .. ' ' .. enter(stream, tenant, fields)
   else
-    at, queued = stream.waiting .. ' ' .. wait(stream, tenant, in_flight_field, fields), true
+    at = stream.waiting .. ' ' .. wait(stream, tenant, cmsgpack.pack({in_flight_field, fields}))
   end
   if in_flight_field ~= '' then set_in_flight(in_flight_field, at) end
-  return at, queued
+end
+
+-- The same for a message without an in-flight field that its sender has packed, as it is queued. Returns where it is, a key
+-- and an entry or "<tenant>.<number>", and whether it was queued; nothing if it is not packed so.
+local function push_packed(stream, tenant, message)
+  if not has_place(stream, tenant) then return stream.waiting, wait(stream, tenant, message), true end
+  local _, fields = parse_queued(message)
+  if not fields then return end
+  return stream.key, enter(stream, tenant, fields), false
 end
 
 -- Whether each of these messages (a list of fields, or nil) is a step of a run that has ended. Returns a list.

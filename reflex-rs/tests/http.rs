@@ -259,9 +259,7 @@ fn only_a_valid_status_of_the_caller_is_returned() {
         (405, "method_not_allowed")
     );
     let key = format!("{{l0}}:status:{task}");
-    let _: i64 = redis.ask(&format!(
-        "HSET|{key}|task|{task}|tenant|other|state|running|run|1|version|1|stored|1|created_at|2026-01-31T12:00:00.000Z"
-    ));
+    redis.make_status(task, "other", "running");
     assert_eq!(reflex.get(&url).status, 404);
     let _: i64 = redis.ask(&format!("HSET|{key}|tenant|default"));
     assert_eq!(reflex.get(&url).status, 200);

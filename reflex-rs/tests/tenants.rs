@@ -11,7 +11,7 @@ use common::events::Events;
 use common::keys::{bearer, Key};
 use common::{until, Answer, Redis, Reflex, API_SECRET};
 use hmac::{Hmac, Mac};
-use serde_json::json;
+use serde_json::{json, Value};
 use sha2::Sha256;
 
 /// A task of tenant acme, and keys of every kind.
@@ -106,8 +106,11 @@ impl Stage {
         self.reflex.request(method, &path, headers, b"")
     }
 
+    /// The state of a task that no orchestrator has seen.
     fn status_of(&self, task: &str) -> String {
-        self.redis.ask(&format!("HGET|{{l0}}:status:{task}|state"))
+        let status: String = self.redis.ask(&format!("GET|{{l0}}:status:{task}"));
+        let status: Value = serde_json::from_str(&status).unwrap();
+        status["state"].as_str().unwrap().to_owned()
     }
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from octollm.contracts.ids import lane_of
 from octollm.topology import LaneKeys, load_topology
@@ -109,8 +109,13 @@ async def _statuses(stage: Stage, tasks: Sequence[str]) -> dict[str, str]:
         asking = client.pipeline(transaction=False)
         for task in tasks:
             asking.hget(LaneKeys(lane_of(task)).status(task), "state")
-        found = await asking.execute()
-    return {task: state.decode() for task, state in zip(tasks, found, strict=True) if state is not None}
+        found = await asking.execute(raise_on_error=False)
+    # The status of an admission is no hash.
+    states = {
+        task: "accepted" if isinstance(state, ResponseError) else state
+        for task, state in zip(tasks, found, strict=True)
+    }
+    return {task: state.decode() if isinstance(state, bytes) else state for task, state in states.items() if state}
 
 
 async def history(stage: Stage, task: str) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import redis.asyncio
 
 from octollm.protocol.fairness import Fairness
@@ -35,16 +36,27 @@ async def admit(
     mark: int = 0,
 ) -> list[Any]:
     """Store tasks by one call; what became of each, in order."""
-    keys: list[str] = []
-    args: list[str | bytes | int] = [ttl_s, mark, len(tasks)]
+    keys: list[str] = [key for one in tasks for key in (KEYS.status(one.task), one.key) if key]
+    args: list[str | bytes | int] = [ttl_s, mark, len(tasks), 1]
+    streams = []
     for one in tasks:
-        indexes = []
-        for key in (one.stream, KEYS.status(one.task), one.key):
-            if key and key not in keys:
-                keys.append(key)
-            indexes.append(keys.index(key) + 1 if key else 0)
-        args += indexes
-        args += [one.fingerprint, one.task, one.tenant, "", "2026-01-31T12:00:00.000Z", "task.submitted.v1", "", "{}"]
+        streams.append(len(args))
+        args += [one.stream, one.tenant, _status(one), _message(one), one.fingerprint if one.key else ""]
+        args += [one.task] if one.key else []
     fairness.describe([fairness.topics[STREAM]], keys, args)
-    answers: list[Any] = await Scripts.of(client).admit(keys=keys, args=args)
-    return answers
+    for position in streams:
+        args[position] = keys.index(str(args[position])) + 1
+    answers: list[Any] | bytes = await Scripts.of(client).admit(keys=keys, args=args)
+    return [answers] * len(tasks) if isinstance(answers, bytes) else answers
+
+
+def _status(one: Admission) -> bytes:
+    status = {"task": one.task, "tenant": one.tenant, "state": "accepted", "run": 1, "version": 0, "stored": False}
+    return orjson.dumps(status | {"created_at": "2026-01-31T12:00:00.000Z"})
+
+
+def _message(one: Admission) -> bytes:
+    """The message as its queue holds it: in MessagePack, no in-flight field and a list of names and values."""
+    fields = ("type", "task.submitted.v1", "id", one.task, "tenant", one.tenant, "traceparent", "", "body", "{}")
+    texts = b"".join(bytes([0xA0 + len(text)]) + text.encode() for text in fields)
+    return b"\x92\xa0" + bytes([0x90 + len(fields)]) + texts

@@ -16,11 +16,18 @@ async def put(client: redis.asyncio.Redis, **submission: Any) -> str:
     return task
 
 
+async def status(client: redis.asyncio.Redis, task: str) -> dict[str, str]:
+    """Read a task's status as the orchestrator writes it; empty if there is none or only the one of the admission."""
+    if await client.type(KEYS.status(task)) == b"string":
+        return {}
+    return {name.decode(): value.decode() for name, value in (await client.hgetall(KEYS.status(task))).items()}
+
+
 async def ended(client: redis.asyncio.Redis, task: str) -> dict[str, str]:
     """Wait until the task's status is terminal and return the status."""
 
     async def terminal() -> bool:
-        return await client.hget(KEYS.status(task), "state") not in {None, b"accepted", b"running"}
+        return (await status(client, task)).get("state") not in {None, "running"}
 
     await until(terminal, f"the end of task {task}")
-    return {name.decode(): value.decode() for name, value in (await client.hgetall(KEYS.status(task))).items()}
+    return await status(client, task)

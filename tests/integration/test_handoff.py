@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from octollm.protocol.fairness import Fairness
 from octollm.protocol.handoff import Completion, Entry, Handoff, LeaseStatus
 from octollm.protocol.operations import AppendEvent, Lease, Publish, Schedule, SetStatus
+from octollm.protocol.scripts import Scripts
 from octollm.resources import checkout, schemas_path
 from octollm.topology import LaneKeys, Topology, load_topology
 from tests.helpers.admissions import Admission, admit
@@ -346,6 +347,29 @@ async def test_what_was_repeated_first_is_not_replaced_and_a_reconciler_that_die
     await client.hset(KEYS.in_flight, FIELD, f"{stream} 0-{claimed_at - 301}")  # and much later
     assert await reconciler.prune(0, 100) == (0, 1)
     assert await client.hlen(KEYS.in_flight) == 0
+
+
+async def test_the_status_of_an_admission_is_replaced_by_every_status_and_never_evicted(client, stream, topology):
+    handoff = Handoff(client, "l0", "judge", "a")
+    assert await admit(client, Fairness(topology, "l0"), [Admission(TASK)]) == [b"accepted"]
+    assert orjson.loads(await client.get(KEYS.status(TASK)))["state"] == "accepted"
+    assert await client.ttl(KEYS.status(TASK)) > 0
+    assert await handoff.evict([TASK]) == 0
+    held = await deliver(client, stream, "a")
+    running = SetStatus(KEYS.status(TASK), 1, 60, {"state": "running"})
+    assert await handoff.complete([Completion(held, (running,))]) == [LeaseStatus.DONE]
+    assert await client.hgetall(KEYS.status(TASK)) == {b"version": b"1", b"state": b"running"}
+
+
+async def test_a_message_that_is_not_packed_as_a_queue_holds_it_is_refused_before_anything_is_written(client, topology):
+    fairness = Fairness(topology, "l0")
+    keys: list[str] = [KEYS.status(TASK)]
+    args: list[str | bytes | int] = [60, 0, 1, 1, 3, "default", "{}", "not packed", ""]
+    fairness.describe([fairness.topics["{l0}:tasks:normal"]], keys, args)
+    args[4] = keys.index("{l0}:tasks:normal") + 1
+    (answer,) = await Scripts.of(client).admit(keys=keys, args=args)
+    assert "not packed" in str(answer)
+    assert await client.dbsize() == 0
 
 
 @pytest.mark.parametrize("ttl", ["9300000000000000", "0", "-1", "1.5", "x", "inf", "nan"])

@@ -8,8 +8,12 @@ use redis::aio::MultiplexedConnection;
 use redis::RedisError;
 
 /// What is put where a script says `--@include`.
-/// In this order: the second file includes the next two.
-const INCLUDED: [(&str, &str); 5] = [
+/// In this order: `fairness.lua` includes the next two.
+const INCLUDED: [(&str, &str); 6] = [
+    (
+        "--@include status.lua\n",
+        include_str!("../../../lua/status.lua"),
+    ),
     (
         "--@include lease.lua\n",
         include_str!("../../../lua/lease.lua"),

@@ -45,9 +45,16 @@ impl Redis {
         let _: String = self.ask_raw(&words);
     }
 
-    /// Sets fields of a task's status.
+    /// Sets fields of a task's status. The one of its admission becomes a hash, as the orchestrator's statuses are.
     pub fn set_status(&self, task: &str, fields: &str) {
-        let _: i64 = self.ask(&format!("HSET|{{l0}}:status:{task}|{fields}"));
+        const SCRIPT: &str = "if redis.call('TYPE', KEYS[1]).ok == 'string' then \
+            local status = cjson.decode(redis.call('GET', KEYS[1])) redis.call('DEL', KEYS[1]) \
+            for name, value in pairs(status) do redis.call('HSET', KEYS[1], name, value == false and '0' or tostring(value)) end \
+            end return redis.call('HSET', KEYS[1], unpack(ARGV))";
+        let key = format!("{{l0}}:status:{task}");
+        let words = ["EVAL", SCRIPT, "1", &key].into_iter();
+        let words: Vec<&[u8]> = words.chain(fields.split('|')).map(str::as_bytes).collect();
+        let _: i64 = self.ask_raw(&words);
     }
 
     /// Writes a complete status, as another process would.

@@ -48,7 +48,7 @@ class Schedule(NamedTuple):
 
 
 class SetStatus(NamedTuple):
-    """Replace a task's status hash, unless its version is this one or a higher one."""
+    """Replace a task's status, unless its version is this one or a higher one."""
 
     key: str
     version: int

@@ -11,7 +11,7 @@ from redis.commands.core import AsyncScript
 
 from octollm.resources import lua_path
 
-_INCLUDED = ("lease.lua", "fairness.lua", "ended_runs.lua", "dead_letters.lua", "open_tasks.lua")
+_INCLUDED = ("lease.lua", "status.lua", "fairness.lua", "ended_runs.lua", "dead_letters.lua", "open_tasks.lua")
 """In this order: `fairness.lua` includes the next two."""
 NAMES = (
     "admit",

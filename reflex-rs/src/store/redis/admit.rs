@@ -1,22 +1,39 @@
 //! Calls of the `admit` script, which stores one or more tasks of a lane.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use contracts::events::{Priority, TaskId, TaskState};
 use contracts::fairness::TopicLimits;
 use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisWrite, Value};
+use serde::Serialize;
 
 use bus::Script;
 
+use super::msgpack;
 use crate::admission::Admitted;
 use crate::store::{StoreError, Stored};
 
-/// Size of what a call says about a task besides its body, its fingerprint and its keys.
-const ARGS_BYTES: usize = 512;
+/// Size of what a call says about a task besides its body.
+const ARGS_BYTES: usize = 768;
 /// The arguments of a task, with its keys.
-const ARGS_PER_TASK: usize = 13;
+const ARGS_PER_TASK: usize = 8;
+
+/// A task's first status: a `task.status.v1`.
+#[derive(Serialize)]
+struct FirstStatus<'a> {
+    task: &'a str,
+    tenant: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+    state: TaskState,
+    run: u8,
+    version: u8,
+    stored: bool,
+    created_at: &'a str,
+}
 
 /// What all calls for one lane have in common.
 #[derive(Debug)]
@@ -74,25 +91,18 @@ impl AdmitCalls {
         }
         call.arg(self.idempotency_ttl_s)
             .arg(self.high_water)
-            .arg(tasks.len());
-        let mut key_count = limit_keys.len();
+            .arg(tasks.len())
+            .arg(limit_keys.len() + 1);
         for task in tasks {
-            key_count += 1;
-            call.arg(self.stream_index(task.priority)).arg(key_count);
+            call.arg(self.stream_index(task.priority))
+                .arg(task.tenant.as_str());
+            write_status(task, call.writer_for_next_arg());
+            write_message(task, call.writer_for_next_arg());
             if task.has_key() {
-                key_count += 1;
-                call.arg(key_count);
+                call.arg(&task.fingerprint).arg(task.task.as_str());
             } else {
-                call.arg(0);
+                call.arg("");
             }
-            call.arg(&task.fingerprint)
-                .arg(task.task.as_str())
-                .arg(task.tenant.as_str())
-                .arg(task.kind.as_deref().unwrap_or(""))
-                .arg(&task.created_at)
-                .arg(task.message_type)
-                .arg(&task.traceparent)
-                .arg(&task.body);
         }
         call.arg(&self.limit_args);
         call
@@ -105,11 +115,56 @@ impl AdmitCalls {
     }
 }
 
+/// Writes the task's first status as JSON.
+fn write_status(task: &Admitted, out: impl Write) {
+    let status = FirstStatus {
+        task: task.task.as_str(),
+        tenant: task.tenant.as_str(),
+        kind: task.kind.as_deref(),
+        state: TaskState::Accepted,
+        run: 1,
+        version: 0,
+        stored: false,
+        created_at: &task.created_at,
+    };
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(out, &status);
+}
+
+/// Writes the task's message as its queue holds it: no in-flight field, and a list of names and values.
+fn write_message(task: &Admitted, mut out: impl Write) {
+    let fields: [(&str, &[u8]); 5] = [
+        ("type", task.message_type.as_bytes()),
+        ("id", task.task.as_str().as_bytes()),
+        ("tenant", task.tenant.as_str().as_bytes()),
+        ("traceparent", task.traceparent.as_bytes()),
+        ("body", &task.body),
+    ];
+    let mut write = || -> io::Result<()> {
+        msgpack::write_list(&mut out, 2)?;
+        msgpack::write_text(&mut out, b"")?;
+        msgpack::write_list(&mut out, 10)?;
+        for (name, value) in fields {
+            msgpack::write_text(&mut out, name.as_bytes())?;
+            msgpack::write_text(&mut out, value)?;
+        }
+        Ok(())
+    };
+    // Writing to memory does not fail.
+    let _ = write();
+}
+
 /// Reads the answer to a call: what became of each of its tasks, in order.
 pub(super) fn parse_answers(
     answer: Value,
     tasks: &[Arc<Admitted>],
 ) -> Result<Vec<Result<Stored, StoreError>>, StoreError> {
+    if is_accepted(&answer) {
+        let all = tasks.iter();
+        return Ok(all
+            .map(|task| Ok(Stored::Accepted(task.task.clone())))
+            .collect());
+    }
     match answer.into_sequence() {
         Ok(answers) if answers.len() == tasks.len() => {
             let pairs = answers.into_iter().zip(tasks);
@@ -121,6 +176,11 @@ pub(super) fn parse_answers(
             Ok(_) => Err(unknown_answer()),
         },
     }
+}
+
+/// Whether every task of the call was accepted.
+fn is_accepted(answer: &Value) -> bool {
+    matches!(answer, Value::BulkString(word) if word == b"accepted")
 }
 
 /// Reads what became of one task.

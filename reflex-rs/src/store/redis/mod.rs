@@ -5,6 +5,7 @@ mod cancel;
 mod dead_letters;
 mod group_commit;
 mod history;
+mod msgpack;
 mod redrive;
 mod replicas;
 mod status;

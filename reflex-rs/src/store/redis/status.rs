@@ -1,32 +1,74 @@
-//! Reads a task's status hash.
+//! Reads a task's status: a JSON text from its admission to the orchestrator's first status, a hash afterwards.
 
 use std::collections::HashMap;
 
 use contracts::events::{read as read_event, TaskId, TaskStatus};
 use contracts::{ids, keys::LaneKeys, ContractError};
-use redis::Cmd;
+use redis::{Cmd, Value as Answer};
 use serde_json::{Map, Value};
 
 use crate::store::{StatusError, StoreError};
 use bus::RedisClient;
 
+/// How often a read looks again because the status has become another type between two commands.
+const MAX_LOOKS: usize = 3;
+
 pub(super) async fn read(
     redis: &RedisClient,
     task: &TaskId,
 ) -> Result<Option<TaskStatus>, StatusError> {
-    let fields: HashMap<String, String> = redis.query(&Cmd::hgetall(key(task))).await?;
-    if fields.is_empty() {
-        return Ok(None);
+    let key = key(task);
+    match look(redis, &Cmd::hgetall(&key), &key).await? {
+        Status::Admitted(text) => Ok(Some(read_event(&text)?)),
+        Status::Hash(answer) => {
+            let fields: HashMap<String, String> =
+                redis::from_owned_redis_value(answer).map_err(StoreError::from)?;
+            if fields.is_empty() {
+                return Ok(None);
+            }
+            Ok(Some(from_fields(fields)?))
+        }
     }
-    from_fields(fields).map(Some).map_err(StatusError::from)
 }
 
 pub(super) async fn is_persisted(
     redis: &RedisClient,
     task: &TaskId,
 ) -> Result<Option<bool>, StoreError> {
-    let stored: Option<String> = redis.query(&Cmd::hget(key(task), "stored")).await?;
-    Ok(stored.map(|stored| stored == "1"))
+    let key = key(task);
+    match look(redis, &Cmd::hget(&key, "stored"), &key).await? {
+        Status::Admitted(_) => Ok(Some(false)),
+        Status::Hash(answer) => {
+            let stored: Option<String> = redis::from_owned_redis_value(answer)?;
+            Ok(stored.map(|stored| stored == "1"))
+        }
+    }
+}
+
+/// What the key of a status holds.
+enum Status {
+    /// The JSON text of its admission.
+    Admitted(Vec<u8>),
+    /// What a command for a hash answered.
+    Hash(Answer),
+}
+
+/// Runs `of_hash`, a command for a hash, or reads the text if the status is one.
+async fn look(redis: &RedisClient, of_hash: &Cmd, key: &str) -> Result<Status, StoreError> {
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        match redis.query(of_hash).await {
+            Err(error) if error.is_wrong_type() && looks < MAX_LOOKS => {}
+            answer => return answer.map(Status::Hash),
+        }
+        match redis.query::<Option<Vec<u8>>>(&Cmd::get(key)).await {
+            Ok(Some(text)) => return Ok(Status::Admitted(text)),
+            Ok(None) => {}
+            Err(error) if error.is_wrong_type() => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn key(task: &TaskId) -> String {
