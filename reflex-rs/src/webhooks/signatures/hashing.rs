@@ -55,6 +55,8 @@ pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Vec<u8>> {
 /// `None` cannot happen: HMAC takes a key of any length.
 fn mac(algorithm: Algorithm, key: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
     fn finish<M: Mac>(mut mac: M, parts: &[&[u8]]) -> Vec<u8> {
+        #[cfg(test)]
+        tests::MACS.set(tests::MACS.get() + 1);
         for part in parts {
             mac.update(part);
         }
@@ -74,9 +76,28 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::{any_signed, any_token, decode, mac};
     use crate::webhooks::signatures::Key;
     use contracts::webhooks::{Algorithm, Encoding};
+
+    thread_local! {
+        /// How many HMACs this thread has made.
+        pub(super) static MACS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn each_key_hashes_the_body_once_however_many_signatures_there_are() {
+        let keys = [1, 2, 3].map(|byte| Key::Signing(vec![byte; 20]));
+        let wrong = vec![vec![0; 32]; 16];
+        let before = MACS.get();
+        assert!(!any_signed(Algorithm::Sha256, &keys, &[b"body"], &wrong));
+        assert_eq!(MACS.get() - before, keys.len());
+        // What cannot match is not hashed at all.
+        assert!(!any_signed(Algorithm::Sha256, &keys, &[b"body"], &[]));
+        assert_eq!(MACS.get() - before, keys.len());
+    }
 
     #[test]
     fn the_vectors_of_rfc_2202_and_rfc_4231_hold() {
