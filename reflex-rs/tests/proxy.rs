@@ -80,6 +80,33 @@ fn what_the_api_refuses_is_a_fault_of_the_configuration() {
 }
 
 #[test]
+fn a_status_has_its_metadata_and_on_request_the_submission_from_the_api() {
+    let redis = Redis::start();
+    let task = "l0-01h00000000000000000000000";
+    let path = format!("/v1/tasks/{task}");
+    let with_submission = format!("{path}?include=submission");
+    redis.make_status(task, "default", "running");
+    redis.ask::<i64>(&format!(
+        "HSET|{{l0}}:status:{task}|metadata|{{\"order\":\"A-17\"}}"
+    ));
+    let alone = Reflex::ready(&redis, &[]);
+    let shown = alone.get(&path);
+    assert_eq!(shown.json()["metadata"], json!({"order": "A-17"}));
+    let answer = alone.get(&with_submission);
+    assert_eq!(
+        (answer.status, answer.problem().0),
+        (404, "api_not_configured".into())
+    );
+    let api = Api::start();
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
+    let whole = json!({"task": task, "submission": {"goal": "x"}});
+    api.answer(&with_submission, 200, &whole);
+    assert_eq!(reflex.get(&with_submission).json(), whole);
+    assert_eq!(reflex.get(&path).json()["task"], task);
+    assert_eq!(api.requests().len(), 1);
+}
+
+#[test]
 fn a_status_whose_result_is_too_large_for_redis_comes_from_the_api() {
     let redis = Redis::start();
     let task = "l0-01h00000000000000000000000";
