@@ -1,9 +1,7 @@
 """The reflex and the orchestrator give the same verdict on an input: what the one admits, the other can plan."""
 
-import asyncio
-import os
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -12,22 +10,19 @@ import httpx
 import orjson
 import pytest
 
-from octollm.devstack.embedded.ports import Ports
 from octollm.orchestrator.intake import TaskMessage, parse_message
 from octollm.orchestrator.planning import Planning, Unplannable
 from octollm.orchestrator.state import TaskState
 from octollm.plans.recipes import load_recipes
 from octollm.protocol.handoff import Entry
 from octollm.protocol.kinds import publish
-from octollm.runtime.programs import REFLEX, find_program
 from octollm.settings.files import recipes_path
 from octollm.settings.loader import load_settings
 from tests.helpers.consumers import topology
 from tests.helpers.decisions import fresh
 from tests.helpers.random_inputs import almost, fitting
-from tests.helpers.waiting import until
+from tests.helpers.reflex import JSON, TASKS, reflex
 
-_STREAM = "{l0}:tasks:normal"
 _ROUNDS = 30
 """Random inputs of either sort per kind."""
 
@@ -39,35 +34,6 @@ def planning() -> Planning:
     return Planning(load_recipes(recipes_path(load_settings()), arms), arms)
 
 
-@pytest.fixture
-async def reflex(redis_server, client, planning: Planning, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a reflex that knows the shipped recipes."""
-    await publish(client, planning.schemas)
-    with Ports() as ports:
-        listen = f"127.0.0.1:{ports.take()}"
-        environment = os.environ | {"OCTOLLM_REDIS_URL": redis_server.url, "OCTOLLM_REFLEX_LISTEN": listen}
-        with (tmp_path / "reflex.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                find_program(REFLEX), env=environment, stdout=log, stderr=log
-            )
-        async with httpx.AsyncClient(base_url=f"http://{listen}", trust_env=False, timeout=60) as made:
-
-            async def knows_the_kinds() -> bool:
-                try:
-                    answer = await made.post("/v1/tasks", json={"goal": "x", "kind": "unheard-of"})
-                except httpx.TransportError:
-                    return False
-                return answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-
-            try:
-                await until(knows_the_kinds, "the reflex to know the kinds")
-                await client.delete(_STREAM)
-                yield made
-            finally:
-                process.terminate()
-                assert await process.wait() == 0, (tmp_path / "reflex.log").read_text()[-3000:]
-
-
 def inputs(schema: dict[str, Any], rng: random.Random) -> Iterator[dict[str, Any]]:
     """Inputs that fit a schema, and as many that break one of its rules or nearly do."""
     for _ in range(_ROUNDS):
@@ -75,7 +41,15 @@ def inputs(schema: dict[str, Any], rng: random.Random) -> Iterator[dict[str, Any
         yield almost(schema, rng)
 
 
-async def test_reflex_and_orchestrator_give_the_same_verdict(reflex, client, planning: Planning):
+async def test_reflex_and_orchestrator_give_the_same_verdict(redis_server, client, planning: Planning, tmp_path: Path):
+    await publish(client, planning.schemas)
+    async with reflex(redis_server.url, tmp_path) as http:
+        await client.delete(TASKS)
+        await compare(http, client, planning)
+
+
+async def compare(http: httpx.AsyncClient, client, planning: Planning) -> None:
+    """Submit random inputs and ask the orchestrator's planning about each."""
     seed = random.randrange(2**32)
     rng = random.Random(seed)
     seen = {HTTPStatus.ACCEPTED: 0, HTTPStatus.UNPROCESSABLE_ENTITY: 0}
@@ -84,7 +58,7 @@ async def test_reflex_and_orchestrator_give_the_same_verdict(reflex, client, pla
         for value in inputs(dict(schema), rng):
             submission = {"goal": "x", "input": value} | ({} if kind is None else {"kind": kind})
             content = orjson.dumps(submission)
-            answer = await reflex.post("/v1/tasks", content=content, headers={"Content-Type": "application/json"})
+            answer = await http.post("/v1/tasks", content=content, headers=JSON)
             case = f"seed {seed}: {content.decode()[:2000]}: {answer.text[:2000]}"
             seen[HTTPStatus(answer.status_code)] += 1
             plan = planning.plan(fresh(**({"kind": None} | submission)))
@@ -102,9 +76,9 @@ async def test_reflex_and_orchestrator_give_the_same_verdict(reflex, client, pla
 
 async def arrived(client, planning: Planning) -> TaskState:
     """Take the one admitted task from its stream, as the orchestrator would read it."""
-    ((entry, fields),) = await client.xrange(_STREAM)
-    await client.xdel(_STREAM, entry)
-    message = parse_message(Entry(_STREAM, str(entry, "ascii"), 1, fields), planning)
+    ((entry, fields),) = await client.xrange(TASKS)
+    await client.xdel(TASKS, entry)
+    message = parse_message(Entry(TASKS, str(entry, "ascii"), 1, fields), planning)
     assert isinstance(message, TaskMessage), message
     assert message.first_state is not None
     return message.first_state

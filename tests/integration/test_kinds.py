@@ -1,6 +1,9 @@
 """The orchestrators publish which kinds of tasks can be planned, from their recipes."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+import pytest
 
 from octollm.consumer.worker import Worker
 from octollm.orchestrator.maintenance import Maintenance
@@ -23,10 +26,16 @@ async def test_the_schemas_and_their_version_change_together(client):
     assert len({version_of(first), version_of(second), version_of({}), version_of({"a": b"{}b"})}) == 4
 
 
+@pytest.fixture
+async def worker(redis_server) -> AsyncIterator[Worker]:
+    made = Worker(redis_server.url, 30.0, topology(), "w", Supervisor())
+    yield made
+    await made.stop(0)
+
+
 async def test_the_orchestrator_that_started_last_decides_and_what_redis_lost_comes_back(
-    redis_server, client, pool, tmp_path: Path
+    worker: Worker, client, pool, tmp_path: Path
 ):
-    worker = Worker(redis_server.url, 30.0, topology(), "w", Supervisor())
     arms = frozenset(topology().arms)
 
     def maintenance(kind: str, *, model: bool) -> Maintenance:
@@ -52,4 +61,3 @@ async def test_the_orchestrator_that_started_last_decides_and_what_redis_lost_co
     await client.delete(KINDS, KINDS_VERSION)
     await old.publish_kinds()
     assert set(await published()) == {b"old"}
-    await worker.stop(0)
