@@ -1,4 +1,4 @@
-"""Writes `client/sync.py`, the blocking client, from `client/aio.py`. Called by `generate.py`."""
+"""Writes the blocking client from the asyncio client, file by file. Called by `generate.py`."""
 
 import subprocess
 import sys
@@ -9,38 +9,51 @@ import unasync
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = ROOT / "workers/octollm/client"
-SOURCE = CLIENT / "aio.py"
-TARGET = CLIENT / "sync.py"
+FILES = {"aio_connection.py": "sync_connection.py", "aio.py": "sync.py"}
+"""Each file of the asyncio client, and what it becomes."""
 RUFF = Path(sys.executable).with_name("ruff")
-NAMES = {"AsyncClient": "Client", "aclose": "close", "aread": "read", "asyncio": "time"}
+NAMES = {
+    "AsyncClient": "Client",
+    "AsyncConnection": "Connection",
+    "aio_connection": "sync_connection",
+    "aclose": "close",
+    "aread": "read",
+    "asyncio": "time",
+}
 """What unasync does not know: `asyncio.sleep` becomes `time.sleep`, the only use of asyncio in the source."""
-SOURCE_DOCSTRING = '"""The asyncio client. `make generate` writes `sync.py`, the blocking client, from this file."""'
-TARGET_DOCSTRING = '"""The blocking client. Do not edit: `make generate` writes this file from `aio.py`."""'
 
 
 def write_sync_client(arguments: list[str]) -> int:
-    """Write the blocking client. With `--check` only compare, and return 1 when the file differs."""
-    new = _generate()
-    if "--check" in arguments:
-        wrong = not TARGET.is_file() or TARGET.read_text() != new
-        if wrong:
-            sys.stderr.write(f"{TARGET.relative_to(ROOT)} differs; run `make generate`\n")
-        return int(wrong)
-    TARGET.write_text(new)
-    return 0
+    """Write the blocking client. With `--check` only compare, and return 1 when a file differs."""
+    wrong = 0
+    for source, target in ((CLIENT / source, CLIENT / target) for source, target in FILES.items()):
+        new = _generate(source, target)
+        if "--check" not in arguments:
+            target.write_text(new)
+        elif not target.is_file() or target.read_text() != new:
+            sys.stderr.write(f"{target.relative_to(ROOT)} differs; run `make generate`\n")
+            wrong = 1
+    return wrong
 
 
-def _generate() -> str:
-    text = SOURCE.read_text()
-    if SOURCE_DOCSTRING not in text:
-        raise SystemExit(f"{SOURCE.relative_to(ROOT)} must begin with: {SOURCE_DOCSTRING}")
+def _generate(source: Path, target: Path) -> str:
+    docstring, _, code = source.read_text().partition("\n")
+    text = docstring.split(" `make generate`")[0].replace("asyncio", "blocking")
+    docstring = f'{text} Do not edit: `make generate` writes it from `{source.name}`."""'
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "aio" / "client.py"
-        source.parent.mkdir()
-        source.write_text(text.replace(SOURCE_DOCSTRING, TARGET_DOCSTRING))
-        unasync.unasync_files([str(source)], [unasync.Rule("/aio/", "/sync/", additional_replacements=NAMES)])
+        original = Path(folder) / "aio" / "client.py"
+        original.parent.mkdir()
+        original.write_text(f"{docstring}\n{code}")
+        unasync.unasync_files([str(original)], [unasync.Rule("/aio/", "/sync/", additional_replacements=NAMES)])
         generated = (Path(folder) / "sync" / "client.py").read_bytes()
-    formatted = subprocess.run(  # noqa: S603  the project's own tool
-        [RUFF, "format", "--stdin-filename", TARGET, "-"], input=generated, cwd=ROOT, check=True, capture_output=True
-    )
-    return formatted.stdout.decode()
+    # The renamed modules change the order of the imports.
+    sort, layout = ["check", "--quiet", "--select=I", "--fix"], ["format"]
+    for command in (sort, layout):
+        generated = subprocess.run(  # noqa: S603  the project's own tool
+            [RUFF, *command, "--stdin-filename", target, "-"],
+            input=generated,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        ).stdout
+    return generated.decode()
