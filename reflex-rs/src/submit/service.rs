@@ -230,15 +230,16 @@ impl Service {
             Ok(Accepted {
                 task,
                 duplicate,
-                state,
+                state: match state {
+                    // The orchestrator has not handled the refusal yet.
+                    Some(TaskState::Accepted) if refused.is_some() => Some(TaskState::Rejected),
+                    state => state,
+                },
                 refused,
                 durability,
             })
         };
         match stored {
-            Stored::Accepted(id) if refused.is_some() => {
-                accepted(id, false, Some(TaskState::Rejected))
-            }
             Stored::Accepted(id) => accepted(id, false, Some(TaskState::Accepted)),
             Stored::Duplicate(id, None) => {
                 let known = self.ask_api(task, &id).await;

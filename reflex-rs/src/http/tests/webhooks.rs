@@ -1,5 +1,7 @@
 //! `POST /v1/webhooks/{source}`.
 
+use std::collections::HashMap;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use hmac::{Hmac, Mac};
@@ -7,6 +9,7 @@ use serde_json::{json, Value};
 use sha2::Sha256;
 
 use super::{topology, Api, Reply};
+use crate::kinds::Table;
 use crate::webhooks;
 
 const SECRET: &str = "It is a good secret";
@@ -76,4 +79,26 @@ async fn a_source_without_a_secret_accepts_nothing() {
     let api = api(None);
     let reply = deliver(&api, "github", &issue("opened"), SECRET).await;
     assert_eq!(reply.problem(), (503, "source_not_configured".into()));
+}
+
+#[tokio::test]
+async fn a_delivery_that_no_recipe_can_plan_leaves_a_rejected_task() {
+    let api = api(Some(SECRET));
+    let schema = json!({"properties": {"number": {"type": "string"}}}).to_string();
+    for (kind, outcome) in [("note", "unknown_kind"), ("github.issues", "invalid_input")] {
+        let schemas = HashMap::from([(kind.to_owned(), schema.clone())]);
+        api.kinds.replace(Some(Table::compile(schemas).unwrap()));
+        let reply = deliver(&api, "github", &issue("opened"), SECRET).await;
+        assert_eq!(reply.status, StatusCode::ACCEPTED, "{reply:?}");
+        assert_eq!(reply.json()["state"], "rejected");
+        let name = format!("octollm_admission_total{{source=\"webhook\",outcome=\"{outcome}\"}}");
+        assert_eq!(api.metric(&name), u64::from(kind == "note"), "{outcome}");
+    }
+    let tasks = api.store.tasks();
+    assert_eq!(tasks.len(), 1);
+    assert_eq!(tasks[0].message_type, "task.rejected.v1");
+    // The key is still free once there is a recipe.
+    api.kinds.replace(None);
+    let repaired = deliver(&api, "github", &issue("opened"), SECRET).await;
+    assert_eq!(repaired.json()["duplicate"], false);
 }
