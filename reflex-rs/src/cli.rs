@@ -10,6 +10,7 @@ Settings come from the file named in OCTOLLM_CONFIG and from environment variabl
   OCTOLLM_REDIS_URL             address of Redis
   OCTOLLM_REFLEX_LISTEN         address and port to serve HTTP on; port 0 picks a free one
   OCTOLLM_REFLEX_ANONYMOUS      who needs no credential: auto (on a loopback address), on (anyone) or off
+  OCTOLLM_REFLEX_CREDENTIALS_FILE  issuers of tokens (JWT); without it only API keys are accepted
   OCTOLLM_REFLEX_DURABILITY     durability that every 202 requires: auto, fsync, replicated or stored
   OCTOLLM_TOPOLOGY_FILE         topology file, instead of the shipped streams.yaml
   OCTOLLM_WEBHOOKS_FILE         webhook sources and the names of their secrets, instead of the shipped webhooks.yaml

@@ -1,6 +1,7 @@
 //! Starts the reflex: settings, topology, rules, the connection to Redis, HTTP and ingest. Wires only; decides nothing.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use contracts::settings::{self, Anonymous, Settings};
 use contracts::topology::{self, Topology};
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
-use octollm_reflex::auth::{Authenticator, Clock, Keys, Refresh};
+use octollm_reflex::auth::{Authenticator, Clock, Keys, Refresh, Tokens};
 use octollm_reflex::caller::{Caller, ANONYMOUS_TENANT};
 use octollm_reflex::cli::Cli;
 use octollm_reflex::healthcheck;
@@ -125,6 +126,7 @@ struct Prepared {
     topology: Topology,
     sources: IndexMap<String, Source>,
     quotas: contracts::quotas::Quotas,
+    tokens: Option<Tokens>,
     address: SocketAddr,
     /// Of the reflex's own port, if it speaks TLS.
     certificate: Option<Certificate>,
@@ -140,20 +142,25 @@ fn prepare() -> Result<Prepared, Vec<Failure>> {
     let quotas = keep(&mut faults, load_quotas(&settings));
     let address = keep(&mut faults, listen_address(&settings.reflex));
     let certificate = keep(&mut faults, load_certificate(&settings.reflex));
+    let tokens = keep(&mut faults, load_tokens(&settings.reflex));
     keep(&mut faults, check_redis(&settings.redis));
-    match (topology, sources, quotas, address, certificate) {
-        (Some(topology), Some(sources), Some(quotas), Some(address), Some(certificate))
-            if faults.is_empty() =>
-        {
-            Ok(Prepared {
-                settings,
-                topology,
-                sources,
-                quotas,
-                address,
-                certificate,
-            })
-        }
+    match (topology, sources, quotas, tokens, address, certificate) {
+        (
+            Some(topology),
+            Some(sources),
+            Some(quotas),
+            Some(tokens),
+            Some(address),
+            Some(certificate),
+        ) if faults.is_empty() => Ok(Prepared {
+            settings,
+            topology,
+            sources,
+            quotas,
+            tokens,
+            address,
+            certificate,
+        }),
         _ => Err(faults),
     }
 }
@@ -189,6 +196,15 @@ fn check_redis(redis: &settings::Redis) -> Result<(), Failure> {
     redis::Client::open(redis.url.as_str())
         .map(drop)
         .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0".into())
+}
+
+fn load_tokens(reflex: &settings::Reflex) -> Result<Option<Tokens>, Failure> {
+    let file = &reflex.credentials_file;
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let issuers = contracts::credentials::load(Path::new(file))?;
+    Ok(Some(Tokens::new(issuers)?))
 }
 
 fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
@@ -231,6 +247,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
         topology,
         sources,
         quotas,
+        tokens,
         address,
         certificate,
     } = prepared;
@@ -248,7 +265,7 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     let leases = Leases::new(client.clone(), &topology.ingest.group, &name);
     let heartbeat = Duration::from_secs(topology.ingest.heartbeat_s);
     supervisor.spawn_loop("lease renewal", Arc::clone(&leases).run(heartbeat));
-    let authenticator = authenticator(anonymous, client.clone(), &supervisor)?;
+    let authenticator = authenticator(anonymous, tokens, client.clone(), &supervisor)?;
     let topology = Arc::new(topology);
     let metrics = Arc::new(Metrics::default());
     let quotas = Quotas::start(
@@ -372,15 +389,20 @@ fn event_stream_limit(reflex: &settings::Reflex) -> usize {
 
 fn authenticator(
     anonymous: bool,
+    tokens: Option<Tokens>,
     redis: RedisClient,
     supervisor: &Supervisor,
 ) -> Result<Authenticator, Failure> {
     let keys = Arc::new(Keys::default());
     let refresh = Refresh::new(redis.clone(), Arc::clone(&keys));
     supervisor.spawn_loop("api keys", refresh.run());
+    for keep_fresh in tokens.iter().flat_map(Tokens::loops) {
+        supervisor.spawn_loop("keys of an issuer", keep_fresh);
+    }
     let anonymous = anonymous.then(|| ANONYMOUS_TENANT.parse().map(Caller::new));
     Ok(Authenticator {
         keys,
+        tokens,
         anonymous: anonymous.transpose()?,
         clock: redis_clock(redis),
     })

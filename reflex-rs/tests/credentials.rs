@@ -164,6 +164,33 @@ fn a_key_that_cannot_be_checked_is_neither_accepted_nor_refused() {
 }
 
 #[test]
+fn a_key_is_revoked_although_redis_is_full() {
+    let redis = Redis::start();
+    let key = Key::new("known", "acme", &["read"]);
+    redis.publish_keys(&[&key]);
+    let reflex = Reflex::ready(&redis, &[]);
+    let read = || {
+        reflex.request(
+            "GET",
+            "/v1/tasks/l0-01h00000000000000000000000",
+            &key.header(),
+            b"",
+        )
+    };
+    until("the key is known", || (read().status == 404).then_some(()));
+    let _: () = redis.ask("CONFIG|SET|maxmemory|1");
+    redis.publish_keys(&[]);
+    let refused = until("the key is refused", || {
+        let answer = read();
+        (answer.status != 404).then_some(answer)
+    });
+    assert_eq!(
+        (refused.status, refused.problem().0.as_str()),
+        (401, "invalid_credential")
+    );
+}
+
+#[test]
 fn a_broken_record_refuses_its_key_only_and_is_logged_once() {
     let redis = Redis::start();
     let (good, broken) = (

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 
 use super::presented::{find, Presented};
-use super::{ApiKey, KeyRecord, Keys, Refusal};
+use super::{ApiKey, KeyRecord, Keys, Refusal, Tokens};
 use crate::caller::{Caller, Credential, Scope};
 
 /// How often the credential of an open event stream is checked.
@@ -18,6 +18,8 @@ pub type Clock = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 /// Checks the credentials of requests, in memory only.
 pub struct Authenticator {
     pub keys: Arc<Keys>,
+    /// Absent if no issuer is configured.
+    pub tokens: Option<Tokens>,
     /// Who a request without a credential acts for; `None`: it is refused.
     pub anonymous: Option<Caller>,
     pub clock: Clock,
@@ -25,18 +27,28 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// Returns the caller of a request. A credential that is presented must be valid, also where none is needed.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let token = match find(headers) {
+    ///
+    /// Waits only for the keys of an issuer, when a token names an unknown one.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let key = match find(headers) {
             Presented::Nothing => return self.anonymous.clone().ok_or(Refusal::Missing),
             Presented::Malformed => return Err(Refusal::Invalid),
-            Presented::Token(token) => token,
+            Presented::ApiKey(text) => ApiKey::parse(text).ok_or(Refusal::Invalid)?,
+            Presented::Bearer(text) => match ApiKey::parse(text) {
+                Some(key) => key,
+                None => return self.verify_token(text).await,
+            },
         };
-        let key = ApiKey::parse(token).ok_or(Refusal::Invalid)?;
         self.keys.verify(&key, |record| {
             let now_ms = self.unexpired(record)?;
             record.touch(now_ms);
             Ok(record.caller.clone())
         })
+    }
+
+    async fn verify_token(&self, token: &str) -> Result<Caller, Refusal> {
+        let tokens = self.tokens.as_ref().ok_or(Refusal::Invalid)?;
+        tokens.verify(token, self.now_ms()?).await
     }
 
     /// Fails if the caller's credential no longer allows `scope`: it was revoked, has expired or was replaced.
@@ -50,6 +62,10 @@ impl Authenticator {
                 }
                 authorize(&record.caller, scope)
             }),
+            Credential::Token(token) if self.now_ms()? >= token.expires_at_ms => {
+                Err(Refusal::Expired)
+            }
+            Credential::Token(_) => authorize(caller, scope),
         }
     }
 
@@ -66,9 +82,13 @@ impl Authenticator {
         }
     }
 
+    fn now_ms(&self) -> Result<u64, Refusal> {
+        (self.clock)().ok_or(Refusal::Unavailable)
+    }
+
     /// Returns the time, at which the key has not expired.
     fn unexpired(&self, record: &KeyRecord) -> Result<u64, Refusal> {
-        let now_ms = (self.clock)().ok_or(Refusal::Unavailable)?;
+        let now_ms = self.now_ms()?;
         if record.has_expired(now_ms) {
             return Err(Refusal::Expired);
         }
@@ -110,22 +130,23 @@ mod tests {
         keys.set(Some(Arc::new([record].into_iter().collect())));
         Authenticator {
             keys: Arc::new(keys),
+            tokens: None,
             anonymous: None,
             clock: Arc::new(|| Some(NOW_MS)),
         }
     }
 
-    fn authenticate(authenticator: &Authenticator, token: &str) -> Result<Caller, Refusal> {
+    async fn authenticate(authenticator: &Authenticator, token: &str) -> Result<Caller, Refusal> {
         let mut headers = HeaderMap::new();
         let value = format!("Bearer {token}").parse().unwrap();
         headers.insert("authorization", value);
-        authenticator.authenticate(&headers)
+        authenticator.authenticate(&headers).await
     }
 
-    #[test]
-    fn the_caller_comes_from_the_key() {
+    #[tokio::test]
+    async fn the_caller_comes_from_the_key() {
         let known = authenticator(&["read"], None);
-        let caller = authenticate(&known, &text('a')).unwrap();
+        let caller = authenticate(&known, &text('a')).await.unwrap();
         assert_eq!(
             (caller.tenant.as_str(), caller.credential.name()),
             ("acme", Some("abcdefgh2345"))
@@ -133,21 +154,24 @@ mod tests {
         assert!(caller.scopes.allow(Scope::Read) && !caller.scopes.allow(Scope::Submit));
         for wrong in [text('b').as_str(), "", "x", "octo_abcdefgh2345"] {
             assert_eq!(
-                authenticate(&known, wrong),
+                authenticate(&known, wrong).await,
                 Err(Refusal::Invalid),
                 "{wrong}"
             );
         }
     }
 
-    #[test]
-    fn a_key_ends_with_its_expiry() {
+    #[tokio::test]
+    async fn a_key_ends_with_its_expiry() {
         let valid = authenticator(&["read"], Some(NOW_MS + 1));
-        let caller = authenticate(&valid, &text('a')).unwrap();
+        let caller = authenticate(&valid, &text('a')).await.unwrap();
         let expired = authenticator(&["read"], Some(NOW_MS));
-        assert_eq!(authenticate(&expired, &text('a')), Err(Refusal::Expired));
         assert_eq!(
-            authenticate(&expired, &text('b')),
+            authenticate(&expired, &text('a')).await,
+            Err(Refusal::Expired)
+        );
+        assert_eq!(
+            authenticate(&expired, &text('b')).await,
             Err(Refusal::Invalid),
             "only who has the key learns that it has expired"
         );
@@ -155,25 +179,33 @@ mod tests {
         assert_eq!(expired.recheck(&caller, Scope::Read), Err(Refusal::Expired));
     }
 
-    #[test]
-    fn without_a_credential_only_anonymous_access_helps() {
+    #[tokio::test]
+    async fn without_a_credential_only_anonymous_access_helps() {
         let mut authenticator = authenticator(&["read"], None);
         let none = HeaderMap::new();
-        assert_eq!(authenticator.authenticate(&none), Err(Refusal::Missing));
+        assert_eq!(
+            authenticator.authenticate(&none).await,
+            Err(Refusal::Missing)
+        );
         let anonymous = Caller::new("default".parse().unwrap());
         authenticator.anonymous = Some(anonymous.clone());
-        assert_eq!(authenticator.authenticate(&none), Ok(anonymous.clone()));
+        assert_eq!(
+            authenticator.authenticate(&none).await,
+            Ok(anonymous.clone())
+        );
         assert_eq!(authenticator.recheck(&anonymous, Scope::Read), Ok(()));
         assert_eq!(
-            authenticate(&authenticator, &text('b')),
+            authenticate(&authenticator, &text('b')).await,
             Err(Refusal::Invalid),
             "a wrong credential is never anonymous"
         );
     }
 
-    #[test]
-    fn a_caller_loses_what_its_key_loses() {
-        let caller = authenticate(&authenticator(&["read"], None), &text('a')).unwrap();
+    #[tokio::test]
+    async fn a_caller_loses_what_its_key_loses() {
+        let caller = authenticate(&authenticator(&["read"], None), &text('a'))
+            .await
+            .unwrap();
         let without_read = authenticator(&["submit"], None);
         assert_eq!(
             without_read.recheck(&caller, Scope::Read),

@@ -8,8 +8,10 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Presented<'a> {
     Nothing,
-    /// The token of `Authorization: Bearer`, or the value of `X-Api-Key`.
-    Token(&'a str),
+    /// The token of `Authorization: Bearer`.
+    Bearer(&'a str),
+    /// The value of `X-Api-Key`.
+    ApiKey(&'a str),
     /// More than one credential, another scheme, or not a text.
     Malformed,
 }
@@ -25,13 +27,16 @@ pub(super) fn find(headers: &HeaderMap) -> Presented<'_> {
     let mut bearer = headers.get_all(header::AUTHORIZATION).iter();
     let mut keys = headers.get_all(API_KEY).iter();
     let values = (bearer.next(), bearer.next(), keys.next(), keys.next());
-    let token = match values {
+    let found = match values {
         (None, _, None, _) => return Presented::Nothing,
-        (Some(value), None, None, _) => value.to_str().ok().and_then(bearer_token),
-        (None, _, Some(value), None) => value.to_str().ok(),
+        (Some(value), None, None, _) => {
+            let token = value.to_str().ok().and_then(bearer_token);
+            token.map(Presented::Bearer)
+        }
+        (None, _, Some(value), None) => value.to_str().ok().map(Presented::ApiKey),
         _ => None,
     };
-    token.map_or(Presented::Malformed, Presented::Token)
+    found.unwrap_or(Presented::Malformed)
 }
 
 fn bearer_token(value: &str) -> Option<&str> {
@@ -49,10 +54,10 @@ mod tests {
     fn a_credential_stands_in_exactly_one_header() {
         let cases: [(&[(&str, &str)], Presented); 12] = [
             (&[], Presented::Nothing),
-            (&[("authorization", "Bearer x")], Presented::Token("x")),
-            (&[("authorization", "bearer  x ")], Presented::Token("x")),
-            (&[("authorization", "Bearer ")], Presented::Token("")),
-            (&[("x-api-key", "x")], Presented::Token("x")),
+            (&[("authorization", "Bearer x")], Presented::Bearer("x")),
+            (&[("authorization", "bearer  x ")], Presented::Bearer("x")),
+            (&[("authorization", "Bearer ")], Presented::Bearer("")),
+            (&[("x-api-key", "x")], Presented::ApiKey("x")),
             (&[("authorization", "Bearer")], Presented::Malformed),
             (&[("authorization", "Basic eDp5")], Presented::Malformed),
             (&[("authorization", "")], Presented::Malformed),

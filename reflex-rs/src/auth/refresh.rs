@@ -25,6 +25,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Keys whose uses are reported in one command.
 const REPORT_BATCH: usize = 1000;
 
+type Version = Option<Vec<u8>>;
 type Published = HashMap<Vec<u8>, Vec<u8>>;
 
 /// The loop that reads the published keys.
@@ -71,7 +72,7 @@ impl Refresh {
     }
 
     async fn read(&mut self) -> Result<(), StoreError> {
-        let version: Option<Vec<u8>> = self
+        let version: Version = self
             .redis
             .query(redis::cmd("GET").arg(API_KEYS_VERSION))
             .await?;
@@ -86,17 +87,20 @@ impl Refresh {
         Ok(())
     }
 
-    /// Reads the keys and their version in one transaction.
+    /// Reads the keys between two reads of their version. A transaction would do, but Redis refuses to queue one when it is full.
+    ///
+    /// Fails if they were published meanwhile; the next poll reads them again.
     async fn load(&mut self) -> Result<Option<(Vec<u8>, Arc<KeyTable>)>, StoreError> {
         let mut connection = self.redis.connection()?;
-        let (version, published): (Option<Vec<u8>>, Published) = redis::pipe()
-            .atomic()
-            .cmd("GET")
-            .arg(API_KEYS_VERSION)
-            .cmd("HGETALL")
-            .arg(API_KEYS)
+        let (version, published, after): (Version, Published, Version) = redis::pipe()
+            .get(API_KEYS_VERSION)
+            .hgetall(API_KEYS)
+            .get(API_KEYS_VERSION)
             .query_async(&mut connection)
             .await?;
+        if version != after {
+            return Err(StoreError::unavailable("the keys were just published"));
+        }
         let Some(version) = version else {
             return Ok(None);
         };

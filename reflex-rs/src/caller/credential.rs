@@ -1,23 +1,35 @@
 //! What a caller has proved its identity with. Never the secret itself.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The credential of a request that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
     /// None was needed.
     None,
     /// An API key.
     Key(KeyId),
+    /// A token (JWT).
+    Token(Arc<Token>),
+}
+
+/// What is kept of a token.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Token {
+    pub issuer: String,
+    /// With the leeway of its issuer, in ms since 1970.
+    pub expires_at_ms: u64,
 }
 
 impl Credential {
-    /// The name of the credential for logs, if there is one.
+    /// The name of the credential for logs, if there is one: the id of a key, or the issuer of a token.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::None => None,
             Self::Key(id) => Some(id.as_str()),
+            Self::Token(token) => Some(&token.issuer),
         }
     }
 }

@@ -4,7 +4,7 @@ mod credential;
 mod scopes;
 
 pub(crate) use credential::is_base32;
-pub use credential::{Credential, KeyId};
+pub use credential::{Credential, KeyId, Token};
 pub use scopes::{Scope, Scopes};
 
 use contracts::events::Tenant;

@@ -97,7 +97,8 @@ impl Generation {
         let tenant = file.tenants.get(&caller.tenant).or(file.default.as_ref());
         let key = match &caller.credential {
             Credential::Key(id) => file.keys.get(id.as_str()),
-            Credential::None => None,
+            // Tokens are short-lived; the limits of their tenant hold.
+            Credential::None | Credential::Token(_) => None,
         };
         [tenant, key]
     }

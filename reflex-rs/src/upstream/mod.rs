@@ -180,7 +180,7 @@ fn is_refusal(status: StatusCode) -> bool {
 }
 
 /// Formats an error with its causes: hyper's own message says little.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -47,6 +47,11 @@ pub fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}\r\n")
 }
 
+const PUBLISH: &str = "#!lua flags=allow-oom
+redis.call('DEL', KEYS[1])
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('SET', KEYS[2], ARGV[1])";
+
 static VERSIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Redis {
@@ -59,18 +64,14 @@ impl Redis {
         self.publish_records(&records);
     }
 
-    /// Publishes records as they are, in one transaction.
+    /// Publishes records as they are, all at once and also when Redis is full.
     pub fn publish_records(&self, records: &[(String, String)]) {
-        let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
-        let mut publication = redis::pipe();
-        publication.atomic().del("{api-keys}").ignore();
-        if !records.is_empty() {
-            publication.hset_multiple("{api-keys}", records).ignore();
+        let version = VERSIONS.fetch_add(1, Ordering::Relaxed).to_string();
+        let mut words = vec![PUBLISH, "2", "{api-keys}", "{api-keys}:version", &version];
+        for (id, record) in records {
+            words.extend([id.as_str(), record.as_str()]);
         }
-        publication.set("{api-keys}:version", version).ignore();
-        let client = redis::Client::open(self.url()).unwrap();
-        let () = publication
-            .query(&mut client.get_connection().unwrap())
-            .unwrap();
+        let words = ["EVAL"].into_iter().chain(words).map(str::as_bytes);
+        let () = self.ask_raw(&words.collect::<Vec<_>>());
     }
 }

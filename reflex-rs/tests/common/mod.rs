@@ -14,6 +14,7 @@ pub mod keys;
 mod ports;
 pub mod quotas;
 mod redis_server;
+pub mod tokens;
 
 pub use answer::Answer;
 pub use ports::free_port;

@@ -3,6 +3,7 @@
 //!
 //! Owns the shapes and their rules. Must not do I/O beyond reading a named file, and must not know tokio, Redis or HTTP.
 
+pub mod credentials;
 pub mod error;
 pub mod events;
 pub mod fairness;

@@ -102,6 +102,7 @@ class ReflexSettings(Section):
 
     listen: Listen
     anonymous: Literal["auto", "on", "off"]
+    credentials_file: str
     url: Annotated[str, AfterValidator(_http_url)]
     body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)]

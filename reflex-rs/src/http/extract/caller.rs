@@ -39,7 +39,7 @@ impl<D: Demand> FromRequestParts<Arc<App>> for Authorized<D> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let caller = app.authenticator.authenticate(&parts.headers);
+        let caller = app.authenticator.authenticate(&parts.headers).await;
         let authorized = caller.and_then(|caller| {
             authorize(&caller, D::SCOPE)?;
             Ok(caller)

@@ -68,7 +68,7 @@ pub(super) async fn until_ended(
         () = tokio::time::sleep(wait) => {}
         () = stop.requested() => {}
     }
-    let caller = app.authenticator.authenticate(headers);
+    let caller = app.authenticator.authenticate(headers).await;
     caller
         .and_then(|caller| authorize(&caller, Scope::Read))
         .map_err(Problem::Credential)

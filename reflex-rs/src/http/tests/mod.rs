@@ -112,6 +112,7 @@ impl Api {
         keys.set(Some(Arc::default()));
         let authenticator = Authenticator {
             keys: Arc::new(keys),
+            tokens: None,
             anonymous: Some(Caller::new("acme".parse().unwrap())),
             clock: Arc::new(|| Some(contracts::ids::now_ms())),
         };

@@ -57,6 +57,8 @@ impl std::fmt::Debug for Redis {
 pub struct Reflex {
     pub listen: String,
     pub anonymous: Anonymous,
+    /// Issuers of tokens; empty: only API keys are accepted.
+    pub credentials_file: String,
     pub url: String,
     pub body_limit_bytes: usize,
     pub max_connections: usize,
