@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod console;
+mod json_lines;
 pub mod logging;
 pub mod shutdown;
 pub mod supervisor;

@@ -18,6 +18,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::Layer;
 
+use crate::json_lines::JsonLines;
+
 /// Lines that wait to be written.
 const QUEUE_LINES: usize = 8192;
 /// How long the end of the process may wait for the last lines.
@@ -61,7 +63,7 @@ pub fn start(settings: &Log, program: &'static str) -> io::Result<Flush> {
     let layer = if console {
         layer.with_ansi(terminal).boxed()
     } else {
-        layer.json().flatten_event(true).boxed()
+        layer.json().event_format(JsonLines::default()).boxed()
     };
     tracing_subscriber::registry()
         .with(layer.with_filter(targets(settings.level, program)))
