@@ -150,9 +150,12 @@ impl Leases {
             run,
         };
         let mut records = self.lock();
-        for (known, earlier) in records.iter_mut() {
-            if (&known.0, &known.1) == (&key.0, &key.1) && known.2 != key.2 {
-                earlier.revoke(LeaseState::Stale);
+        // Before its first delivery an entry has no lease.
+        if entry.delivery > 1 {
+            for (known, earlier) in records.iter_mut() {
+                if (&known.0, &known.1) == (&key.0, &key.1) && known.2 != key.2 {
+                    earlier.revoke(LeaseState::Stale);
+                }
             }
         }
         records.insert(key.clone(), record);

@@ -27,6 +27,8 @@ pub struct Consumer {
     supervisor: Supervisor,
     slots: Arc<Semaphore>,
     slot_count: u32,
+    /// Slots that are free before anything is read: a command for one entry costs almost as much as one for many.
+    least_free: u32,
     heartbeat: Duration,
     drain: Duration,
 }
@@ -46,6 +48,7 @@ impl Consumer {
             supervisor,
             slots: Arc::new(Semaphore::new(slot_count as usize)),
             slot_count,
+            least_free: (slot_count / 4).max(1),
             heartbeat: Duration::from_secs(ingest.heartbeat_s),
             drain: common.drain,
             handler: Arc::new(EntryHandler {
@@ -97,7 +100,7 @@ impl Consumer {
         &self.handler.group.streams[0]
     }
 
-    /// Wait for a slot; claim abandoned entries when that is due; then read once.
+    /// Wait for free slots; claim abandoned entries when that is due; then read once.
     async fn turn(
         &self,
         reader: &mut Reader,
@@ -107,7 +110,7 @@ impl Consumer {
         let group = &self.handler.group;
         tokio::select! {
             // Closed it never is.
-            slot = self.slots.acquire() => drop(slot),
+            slots = self.slots.acquire_many(self.least_free) => drop(slots),
             () = stop.requested() => return Ok(()),
         }
         if last_claim.is_none_or(|last| last.elapsed() >= self.heartbeat) {
