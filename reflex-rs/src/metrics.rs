@@ -1,5 +1,6 @@
 //! The metrics of this process, in Prometheus' text format.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use contracts::events::Source;
@@ -9,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use strum::IntoStaticStr;
+use strum::{EnumCount, IntoStaticStr};
 
 use crate::outcome::Outcome;
 use crate::quotas::Limit;
@@ -56,11 +57,29 @@ pub fn label(source: Source) -> &'static str {
 
 type Label = (&'static str, &'static str);
 
+/// The series of one source.
+struct KnownSeries {
+    /// By outcome.
+    admissions: [OnceLock<Counter>; Outcome::COUNT],
+    seconds: OnceLock<Histogram>,
+}
+
+impl Default for KnownSeries {
+    fn default() -> Self {
+        Self {
+            admissions: std::array::from_fn(|_| OnceLock::new()),
+            seconds: OnceLock::new(),
+        }
+    }
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
     admissions: Family<[Label; 2], Counter>,
     seconds: Family<[Label; 1], Histogram>,
+    /// The series of `admissions` and `seconds` that exist, so that a submission looks for none.
+    known: [KnownSeries; Source::ALL.len()],
     waits: Family<[Label; 1], Counter>,
     requests: Family<[Label; 2], Counter>,
     authentications: Family<[Label; 1], Counter>,
@@ -143,6 +162,7 @@ impl Default for Metrics {
             registry,
             admissions,
             seconds,
+            known: Default::default(),
             waits,
             requests,
             authentications,
@@ -159,13 +179,17 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts the end of one submission; `took` is the time since its last byte.
     pub fn submission_ended(&self, source: Source, outcome: Outcome, took: Duration) {
+        let known = &self.known[source as usize];
         let source = ("source", label(source));
-        self.admissions
-            .get_or_create(&[source, ("outcome", outcome.as_str())])
-            .inc();
-        self.seconds
-            .get_or_create(&[source])
-            .observe(took.as_secs_f64());
+        let count = known.admissions[outcome as usize].get_or_init(|| {
+            let labels = [source, ("outcome", outcome.as_str())];
+            self.admissions.get_or_create(&labels).clone()
+        });
+        count.inc();
+        let seconds = known
+            .seconds
+            .get_or_init(|| self.seconds.get_or_create(&[source]).clone());
+        seconds.observe(took.as_secs_f64());
     }
 
     /// Counts one pause of an ingest entry.

@@ -1,9 +1,9 @@
 //! How a submission or another request ends. The word is the metrics' label and, over HTTP, the code of the problem.
 
-use strum::IntoStaticStr;
+use strum::{EnumCount, IntoStaticStr};
 
 /// Every submission and every request ends in exactly one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumCount, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// A task was stored, or a command was accepted.

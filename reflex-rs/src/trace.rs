@@ -1,5 +1,7 @@
 //! W3C trace context: keeps a producer's `traceparent` if it is valid, else generates one.
 
+use contracts::ids;
+
 /// Returns the producer's `traceparent` if it is valid, else a new one.
 pub fn accept_or_generate(given: Option<&str>) -> Result<String, getrandom::Error> {
     match given.filter(|text| is_valid(text)) {
@@ -34,9 +36,7 @@ fn is_valid(text: &str) -> bool {
 }
 
 fn generate() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes)?;
-    let digits = hex::encode(bytes);
+    let digits = hex::encode(ids::random::<24>()?);
     Ok(format!("00-{}-{}-01", &digits[..32], &digits[32..]))
 }
 

@@ -3,6 +3,7 @@
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 use ulid::Ulid;
 
@@ -21,11 +22,27 @@ pub fn ulid(now_ms: u64, random: [u8; 10]) -> String {
     text
 }
 
-/// Fresh random bits for `ulid`.
-pub fn random() -> Result<[u8; 10], getrandom::Error> {
-    let mut bytes = [0; 10];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes)
+/// Random bytes that the system is asked for at once.
+const RANDOM_BYTES: usize = 1024;
+
+/// Fresh random bytes, for ids. The system is asked once for many ids.
+pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    thread_local! {
+        static UNUSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    UNUSED.with_borrow_mut(|unused| {
+        if unused.len() < N {
+            unused.resize(RANDOM_BYTES.max(N), 0);
+            if let Err(error) = getrandom::fill(unused) {
+                unused.clear();
+                return Err(error);
+            }
+        }
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&unused[unused.len() - N..]);
+        unused.truncate(unused.len() - N);
+        Ok(bytes)
+    })
 }
 
 /// `<lane>-<ulid>`.
@@ -155,7 +172,14 @@ pub fn utc_now() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{timestamp, timestamp_ms};
+    use super::{random, timestamp, timestamp_ms};
+
+    #[test]
+    fn random_bytes_are_used_once() {
+        let drawn: std::collections::HashSet<[u8; 10]> =
+            (0..1000).map(|_| random().unwrap()).collect();
+        assert_eq!(drawn.len(), 1000);
+    }
 
     #[test]
     fn a_time_survives_being_written_and_read() {
