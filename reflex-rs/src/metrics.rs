@@ -32,6 +32,7 @@ pub enum Route {
     Events,
     Quota,
     Proxy,
+    ProxyCommand,
     /// A batch of submissions; each item also counts as a submission.
     Batch,
     /// Refused before its route was looked at.

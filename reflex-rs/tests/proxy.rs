@@ -60,6 +60,32 @@ fn other_reads_are_proxied_on_behalf_of_the_caller_only() {
 }
 
 #[test]
+fn commands_about_callbacks_are_forwarded_as_such() {
+    let redis = Redis::start();
+    let api = Api::start();
+    let reflex = Reflex::ready(&redis, &[("OCTOLLM_API_URL", &api.url)]);
+    for path in [
+        "/v1/callbacks/7/redeliver",
+        "/v1/callback-endpoints/7/enable",
+    ] {
+        assert_eq!(reflex.request("POST", path, "", b"").status, 404);
+        api.answer(path, 202, &json!({"accepted": true}));
+        let answer = reflex.request("POST", path, "", b"");
+        assert_eq!(
+            (answer.status, answer.json()),
+            (202, json!({"accepted": true}))
+        );
+        let received = api.requests().pop().unwrap();
+        assert_eq!(
+            (received.method.as_str(), received.path.as_str()),
+            ("POST", path)
+        );
+        assert_eq!(received.tenants, ["default"]);
+        assert_eq!(reflex.get(path).status, 405);
+    }
+}
+
+#[test]
 fn what_the_api_refuses_is_a_fault_of_the_configuration() {
     let redis = Redis::start();
     let api = Api::start();

@@ -212,6 +212,22 @@ async def test_a_receiver_that_does_not_answer_in_time_is_given_up(pool, book):
     assert (row["state"], row["outcome"]) == ("pending", "timeout")
 
 
+async def test_a_receiver_that_answers_byte_by_byte_is_given_up(pool, book):
+    async def dripping(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX-More: ")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with receiver(dripping) as url:
+        known = rules(url)
+        await ended(orchestrator_with(pool, book, known))
+        async with sending(pool, known, timeout_s=0.5):
+            row = await attempted(pool)
+    assert (row["state"], row["outcome"]) == ("pending", "timeout")
+
+
 @pytest.mark.parametrize("header", ["3600", "Wed, 01 Jan 2200 00:00:00 GMT"])
 async def test_the_receivers_pause_is_respected(pool, book, header):
     async with serving(Answer(503, headers={"Retry-After": header})) as server:
@@ -286,9 +302,11 @@ async def test_a_slow_receiver_does_not_hold_up_a_fast_one(pool, book):
 
     async with receiver(silent) as slow, serving(OK) as fast:
         known = rules(slow, fast.url)
-        making = orchestrator_with(pool, book, known)
-        for _ in range(10):
-            await ended(making)
+        # All of the slow one's are older.
+        for name in ("e0", "e1"):
+            one = known.model_copy(update={"endpoints": {name: known.endpoints[name]}})
+            for _ in range(10):
+                await ended(orchestrator_with(pool, book, one))
         async with sending(pool, known, limits=Limits(4, 4, 2)):
             found = await in_state(pool, "delivered", 10)
             assert {row["endpoint"] for row in found} == {"e1"}

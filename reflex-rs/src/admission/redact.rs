@@ -148,7 +148,19 @@ fn in_value<'a>(value: &Value, rules: &'a Rules) -> Option<&'a str> {
 mod tests {
     use super::super::{Redactions, Rules};
     use super::object;
+    use contracts::events::TaskSubmission;
     use serde_json::json;
+
+    #[test]
+    fn the_url_of_a_callback_stays_as_it_is() {
+        let rules = Rules::built_in().unwrap();
+        let url = "https://hooks.example.com/done?to=ada@example.org";
+        let body = json!({"goal": "ask ada@example.org", "callback": {"url": url}});
+        let mut submission: TaskSubmission = serde_json::from_value(body).unwrap();
+        super::submission(&mut submission, &rules).unwrap();
+        assert_eq!(submission.goal.as_str(), "ask [email]");
+        assert_eq!(submission.callback.unwrap().url.as_str(), url);
+    }
 
     #[test]
     fn equal_keys_are_numbered_in_linear_time() {

@@ -28,6 +28,8 @@ pub fn router(app: Arc<App>) -> Router {
         )
         .route("/v1/quota", get(quota::show))
         .route("/v1/webhooks/{source}", post(webhooks::receive))
+        .route("/v1/callbacks/{id}/redeliver", post(proxy::command))
+        .route("/v1/callback-endpoints/{id}/enable", post(proxy::command))
         .route("/v1/{*rest}", get(proxy::proxy))
         .merge(service::admin::router(
             ReflexProbe(Arc::clone(&app)),

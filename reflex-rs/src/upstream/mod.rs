@@ -80,9 +80,11 @@ impl ApiClient {
         }
     }
 
-    /// Sends GET for `path`, which includes the query, on behalf of the caller. Every status is an answer, not an error.
-    pub async fn get<'a>(
+    /// Sends a request without a body to `path`, which includes the query, on behalf of the caller. Every status is an
+    /// answer, not an error.
+    pub async fn forward<'a>(
         &self,
+        method: &Method,
         path: &str,
         caller: &Caller,
         headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
@@ -90,18 +92,21 @@ impl ApiClient {
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;
-        self.send(path, caller, headers, slot).await
+        self.send(method, path, caller, headers, slot).await
     }
 
     async fn send<'a>(
         &self,
+        method: &Method,
         path: &str,
         caller: &Caller,
         headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Response<ProxiedBody>, ApiError> {
-        let mut request = Request::get(format!("{}{path}", self.base));
-        if let Some(value) = self.identify(caller, path)? {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        if let Some(value) = self.identify(caller, method, path)? {
             request = request.header(CALLER, value);
         }
         for (name, value) in headers {
@@ -124,11 +129,16 @@ impl ApiClient {
     }
 
     /// The header that names the caller; none for an anonymous one if nothing is signed.
-    fn identify(&self, caller: &Caller, path: &str) -> Result<Option<HeaderValue>, ApiError> {
+    fn identify(
+        &self,
+        caller: &Caller,
+        method: &Method,
+        path: &str,
+    ) -> Result<Option<HeaderValue>, ApiError> {
         let is_anonymous =
             caller.credential == Credential::None && caller.tenant.as_str() == ANONYMOUS_TENANT;
         match &self.signer {
-            Some(signer) => Ok(Some(signer.sign(caller, &Method::GET, path)?)),
+            Some(signer) => Ok(Some(signer.sign(caller, method, path)?)),
             None if is_anonymous => Ok(None),
             None => Err(ApiError::NoSecret),
         }
@@ -152,7 +162,9 @@ impl ApiClient {
             scopes: [Scope::Read].into_iter().collect(),
             ..caller.clone()
         };
-        let response = self.send(path, &reader, std::iter::empty(), slot).await?;
+        let response = self
+            .send(&Method::GET, path, &reader, std::iter::empty(), slot)
+            .await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),

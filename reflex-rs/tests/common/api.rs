@@ -20,6 +20,7 @@ struct Shared {
 /// One request as it was received.
 #[derive(Debug, Clone)]
 pub struct Received {
+    pub method: String,
     pub path: String,
     /// Every value of the header that names the caller.
     pub callers: Vec<String>,
@@ -88,6 +89,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         field.strip_prefix("tenant=").map(str::to_owned)
     });
     let received = Received {
+        method: request.method().to_string(),
         path: path.clone(),
         tenants: tenants.collect(),
         callers: callers.clone(),

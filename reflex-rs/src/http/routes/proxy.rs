@@ -1,15 +1,15 @@
-//! Reads that only the API can answer: everything else below `/v1/`.
+//! Requests that only the API can answer: commands about callbacks, and every other read below `/v1/`.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{header, HeaderMap, HeaderName, Uri};
+use axum::http::{header, HeaderMap, HeaderName, Method, Uri};
 use axum::response::Response;
 
 use super::record;
 use crate::caller::Caller;
-use crate::http::extract::{Authorized, Read};
+use crate::http::extract::{Authorized, Operate, Read};
 use crate::http::{App, Problem};
 use crate::metrics::Route;
 use crate::outcome::Outcome;
@@ -35,10 +35,31 @@ pub(in crate::http) async fn proxy(
     record(&app, Route::Proxy, &caller, request).await
 }
 
-/// Returns the API's response, whatever its status.
+/// Sends a command to the API. It has no body.
+pub(in crate::http) async fn command(
+    State(app): State<Arc<App>>,
+    Authorized { caller, .. }: Authorized<Operate>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let request = forward(&app, &caller, &Method::POST, &uri, &headers);
+    record(&app, Route::ProxyCommand, &caller, request).await
+}
+
+/// Returns the API's response to a read, whatever its status.
 pub(super) async fn send(
     app: &App,
     caller: &Caller,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(Outcome, Response), Problem> {
+    forward(app, caller, &Method::GET, uri, headers).await
+}
+
+async fn forward(
+    app: &App,
+    caller: &Caller,
+    method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<(Outcome, Response), Problem> {
@@ -48,7 +69,8 @@ pub(super) async fn send(
     let forwarded = REQUEST_HEADERS
         .iter()
         .filter_map(|name| Some((name, headers.get(name)?)));
-    let (head, body) = api.get(path, caller, forwarded).await?.into_parts();
+    let response = api.forward(method, path, caller, forwarded).await?;
+    let (head, body) = response.into_parts();
     let mut response = Response::new(Body::new(body));
     *response.status_mut() = head.status;
     for name in &RESPONSE_HEADERS {
