@@ -15,6 +15,7 @@ from redis.exceptions import NoPermissionError
 
 from octollm.contracts.ids import as_text
 from octollm.devstack.embedded.ports import Ports
+from octollm.protocol.kinds import published_version
 from octollm.resources import schemas_path
 from octollm.runtime.roles import python_roles
 from octollm.runtime.worker import run_roles
@@ -136,6 +137,7 @@ async def test_every_process_works_as_its_user(users, client, stack):
     async with redis.asyncio.Redis.from_url(url_of(users, "octollm-producer")) as producer:
         await producer.xadd("ingest:default", {"body": b'{"goal": "x", "kind": "note", "input": {"text": "x"}}'})
     await until(lambda: is_empty(client, "ingest:default"))
+    await until(lambda: published_version(client))
     refused = {entry[b"object"] for entry in await client.execute_command("ACL", "LOG")}
     assert refused <= OPTIONAL
 

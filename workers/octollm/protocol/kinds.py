@@ -2,8 +2,8 @@
 
 A hash (`KINDS`) has a field for each kind; the value is its JSON Schema (draft 2020-12) as JSON. The field `*` stands
 for every other kind and for tasks without one, and exists if a model plans these. A string (`KINDS_VERSION`) is the
-digest of the hash and is set in the same transaction, so a reader that follows the version reads the schemas only when
-they change.
+digest of the hash and is set by the same script (`lua/publish_kinds.lua`), so a reader that follows the version reads
+the schemas only when they change.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from itertools import chain
 
 from redis.asyncio import Redis
 
+from octollm.protocol.scripts import source
 from octollm.topology.keys import KINDS, KINDS_VERSION
 
 
@@ -25,12 +26,9 @@ def version_of(schemas: Mapping[str, bytes]) -> str:
 
 async def publish(client: Redis, schemas: Mapping[str, bytes]) -> None:
     """Replace what is published. Raises redis-py's errors."""
-    async with client.pipeline(transaction=True) as both:
-        both.delete(KINDS)
-        if schemas:
-            both.hset(KINDS, items=list(chain.from_iterable(schemas.items())))
-        both.set(KINDS_VERSION, version_of(schemas))
-        await both.execute()
+    script = client.register_script(source("publish_kinds"))
+    fields: list[str | bytes] = [part for item in schemas.items() for part in item]
+    await script(keys=[KINDS, KINDS_VERSION], args=[version_of(schemas), *fields])
 
 
 async def published_version(client: Redis) -> str | None:
