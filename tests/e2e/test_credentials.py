@@ -145,6 +145,19 @@ def test_keys_come_back_when_redis_has_lost_them(closed):
     until_sync(lambda: status(closed.http, path, key) == 404, "the key")
 
 
+def test_a_key_is_revoked_although_redis_is_full(closed):
+    key, stays = key_for(closed, "acme", "read"), key_for(closed, "acme", "read")
+    path = f"/v1/tasks/{new_task_id('l0')}"
+    with redis.Redis.from_url(closed.addresses["redis"]) as client:
+        client.config_set("maxmemory", "1")
+        try:
+            keys(closed, "revoke", key[:17])
+            until_sync(lambda: status(closed.http, path, key) == 401, "the end of the key", 3)
+            assert status(closed.http, path, stays) == 404
+        finally:
+            client.config_set("maxmemory", "0")
+
+
 def test_the_last_use_is_listed(closed):
     key = key_for(closed, "acme", "read")
     assert status(closed.http, "/v1/tasks", key) == 200
