@@ -237,6 +237,8 @@ fn without_redis_submissions_get_503_and_reads_are_let_through() {
             (answer.status, answer.problem().0),
             (503, "store_unavailable".into())
         );
+        let capacity = "\"capacity\";r=0;t=1";
+        assert_eq!(header(&answer, "ratelimit"), capacity);
         // Not 429: nobody says that the quota is used up.
         let read = reflex.get("/v1/tasks/l0-01jd9k3v5e8xq2w4r6t8y0m2n4");
         assert_eq!(read.status, 503);

@@ -1,6 +1,7 @@
 """Both clients against a server that refuses, is busy, answers falsely, and breaks off in the middle."""
 
 import math
+import time
 from datetime import datetime
 
 import orjson
@@ -108,6 +109,17 @@ async def test_who_stays_busy_is_given_up_on_with_what_it_asked_for(made):
             await client.call("submit", "g")
     assert caught.value.retry_after_s == 7
     assert len(server.requests) == 1  # waiting for so long is not worth it with this time-out
+
+
+async def test_a_submission_above_the_quota_is_sent_again_after_the_time_that_was_named(made):
+    refused = problem(429, "quota_exceeded", "the tenant has used up its quota of requests", **{"Retry-After": "1"})
+    async with serving(refused, Answer.json(ACCEPTED, 202)) as server, made(server.url) as client:
+        begun = time.monotonic()
+        accepted = await client.call("submit", "g")
+    assert accepted.task == TASK
+    assert time.monotonic() - begun >= 1
+    assert len({one.headers["idempotency-key"] for one in server.requests}) == 1
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[half", "http://x y"])

@@ -12,6 +12,10 @@ use crate::outcome::Outcome;
 use crate::quotas::Fields;
 use crate::request_id;
 
+/// The fields of draft-ietf-httpapi-ratelimit-headers.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
 /// One row of the table of problems.
 pub(super) struct Row<'a> {
     pub(super) status: StatusCode,
@@ -72,7 +76,11 @@ impl<'a> Row<'a> {
     }
 
     pub(super) fn retry_after(mut self, seconds: impl Into<HeaderValue>) -> Self {
-        self.headers.push((header::RETRY_AFTER, seconds.into()));
+        let seconds = seconds.into();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            self.headers.extend(capacity(&seconds));
+        }
+        self.headers.push((header::RETRY_AFTER, seconds));
         self
     }
 
@@ -92,11 +100,17 @@ impl<'a> Row<'a> {
     }
 }
 
+/// The header that tells a caller that the program, not its quota, is the limit.
+fn capacity(retry_after: &HeaderValue) -> Option<(HeaderName, HeaderValue)> {
+    let text = format!("\"capacity\";r=0;t={}", retry_after.to_str().ok()?);
+    Some((RATE_LIMIT, text.parse().ok()?))
+}
+
 /// The headers that tell a caller about its quotas.
 pub(super) fn rate_limit(fields: &Fields) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-    let header = |name, text: &str| Some((HeaderName::from_static(name), text.parse().ok()?));
-    let policy = header("ratelimit-policy", &fields.policy);
-    let state = header("ratelimit", &fields.state);
+    let header = |name, text: &str| Some((name, text.parse().ok()?));
+    let policy = header(RATE_LIMIT_POLICY, &fields.policy);
+    let state = header(RATE_LIMIT, &fields.state);
     policy.into_iter().chain(state)
 }
 
