@@ -11,6 +11,7 @@ mod blocking;
 mod byte_order;
 pub mod caller;
 pub mod cli;
+pub mod configuration;
 pub mod events;
 pub mod healthcheck;
 pub mod http;

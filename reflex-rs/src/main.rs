@@ -1,7 +1,6 @@
 //! Starts the reflex: settings, topology, rules, the connection to Redis, HTTP and ingest. Wires only; decides nothing.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +8,25 @@ use std::time::Duration;
 use bus::{consumer_name, Leases, RedisClient};
 use clap::Parser;
 use contracts::settings::{self, Anonymous, Settings};
-use contracts::topology::{self, Topology};
+use contracts::topology::Topology;
 use indexmap::IndexMap;
 use octollm_reflex::admission::Rules;
 use octollm_reflex::auth::{Authenticator, Clock, Keys, Refresh, Tokens};
 use octollm_reflex::caller::{Caller, ANONYMOUS_TENANT};
 use octollm_reflex::cli::Cli;
+use octollm_reflex::configuration::{disabled, listen_address, prepare, quotas_file, Prepared};
 use octollm_reflex::healthcheck;
-use octollm_reflex::http::{self, AllowedHosts, App, Certificate, Limits};
+use octollm_reflex::http::{self, AllowedHosts, App, Limits};
 use octollm_reflex::ingest::{self, Common, Consumer};
 use octollm_reflex::kinds::Kinds;
 use octollm_reflex::lookup::Lookup;
 use octollm_reflex::metrics::Metrics;
 use octollm_reflex::open_files;
-use octollm_reflex::quotas::{Quotas, QuotasFile};
+use octollm_reflex::quotas::Quotas;
 use octollm_reflex::store::{RedisStore, RESPONSE_TIMEOUT};
 use octollm_reflex::submit::{Durability, Service, ServiceConfig};
 use octollm_reflex::upstream::{ApiClient, CallerSigner};
-use octollm_reflex::webhooks::{self, Secrets, Source};
+use octollm_reflex::webhooks::Source;
 use service::console::{print_error, print_line};
 use service::{logging, Signals, Supervisor};
 use tokio::net::TcpListener;
@@ -118,101 +118,6 @@ fn check_config() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Everything that a person has to correct when it is wrong.
-struct Prepared {
-    settings: Settings,
-    topology: Topology,
-    sources: IndexMap<String, Source>,
-    quotas: contracts::quotas::Quotas,
-    tokens: Option<Tokens>,
-    address: SocketAddr,
-    /// Of the reflex's own port, if it speaks TLS.
-    certificate: Option<Certificate>,
-}
-
-/// Loads all of it. Fails with the first fault of each part, so that one look shows what to correct.
-fn prepare() -> Result<Prepared, Vec<Failure>> {
-    // They say where everything else is.
-    let settings = settings::load().map_err(|error| vec![error.into()])?;
-    let mut faults = Vec::new();
-    let topology = keep(&mut faults, load_topology(&settings));
-    let sources = keep(&mut faults, load_sources(&settings));
-    let quotas = keep(&mut faults, load_quotas(&settings));
-    let address = keep(&mut faults, listen_address(&settings.reflex));
-    let certificate = keep(&mut faults, load_certificate(&settings.reflex));
-    let tokens = keep(&mut faults, load_tokens(&settings.reflex));
-    keep(&mut faults, check_redis(&settings.redis));
-    match (topology, sources, quotas, tokens, address, certificate) {
-        (
-            Some(topology),
-            Some(sources),
-            Some(quotas),
-            Some(tokens),
-            Some(address),
-            Some(certificate),
-        ) if faults.is_empty() => Ok(Prepared {
-            settings,
-            topology,
-            sources,
-            quotas,
-            tokens,
-            address,
-            certificate,
-        }),
-        _ => Err(faults),
-    }
-}
-
-fn keep<T>(faults: &mut Vec<Failure>, result: Result<T, Failure>) -> Option<T> {
-    result.map_err(|fault| faults.push(fault)).ok()
-}
-
-fn load_topology(settings: &Settings) -> Result<Topology, Failure> {
-    let schemas = settings.share_dir()?.join("schemas/events");
-    Ok(topology::load(&settings.topology_path()?, &schemas)?)
-}
-
-fn load_sources(settings: &Settings) -> Result<IndexMap<String, Source>, Failure> {
-    let sources = contracts::webhooks::load(&settings.webhooks_path()?)?;
-    Ok(webhooks::prepare(sources, |name| std::env::var(name).ok())?)
-}
-
-fn load_quotas(settings: &Settings) -> Result<contracts::quotas::Quotas, Failure> {
-    let QuotasFile { path, body_limit } = quotas_file(settings);
-    match path {
-        Some(path) => Ok(contracts::quotas::load(&path, body_limit)?),
-        None => Ok(contracts::quotas::Quotas::default()),
-    }
-}
-
-fn load_certificate(reflex: &settings::Reflex) -> Result<Option<Certificate>, Failure> {
-    let (certificate, key) = (&reflex.tls_certificate_file, &reflex.tls_key_file);
-    Ok(Certificate::load(certificate, key)?)
-}
-
-fn check_redis(redis: &settings::Redis) -> Result<(), Failure> {
-    redis::Client::open(redis.url.as_str())
-        .map(drop)
-        .map_err(|_| "setting redis.url is refused: must be like redis://127.0.0.1:6379/0".into())
-}
-
-fn load_tokens(reflex: &settings::Reflex) -> Result<Option<Tokens>, Failure> {
-    let file = &reflex.credentials_file;
-    if file.is_empty() {
-        return Ok(None);
-    }
-    let issuers = contracts::credentials::load(Path::new(file))?;
-    Ok(Some(Tokens::new(issuers)?))
-}
-
-fn listen_address(reflex: &settings::Reflex) -> Result<SocketAddr, Failure> {
-    let listen = reflex.listen.replace("localhost:", "127.0.0.1:");
-    listen.parse().map_err(|_| {
-        "setting reflex.listen is refused: must be an IP address and a port, like 127.0.0.1:8080"
-            .into()
-    })
 }
 
 /// Whether a request without a credential is accepted.
@@ -340,13 +245,6 @@ async fn run(prepared: Prepared) -> Result<(), Failure> {
     Ok(())
 }
 
-fn quotas_file(settings: &Settings) -> QuotasFile {
-    QuotasFile {
-        path: settings.quotas_path(),
-        body_limit: settings.reflex.body_limit_bytes,
-    }
-}
-
 fn warn_about_anonymous(anonymous: bool, address: SocketAddr) {
     if anonymous && !address.ip().is_loopback() {
         tracing::warn!(
@@ -460,14 +358,4 @@ fn log_disabled(sources: &IndexMap<String, Source>) {
     for (source, expected) in disabled(sources) {
         tracing::info!(source, "webhook source disabled: {expected} is not set");
     }
-}
-
-/// The sources without a secret, each with where one is expected.
-fn disabled(sources: &IndexMap<String, Source>) -> impl Iterator<Item = (&str, &str)> {
-    sources
-        .iter()
-        .filter_map(|(name, source)| match &source.secrets {
-            Secrets::NotConfigured(expected) => Some((name.as_str(), expected.as_str())),
-            Secrets::Keys(_) => None,
-        })
 }

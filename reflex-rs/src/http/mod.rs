@@ -9,6 +9,7 @@ mod extract;
 mod hosts;
 mod middleware;
 mod problem_document;
+mod problem_rows;
 mod router;
 mod routes;
 mod server;

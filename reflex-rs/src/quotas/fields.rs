@@ -63,6 +63,16 @@ fn item(text: &mut String, owner: OwnerKind, limit: Limit) {
     let _ = write!(text, "{separator}\"{}\"", policy_name(owner, limit));
 }
 
+/// Puts the parts of a list together.
+pub(super) fn join(mut parts: impl Iterator<Item = String>) -> String {
+    let mut text = parts.next().unwrap_or_default();
+    for part in parts {
+        text.push_str(", ");
+        text.push_str(&part);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -1,16 +1,19 @@
 //! Quotas: how much a tenant and a key may send. `docs/quotas.md` describes them, decision 026 gives the reasons.
 //!
 //! A request's way: `owners` finds the buckets of its caller → `bucket` spends tokens that are here, without Redis → `refill` asks
-//! Redis for more, in the background or while the request waits. `open_tasks` counts tasks until they end. `reload` reads the file again when it changes.
+//! Redis for more, in the background or while the request waits. `open_tasks` counts tasks until they end. `generation` is what the file
+//! says, and `reload` reads it again when it changes.
 
 mod bucket;
 mod fields;
+mod generation;
 mod limit;
 mod open_tasks;
 mod owners;
 mod refill;
 mod reload;
 mod report;
+mod spending;
 
 pub use limit::{Exceeded, Fields, Limit, OwnerKind};
 pub use open_tasks::TaskLimits;
@@ -23,16 +26,17 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bus::{RedisClient, StoreError};
 use contracts::events::{Source, TaskId};
-use contracts::keys::LaneKeys;
-use contracts::quotas::{self, Limits};
+use contracts::quotas;
 use contracts::topology::Topology;
 use service::Supervisor;
 
 use self::bucket::{Bucket, Spent};
+use self::generation::Generation;
 use self::open_tasks::{OpenTasks, Opened, TaskLimit};
-use self::owners::{Owner, Owners};
+use self::owners::Owner;
 use self::refill::{Refill, Refiller};
-use crate::caller::{Caller, Credential};
+use self::spending::{Spending, TakeError};
+use crate::caller::Caller;
 use crate::metrics::{label, Metrics};
 
 /// How long a submission waits for Redis. Without Redis it would fail anyway.
@@ -72,45 +76,6 @@ pub struct Quotas {
     /// `None` without a file.
     open_tasks: Option<OpenTasks>,
     metrics: Arc<Metrics>,
-}
-
-/// A version of the file, and who was active since it was read.
-struct Generation {
-    file: quotas::Quotas,
-    tenants: Owners,
-    keys: Owners,
-}
-
-impl Generation {
-    fn new(file: quotas::Quotas, lane: &str) -> Self {
-        let keys = LaneKeys::new(lane);
-        Self {
-            file,
-            tenants: Owners::new(OwnerKind::Tenant, keys.clone()),
-            keys: Owners::new(OwnerKind::Key, keys),
-        }
-    }
-
-    /// The limits of the caller's tenant and of its key.
-    fn limits(&self, caller: &Caller) -> [Option<&Limits>; 2] {
-        let file = &self.file;
-        let tenant = file.tenants.get(&caller.tenant).or(file.default.as_ref());
-        let key = match &caller.credential {
-            Credential::Key(id) => file.keys.get(id.as_str()),
-            // Tokens are short-lived; the limits of their tenant hold.
-            Credential::None | Credential::Token(_) => None,
-        };
-        [tenant, key]
-    }
-
-    fn owners(&self, caller: &Caller, now: u64) -> [Option<Arc<Owner>>; 2] {
-        let [tenant, key] = self.limits(caller);
-        let name = caller.credential.name().unwrap_or("");
-        [
-            tenant.map(|limits| self.tenants.get(caller.tenant.as_str(), limits, now)),
-            key.map(|limits| self.keys.get(name, limits, now)),
-        ]
-    }
 }
 
 /// The file of quotas and what it depends on.
@@ -270,8 +235,7 @@ impl Quotas {
         TaskLimits(tenant.into_iter().chain(key).collect())
     }
 
-    /// Counts a task as open until it ends. Returns whether it was not counted before. `idempotency_key`: the tenant, and the key of the
-    /// producer.
+    /// Counts a task as open until it ends. Returns whether it was not counted before. `idempotency_key`: tenant and key.
     pub async fn open_task(
         &self,
         task: &TaskId,
@@ -293,7 +257,7 @@ impl Quotas {
                     let source = source.map_or("redrive", label);
                     self.metrics.quota_refused(Limit::Tasks, source);
                 }
-                Err(Box::new(tasks_exceeded(limits, &limit)).into())
+                Err(Box::new(open_tasks::exceeded(limits, &limit)).into())
             }
             // Whether or not it was recorded, nothing was stored.
             Err(StoreError::Unknown(_)) => Err(not_said().into()),
@@ -402,7 +366,7 @@ impl Quotas {
             owner: bucket.owner,
             retry_after: wait,
             fields: Fields {
-                policy: join(owners.iter().flatten().map(policy)),
+                policy: fields::join(owners.iter().flatten().map(policy)),
                 state: fields::exceeded(bucket.owner, bucket.limit, left, wait),
             },
         })
@@ -416,7 +380,7 @@ impl Quotas {
         counts: impl Fn(Limit) -> bool,
     ) -> Option<Fields> {
         let policies = owners.iter().flatten().map(|owner| policy(owner).clone());
-        let policy = join(policies.filter(|policy| !policy.is_empty()));
+        let policy = fields::join(policies.filter(|policy| !policy.is_empty()));
         if policy.is_empty() {
             return None;
         }
@@ -434,103 +398,4 @@ fn not_said() -> StoreError {
 
 fn owner_id(kind: OwnerKind, name: &str) -> String {
     format!("{}:{name}", kind.as_str())
-}
-
-fn tasks_exceeded(limits: &TaskLimits, limit: &TaskLimit) -> Exceeded {
-    let policies = limits.0.iter().map(fields::tasks_policy);
-    Exceeded {
-        limit: Limit::Tasks,
-        owner: limit.owner,
-        retry_after: open_tasks::RETRY_AFTER,
-        fields: Fields {
-            policy: join(policies),
-            state: fields::exceeded(limit.owner, Limit::Tasks, 0, open_tasks::RETRY_AFTER),
-        },
-    }
-}
-
-fn join(mut parts: impl Iterator<Item = String>) -> String {
-    let mut text = parts.next().unwrap_or_default();
-    for part in parts {
-        text.push_str(", ");
-        text.push_str(&part);
-    }
-    text
-}
-
-/// Why tokens cannot be taken.
-enum TakeError {
-    Exceeded(Duration),
-    Store(StoreError),
-}
-
-/// What a request has spent, at most requests and bytes of a tenant and a key.
-#[derive(Default)]
-struct Spending<'a> {
-    spent: [Option<(&'a Arc<Bucket>, u64)>; 4],
-    count: usize,
-}
-
-impl<'a> Spending<'a> {
-    fn push(&mut self, bucket: &'a Arc<Bucket>, cost: u64) {
-        if let Some(place) = self.spent.get_mut(self.count) {
-            *place = Some((bucket, cost));
-            self.count += 1;
-        }
-    }
-
-    /// Gives everything back: a refused request costs nothing.
-    fn refund(&self) {
-        for (bucket, cost) in self.spent.iter().flatten() {
-            bucket.refund(*cost);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use contracts::quotas;
-
-    use super::{join, Generation, Limit};
-    use crate::caller::{Caller, Credential, KeyId};
-
-    #[test]
-    fn a_key_has_its_own_quota_next_to_its_tenant() {
-        let text =
-            "version: 1\ndefault: {requests: {per_s: 10}}\ntenants: {acme: {reads: {per_s: 1}}}\n\
-                    keys: {abcdefghijkl: {requests: {per_s: 2}}}\n";
-        let quotas = Generation::new(quotas::parse(text, 1000).unwrap(), "l0");
-        let caller = |tenant: &str, key: Option<&[u8]>| Caller {
-            credential: key
-                .and_then(KeyId::parse)
-                .map_or(Credential::None, Credential::Key),
-            ..Caller::new(tenant.parse().unwrap())
-        };
-        let limits = |caller: &Caller| {
-            let owners = quotas.owners(caller, 0);
-            let buckets = owners.iter().flatten().flat_map(|owner| owner.buckets());
-            let names = buckets.map(|bucket| bucket.key.clone());
-            join(names)
-        };
-        let other = "{l0}:quota:tenant:other:requests";
-        assert_eq!(limits(&caller("other", None)), other);
-        assert_eq!(
-            limits(&caller("acme", None)),
-            "{l0}:quota:tenant:acme:reads"
-        );
-        assert_eq!(
-            limits(&caller("other", Some(b"abcdefghijkl"))),
-            format!("{other}, {{l0}}:quota:key:abcdefghijkl:requests")
-        );
-        assert_eq!(limits(&caller("other", Some(b"lkjihgfedcba"))), other);
-        let once = quotas.owners(&caller("other", None), 0);
-        let again = quotas.owners(&caller("other", None), 0);
-        let bucket = |owners: &[Option<Arc<super::Owner>>; 2]| {
-            Arc::clone(owners[0].as_ref().unwrap().requests.as_ref().unwrap())
-        };
-        assert!(Arc::ptr_eq(&bucket(&once), &bucket(&again)));
-        assert_eq!(bucket(&once).limit, Limit::Requests);
-    }
 }

@@ -11,7 +11,8 @@ use contracts::keys::LaneKeys;
 use contracts::topology::Topology;
 use service::Supervisor;
 
-use super::limit::OwnerKind;
+use super::fields;
+use super::limit::{Exceeded, Fields, Limit, OwnerKind};
 
 /// How long a refused submission is asked to wait. Nobody knows when a task will end.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -173,4 +174,18 @@ fn call(script: Script, keys: &LaneKeys) -> ScriptCall {
     let mut call = ScriptCall::new(script);
     call.key(keys.open_tasks()).key(keys.open_task_owners());
     call
+}
+
+/// How a caller is refused that has as many open tasks as `limit` allows.
+pub(super) fn exceeded(limits: &TaskLimits, limit: &TaskLimit) -> Exceeded {
+    let policies = limits.0.iter().map(fields::tasks_policy);
+    Exceeded {
+        limit: Limit::Tasks,
+        owner: limit.owner,
+        retry_after: RETRY_AFTER,
+        fields: Fields {
+            policy: fields::join(policies),
+            state: fields::exceeded(limit.owner, Limit::Tasks, 0, RETRY_AFTER),
+        },
+    }
 }

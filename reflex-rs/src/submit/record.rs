@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::http::HeaderValue;
 use contracts::events::{Source, TaskId};
 
+use super::SubmitError;
 use crate::caller::Caller;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -40,6 +41,19 @@ impl From<Outcome> for FinalOutcome<'_> {
             outcome,
             task: None,
             cause: None,
+        }
+    }
+}
+
+impl<'a> From<&'a SubmitError> for FinalOutcome<'a> {
+    fn from(error: &'a SubmitError) -> Self {
+        FinalOutcome {
+            outcome: error.outcome(),
+            task: match error {
+                SubmitError::Unconfirmed { task, .. } => Some(task),
+                _ => None,
+            },
+            cause: Some(error.to_string()),
         }
     }
 }

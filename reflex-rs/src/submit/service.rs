@@ -396,16 +396,3 @@ fn final_outcome(result: &Result<Accepted, SubmitError>) -> FinalOutcome<'_> {
         Err(error) => error.into(),
     }
 }
-
-impl<'a> From<&'a SubmitError> for FinalOutcome<'a> {
-    fn from(error: &'a SubmitError) -> Self {
-        FinalOutcome {
-            outcome: error.outcome(),
-            task: match error {
-                SubmitError::Unconfirmed { task, .. } => Some(task),
-                _ => None,
-            },
-            cause: Some(error.to_string()),
-        }
-    }
-}

@@ -6,6 +6,7 @@
 pub mod dead_letter;
 pub mod fields;
 pub(crate) mod reading;
+pub mod status;
 pub mod step;
 pub mod task;
 
@@ -15,11 +16,11 @@ pub use fields::{
     TaskId, Tenant, Text, Timestamp,
 };
 pub use reading::from_object;
+pub use status::{OpenStep, ResultAddress, TaskStatus, WaitingStep};
 pub use step::{StepDone, StepError, StepOutput, StepRequested};
 pub use task::{
-    EventName, Mode, OpenStep, RefusalReason, ResultAddress, Source, State, StepState, StepSummary,
-    TaskCancel, TaskEvent, TaskReason, TaskRedrive, TaskRejected, TaskResult, TaskState,
-    TaskStatus, TaskSubmission, TaskSubmitted, WaitingStep,
+    EventName, Mode, RefusalReason, Source, State, StepState, StepSummary, TaskCancel, TaskEvent,
+    TaskReason, TaskRedrive, TaskRejected, TaskResult, TaskState, TaskSubmission, TaskSubmitted,
 };
 
 use serde::de::DeserializeOwned;
