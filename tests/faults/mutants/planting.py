@@ -23,7 +23,7 @@ _SOURCES = (
     *("Cargo.toml", "Cargo.lock", "crates", "executor-rs", "reflex-rs", "schemas", "lua", "webhooks.yaml"),
     "workers/octollm/settings/octollm.default.toml",
 )
-_SHARED = ("streams.yaml", "schedules.yaml", "recipes", "schemas")
+_SHARED = ("streams.yaml", "schedules.yaml", "callbacks.yaml", "recipes", "schemas")
 
 
 @dataclass(frozen=True)
