@@ -97,11 +97,12 @@ def test_without_postgres_a_task_is_taken_and_not_confirmed(safe: Up):
 
 def test_the_command_line_asks_for_more_and_shows_what_it_got(stack: Up):
     url = {"OCTOLLM_REFLEX_URL": stack.http}
-    reported = octollm("submit", "--goal", "keep it", "--durability", "stored", **url)
+    task = ("submit", "--goal", "keep it", "--kind", "note", "--input", '{"text": "later"}')
+    reported = octollm(*task, "--durability", "stored", **url)
     assert reported.returncode == 0, reported.stderr
     assert "stored" in reported.stdout
     for wrong, says in (("safe", "replicated(n)"), ("no\nmode", "durability")):
-        refused = octollm("submit", "--goal", "keep it", "--durability", wrong, **url)
+        refused = octollm(*task, "--durability", wrong, **url)
         assert refused.returncode != 0
         assert says in refused.stderr
         assert "Traceback" not in refused.stderr

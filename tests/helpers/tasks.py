@@ -27,7 +27,7 @@ async def ended(client: redis.asyncio.Redis, task: str) -> dict[str, str]:
     """Wait until the task's status is terminal and return the status."""
 
     async def terminal() -> bool:
-        return (await status(client, task)).get("state") not in {None, "running"}
+        return (await status(client, task)).get("state") not in {None, "accepted", "running"}
 
     await until(terminal, f"the end of task {task}")
     return await status(client, task)
