@@ -1,6 +1,6 @@
 //! Whether a submission's kind can be planned, and its input fits the kind's schema.
 
-use contracts::events::{Kind, Object, TaskSubmission};
+use contracts::events::{Kind, Object, RefusalReason, TaskSubmission};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -39,9 +39,22 @@ pub(super) fn refusal(request: &mut TaskSubmission, kinds: &Table) -> Option<Ref
     let (reason, violations) = found?;
     Some(Refusal {
         reason,
-        detail: sentence(&violations),
+        detail: detail(reason, &violations),
         violations,
     })
+}
+
+/// What is wrong and, where a kind is missing, which ones there are.
+fn detail(reason: RefusalReason, violations: &[Violation]) -> String {
+    let mut text = sentence(violations);
+    if reason == RefusalReason::NeedsModel {
+        text.push_str("; no model is configured to plan a task without one");
+        if let Some(kinds) = violations.first().and_then(Violation::expected_words) {
+            text.push_str(", so send one of ");
+            text.push_str(&kinds);
+        }
+    }
+    text
 }
 
 /// All violations that fit into one line, and how many more there are.

@@ -91,6 +91,12 @@ impl Violation {
         }
     }
 
+    /// What is expected, in words; nothing if it would be too long.
+    #[must_use]
+    pub fn expected_words(&self) -> Option<String> {
+        (!self.expected.is_null()).then(|| words(&self.expected))
+    }
+
     /// The place as other errors name it, like `input.title`.
     #[must_use]
     pub fn field(&self) -> String {

@@ -74,6 +74,10 @@ async fn a_kind_without_a_recipe_is_refused_unless_a_model_plans_it() {
         (422, &json!("urn:octollm:problem:needs_model"))
     );
     assert_eq!(problem["errors"][0]["got_type"], "missing");
+    assert_eq!(
+        problem["detail"],
+        "kind is missing; no model is configured to plan a task without one, so send one of note, open"
+    );
     assert!(api.store.tasks().is_empty());
     assert_eq!(api.submissions("unknown_kind"), 1);
     publish(&api, true);
