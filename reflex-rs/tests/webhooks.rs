@@ -3,59 +3,15 @@
 #![allow(clippy::unwrap_used)] // a broken assumption ends the test
 
 mod common;
-
-use std::fmt::Write;
+#[path = "common/github.rs"]
+mod github;
 
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine;
-use common::{until, Answer, Redis, Reflex};
+use common::{until, Redis, Reflex};
 use contracts::events::{read, TaskSubmitted};
-use hmac::{Hmac, Mac};
+use github::{deliver, github_signature, issue, mac, signed, JSON, SECRET, SECRETS, TASKS};
 use serde_json::{json, Value};
-use sha2::Sha256;
-
-const TASKS: &str = "{l0}:tasks:normal";
-const SECRET: &str = "It's a Secret to Everybody";
-const SECRETS: [(&str, &str); 1] = [("GITHUB_WEBHOOK_SECRET", SECRET)];
-
-fn mac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
-    for part in parts {
-        mac.update(part);
-    }
-    mac.finalize().into_bytes().to_vec()
-}
-
-fn github_signature(secret: &str, body: &[u8]) -> String {
-    let mut hex = String::new();
-    for byte in mac(secret.as_bytes(), &[body]) {
-        write!(hex, "{byte:02x}").unwrap();
-    }
-    format!("x-hub-signature-256: sha256={hex}\r\n")
-}
-
-fn issue() -> Value {
-    json!({
-        "action": "opened",
-        "issue": {
-            "number": 7, "title": "It crashes", "body": "write to ada@example.org", "user": {"login": "lovelace"},
-            "html_url": "https://github.com/a/b/issues/7",
-        },
-        "repository": {"full_name": "a/b"},
-    })
-}
-
-const JSON: &str = "content-type: application/json\r\n";
-
-fn deliver(reflex: &Reflex, body: &[u8], event: &str, id: &str, signature: &str) -> Answer {
-    let headers =
-        format!("{JSON}x-github-event: {event}\r\nx-github-delivery: {id}\r\n{signature}");
-    reflex.request("POST", "/v1/webhooks/github", &headers, body)
-}
-
-fn signed(reflex: &Reflex, body: &[u8], event: &str, id: &str) -> Answer {
-    deliver(reflex, body, event, id, &github_signature(SECRET, body))
-}
 
 #[test]
 fn an_issue_becomes_a_task_once_however_often_it_is_delivered() {

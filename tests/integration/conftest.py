@@ -8,7 +8,7 @@ import pytest
 
 from octollm.database.pool import Pool, open_pool
 from octollm.orchestrator.service import Orchestrator
-from octollm.plans.recipes import load_recipes
+from octollm.plans.recipes import RecipeBook, load_recipes
 from octollm.runtime.api_role import serve_api
 from octollm.settings.loader import load_settings
 from tests.helpers.callers import SECRET
@@ -23,9 +23,15 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-def orchestrator(pool: Pool, tmp_path: Path) -> Orchestrator:
+def book(tmp_path: Path) -> RecipeBook:
+    """The recipe `pair`: two steps, and one that needs both."""
     (tmp_path / "pair.yaml").write_text(RECIPES)
-    return Orchestrator(pool, load_recipes(tmp_path, frozenset({"noop"})), message_builder(), 3600)
+    return load_recipes(tmp_path, frozenset({"noop"}))
+
+
+@pytest.fixture
+def orchestrator(pool: Pool, book: RecipeBook) -> Orchestrator:
+    return Orchestrator(pool, book, message_builder(), 3600)
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import pytest
 
 from octollm.client import AsyncClient, UnknownError
 from octollm.client.callbacks import verify
-from octollm.plans.recipes import RecipeBook, load_recipes
 from tests.helpers.callbacks import SECRET, ended, in_state, orchestrator_with, rules, sending, stored
-from tests.helpers.orchestrators import RECIPES, rows
+from tests.helpers.orchestrators import rows
 from tests.helpers.programs import octollm
 from tests.helpers.scripted_server import Answer, serving
 from tests.helpers.stored_tasks import get, walk
@@ -22,12 +21,6 @@ NOWHERE = "http://127.0.0.1:9/"
 @pytest.fixture(autouse=True)
 def secrets(monkeypatch) -> None:
     monkeypatch.setenv("TEST_CALLBACK_SECRET", SECRET)
-
-
-@pytest.fixture
-def book(tmp_path) -> RecipeBook:
-    (tmp_path / "pair.yaml").write_text(RECIPES)
-    return load_recipes(tmp_path, frozenset({"noop"}))
 
 
 async def test_callbacks_are_listed_newest_first_and_narrowed(api, pool, book):

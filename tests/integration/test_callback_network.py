@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from octollm.plans.recipes import RecipeBook, load_recipes
 from tests.helpers.callbacks import (
     SECRET,
     attempted,
@@ -21,7 +20,6 @@ from tests.helpers.callbacks import (
     sending,
     stored,
 )
-from tests.helpers.orchestrators import RECIPES
 from tests.helpers.scripted_server import Answer, serving
 from tests.helpers.waiting import until
 
@@ -31,12 +29,6 @@ OK = Answer.json({"ok": True})
 @pytest.fixture(autouse=True)
 def secrets(monkeypatch) -> None:
     monkeypatch.setenv("TEST_CALLBACK_SECRET", SECRET)
-
-
-@pytest.fixture
-def book(tmp_path) -> RecipeBook:
-    (tmp_path / "pair.yaml").write_text(RECIPES)
-    return load_recipes(tmp_path, frozenset({"noop"}))
 
 
 @pytest.mark.parametrize(
