@@ -1,10 +1,14 @@
 """Callbacks on a real Postgres with real receivers: signed, repeated, given up, disabled."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from octollm.callbacks.http import HttpSender
+from octollm.callbacks.outcomes import Result
 from octollm.callbacks.sender import Limits
+from octollm.callbacks.target import Target
 from tests.helpers.callbacks import (
     OLD_SECRET,
     SECRET,
@@ -213,6 +217,26 @@ async def test_a_slow_receiver_does_not_hold_up_a_fast_one(pool, book):
                 pool, "SELECT count(*) AS n FROM callbacks WHERE endpoint = 'e0' AND attempts > 0"
             )  # fmt: skip
             assert busy["n"] == 2
+
+
+async def test_a_fault_within_one_attempt_affects_no_other(pool, book, monkeypatch):
+    send = HttpSender.post
+
+    async def broken(self: HttpSender, target: Target, *arguments: Any) -> Result:
+        if target.url.target == "/broken":
+            raise RuntimeError("for the test")
+        return await send(self, target, *arguments)
+
+    monkeypatch.setattr(HttpSender, "post", broken)
+    async with serving(OK) as server:
+        known = rules(f"{server.url}/broken", f"{server.url}/fine")
+        await ended(orchestrator_with(pool, book, known))
+        async with sending(pool, known):
+            (fine,) = await in_state(pool, "delivered")
+            (row,) = await until(
+                lambda: rows(pool, "SELECT * FROM callbacks WHERE outcome = 'internal'"), "the recorded fault"
+            )  # fmt: skip
+    assert (fine["endpoint"], row["endpoint"], row["state"]) == ("e1", "e0", "pending")
 
 
 async def test_an_attempt_whose_process_died_is_repeated_with_the_same_id(pool, book):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from octollm.callbacks.addresses import is_allowed, parse_networks
-from octollm.callbacks.target import ForbiddenTargetError, TargetFinder
+from octollm.callbacks.http import _retry_after_s
+from octollm.callbacks.target import ForbiddenTargetError, Resolver, TargetFinder
 from octollm.contracts.callback_url import parse_callback_url
 from octollm.topology.callbacks import Network
 
@@ -112,6 +113,12 @@ def test_a_url_is_taken_apart(text, host, port, target):
         "https://[fe80::1%25eth0]/",
         "https://127.0.0.1%2f@example.com/",
         "https://example.com/" + "a" * 1701,
+        # The system's resolver raises UnicodeError for these.
+        "https://example..com/",
+        "https://.example.com/",
+        "https://./",
+        "https://" + "a" * 64 + ".com/",
+        "https://" + "a." * 127 + "com/",
     ],
 )
 def test_an_unusual_url_is_refused_and_not_quoted(text):
@@ -164,3 +171,27 @@ async def test_each_spelling_of_a_loopback_address_is_refused(host):
 async def test_exceptions_are_named_in_the_file():
     made = finder("10.1.2.3", ports=[80], http_hosts=["inside.example"], private_networks=["10.1.0.0/16"])
     assert (await made.find("http://inside.example/")).addresses == ("10.1.2.3",)
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64])
+async def test_what_is_no_name_has_no_address(host):
+    resolver = Resolver(1)
+    with pytest.raises(OSError, match="no host name"):
+        await resolver(host, 443)
+    resolver.close()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "soon",
+        "-1",
+        "1.5",
+        "Fri, 31 Dec 9999 23:59:59 -2300",
+        "9" * 400,
+        "\u0661",
+    ],
+)
+def test_a_pause_that_cannot_be_understood_is_none(value):
+    assert _retry_after_s(value) is None

@@ -130,10 +130,10 @@ def _retry_after_s(value: str | None) -> float | None:
     if re.fullmatch(r"[0-9]{1,9}", value.strip()):
         return float(value)
     try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
+        until = parsedate_to_datetime(value).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _cause(error: Exception | None) -> str:

@@ -25,6 +25,8 @@ class Outcome(StrEnum):
     """Callbacks must not be sent there; nothing was sent."""
     NOT_CONFIGURED = "not_configured"
     """callbacks.yaml has no secret or no longer has the endpoint; nothing was sent."""
+    INTERNAL = "internal"
+    """OctoLLM failed; its log says why. No other callback is affected."""
 
 
 FINAL = frozenset({Outcome.GONE, Outcome.FORBIDDEN})

@@ -136,6 +136,9 @@ class CallbackSender:
             result = Result(Outcome.NOT_CONFIGURED, detail=error.message)
         except OSError as error:
             result = Result(Outcome.UNREACHABLE, detail=f"the host cannot be resolved: {error}")
+        except Exception as error:  # noqa: BLE001  producers choose the URL, receivers the answer: only theirs may fail
+            _log.error("sending a callback failed within OctoLLM", error=repr(error)[:500], **_of(callback))
+            result = Result(Outcome.INTERNAL, detail="OctoLLM failed; the log of the sender says why")
         ATTEMPTS.labels(result.outcome.value).inc()
         try:
             await self._record(callback, result)

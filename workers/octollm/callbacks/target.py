@@ -45,9 +45,12 @@ class Resolver:
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """Return the host's addresses. Raises OSError if there are none."""
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            )
+        except UnicodeError as error:
+            raise OSError(f"{host} is no host name") from error
         return list(dict.fromkeys(str(one[4][0]) for one in found))
 
     def close(self) -> None:

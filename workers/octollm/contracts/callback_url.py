@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 PATTERN = r"^https?://[A-Za-z0-9._:\[\]-]{1,260}([/?][A-Za-z0-9._~:/?@!$&()*+,;=%\[\]-]{0,1700})?$"
 _FORM = re.compile(PATTERN.removeprefix("^").removesuffix("$"))
+_NAME = re.compile(r"(?=.{1,254}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
+"""What the system's resolver takes: labels of 1 to 63 characters (RFC 1035, section 2.3.4)."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -46,5 +48,7 @@ def parse_callback_url(text: str) -> CallbackUrl:
         raise ValueError("must have a host, and a port from 1 to 65535 or none") from error
     if not host or port == 0:
         raise ValueError("must have a host, and a port from 1 to 65535 or none")
+    if ":" not in host and not _NAME.fullmatch(host):
+        raise ValueError("must have a host whose labels have 1 to 63 characters each")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return CallbackUrl(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], target)
