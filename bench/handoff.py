@@ -4,9 +4,8 @@ Usage: python -m bench.handoff [--messages 40000] [--stock 4000] [--rounds 3]. O
 AOF everysec. A hop: read a step of 400 bytes, run a handler that does nothing, put what follows on the next stream,
 acknowledge and delete, so that a crash at any moment loses nothing. The raw loop does the same in one MULTI for a
 hundred entries, without owner check, in-flight index, schema or retries: it is the limit, not a rival. Stock FastStream
-is
-used as documented, a message at a time. Rounds take turns; each figure is the median of its rounds, and each ratio the
-median of the rounds' ratios, since what disturbs the machine for a while disturbs all that run in it.
+is used as documented, a message at a time. Rounds take turns; each figure is the median of its rounds, and each ratio
+the median of the rounds' ratios, since what disturbs the machine for a while disturbs all that run in it.
 """
 
 import argparse
