@@ -71,7 +71,7 @@ def test_a_weak_or_malformed_secret_is_refused_and_not_quoted(monkeypatch, secre
     assert secret not in str(error.value)
 
 
-def test_the_pauses_grow_and_end():
+def test_the_delays_grow_and_end():
     for attempt, planned in enumerate(DELAYS_S, start=1):
         found = next_delay_s(attempt, None)
         assert found is not None

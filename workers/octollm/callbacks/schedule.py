@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 DELAYS_S: tuple[float, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-"""Pauses between attempts, as the Standard Webhooks specification proposes: ten attempts in three days."""
+"""Delays between attempts, as the Standard Webhooks specification proposes: ten attempts in three days."""
 _JITTER = 0.2
 _MAX_DELAY_S = 86_400.0
 

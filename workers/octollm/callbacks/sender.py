@@ -57,7 +57,7 @@ class CallbackSender:
         timeout_s: float,
         delays_s: Sequence[float] = DELAYS_S,
     ) -> None:
-        """`timeout_s`: for one attempt, with the resolution of the name. `delays_s`: pauses between attempts."""
+        """`timeout_s`: for one attempt, with the resolution of the name. `delays_s`: between attempts."""
         self._store = store
         self._rules = rules
         self._targets = targets
